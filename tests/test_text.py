@@ -1,0 +1,113 @@
+"""Text: reading, vocabulary, corpus and batches."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pyrnn import text
+
+
+def test_read_leaves_the_text_alone(tmp_path):
+    content = "Ünïcode 漢字 \U0001f600\r\nnext\rlast\u2028\n\ufeff\0"
+    (tmp_path / "x").write_bytes(content.encode())
+    assert text.read(tmp_path / "x") == content
+    (tmp_path / "x").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    assert text.read(tmp_path / "x") == content
+    (tmp_path / "y").write_bytes(b"")
+    assert text.read_all([tmp_path / "x", tmp_path / "y", tmp_path / "x"]) == content * 2
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"abc\xe9def", "byte 0xe9 at position 3"),
+        (b"\xef\xbb\xbfabc\xff", "byte 0xff at position 6"),
+        ("abc".encode("utf-16"), "byte 0xff at position 0"),
+        (b"\x7fELF\x02\x80", "byte 0x80 at position 5"),
+        (b"\xed\xa0\x80", "byte 0xed at position 0"),  # a surrogate
+        (b"cut \xe6\xbc", "byte 0xe6 at position 4"),
+    ],
+)
+def test_read_refuses_what_is_not_utf8(tmp_path, data, message):
+    (tmp_path / "x").write_bytes(data)
+    with pytest.raises(ValueError, match=f"x is not UTF-8 text: {message}"):
+        text.read(tmp_path / "x")
+
+
+def test_read_refuses_what_is_no_file(tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a directory"):
+        text.read(tmp_path)
+    with pytest.raises(FileNotFoundError, match="none: no such file"):
+        text.read(tmp_path / "none")
+
+
+def test_language_reference():
+    reference = text.read_all([])
+    assert len(reference) > 300_000
+    assert "assignment" in reference
+    assert reference == text.language_reference()
+
+
+def test_vocabulary_against_a_dict():
+    content = "hello wörld\r\n漢字\U0001f600 hello"
+    vocabulary = text.Vocabulary.of(content)
+    expected = sorted(set(content))
+    assert vocabulary.characters == "".join(expected)
+    assert len(vocabulary) == len(expected)
+    numbers = vocabulary.encode(content)
+    assert numbers.tolist() == [expected.index(character) for character in content]
+    assert vocabulary.decode(numbers) == content
+    assert vocabulary.encode("").tolist() == []
+    assert "漢" in vocabulary and "x" not in vocabulary
+
+
+def test_unknown_characters_are_named():
+    vocabulary = text.Vocabulary.of("abc")
+    with pytest.raises(ValueError, match=r"prompt: .*'Ж' \(U\+0416\) at position 2; its vocabulary has 3 characters"):
+        vocabulary.encode("abЖcЖ", "prompt")
+    with pytest.raises(ValueError, match=r"'\\udc80' \(U\+DC80\) at position 0"):  # an undecodable byte of a command line
+        vocabulary.encode("\udc80", "prompt")
+    with pytest.raises(ValueError, match=r"'h' \(U\+0068\) at position 0, .*'l' .*at position 4, and 4 more"):
+        vocabulary.encode("hijklmnop")
+
+
+@pytest.mark.parametrize("characters", ["", "ba", "aab"])
+def test_vocabulary_refuses(characters):
+    with pytest.raises(ValueError, match="Vocabulary"):
+        text.Vocabulary(characters)
+
+
+def test_corpus():
+    content = "".join(chr(97 + k % 7) for k in range(99)) + "Ж"
+    corpus = text.Corpus(content)
+    assert corpus.vocabulary.decode(corpus.train) == content[:90]
+    assert corpus.vocabulary.decode(corpus.valid) == content[90:]  # its last character is only there, and known
+    assert corpus.digest != text.Corpus(content[1:]).digest
+    for length in (0, 1, 19):
+        with pytest.raises(ValueError, match=f"too short: {length} characters, at least 20"):
+            text.Corpus("a" * length)
+    assert len(text.Corpus("ab" * 10).valid) == 2
+
+
+@pytest.mark.parametrize("length, batch, steps", [(1000, 7, 64), (1000, 1, 10), (101, 100, 5), (129, 2, 64), (66, 1, 64)])
+def test_batches_carry_on(length, batch, steps):
+    """The columns of all batches, one after the other, are contiguous streams of the text; targets are one later."""
+    numbers = np.arange(length, dtype=np.int32)
+    batches = text.Batches(numbers, batch, steps)
+    items = [batches[k] for k in range(len(batches))]
+    inputs, targets = (np.concatenate(part) for part in zip(*items, strict=True))
+    stream = (length - 1) // batch
+    np.testing.assert_array_equal(inputs.T.ravel(), numbers[: stream * batch])
+    np.testing.assert_array_equal(targets, inputs + 1)
+    sizes = [item[0].shape for item in items]
+    assert {columns for _, columns in sizes} == {batch}
+    rows = [row for row, _ in sizes]
+    assert max(rows) <= steps and max(rows) - min(rows) <= 1 and len(batches) == math.ceil(stream / steps)
+    assert batches.characters == inputs.size > length - 1 - batch
+
+
+def test_batches_refuse_a_short_text():
+    with pytest.raises(ValueError, match="too short: 32 characters to train on .* a batch of 32 rows needs at least 33"):
+        text.Batches(np.arange(32), 32, 64)
+    assert len(text.Batches(np.arange(33), 32, 64)) == 1
