@@ -1,0 +1,35 @@
+"""One step of Adam, in place on flat arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def step(
+    params: np.ndarray,
+    grads: np.ndarray,
+    m: np.ndarray,
+    v: np.ndarray,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    step: int,
+) -> None:
+    """Kingma & Ba 2015 with the weight decay of torch.optim.Adam; all arrays (K,), `step` counts from 1.
+
+        g = grads + weight_decay * params
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g^2
+        params = params - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
+
+    params, m and v are overwritten; grads is only read.
+    """
+    g = grads + weight_decay * params
+    m[:] = beta1 * m + (1 - beta1) * g
+    v[:] = beta2 * v + (1 - beta2) * g * g
+    mean = m / (1 - beta1**step)
+    root = np.sqrt(v / (1 - beta2**step))
+    params -= lr * mean / (root + eps)

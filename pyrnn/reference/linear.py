@@ -1,0 +1,21 @@
+"""The affine map y = x W^T + b and its gradients; every product inside the recurrent cells is one of these."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+    """y = x W^T + b.   x (M, I), weight (O, I), bias (O,) or None -> y (M, O)."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def backward(
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None
+) -> np.ndarray:
+    """dx = dy W.   dy (M, O) -> dx (M, I); dy^T x is added to dweight (O, I), the column sums of dy to dbias (O,)."""
+    dweight += dy.T @ x
+    if dbias is not None:
+        dbias += dy.sum(axis=0)
+    return dy @ weight

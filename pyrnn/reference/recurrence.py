@@ -1,0 +1,255 @@
+"""The time loop of the recurrent layers: one layer, one direction, once for all cells. It knows no cell.
+
+A cell is its equations for one step of R rows. It knows no time, and it is an object with
+
+    Weights                                named tuple class: the names of the weights, in order
+    shapes(w)                              -> widths of the state's entries, shapes of the weights
+    forward(w, x, before)                  -> after, saved (what else the way back needs)
+    backward(w, x, before, after, saved, dafter, dw) -> dx, dbefore; weight gradients are added into dw
+
+where w and dw are `Weights`, x and dx are (R, I), and the states `before` and `after` the step are tuples of (R, width)
+arrays whose first entry is the output. None of these functions changes its arguments, save dw.
+
+Letters: T steps, N batch rows, I input features, H hidden units, P projected size, G gates, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Entries = Sequence["np.ndarray | None"]  # weights or a state, None where absent
+State = tuple[np.ndarray, ...]
+Pullback = Callable[["np.ndarray | None", "Entries | None", Entries], tuple[np.ndarray, State]]
+
+
+def forward(
+    cell: Any,
+    x: np.ndarray,
+    state: Sequence[np.ndarray] | None,
+    weights: Entries,
+    lengths: np.ndarray | None,
+    reset: np.ndarray | None,
+    reverse: bool,
+    out: np.ndarray | None,
+) -> tuple[np.ndarray, State]:
+    """x (T, N, I) -> y (T, N, width of the output), final state. The arguments are those of every cell's `forward`:
+
+    state     tuple of (N, width), or None for zeros
+    weights   in the order of the cell's WEIGHTS, None where absent
+    lengths   (N,) valid steps of each row, or None for T. Beyond them x is never read, y is 0, the state stands still
+    reset     (T, N) or None, True at the first step of a new sequence inside a row: the state is zero before that step;
+              in reverse it is zero once the mark is passed. A mark beyond a row's length means nothing
+    reverse   walk each row from its last valid step to step 0; y[t] belongs to x[t] all the same
+    out       the array to write y into, or None for a new one
+    """
+    result, _ = vjp(cell, x, state, weights, lengths, reset, reverse, None, out)
+    return result
+
+
+def vjp(
+    cell: Any,
+    x: np.ndarray,
+    state: Sequence[np.ndarray] | None,
+    weights: Entries,
+    lengths: np.ndarray | None,
+    reset: np.ndarray | None,
+    reverse: bool,
+    checkpoint_every: int | None,
+    out: np.ndarray | None,
+) -> tuple[tuple[np.ndarray, State], Pullback]:
+    """As `forward`, and the way back: pullback(dy, dstate, grads) -> dx, dstate. It may be called once.
+
+    dy (like y), dstate (like state) and each entry of dstate may be None for zeros. The gradients of the weights are
+    added into those arrays of `grads` (like weights) that are not None. No gradient crosses a reset; none comes from
+    the padding or reaches it. x must stay as it is until then; everything else is copied.
+
+    This is backpropagation through time (Werbos 1990). With checkpoint_every = k only every k-th state is kept, and
+    the steps in between are computed again on the way back (Gruslys et al. 2016).
+    """
+    w, widths = _own_weights(cell, weights, x.dtype)
+    _check("x", x, (*x.shape[:2], w.weight_ih.shape[1]), x.dtype)
+    T, N, _ = x.shape
+    lengths = _own_lengths(lengths, T, N)
+    cut = _cut(reset, lengths, T, N, reverse)
+    now = _own_state("state", state, widths, N, x.dtype)
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every is {checkpoint_every}, expected None or at least 1")
+    y = np.empty((T, N, widths[0]), x.dtype) if out is None else out
+    _check("out", y, (T, N, widths[0]), x.dtype)
+    y[...] = 0
+
+    def walk(steps, start):
+        """From the state `start` through `steps`: the state after them, and a tape of what happened at each."""
+        state = tuple(s.copy() for s in start)
+        tape = []
+        for t in steps:
+            rows = np.flatnonzero(t < lengths)  # the padding is never read: it is not in here
+            before = tuple(np.where(cut[t, rows, None], 0, s[rows]) for s in state)
+            after, saved = cell.forward(w, x[t, rows], before)
+            for s, a in zip(state, after):
+                s[rows] = a
+            tape.append((t, rows, before, after, saved))
+        return state, tape
+
+    order = range(T)[::-1] if reverse else range(T)
+    every = checkpoint_every or max(T, 1)
+    segments = []
+    for first in range(0, T, every):
+        steps, start = order[first : first + every], now
+        now, tape = walk(steps, start)
+        for t, rows, _, after, _ in tape:
+            y[t, rows] = after[0]
+        segments.append((steps, start, tape if checkpoint_every is None else None))
+
+    used = False
+
+    def pullback(dy, dstate, grads):
+        nonlocal used
+        if used:
+            raise RuntimeError("this pullback was called before: a new one takes a new call of vjp")
+        dy = np.zeros((T, N, widths[0]), x.dtype) if dy is None else dy
+        _check("dy", dy, (T, N, widths[0]), x.dtype)
+        dstate = _own_state("dstate", dstate, widths, N, x.dtype)
+        _check_grads(cell.Weights(*grads), w)
+        used = True
+
+        dx = np.zeros(x.shape, x.dtype)
+        dw = cell.Weights(*(None if weight is None else np.zeros_like(weight) for weight in w))
+        for steps, start, tape in reversed(segments):
+            if tape is None:
+                _, tape = walk(steps, start)
+            for t, rows, before, after, saved in reversed(tape):
+                dh, *dothers = (d[rows] for d in dstate)
+                dafter = (dh + dy[t, rows], *dothers)
+                dx[t, rows], dbefore = cell.backward(w, x[t, rows], before, after, saved, dafter, dw)
+                for d, db in zip(dstate, dbefore):
+                    d[rows] = np.where(cut[t, rows, None], 0, db)
+        segments.clear()
+
+        for grad, d in zip(grads, dw):
+            if grad is not None:
+                grad += d
+        return dx, dstate
+
+    return (y, tuple(s.copy() for s in now)), pullback
+
+
+class Stream:
+    """Layers on top of each other, walking forward in time, fed in pieces; the state is carried from call to call.
+
+    layers: the weights of each layer, layer 0 first (copied); batch: the number of rows N. It starts at zero.
+    """
+
+    def __init__(self, cell: Any, layers: Sequence[Entries], batch: int) -> None:
+        dtype = np.asarray(layers[0][0]).dtype
+        owned = [_own_weights(cell, weights, dtype) for weights in layers]
+        self._cell = cell
+        self._weights = [w for w, _ in owned]
+        widths = owned[0][1]
+        for w, own_widths in owned[1:]:
+            _check("weight_ih", w.weight_ih, (len(w.weight_ih), widths[0]), dtype)
+            if own_widths != widths:
+                raise ValueError(f"a layer has states of width {own_widths}, the first one of {widths}")
+        self._state: State = tuple(np.zeros((len(layers), batch, width), dtype) for width in widths)
+
+    def step(self, x: np.ndarray) -> np.ndarray:
+        """x (N, I) -> output of the last layer (N, width); (I,) -> (width,) where N is 1."""
+        if x.ndim == 1:
+            return self.run(x[None, None])[0, 0]
+        return self.run(x[None])[0]
+
+    def run(self, x: np.ndarray) -> np.ndarray:
+        """x (T, N, I) -> y (T, N, width)."""
+        outputs = self._state[0]
+        _check("x", x, (len(x), outputs.shape[1], self._weights[0].weight_ih.shape[1]), outputs.dtype)
+        y = np.empty((len(x), *outputs.shape[1:]), outputs.dtype)
+        for t in range(len(x)):
+            h = x[t]
+            for layer, w in enumerate(self._weights):
+                after, _ = self._cell.forward(w, h, tuple(s[layer] for s in self._state))
+                for s, a in zip(self._state, after):
+                    s[layer] = a
+                h = after[0]
+            y[t] = h
+        return y
+
+    def get_state(self) -> State:
+        """A copy of the state: a tuple of (L, N, width)."""
+        return tuple(s.copy() for s in self._state)
+
+    def set_state(self, state: Sequence[np.ndarray]) -> None:
+        """Go on from a state in the form of `get_state`."""
+        if len(state) != len(self._state):
+            raise ValueError(f"state has {len(state)} entries, expected {len(self._state)}")
+        for s, own in zip(state, self._state):
+            _check("state", s, own.shape, own.dtype)
+        self._state = tuple(s.copy() for s in state)
+
+    def reset(self, rows: np.ndarray | None = None) -> None:
+        """Set the state of some rows (all by default) to zero."""
+        for s in self._state:
+            s[:, slice(None) if rows is None else rows] = 0
+
+
+def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
+    if array.dtype != dtype:
+        raise TypeError(f"{name} is of {array.dtype}, expected {np.dtype(dtype)}")
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
+
+
+def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[int, ...]]:
+    """Copies of the weights as cell.Weights, and the widths of the state's entries."""
+    w = cell.Weights(*weights)
+    if (w.bias_ih is None) != (w.bias_hh is None):
+        raise ValueError("one bias of two: weights has both bias_ih and bias_hh or neither")
+    widths, shapes = cell.shapes(w)
+    for name, weight, shape in zip(cell.Weights._fields, w, shapes):
+        if weight is not None:
+            _check(name, weight, shape, dtype)
+    return cell.Weights(*(None if weight is None else weight.copy() for weight in w)), widths
+
+
+def _check_grads(grads: Any, w: Any) -> None:
+    for name, grad, weight in zip(grads._fields, grads, w):
+        if grad is not None:
+            if weight is None:
+                raise ValueError(f"grads has {name}, which weights has not")
+            _check(f"the gradient of {name}", grad, weight.shape, weight.dtype)
+
+
+def _own_state(name: str, state: Entries | None, widths: tuple[int, ...], N: int, dtype: Any) -> State:
+    """A copy of the state, zeros for what is None."""
+    state = [None] * len(widths) if state is None else state
+    if len(state) != len(widths):
+        raise ValueError(f"{name} has {len(state)} entries, expected {len(widths)}")
+    own = tuple(np.zeros((N, width), dtype) if s is None else s.copy() for s, width in zip(state, widths))
+    for s, width in zip(own, widths):
+        _check(name, s, (N, width), dtype)
+    return own
+
+
+def _own_lengths(lengths: np.ndarray | None, T: int, N: int) -> np.ndarray:
+    if lengths is None:
+        return np.full(N, T)
+    _check("lengths", lengths, (N,), np.int64)
+    if np.any((lengths < 0) | (lengths > T)):
+        raise ValueError(f"lengths is {lengths}, expected 0 to {T}")
+    return lengths.copy()
+
+
+def _cut(reset: np.ndarray | None, lengths: np.ndarray, T: int, N: int, reverse: bool) -> np.ndarray:
+    """(T, N), True where the state is zero before step t: in reverse that is where step t + 1 is marked and valid."""
+    cut = np.zeros((T, N), bool)
+    if reset is None:
+        return cut
+    _check("reset", reset, (T, N), bool)
+    marks = reset & (np.arange(T)[:, None] < lengths)
+    if reverse:
+        cut[:-1] = marks[1:]
+    else:
+        cut[:] = marks
+    return cut
