@@ -1,0 +1,112 @@
+// NumPy arrays at the border: the checks every binding makes, and the words of their errors.
+//
+// Messages name the call, the argument, what came and what was expected:
+// "lstm.forward: x has shape (5, 3, 7), expected (T, N, 8)".
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "../recurrence.hpp"
+
+namespace pyrnn {
+
+namespace py = pybind11;
+
+std::string shape_text(const py::array& a);
+std::string type_text(py::handle object);
+
+[[noreturn]] void wrong_type(const std::string& call, const std::string& name, py::handle came, const std::string& expected);
+[[noreturn]] void wrong_shape(const std::string& call, const std::string& name, const py::array& came, const std::string& expected);
+[[noreturn]] void wrong_value(const std::string& call, const std::string& message);
+
+py::array to_array(const std::string& call, const std::string& name, py::handle object);
+
+template <class T> const char* dtype_name();
+template <> inline const char* dtype_name<float>() { return "float32"; }
+template <> inline const char* dtype_name<double>() { return "float64"; }
+template <> inline const char* dtype_name<i64>() { return "int64"; }
+template <> inline const char* dtype_name<bool>() { return "bool"; }
+
+// An array of exactly this dtype, else TypeError. No copy.
+template <class T> py::array to_typed(const std::string& call, const std::string& name, py::handle object) {
+  py::array a = to_array(call, name, object);
+  if (!py::isinstance<py::array_t<T>>(a)) wrong_type(call, name, a, std::string("dtype ") + dtype_name<T>());
+  return a;
+}
+
+// The same, C-ordered and aligned: a copy where it was not.
+template <class T> py::array_t<T> to_packed(const std::string& call, const std::string& name, py::handle object) {
+  py::array a = to_typed<T>(call, name, object);
+  if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) a = py::array(a.attr("copy")("C"));
+  return py::array_t<T, py::array::c_style | py::array::forcecast>(a);
+}
+
+// Can be read or written in place as rows of side-by-side features, any distance apart.
+template <class T> bool has_plain_rows(const py::array& a) {
+  if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
+  for (py::ssize_t i = 0; i + 1 < a.ndim(); ++i)
+    if (a.strides(i) % py::ssize_t(sizeof(T)) != 0) return false;
+  return a.shape(a.ndim() - 1) <= 1 || a.strides(a.ndim() - 1) == py::ssize_t(sizeof(T));
+}
+
+// [T, N, features] as the time loop reads it; `a` is replaced by a copy where it has no plain rows.
+template <class T> Steps<const T> to_steps(py::array& a) {
+  if (!has_plain_rows<T>(a)) a = py::array_t<T, py::array::c_style | py::array::forcecast>(py::array(a.attr("copy")("C")));
+  return {static_cast<const T*>(a.data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
+}
+
+template <class T> Steps<T> writable_steps(py::array& a) {
+  return {static_cast<T*>(a.mutable_data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
+}
+
+inline bool has_shape(const py::array& a, std::initializer_list<i64> shape) {
+  if (a.ndim() != py::ssize_t(shape.size())) return false;
+  py::ssize_t i = 0;
+  for (i64 n : shape)
+    if (a.shape(i++) != n) return false;
+  return true;
+}
+
+std::string shape_words(std::initializer_list<i64> shape);
+
+inline void check_shape(const std::string& call, const std::string& name, const py::array& a, std::initializer_list<i64> shape) {
+  if (!has_shape(a, shape)) wrong_shape(call, name, a, shape_words(shape));
+}
+
+inline void check_writable(const std::string& call, const std::string& name, const py::array& a) {
+  if (!a.writeable()) wrong_value(call, name + " is read-only");
+}
+
+// A gradient that is added to in place: C-ordered, aligned, writable.
+template <class T> T* to_gradient(const std::string& call, const std::string& name, py::handle object, std::initializer_list<i64> shape) {
+  if (object.is_none()) return nullptr;
+  py::array a = to_typed<T>(call, name, object);
+  check_shape(call, name, a, shape);
+  check_writable(call, name, a);
+  if (!(a.flags() & py::array::c_style) || !(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    wrong_value(call, name + " is not C-ordered");
+  return static_cast<T*>(a.mutable_data());
+}
+
+// f<float>() or f<double>() by the dtype of an argument.
+template <class F> auto with_real(const std::string& call, const std::string& name, py::handle object, F f) {
+  py::array a = to_array(call, name, object);
+  if (py::isinstance<py::array_t<float>>(a)) return f.template operator()<float>();
+  if (py::isinstance<py::array_t<double>>(a)) return f.template operator()<double>();
+  wrong_type(call, name, a, "dtype float32 or float64");
+}
+
+template <class T> py::array_t<T> empty(std::vector<py::ssize_t> shape) { return py::array_t<T>(std::move(shape)); }
+
+template <class T> py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
+  py::array_t<T> a(std::move(shape));
+  std::memset(a.mutable_data(), 0, std::size_t(a.nbytes()));
+  return a;
+}
+
+}  // namespace pyrnn

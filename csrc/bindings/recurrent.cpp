@@ -1,0 +1,427 @@
+// Checks, allocations and the release of the GIL around layers, recordings and streams (layer.hpp).
+#include "recurrent.hpp"
+
+#include <mutex>
+#include <optional>
+#include <variant>
+
+#include "../layer.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+std::string at(const std::string& name, std::size_t i) { return name + "[" + std::to_string(i) + "]"; }
+
+// The arrays of one layer's weights, kept alive, and what they say about its sizes.
+template <class T> struct ParsedWeights {
+  std::vector<py::object> arrays;  // as passed; None where absent
+  Weights<const T> pointers;
+  Sizes size;
+  CellKind kind;
+};
+
+py::sequence to_sequence(const std::string& call, const std::string& name, py::handle object, std::size_t length) {
+  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) || py::isinstance<py::str>(object))
+    wrong_type(call, name, object, "a tuple");
+  auto sequence = py::reinterpret_borrow<py::sequence>(object);
+  if (sequence.size() != length)
+    wrong_value(call, name + " has " + std::to_string(sequence.size()) + " entries, expected " + std::to_string(length));
+  return sequence;
+}
+
+template <class T>
+ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind, py::handle object) {
+  const py::sequence given = to_sequence(call, what, object, op.weights.size());
+  ParsedWeights<T> w;
+  auto get = [&](std::size_t i, bool required) -> py::array {
+    py::object entry = i < given.size() ? py::object(given[i]) : py::none();
+    if (entry.is_none()) {
+      if (required) wrong_type(call, op.weights[i], entry, std::string("an array of dtype ") + dtype_name<T>());
+      w.arrays.push_back(py::none());
+      return {};
+    }
+    py::array_t<T> packed = to_packed<T>(call, op.weights[i], entry);
+    w.arrays.push_back(packed);
+    return packed;
+  };
+  auto data = [&](std::size_t i) {
+    return i < w.arrays.size() && !w.arrays[i].is_none() ? static_cast<const T*>(py::reinterpret_borrow<py::array>(w.arrays[i]).data()) : nullptr;
+  };
+  const std::string G = std::to_string(op.gates);
+  const py::array ih = get(0, true), hh = get(1, true);
+  if (ih.ndim() != 2 || ih.shape(0) % op.gates || ih.shape(0) == 0) wrong_shape(call, op.weights[0], ih, "(" + G + "*H, I)");
+  w.size = {ih.shape(1), ih.shape(0) / op.gates, ih.shape(0) / op.gates};
+  const i64 rows = ih.shape(0);
+  get(2, false), get(3, false);
+  if (w.arrays[2].is_none() != w.arrays[3].is_none()) wrong_value(call, "bias_ih and bias_hh come both or not at all");
+  for (std::size_t i = 4; i < op.weights.size(); ++i) get(i, false);
+  const bool projected = op.weights.size() > 4 && !w.arrays[4].is_none(), peephole = op.weights.size() > 5 && !w.arrays[5].is_none();
+  if (projected) {
+    const auto hr = py::reinterpret_borrow<py::array>(w.arrays[4]);
+    if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0) wrong_shape(call, op.weights[4], hr, "(P, " + std::to_string(w.size.H) + ")");
+    w.size.P = hr.shape(0);
+  }
+  check_shape(call, op.weights[1], hh, {rows, w.size.P});
+  if (!w.arrays[2].is_none()) {
+    check_shape(call, op.weights[2], py::reinterpret_borrow<py::array>(w.arrays[2]), {rows});
+    check_shape(call, op.weights[3], py::reinterpret_borrow<py::array>(w.arrays[3]), {rows});
+  }
+  if (peephole) check_shape(call, op.weights[5], py::reinterpret_borrow<py::array>(w.arrays[5]), {3 * w.size.H});
+  w.pointers = {data(0), data(1), data(2), data(3), data(4), data(5)};
+  w.kind = kind;
+  if (kind == CellKind::lstm)
+    w.kind = peephole ? (projected ? CellKind::lstm_peephole_projected : CellKind::lstm_peephole)
+                      : (projected ? CellKind::lstm_projected : CellKind::lstm);
+  return w;
+}
+
+template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
+
+Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths, py::handle reset, bool reverse) {
+  py::array kept_lengths, kept_reset;
+  const i64* length = nullptr;
+  if (!lengths.is_none()) {
+    kept_lengths = to_packed<i64>(call, "lengths", lengths);
+    check_shape(call, "lengths", kept_lengths, {N});
+    length = static_cast<const i64*>(kept_lengths.data());
+    for (i64 n = 0; n < N; ++n)
+      if (length[n] < 0 || length[n] > T_steps)
+        wrong_value(call, at("lengths", std::size_t(n)) + " is " + std::to_string(length[n]) + ", expected 0 to " + std::to_string(T_steps));
+  }
+  const std::uint8_t* mark = nullptr;
+  i64 mark_step = 0, mark_row = 0;
+  if (!reset.is_none()) {
+    kept_reset = to_typed<bool>(call, "reset", reset);
+    check_shape(call, "reset", kept_reset, {T_steps, N});
+    mark = static_cast<const std::uint8_t*>(kept_reset.data());
+    mark_step = kept_reset.strides(0), mark_row = kept_reset.strides(1);
+  }
+  return Rows(T_steps, N, length, mark, mark_step, mark_row, reverse);
+}
+
+// A state tuple, None, or None for an entry; arrays are kept alive in `kept`.
+template <class T>
+State<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object, i64 N, const Sizes& size, std::vector<py::object>& kept) {
+  State<const T> state;
+  if (object.is_none()) return state;
+  const py::sequence given = to_sequence(call, name, object, op.cell_state ? 2 : 1);
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    py::object entry = given[i];
+    if (entry.is_none()) continue;
+    py::array_t<T> a = to_packed<T>(call, at(name, i), entry);
+    check_shape(call, at(name, i), a, {N, i ? size.H : size.P});
+    (i ? state.c : state.h) = a.data();
+    kept.push_back(a);
+  }
+  return state;
+}
+
+template <class T> py::tuple new_state(const RecurrentOp& op, i64 N, const Sizes& size, State<T>& pointers) {
+  py::array_t<T> h = empty<T>({N, size.P});
+  pointers.h = h.mutable_data();
+  if (!op.cell_state) return py::make_tuple(h);
+  py::array_t<T> c = empty<T>({N, size.H});
+  pointers.c = c.mutable_data();
+  return py::make_tuple(h, c);
+}
+
+// Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
+template <class T> struct Output {
+  py::array y, target;
+  Steps<T> steps;
+
+  Output(const std::string& call, py::handle out, i64 T_steps, i64 N, i64 P, const Rows& rows) {
+    const bool padding = rows.steps < T_steps || rows.first[std::size_t(rows.steps)] < T_steps * N;
+    if (out.is_none()) {
+      y = target = padding ? zeros<T>({T_steps, N, P}) : empty<T>({T_steps, N, P});
+    } else {
+      target = to_typed<T>(call, "out", out);
+      check_shape(call, "out", target, {T_steps, N, P});
+      check_writable(call, "out", target);
+      const bool direct = has_plain_rows<T>(target);
+      y = direct ? target : py::array(zeros<T>({T_steps, N, P}));
+      if (direct && padding) target.attr("__setitem__")(py::ellipsis(), 0);
+    }
+    steps = writable_steps<T>(y);
+  }
+
+  py::array finish() {
+    if (y.ptr() != target.ptr()) target.attr("__setitem__")(py::ellipsis(), y);
+    return target;
+  }
+};
+
+// Everything forward and vjp have in common, checked.
+template <class T> struct Call {
+  py::array x;
+  Steps<const T> x_steps;
+  ParsedWeights<T> weights;
+  Rows rows;
+  std::vector<py::object> kept;
+  State<const T> state_in;
+  State<T> state_out;
+  Output<T> output;
+  py::tuple state;
+
+  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x_, py::handle state_, py::handle weights_, py::handle lengths, py::handle reset, bool reverse, py::handle out)
+      : x(to_typed<T>(call, "x", x_)), weights(parse_weights<T>(call, "weights", op, kind, weights_)),
+        rows(checked_rows(call, lengths, reset, reverse)),
+        output(call, out, x.shape(0), x.shape(1), weights.size.P, rows) {
+    x_steps = to_steps<T>(x);
+    state_in = parse_state<T>(call, "state", op, state_, x.shape(1), weights.size, kept);
+    state = new_state<T>(op, x.shape(1), weights.size, state_out);
+  }
+
+  Rows checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
+    if (x.ndim() != 3 || x.shape(2) != weights.size.I)
+      wrong_shape(call, "x", x, "(T, N, " + std::to_string(weights.size.I) + ")");
+    return parse_rows(call, x.shape(0), x.shape(1), lengths, reset, reverse);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------ pullback
+
+class Pullback {
+ public:
+  template <class T>
+  Pullback(const RecurrentOp& op, py::array x, std::unique_ptr<Recording<T>> recording)
+      : op_(op), call_(std::string(op.name) + ".pullback"), x_(std::move(x)), recording_(std::move(recording)) {}
+
+  py::tuple call(py::handle dy, py::handle dstate, py::handle grads) {
+    return std::visit([&](auto& recording) { return run(recording, dy, dstate, grads); }, recording_);
+  }
+
+ private:
+  template <class T> py::tuple run(std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_, py::handle grads_) {
+    if (!recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
+    const Rows& rows = recording->rows();
+    const Sizes size = recording->layer().size;
+    const i64 rows_g = op_.gates * size.H;
+    std::vector<py::object> kept;
+    Steps<const T> dy;
+    py::array dy_array;
+    if (!dy_.is_none()) {
+      dy_array = to_typed<T>(call_, "dy", dy_);
+      check_shape(call_, "dy", dy_array, {rows.T, rows.N, size.P});
+      dy = to_steps<T>(dy_array);
+    }
+    const State<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
+    const py::sequence g = to_sequence(call_, "grads", grads_, op_.weights.size());
+    auto gradient = [&](std::size_t i, std::initializer_list<i64> shape) -> T* {
+      return i < op_.weights.size() ? to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape) : nullptr;
+    };
+    Weights<T> grads{gradient(0, {rows_g, size.I}), gradient(1, {rows_g, size.P}), gradient(2, {rows_g}), gradient(3, {rows_g})};
+    const bool projects = recording->layer().cell.projects, peephole = recording->layer().cell.unit_weights > 0;
+    if (op_.weights.size() > 4) {
+      if (!projects && !py::object(g[4]).is_none()) wrong_value(call_, "grads[4] is given, but there is no weight_hr");
+      if (!peephole && !py::object(g[5]).is_none()) wrong_value(call_, "grads[5] is given, but there is no weight_ch");
+      if (projects) grads.hr = gradient(4, {size.P, size.H});
+      if (peephole) grads.ch = gradient(5, {3 * size.H});
+    }
+    const bool padding = rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
+    py::array dx = padding ? zeros<T>({rows.T, rows.N, size.I}) : empty<T>({rows.T, rows.N, size.I});
+    State<T> out;
+    py::tuple dstate_out = new_state<T>(op_, rows.N, size, out);
+    const Steps<T> dx_steps = writable_steps<T>(dx);
+    std::unique_ptr<Recording<T>> mine = std::move(recording);  // from here on it is used
+    {
+      py::gil_scoped_release release;
+      mine->backward(dy, dstate, dx_steps, out, grads);
+      mine.reset();
+    }
+    x_ = py::array();
+    return py::make_tuple(dx, dstate_out);
+  }
+
+  const RecurrentOp& op_;
+  std::string call_;
+  py::array x_;  // the recording reads it
+  std::variant<std::unique_ptr<Recording<float>>, std::unique_ptr<Recording<double>>> recording_;
+};
+
+// -------------------------------------------------------------------------------------------------------- stream
+
+class StreamObject {
+  template <class F> auto visit(F f) {
+    return std::visit([&](auto& s) { return f(*s); }, stream_);
+  }
+
+  // Without the GIL, and one Python thread at a time.
+  template <class F> void locked(F f) {
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> hold(lock_);
+    f();
+  }
+
+ public:
+  template <class T>
+  StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream) : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
+
+  py::object step(py::handle x) {
+    return visit([&]<class T>(Stream<T>& s) -> py::object {
+      const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
+      py::array a = to_typed<T>(call_, "x", x);
+      const bool single = a.ndim() == 1 && s.batch() == 1 && a.shape(0) == first.I;
+      if (!single) check_shape(call_, "x", a, {s.batch(), first.I});
+      if (!has_plain_rows<T>(a)) a = to_packed<T>(call_, "x", py::array(a.attr("copy")("C")));
+      py::array_t<T> y = single ? empty<T>({last.P}) : empty<T>({s.batch(), last.P});
+      const T* in = static_cast<const T*>(a.data());
+      T* out = y.mutable_data();
+      const i64 row = single ? 0 : a.strides(0) / i64(sizeof(T));
+      locked([&] { s.step(in, row, out, last.P); });
+      return y;
+    });
+  }
+
+  py::object run(py::handle x) {
+    return visit([&]<class T>(Stream<T>& s) -> py::object {
+      const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
+      py::array a = to_typed<T>(call_, "x", x);
+      if (a.ndim() != 3 || a.shape(1) != s.batch() || a.shape(2) != first.I)
+        wrong_shape(call_, "x", a, "(T, " + std::to_string(s.batch()) + ", " + std::to_string(first.I) + ")");
+      const Steps<const T> in = to_steps<T>(a);
+      py::array y = empty<T>({a.shape(0), s.batch(), last.P});
+      const Steps<T> out = writable_steps<T>(y);
+      const i64 steps = a.shape(0);
+      locked([&] { s.run(steps, in, out); });
+      return y;
+    });
+  }
+
+  py::tuple get_state() {
+    return visit([&]<class T>(Stream<T>& s) {
+      const i64 L = i64(s.layers().size());
+      py::array_t<T> h = empty<T>({L, s.batch(), s.layers().back().size.P});
+      py::array_t<T> c = empty<T>({L, s.batch(), op_.cell_state ? s.layers().back().size.H : 0});
+      T *h_data = h.mutable_data(), *c_data = c.mutable_data();
+      locked([&] { s.get_state(h_data, c_data); });
+      return op_.cell_state ? py::tuple(py::make_tuple(h, c)) : py::tuple(py::make_tuple(h));
+    });
+  }
+
+  void set_state(py::handle state) {
+    visit([&]<class T>(Stream<T>& s) {
+      const py::sequence given = to_sequence(call_, "state", state, op_.cell_state ? 2 : 1);
+      const i64 L = i64(s.layers().size());
+      const Sizes& size = s.layers().back().size;
+      py::array_t<T> h = to_packed<T>(call_, "state[0]", py::object(given[0])), c;
+      check_shape(call_, "state[0]", h, {L, s.batch(), size.P});
+      if (op_.cell_state) {
+        c = to_packed<T>(call_, "state[1]", py::object(given[1]));
+        check_shape(call_, "state[1]", c, {L, s.batch(), size.H});
+      }
+      const T *h_data = h.data(), *c_data = c.data();
+      locked([&] { s.set_state(h_data, c_data); });
+      return 0;
+    });
+  }
+
+  void reset(py::handle rows) {
+    visit([&]<class T>(Stream<T>& s) {
+      std::vector<i64> chosen;
+      if (rows.is_none()) {
+        for (i64 n = 0; n < s.batch(); ++n) chosen.push_back(n);
+      } else {
+        const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
+        for (i64 i = 0; i < a.size(); ++i) {
+          const i64 n = a.data()[i];
+          if (n < 0 || n >= s.batch()) wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(n) + ", expected 0 to " + std::to_string(s.batch() - 1));
+          chosen.push_back(n);
+        }
+      }
+      locked([&] { for (i64 n : chosen) s.reset(n); });
+      return 0;
+    });
+  }
+
+ private:
+  const RecurrentOp& op_;
+  std::string call_;
+  std::mutex lock_;
+  std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
+};
+
+}  // namespace
+
+py::tuple weight_names(const RecurrentOp& op) {
+  py::tuple names(op.weights.size());
+  for (std::size_t i = 0; i < op.weights.size(); ++i) names[i] = py::str(op.weights[i]);
+  return names;
+}
+
+py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
+  const std::string name = std::string(op.name) + ".forward";
+  return with_real(name, "x", x, [&]<class T>() {
+    Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
+    {
+      py::gil_scoped_release release;
+      const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, false);
+      layer.forward(call.rows, call.x_steps, call.state_in, call.output.steps, call.state_out);
+    }
+    return py::make_tuple(call.output.finish(), call.state);
+  });
+}
+
+py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every, py::handle out) {
+  const std::string name = std::string(op.name) + ".vjp";
+  i64 every = 0;
+  if (!checkpoint_every.is_none()) {
+    if (!py::isinstance<py::int_>(checkpoint_every) || py::isinstance<py::bool_>(checkpoint_every))
+      wrong_type(name, "checkpoint_every", checkpoint_every, "an integer or None");
+    int overflow = 0;
+    every = PyLong_AsLongLongAndOverflow(checkpoint_every.ptr(), &overflow);
+    if (overflow > 0 || every > (i64(1) << 60)) every = i64(1) << 60;
+    if (overflow < 0 || every < 1) wrong_value(name, "checkpoint_every is " + std::string(py::str(checkpoint_every)) + ", expected at least 1");
+  }
+  return with_real(name, "x", x, [&]<class T>() {
+    Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
+    std::unique_ptr<Recording<T>> recording;
+    {
+      py::gil_scoped_release release;
+      Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, true);
+      recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), call.x_steps, every);
+      recording->forward(call.state_in, call.output.steps, call.state_out);
+    }
+    return py::make_tuple(py::make_tuple(call.output.finish(), call.state),
+                          py::cast(std::make_unique<Pullback>(op, call.x, std::move(recording))));
+  });
+}
+
+py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle layers, i64 batch) {
+  const std::string name = std::string(op.name) + ".stream";
+  if (batch < 1) wrong_value(name, "batch is " + std::to_string(batch) + ", expected at least 1");
+  if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0) wrong_type(name, "layers", layers, "a sequence of weight tuples");
+  const auto given = py::reinterpret_borrow<py::sequence>(layers);
+  const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
+  return with_real(name, op.weights[0], py::object(first[0]), [&]<class T>() -> py::object {
+    std::vector<ParsedWeights<T>> parsed;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      parsed.push_back(parse_weights<T>(name, at("layers", i), op, kind, py::object(given[i])));
+      const Sizes &size = parsed[i].size, &before = parsed[i ? i - 1 : 0].size;
+      if (i && (size.I != before.P || size.P != before.P || size.H != before.H))
+        wrong_value(name, at("layers", i) + " does not fit the layer before it");
+    }
+    std::unique_ptr<Stream<T>> stream;
+    {
+      py::gil_scoped_release release;
+      std::vector<Layer<T>> packed;
+      for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers, false);
+      stream = std::make_unique<Stream<T>>(std::move(packed), batch);
+    }
+    return py::cast(std::make_unique<StreamObject>(op, std::move(stream)));
+  });
+}
+
+void bind_recurrent(py::module_& m) {
+  py::class_<Pullback>(m, "Pullback", "The way back of one vjp call: pullback(dy, dstate, grads) -> (dx, dstate).")
+      .def("__call__", &Pullback::call, py::arg("dy"), py::arg("dstate"), py::arg("grads"));
+  py::class_<StreamObject>(m, "Stream", "Packed weights and a state, one step at a time.")
+      .def("step", &StreamObject::step, py::arg("x"), "(N, I) -> (N, H), or (I,) -> (H,) where N is 1.")
+      .def("run", &StreamObject::run, py::arg("x"), "(T, N, I) -> (T, N, H).")
+      .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
+      .def("set_state", &StreamObject::set_state, py::arg("state"))
+      .def("reset", &StreamObject::reset, py::arg("rows") = py::none(), "Sets rows (all by default) to zero.");
+}
+
+}  // namespace pyrnn

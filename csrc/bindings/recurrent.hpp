@@ -1,0 +1,37 @@
+// The functions every recurrent op has: forward, vjp and stream, over one description of the op.
+#pragma once
+
+#include "../dispatch.hpp"
+#include "arrays.hpp"
+
+namespace pyrnn {
+
+struct RecurrentOp {
+  const char* name;
+  int gates;
+  bool cell_state;
+  std::vector<const char*> weights;  // as they are passed: weight_ih, weight_hh, bias_ih, bias_hh, then the cell's own
+};
+
+py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
+                            py::handle lengths, py::handle reset, bool reverse, py::handle out);
+py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
+                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every, py::handle out);
+py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, i64 batch);
+
+py::tuple weight_names(const RecurrentOp&);
+
+// The classes behind `pullback` and `stream`.
+void bind_recurrent(py::module_& m);
+void bind_rnn(py::module_& m);
+void bind_lstm(py::module_& m);
+void bind_gru(py::module_& m);
+void bind_dense(py::module_& m);
+
+inline constexpr const char* forward_doc =
+    "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays.";
+inline constexpr const char* vjp_doc =
+    "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
+inline constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";
+
+}  // namespace pyrnn

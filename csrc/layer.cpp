@@ -1,0 +1,342 @@
+// Buffers, segments and threads around the time loop: see layer.hpp.
+#include "layer.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pyrnn {
+
+namespace {
+
+i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
+
+// Hands out parts of one buffer, each on a cache line's border.
+template <class T> struct Carver {
+  T* at = nullptr;
+  i64 used = 0;
+  T* take(i64 count) {
+    T* here = at ? at + used : nullptr;
+    used += round_up(count, 64 / i64(sizeof(T)));
+    return here;
+  }
+};
+
+template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, const Sizes& size) {
+  const i64 Hp = round_up(size.H, cell.lanes), Pp = round_up(size.P, cell.lanes);
+  Packed<T> out;
+  out.ih = from.take(Hp * size.I * cell.x_vectors);
+  out.hh = from.take(Hp * size.P * cell.h_vectors);
+  if (cell.second) out.second = from.take(Pp * size.H);
+  out.bias = from.take(Hp * cell.slots);
+  out.unit = from.take(Hp * cell.unit_weights);
+  return out;
+}
+
+// How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
+// them and the weights of a step stay in its cache; units otherwise, meeting at every step.
+constexpr i64 work_per_thread = 200'000;       // multiply-adds in all, below which waking a thread costs more
+constexpr i64 work_per_meeting = 12'000;       // and in a step, for threads that meet there
+constexpr i64 cached_weights = 3 << 20;        // bytes of weights per step that rows may stream again and again
+
+template <class T> i64 step_weights(const Layer<T>& l) {
+  return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors + (l.cell.second ? l.Pp * l.size.H : 0);
+}
+
+int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
+
+template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
+  const Rows& rows = *run.rows;
+  const i64 weights = step_weights(l);
+  run.groups = run.team = 1;
+  run.row_block = std::max<i64>(rows.N, 1);
+  if (threads == 1 || rows.steps == 0) return;
+  const bool few_rows = rows.N < 4 * threads;
+  const bool big_weights = weights * i64(sizeof(T)) > cached_weights && rows.N < 48 * threads;
+  if (few_rows || big_weights) {
+    const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
+    const i64 rows_per_step = rows.first[rows.steps] / rows.steps;
+    run.team = int(std::clamp<i64>(weights * rows_per_step / work_per_meeting, 1, std::min<i64>(threads, groups)));
+    if (run.team > 1 || few_rows) return;
+  }
+  run.groups = int(std::min<i64>(threads, rows.N));
+  // Ragged rows are dealt in small runs so that every group gets long and short ones.
+  const bool ragged = rows.length[0] != rows.length[rows.N - 1];
+  run.row_block = ragged ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups) : round_up(rows.N, run.groups) / run.groups;
+}
+
+// Runs f(run, thread) on those of the team that `share` decides on.
+template <class T, class F> void on_threads(Team& team, Run<T>& run, const Layer<T>& l, F f) {
+  share(run, l, team.size());
+  Barrier all(run.groups * run.team);
+  std::vector<std::unique_ptr<Barrier>> barriers;
+  std::vector<Barrier*> pointers;
+  for (int g = 0; g < run.groups; ++g) {
+    barriers.push_back(std::make_unique<Barrier>(run.team));
+    pointers.push_back(barriers.back().get());
+  }
+  run.all_barrier = &all;
+  run.team_barrier = pointers.data();
+  const int threads = run.groups * run.team;
+  auto job = [&](int member) {
+    if (member < threads) f(run, member);
+  };
+  team.run(job);
+}
+
+template <class F> void in_parts(Team& team, F f) {
+  auto job = [&](int member) { f(member, team.size()); };
+  team.run(job);
+}
+
+// A caller's state [N, size] into padded rows in the order of the run, and back.
+template <class T> void gather_state(const Rows& rows, const T* from, i64 size, i64 stride, T* to) {
+  std::memset(to, 0, std::size_t(rows.N * stride) * sizeof(T));
+  if (from)
+    for (i64 j = 0; j < rows.N; ++j) std::memcpy(to + j * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
+}
+
+template <class T> void scatter_row(const Rows& rows, const T* from, i64 j, i64 size, T* to) {
+  if (to) std::memcpy(to + rows.order[j] * size, from, std::size_t(size) * sizeof(T));
+}
+
+// Rows whose last step lies in the run's [begin, end) leave their state; rows without any step theirs from before.
+template <class T> void final_states(const Run<T>& run, i64 Hp, i64 Pp, State<T> out) {
+  const Rows& rows = *run.rows;
+  for (i64 j = 0; j < rows.N; ++j) {
+    const i64 last = rows.length[j] - 1;
+    const bool none = rows.length[j] == 0 && run.begin == 0;
+    if (!none && (last < run.begin || last >= run.end)) continue;
+    scatter_row(rows, none ? run.h_in + j * Pp : run.h + run.state_row(last, j) * Pp, j, run.size.P, out.h);
+    if (run.c) scatter_row(rows, none ? run.c_in + j * Hp : run.c + run.state_row(last, j) * Hp, j, run.size.H, out.c);
+  }
+}
+
+// Steps whose input product is done at once: enough rows that W_ih is read seldom, few enough to stay in cache.
+i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 48 / std::max<i64>(rows.N, 1)); }
+
+template <class T> i64 work_of(const Layer<T>& l, const Rows& rows) { return step_weights(l) * rows.first[rows.steps]; }
+
+}  // namespace
+
+template <class T>
+Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weights, bool backward)
+    : cell(c), size(s), Hp(round_up(s.H, c.lanes)), Pp(round_up(s.P, c.lanes)), Ip(round_up(s.I, c.lanes)) {
+  auto lay_out = [&](Carver<T> from) {
+    packed = carve(from, cell, size);
+    if (backward) {
+      transposed.ih = from.take(Ip * Hp * cell.x_vectors);
+      transposed.hh = from.take(Pp * Hp * cell.h_vectors);
+      if (cell.second) transposed.second = from.take(Hp * Pp);
+    }
+    return from.used;
+  };
+  memory_ = Buffer<T>(lay_out({}));
+  lay_out({memory_.get()});
+  Team team(threads_worth(8 * step_weights(*this)));
+  in_parts(team, [&](int part, int parts) {
+    cell.pack(weights, size, packed, part, parts);
+    if (backward) cell.pack_transposed(weights, size, transposed, part, parts);
+  });
+}
+
+template <class T>
+void Layer<T>::forward(const Rows& rows, Steps<const T> x, State<const T> in, Steps<T> y, State<T> out) const {
+  const i64 N = rows.N, chunk = chunk_steps(rows);
+  Run<T> run;
+  Buffer<T> memory;
+  auto lay_out = [&](Carver<T> from) {
+    run.h_in = from.take(N * Pp);
+    run.h = from.take(2 * N * Pp);
+    if (cell.cell_state) {
+      run.c_in = from.take(N * Hp);
+      run.c = from.take(2 * N * Hp);
+    }
+    run.zeros = from.take(std::max(Hp, Pp));
+    run.record = from.take(std::min(chunk, std::max<i64>(rows.steps, 1)) * N * Hp * cell.slots);
+    if (cell.second) run.mid = from.take(N * Hp);
+    if (cell.projects) run.projected = from.take(N * Pp);
+    return from.used;
+  };
+  memory = Buffer<T>(lay_out({}));
+  lay_out({memory.get()});
+  gather_state(rows, in.h, size.P, Pp, const_cast<T*>(run.h_in));
+  if (cell.cell_state) gather_state(rows, in.c, size.H, Hp, const_cast<T*>(run.c_in));
+  std::fill_n(const_cast<T*>(run.zeros), std::max(Hp, Pp), T(0));
+  run.rows = &rows, run.size = size, run.weights = packed;
+  run.end = rows.steps, run.chunk = chunk;
+  run.x = x, run.y = y;
+  Team team(threads_worth(work_of(*this, rows)));
+  on_threads(team, run, *this, cell.forward);
+  final_states(run, Hp, Pp, out);
+}
+
+template <class T>
+Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpoint_every)
+    : layer_(std::move(layer)), rows_(std::move(rows)) {
+  const CellKernels<T>& cell = layer_.cell;
+  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
+  // Weight gradients are summed over about 256 rows before they are added to the total.
+  block_ = std::max<i64>(1, (256 + N - 1) / std::max<i64>(N, 1));
+  segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
+  segment_ = std::max<i64>(segment_, 1);
+  segments_ = std::max<i64>(1, (steps + segment_ - 1) / segment_);
+  // Rows fall off with the steps, so the first segment is the largest.
+  const i64 most = steps ? rows_.first[std::min(segment_, steps)] : 0;
+  const i64 states = segments_ > 1 ? std::max(most, 2 * N) : most;  // the way forward then uses them as its ring
+  h_ = Buffer<T>(states * Pp);
+  if (cell.cell_state) c_ = Buffer<T>(states * Hp);
+  record_ = Buffer<T>(std::max(most, segments_ > 1 ? chunk_steps(rows_) * N : 0) * Hp * cell.slots);
+  if (cell.second) mid_ = Buffer<T>(std::max(most, N) * Hp);
+  if (cell.projects) projected_ = Buffer<T>(std::max(most, N) * Pp);
+  zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
+  h_at_ = Buffer<T>(segments_ * N * Pp);
+  if (cell.cell_state) c_at_ = Buffer<T>(segments_ * N * Hp);
+
+  run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
+  run_.x = x, run_.zeros = zeros_.get(), run_.chunk = chunk_steps(rows_), run_.block = block_;
+  run_.h = h_.get(), run_.c = c_.get(), run_.record = record_.get(), run_.mid = mid_.get(), run_.projected = projected_.get();
+}
+
+template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, State<T> out) {
+  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
+  const bool has_c = layer_.cell.cell_state;
+  gather_state(rows_, in.h, layer_.size.P, Pp, h_at_.get());
+  if (has_c) gather_state(rows_, in.c, layer_.size.H, Hp, c_at_.get());
+  run_.keep = segments_ == 1;
+  run_.y = y;
+  Team team(threads_worth(work_of(layer_, rows_)));
+  for (i64 q = 0; q < segments_; ++q) {
+    run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
+    run_.h_in = h_at_.get() + q * N * Pp, run_.c_in = has_c ? c_at_.get() + q * N * Hp : nullptr;
+    on_threads(team, run_, layer_, layer_.cell.forward);
+    final_states(run_, Hp, Pp, out);
+    if (q + 1 < segments_) keep_states_after(q);
+  }
+  run_.y = {};
+}
+
+template <class T> void Recording<T>::keep_states_after(i64 q) {
+  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
+  for (i64 j = 0; j < rows_.alive[run_.end]; ++j) {
+    const i64 row = run_.state_row(run_.end - 1, j);
+    std::memcpy(h_at_.get() + ((q + 1) * N + j) * Pp, run_.h + row * Pp, std::size_t(Pp) * sizeof(T));
+    if (run_.c) std::memcpy(c_at_.get() + ((q + 1) * N + j) * Hp, run_.c + row * Hp, std::size_t(Hp) * sizeof(T));
+  }
+}
+
+template <class T>
+void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, State<T> out, const Weights<T>& grads) {
+  const CellKernels<T>& cell = layer_.cell;
+  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
+  const bool has_c = cell.cell_state;
+  auto lay_out = [&](Carver<T> from) {
+    run_.grads = carve(from, cell, layer_.size);
+    return from.used;
+  };
+  Buffer<T> memory = Buffer<T>(lay_out({})).zero();
+  lay_out({memory.get()});
+  Buffer<T> dh(N * Pp), dc(has_c ? N * Hp : 0), dmid(cell.second ? N * Hp : 0);
+  gather_state(rows_, in.h, layer_.size.P, Pp, dh.get());
+  if (has_c) gather_state(rows_, in.c, layer_.size.H, Hp, dc.get());
+  run_.dh = dh.get(), run_.dc = dc.get(), run_.dmid = dmid.get();
+  run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
+  // Each thread: one unit group's records of a block, and three pointers for each of its rows.
+  const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
+  run_.scratch_size = round_up(block_rows * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)), 64);
+  Team team(threads_worth(2 * work_of(layer_, rows_)));
+  Buffer<T> scratch(run_.scratch_size * team.size());
+  run_.scratch = scratch.get();
+
+  run_.keep = true;
+  for (i64 q = segments_ - 1; q >= 0; --q) {
+    run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
+    run_.h_in = h_at_.get() + q * N * Pp, run_.c_in = has_c ? c_at_.get() + q * N * Hp : nullptr;
+    if (segments_ > 1) on_threads(team, run_, layer_, cell.forward);
+    on_threads(team, run_, layer_, cell.backward);
+  }
+  in_parts(team, [&](int part, int parts) { cell.unpack_add(run_.grads, layer_.size, grads, part, parts); });
+  for (i64 j = 0; j < N; ++j) {
+    scatter_row(rows_, run_.dh + j * Pp, j, layer_.size.P, out.h);
+    if (has_c) scatter_row(rows_, run_.dc + j * Hp, j, layer_.size.H, out.c);
+  }
+}
+
+template <class T>
+Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
+    : layers_(std::move(layers)), rows_(1, batch, nullptr, nullptr, 0, 0, false) {
+  i64 record = 0, mid = 0, projected = 0, zeros = 0;
+  for (const Layer<T>& l : layers_) {
+    const i64 cells = l.cell.cell_state ? batch * l.Hp : 0;
+    states_.push_back({Buffer<T>(batch * l.Pp).zero(), Buffer<T>(cells).zero(), Buffer<T>(batch * l.Pp), Buffer<T>(cells)});
+    record = std::max(record, batch * l.Hp * l.cell.slots);
+    if (l.cell.second) mid = std::max(mid, batch * l.Hp);
+    if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
+    zeros = std::max({zeros, l.Hp, l.Pp});
+  }
+  record_ = Buffer<T>(record), mid_ = Buffer<T>(mid), projected_ = Buffer<T>(projected), zeros_ = Buffer<T>(zeros).zero();
+}
+
+template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) {
+  Steps<const T> input{x, 0, x_row};
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    Memory& m = states_[i];
+    Run<T> run;
+    run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
+    run.x = input, run.zeros = zeros_.get();
+    run.h_in = m.h.get(), run.c_in = m.c.get(), run.h = m.next_h.get(), run.c = m.next_c.get();
+    run.record = record_.get(), run.mid = mid_.get(), run.projected = projected_.get();
+    if (i + 1 == layers_.size()) run.y = {y, 0, y_row};
+    const i64 work = step_weights(l) * rows_.N;
+    if (work < 2 * work_per_thread) {
+      Barrier alone(1), *team = &alone;
+      run.row_block = std::max<i64>(rows_.N, 1), run.team_barrier = &team, run.all_barrier = &alone;
+      if (rows_.steps) l.cell.forward(run, 0);
+    } else {
+      Team team(threads_worth(work));
+      on_threads(team, run, l, l.cell.forward);
+    }
+    std::swap(m.h, m.next_h);
+    std::swap(m.c, m.next_c);
+    input = {m.h.get(), 0, l.Pp};
+  }
+}
+
+template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y) {
+  for (i64 t = 0; t < T_steps; ++t) step(x.at(t, 0), x.row, y.at(t, 0), y.row);
+}
+
+template <class T> void Stream<T>::get_state(T* h, T* c) const {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    for (i64 n = 0; n < rows_.N; ++n, h += l.size.P) std::copy_n(states_[i].h.get() + n * l.Pp, l.size.P, h);
+    if (l.cell.cell_state)
+      for (i64 n = 0; n < rows_.N; ++n, c += l.size.H) std::copy_n(states_[i].c.get() + n * l.Hp, l.size.H, c);
+  }
+}
+
+template <class T> void Stream<T>::set_state(const T* h, const T* c) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    for (i64 n = 0; n < rows_.N; ++n, h += l.size.P) std::copy_n(h, l.size.P, states_[i].h.get() + n * l.Pp);
+    if (l.cell.cell_state)
+      for (i64 n = 0; n < rows_.N; ++n, c += l.size.H) std::copy_n(c, l.size.H, states_[i].c.get() + n * l.Hp);
+  }
+}
+
+template <class T> void Stream<T>::reset(i64 row) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    std::fill_n(states_[i].h.get() + row * l.Pp, l.Pp, T(0));
+    if (l.cell.cell_state) std::fill_n(states_[i].c.get() + row * l.Hp, l.Hp, T(0));
+  }
+}
+
+template class Layer<float>;
+template class Layer<double>;
+template class Recording<float>;
+template class Recording<double>;
+template class Stream<float>;
+template class Stream<double>;
+
+}  // namespace pyrnn

@@ -1,0 +1,83 @@
+// One layer in one direction as a call sees it: packed weights, a forward run that forgets, a recording for the way
+// back, and a stream. Here buffers are laid out, long sequences are cut at checkpoints, and threads are given out.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "memory.hpp"
+#include "recurrence.hpp"
+
+namespace pyrnn {
+
+// States as callers hold them: [N, P] and [N, H] side by side; null is zero (coming in) or not wanted (going out).
+template <class T> struct State {
+  T *h = nullptr, *c = nullptr;
+};
+
+// Weights packed once for a run or a stream. The caller's arrays are not needed afterwards.
+template <class T> class Layer {
+ public:
+  Layer(const CellKernels<T>& cell, Sizes size, const Weights<const T>& weights, bool backward);
+
+  // y and the final state of all rows. Padding of y is not touched.
+  void forward(const Rows& rows, Steps<const T> x, State<const T> in, Steps<T> y, State<T> out) const;
+
+  const CellKernels<T>& cell;
+  const Sizes size;
+  i64 Hp, Pp, Ip;
+  Packed<T> packed;
+  Transposed<T> transposed;
+
+ private:
+  Buffer<T> memory_;
+};
+
+// A forward run that keeps what the way back needs, used once. `checkpoint_every` > 0 keeps only the states at about
+// every so many steps (rounded up to whole blocks of weight gradient sums, so that no bit depends on it) and runs the
+// steps between again. x must outlive the recording; everything else is copied.
+template <class T> class Recording {
+ public:
+  Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpoint_every);
+  void forward(State<const T> in, Steps<T> y, State<T> out);
+  // dx [T,N,I] is written at valid steps, dstate_out in full; grads are added to.
+  void backward(Steps<const T> dy, State<const T> dstate_in, Steps<T> dx, State<T> dstate_out, const Weights<T>& grads);
+
+  const Layer<T>& layer() const { return layer_; }
+  const Rows& rows() const { return rows_; }
+
+ private:
+  void keep_states_after(i64 segment);
+
+  Layer<T> layer_;
+  Rows rows_;
+  i64 block_, segment_, segments_;  // steps; steps; how many
+  Run<T> run_;
+  Buffer<T> h_, c_, record_, mid_, projected_, zeros_;
+  Buffer<T> h_at_, c_at_;  // [segments][N,Pp], [segments][N,Hp] the states before each segment
+};
+
+// Layers one upon the other, one step at a time, states inside.
+template <class T> class Stream {
+ public:
+  Stream(std::vector<Layer<T>> layers, i64 batch);
+  void step(const T* x, i64 x_row, T* y, i64 y_row);  // [N, I] -> [N, P] of the last layer
+  void run(i64 T_steps, Steps<const T> x, Steps<T> y);
+  void get_state(T* h, T* c) const;                   // [layers, N, P], [layers, N, H]
+  void set_state(const T* h, const T* c);
+  void reset(i64 row);
+
+  const std::vector<Layer<T>>& layers() const { return layers_; }
+  i64 batch() const { return rows_.N; }
+
+ private:
+  struct Memory {
+    Buffer<T> h, c, next_h, next_c;
+  };
+  std::vector<Layer<T>> layers_;
+  Rows rows_;
+  std::vector<Memory> states_;
+  Buffer<T> record_, mid_, projected_, zeros_;
+};
+
+}  // namespace pyrnn

@@ -1,0 +1,121 @@
+// What a run of one layer in one direction is: its rows, sizes, weights and buffers. The bindings fill it, the time
+// loop compiled for this CPU (time_loop.hpp) works on it.
+//
+// Letters: T steps, N rows, I inputs, H hidden units, P outputs (= H without a projection), L lanes of a register.
+// Hp, Pp, Ip are sizes rounded up to whole registers. A processing step s counts from a row's own start: forward it is
+// time s, in reverse time length - 1 - s.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "threads.hpp"
+
+namespace pyrnn {
+
+using i64 = std::int64_t;
+
+// Which rows are alive at which processing step. Rows are ordered by falling length (`order` gives the caller's row),
+// so that those alive at a step are a prefix, and ragged batches cost what their valid steps cost.
+struct Rows {
+  i64 T = 0, N = 0;
+  i64 steps = 0;              // of the longest row
+  std::vector<i64> order;     // [N] row -> the caller's row
+  std::vector<i64> length;    // [N] falling
+  std::vector<i64> alive;     // [steps] rows longer than s
+  std::vector<i64> first;     // [steps + 1] valid steps before s: the place of (s, row 0) among all that are kept
+  std::vector<std::uint8_t> fresh;  // [first[steps]] the state is zero before this step; empty without resets
+  bool reverse = false;
+
+  // lengths [N] or null; reset [T, N] or null, read with strides in bytes.
+  Rows(i64 T, i64 N, const i64* lengths, const std::uint8_t* reset, i64 reset_step, i64 reset_row, bool reverse);
+
+  i64 time(i64 s, i64 row) const { return reverse ? length[row] - 1 - s : s; }
+  bool is_fresh(i64 s, i64 row) const { return !fresh.empty() && fresh[first[s] + row]; }
+};
+
+// [T, N, features] with any distance between steps and rows; features lie side by side.
+template <class T> struct Steps {
+  T* data = nullptr;
+  i64 step = 0, row = 0;
+  T* at(i64 t, i64 n) const { return data + t * step + n * row; }
+};
+
+struct Sizes {
+  i64 I = 0, H = 0, P = 0;
+};
+
+// The weights as the caller holds them (or their gradients, which are added to). Null where absent.
+template <class T> struct Weights {
+  T *ih = nullptr, *hh = nullptr;      // [G*H, I], [G*H, P]
+  T *b_ih = nullptr, *b_hh = nullptr;  // [G*H]
+  T *hr = nullptr, *ch = nullptr;      // [P, H], [3*H]
+};
+
+// The same as panels (panels.hpp). The layouts of gradients are those of the forward panels.
+template <class T> struct Packed {
+  T *ih = nullptr, *hh = nullptr, *second = nullptr;  // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L]
+  T *bias = nullptr, *unit = nullptr;                 // [Hp/L][slots][L], [Hp/L][unit weights][L]
+};
+
+template <class T> struct Transposed {
+  T *ih = nullptr, *hh = nullptr, *second = nullptr;  // [Ip/L][gates of H][L], [Pp/L][gates of H][L], [Hp/L][Pp][L]
+};
+
+// Work on processing steps [begin, end).
+template <class T> struct Run {
+  const Rows* rows = nullptr;
+  Sizes size;
+  Packed<T> weights;
+  i64 begin = 0, end = 0;
+  Steps<const T> x;           // [T,N,I]
+  const T *h_in = nullptr;    // [N,Pp] the states before `begin`
+  const T *c_in = nullptr;    // [N,Hp]
+  const T *zeros = nullptr;   // [max(Hp,Pp)]
+
+  // What the steps leave. `keep`: all of them, row `first[s] - first[begin] + row`, for the way back. Otherwise the
+  // states are a ring of two steps, and records cover `chunk` steps.
+  bool keep = false;
+  i64 chunk = 1;              // steps whose input product is done at once
+  T *h = nullptr;             // [kept,Pp]
+  T *c = nullptr;             // [kept,Hp]
+  T *record = nullptr;        // [kept,Hp/L,slots,L] pre-activations, then what the cell's backward needs, then gradients
+  T *mid = nullptr;           // [kept,Hp] input of the second product, of cells that have one
+  T *projected = nullptr;     // [kept,Pp] its record, of a projection
+  Steps<T> y;                 // [T,N,P]; data null: not wanted
+
+  // Backward only.
+  Transposed<T> transposed;
+  Steps<const T> dy;          // data null: zero
+  Steps<T> dx;                // [T,N,I]
+  T *dh = nullptr, *dc = nullptr;  // [N,Pp], [N,Hp] gradients of the states, carried from step to step
+  T *dmid = nullptr;          // [N,Hp]
+  Packed<T> grads;            // added to
+  i64 block = 1;              // steps whose share of the weight gradients is summed before it is added
+  T *scratch = nullptr;       // [threads][scratch_size]
+  i64 scratch_size = 0;
+
+  // How threads share the work: `groups` of rows (dealt in runs of `row_block`) that never meet, and in each a team
+  // that splits the units and meets at every step.
+  int groups = 1, team = 1;
+  i64 row_block = 1;
+  Barrier** team_barrier = nullptr;  // [groups]
+  Barrier* all_barrier = nullptr;
+
+  i64 state_row(i64 s, i64 row) const {
+    return keep ? rows->first[s] - rows->first[begin] + row : (s & 1) * rows->N + row;
+  }
+};
+
+// One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1.
+template <class T> struct CellKernels {
+  int lanes, max_rows, gates, slots, x_vectors, h_vectors, unit_weights;
+  bool cell_state, second, projects;
+  void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
+  void (*pack_transposed)(const Weights<const T>&, const Sizes&, const Transposed<T>&, int part, int parts);
+  void (*unpack_add)(const Packed<T>&, const Sizes&, const Weights<T>&, int part, int parts);
+  void (*forward)(const Run<T>&, int thread);
+  void (*backward)(const Run<T>&, int thread);
+};
+
+}  // namespace pyrnn

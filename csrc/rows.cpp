@@ -1,0 +1,36 @@
+// Which rows are alive at which step: see Rows in recurrence.hpp.
+#include <algorithm>
+#include <numeric>
+
+#include "recurrence.hpp"
+
+namespace pyrnn {
+
+Rows::Rows(i64 T_, i64 N_, const i64* lengths, const std::uint8_t* reset, i64 reset_step, i64 reset_row, bool reverse_)
+    : T(T_), N(N_), order(std::size_t(N_)), length(std::size_t(N_), T_), reverse(reverse_) {
+  std::iota(order.begin(), order.end(), i64(0));
+  if (lengths) {
+    std::stable_sort(order.begin(), order.end(), [&](i64 a, i64 b) { return lengths[a] > lengths[b]; });
+    for (i64 j = 0; j < N; ++j) length[j] = lengths[order[j]];
+  }
+  steps = N ? length[0] : 0;
+  alive.resize(std::size_t(steps));
+  first.assign(std::size_t(steps) + 1, 0);
+  for (i64 s = 0, n = N; s < steps; ++s) {
+    while (length[n - 1] <= s) --n;
+    alive[s] = n;
+    first[s + 1] = first[s] + n;
+  }
+  if (!reset) return;
+  fresh.resize(std::size_t(first[steps]));
+  for (i64 s = 0; s < steps; ++s)
+    for (i64 j = 0; j < alive[s]; ++j) {
+      // In reverse a step comes from the one after it, so that one's mark is what cuts them.
+      const i64 marked = reverse ? time(s, j) + 1 : s;
+      const bool cut = reverse ? s > 0 && reset[marked * reset_step + order[j] * reset_row] != 0
+                               : reset[marked * reset_step + order[j] * reset_row] != 0;
+      fresh[first[s] + j] = cut;
+    }
+}
+
+}  // namespace pyrnn

@@ -1,0 +1,186 @@
+// The pool behind threads.hpp: workers that sleep on an atomic of their own.
+#include "threads.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace pyrnn {
+
+namespace {
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// How long somebody who expects to be needed at once keeps looking before it sleeps.
+constexpr int spins = 2000;
+
+int usable_cpus() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+int default_threads() {
+  if (const char* text = std::getenv("PYRNN_NUM_THREADS")) {
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (end == text || *end != 0 || n < 1 || n > most_threads)
+      throw std::invalid_argument("PYRNN_NUM_THREADS is '" + std::string(text) + "', expected an integer from 1 to " +
+                                  std::to_string(most_threads));
+    return int(n);
+  }
+  return std::min(usable_cpus(), most_threads);
+}
+
+}  // namespace
+
+struct Worker {
+  alignas(64) std::atomic<int> order{0};     // counts the jobs given; changes when there is one more
+  alignas(64) std::atomic<int> finished{0};  // the last job done
+  void (*call)(void*, int) = nullptr;
+  void* job = nullptr;
+  int member = 0;
+
+  void loop() {
+    for (int done = 0;;) {
+      for (int i = 0; i < spins && order.load(std::memory_order_acquire) == done; ++i) pause();
+      order.wait(done, std::memory_order_acquire);
+      if (order.load(std::memory_order_acquire) == done) continue;
+      ++done;
+      call(job, member);
+      finished.store(done, std::memory_order_release);
+      finished.notify_one();
+    }
+  }
+
+  void give(void (*c)(void*, int), void* j, int m) {
+    call = c, job = j, member = m;
+    order.fetch_add(1, std::memory_order_release);
+    order.notify_one();
+  }
+
+  void join() {
+    const int target = order.load(std::memory_order_relaxed);
+    for (int i = 0; i < spins && finished.load(std::memory_order_acquire) != target; ++i) pause();
+    for (int now; (now = finished.load(std::memory_order_acquire)) != target;)
+      finished.wait(now, std::memory_order_acquire);
+  }
+};
+
+namespace {
+
+// With all signals blocked, so that they reach the threads of the user's program.
+void start(Worker* worker) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread(&Worker::loop, worker).detach();
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+struct Pool {
+  std::mutex lock;
+  std::vector<Worker*> idle;
+  int workers = 0;
+};
+
+// Never destroyed: detached workers may outlive static destructors. After fork the child has no workers, and the lock
+// may have been held by a thread that is gone, so it starts with a new pool.
+std::atomic<Pool*> pool{nullptr};
+std::atomic<int> num_threads{0};
+
+Pool& the_pool() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+  });
+  return *pool;
+}
+
+}  // namespace
+
+int get_num_threads() {
+  int n = num_threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    n = default_threads();
+    int unset = 0;
+    if (!num_threads.compare_exchange_strong(unset, n)) n = unset;
+  }
+  return n;
+}
+
+void set_num_threads(int threads) { num_threads = threads; }
+
+Team::Team(int wanted) {
+  wanted = std::min(wanted, get_num_threads());
+  if (wanted <= 1) return;
+  Pool& p = the_pool();
+  std::lock_guard<std::mutex> hold(p.lock);
+  while (workers_ < wanted - 1) {
+    if (!p.idle.empty()) {
+      borrowed_[workers_++] = p.idle.back();
+      p.idle.pop_back();
+    } else if (p.workers < get_num_threads() - 1) {
+      auto worker = std::make_unique<Worker>();
+      try {
+        pyrnn::start(worker.get());
+      } catch (...) {  // no more threads to be had: the call runs with those it has
+        break;
+      }
+      ++p.workers;
+      borrowed_[workers_++] = worker.release();
+    } else {
+      break;
+    }
+  }
+}
+
+Team::~Team() {
+  if (!workers_) return;
+  Pool& p = *pool;
+  std::lock_guard<std::mutex> hold(p.lock);
+  p.idle.insert(p.idle.end(), borrowed_, borrowed_ + workers_);
+}
+
+void Team::start(void (*call)(void*, int), void* job) {
+  for (int i = 0; i < workers_; ++i) borrowed_[i]->give(call, job, i + 1);
+  call(job, 0);
+  for (int i = 0; i < workers_; ++i) borrowed_[i]->join();
+}
+
+void Barrier::wake() { round_.notify_all(); }
+
+void Barrier::wait_for_change(int round) {
+  for (int i = 0; i < spins; ++i) {
+    if (round_.load(std::memory_order_acquire) != round) return;
+    pause();
+  }
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  while (round_.load(std::memory_order_seq_cst) == round) round_.wait(round, std::memory_order_seq_cst);
+  sleepers_.fetch_sub(1, std::memory_order_relaxed);
+}
+
+}  // namespace pyrnn

@@ -1,0 +1,487 @@
+// The time loop: rows, ragged lengths, resets, directions, threads, forward and backward. It knows no cell: `Cell` is
+// equations on vectors (cells/), `Second` those behind a step's second product, or NoSecond.
+//
+// A step is: product of the hidden state with its panels, added to the record where bias and input product already lie;
+// the cell's equations on the record; for some cells a second product and its equations. Going back, the equations turn
+// the record into gradients of the pre-activations, from which the transposed panels make the gradient of the state
+// before; input and weight gradients follow a block of steps at a time.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "panels.hpp"
+#include "recurrence.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+struct NoSecond {
+  static constexpr bool own_record = false;
+  static constexpr int gates[] = {0};
+};
+
+template <class T, class Cell, class Second> class TimeLoop {
+  static constexpr int L = lanes<T>;
+  static constexpr int slots = Cell::slots;
+  static constexpr int x_vectors = int(sizeof Cell::x_gates / sizeof(int));
+  static constexpr int h_vectors = int(sizeof Cell::h_gates / sizeof(int));
+  static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
+  static constexpr bool projects = Second::own_record;
+  // Panels stay in cache while all rows pass, a few unit groups at a time.
+  static constexpr i64 group_run = group_block;
+
+ public:
+  static void forward(const Run<T>& run, int thread) { TimeLoop(run, thread).forward(); }
+  static void backward(const Run<T>& run, int thread) { TimeLoop(run, thread).backward(); }
+
+  static void pack(const Weights<const T>& w, const Sizes& size, const Packed<T>& out, int part, int parts) {
+    const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
+    pyrnn::PYRNN_ISA::pack(w.ih, Cell::x_gates, size.H, size.I, mine.begin, mine.end, out.ih);
+    pyrnn::PYRNN_ISA::pack(w.hh, Cell::h_gates, size.H, size.P, mine.begin, mine.end, out.hh);
+    if constexpr (has_second)
+      pyrnn::PYRNN_ISA::pack(second_weight(w), Second::gates, size.P, size.H, mine_p.begin, mine_p.end, out.second);
+    for (i64 g = mine.begin; g < mine.end; ++g) {
+      const i64 valid = size.H - g * L;
+      T* bias = out.bias + g * slots * L;
+      for (int s = 0; s < slots; ++s) store(bias + s * L, Vec<T>{});
+      if (w.b_ih) {
+        auto add = [&](int slot, const T* b, int gate) {
+          store(bias + slot * L, load(bias + slot * L) + load(b + gate * size.H + g * L, valid));
+        };
+        for (int v = 0; v < x_vectors; ++v) add(Cell::x_first + v, w.b_ih, Cell::x_gates[v]);
+        for (int v = 0; v < h_vectors; ++v) add(Cell::h_first + v, w.b_hh, Cell::h_gates[v]);
+        if constexpr (has_second && !projects) add(0, w.b_hh, Second::gates[0]);
+      }
+      for (int q = 0; q < Cell::unit_weights; ++q)
+        store(out.unit + (g * Cell::unit_weights + q) * L, load(w.ch + q * size.H + g * L, valid));
+    }
+  }
+
+  static void pack_transposed(const Weights<const T>& w, const Sizes& size, const Transposed<T>& out, int part, int parts) {
+    auto run = [&](const T* weight, const auto& gates, i64 units, i64 columns, T* panels) {
+      const Slice mine(groups_of<T>(columns), part, parts);
+      pyrnn::PYRNN_ISA::pack_transposed(weight, gates, units, columns, mine.begin, mine.end, panels);
+    };
+    run(w.ih, Cell::x_gates, size.H, size.I, out.ih);
+    run(w.hh, Cell::h_gates, size.H, size.P, out.hh);
+    if constexpr (has_second) run(second_weight(w), Second::gates, size.P, size.H, out.second);
+  }
+
+  static void unpack_add(const Packed<T>& grads, const Sizes& size, const Weights<T>& w, int part, int parts) {
+    const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
+    if (w.ih) pyrnn::PYRNN_ISA::unpack_add(grads.ih, Cell::x_gates, size.H, size.I, mine.begin, mine.end, w.ih);
+    if (w.hh) pyrnn::PYRNN_ISA::unpack_add(grads.hh, Cell::h_gates, size.H, size.P, mine.begin, mine.end, w.hh);
+    if constexpr (has_second)
+      if (T* second = second_weight(w))
+        pyrnn::PYRNN_ISA::unpack_add(grads.second, Second::gates, size.P, size.H, mine_p.begin, mine_p.end, second);
+    auto add = [&](T* out, int gate, const T* from, i64 g) {
+      if (out) {
+        T* to = out + gate * size.H + g * L;
+        store(to, load(to, size.H - g * L) + load(from), size.H - g * L);
+      }
+    };
+    for (i64 g = mine.begin; g < mine.end; ++g) {
+      const T* bias = grads.bias + g * slots * L;
+      for (int v = 0; v < x_vectors; ++v) add(w.b_ih, Cell::x_gates[v], bias + (Cell::x_first + v) * L, g);
+      for (int v = 0; v < h_vectors; ++v) add(w.b_hh, Cell::h_gates[v], bias + (Cell::h_first + v) * L, g);
+      if constexpr (has_second && !projects) add(w.b_hh, Second::gates[0], bias, g);
+      for (int q = 0; q < Cell::unit_weights; ++q) add(w.ch, q, grads.unit + (g * Cell::unit_weights + q) * L, g);
+    }
+  }
+
+ private:
+  struct Slice {
+    i64 begin, end;
+    Slice(i64 count, int part, int parts) : begin(count * part / parts), end(count * (part + 1) / parts) {}
+  };
+
+  // A projection has weights of its own; otherwise the second product takes its gate's rows of weight_hh.
+  template <class U> static U* second_weight(const Weights<U>& w) { return projects ? w.hr : w.hh; }
+
+  const Run<T>& run;
+  const Rows& rows;
+  const int thread, threads, group, member;
+  const i64 H, P, I, Hp, Pp;
+  const Slice units, outputs;  // this thread's unit groups of H and of P
+  i64 chunk_begin = 0;
+
+  TimeLoop(const Run<T>& r, int t)
+      : run(r), rows(*r.rows), thread(t), threads(r.groups * r.team), group(t / r.team), member(t % r.team),
+        H(r.size.H), P(r.size.P), I(r.size.I), Hp(padded<T>(H)), Pp(padded<T>(P)),
+        units(groups_of<T>(H), member, r.team), outputs(groups_of<T>(P), member, r.team) {}
+
+  void meet() const { run.team_barrier[group]->wait(); }
+
+  // Where a step's vectors lie.
+  i64 kept(i64 s, i64 j) const { return run.keep ? rows.first[s] - rows.first[run.begin] + j : j; }
+  T* record(i64 s, i64 j) const {
+    return run.record + (run.keep ? kept(s, j) : (s - chunk_begin) * rows.N + j) * slots * Hp;
+  }
+  T* mid(i64 s, i64 j) const { return run.mid + kept(s, j) * Hp; }
+  T* projected(i64 s, i64 j) const { return run.projected + kept(s, j) * Pp; }
+  T* h(i64 s, i64 j) const { return run.h + run.state_row(s, j) * Pp; }
+  T* c(i64 s, i64 j) const { return run.c + run.state_row(s, j) * Hp; }
+  const T* h_prev(i64 s, i64 j) const {
+    if (rows.is_fresh(s, j)) return run.zeros;
+    return s == run.begin ? run.h_in + j * Pp : h(s - 1, j);
+  }
+  const T* c_prev(i64 s, i64 j) const {
+    if (rows.is_fresh(s, j)) return run.zeros;
+    return s == run.begin ? run.c_in + j * Hp : c(s - 1, j);
+  }
+  template <class U> U* at(const Steps<U>& steps, i64 s, i64 j) const { return steps.at(rows.time(s, j), rows.order[j]); }
+
+  // The record behind the second product, and the distance between its unit groups.
+  T* second_record(i64 s, i64 j) const { return projects ? projected(s, j) : record(s, j); }
+  static constexpr i64 second_stride = projects ? L : slots * L;
+
+  // f(row, count) for tiles of this group's rows that are alive at step s.
+  template <class F> void each_tile(i64 s, F f) const {
+    for (i64 b = group; b * run.row_block < rows.alive[s]; b += run.groups) {
+      const i64 low = b * run.row_block, n = std::min(run.row_block, rows.alive[s] - low);
+      const i64 tiles = (n + max_rows - 1) / max_rows;
+      for (i64 i = 0; i < tiles; ++i) {
+        const i64 from = low + n * i / tiles;
+        f(from, int(low + n * (i + 1) / tiles - from));
+      }
+    }
+  }
+
+  // f(steps, rows, count) for tiles of this group's (step, row) pairs over steps [from, to).
+  template <class F> void each_tile(i64 from, i64 to, F f) const {
+    i64 s[max_rows], j[max_rows];
+    int n = 0;
+    for (i64 q = from; q < to; ++q)
+      for (i64 b = group; b * run.row_block < rows.alive[q]; b += run.groups)
+        for (i64 row = b * run.row_block, end = std::min(row + run.row_block, rows.alive[q]); row < end; ++row) {
+          s[n] = q, j[n] = row;
+          if (++n == max_rows) f(s, j, n), n = 0;
+        }
+    if (n) f(s, j, n);
+  }
+
+  // f(first group, one past the last) for a slice of unit groups, a few at a time.
+  template <class F> static void each_run(const Slice& slice, F f) {
+    for (i64 g = slice.begin; g < slice.end; g += group_run) f(g, std::min(g + group_run, slice.end));
+  }
+
+  // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group.
+  template <int V> static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, T* const* c, i64 c_group, i64 g0, i64 g1) {
+    accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group, g1 - g0);
+  }
+
+  // ---------------------------------------------------------------------------------------------------- forward
+
+  void forward() {
+    for (i64 from = run.begin; from < run.end; from += run.chunk) {
+      const i64 to = std::min(from + run.chunk, run.end);
+      chunk_begin = from;
+      input_product(from, to);
+      for (i64 s = from; s < to; ++s) {
+        hidden_step(s);
+        if constexpr (has_second) {
+          meet();
+          second_step(s);
+        }
+        meet();
+      }
+    }
+  }
+
+  void input_product(i64 from, i64 to) const {
+    each_run(units, [&](i64 g0, i64 g1) {
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        const T* a[max_rows];
+        T* out[max_rows];
+        const T* bias = run.weights.bias + g0 * slots * L;
+        for (int r = 0; r < n; ++r) {
+          a[r] = at(run.x, s[r], j[r]);
+          T* to_record = record(s[r], j[r]) + g0 * slots * L;
+          for (i64 i = 0; i < (g1 - g0) * slots; ++i) store(to_record + i * L, load(bias + i * L));
+          out[r] = to_record + Cell::x_first * L;
+        }
+        product<x_vectors>(n, a, {1, I, 0}, run.weights.ih, I, out, slots * L, g0, g1);
+      });
+    });
+  }
+
+  void hidden_step(i64 s) const {
+    each_run(units, [&](i64 g0, i64 g1) {
+      each_tile(s, [&](i64 j, int n) {
+        const T* a[max_rows];
+        T* out[max_rows];
+        for (int r = 0; r < n; ++r) {
+          a[r] = h_prev(s, j + r);
+          out[r] = record(s, j + r) + (g0 * slots + Cell::h_first) * L;
+        }
+        product<h_vectors>(n, a, {1, P, 0}, run.weights.hh, P, out, slots * L, g0, g1);
+        for (int r = 0; r < n; ++r) {
+          const T* hp = a[r];
+          const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
+          T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
+          T* rec = record(s, j + r);
+          for (i64 g = g0; g < g1; ++g) {
+            Vec<T> v[slots], p[Cell::unit_weights + 1], state{}, hidden;
+            load_record(v, rec + g * slots * L);
+            load_unit_weights(p, g);
+            if constexpr (Cell::cell_state) state = load(cp + g * L);
+            Cell::template forward<T>(v, p, Cell::reads_hidden ? load(hp + g * L) : Vec<T>{}, state, hidden);
+            if constexpr (Cell::cell_state) store(cn + g * L, state);
+            if (run.keep || has_second) store_record(v, rec + g * slots * L);
+            if constexpr (has_second) {
+              store(mid(s, j + r) + g * L, hidden);
+            } else {
+              store_hidden(s, j + r, g, hidden);
+            }
+          }
+        }
+      });
+    });
+  }
+
+  void second_step(i64 s) const {
+    each_run(outputs, [&](i64 g0, i64 g1) {
+      each_tile(s, [&](i64 j, int n) {
+        const T* a[max_rows];
+        T* out[max_rows];
+        for (int r = 0; r < n; ++r) {
+          a[r] = mid(s, j + r);
+          out[r] = second_record(s, j + r) + g0 * second_stride;
+          if constexpr (projects)
+            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
+        }
+        product<1>(n, a, {1, H, 0}, run.weights.second, H, out, second_stride, g0, g1);
+        for (int r = 0; r < n; ++r) {
+          const T* hp = h_prev(s, j + r);
+          for (i64 g = g0; g < g1; ++g) {
+            constexpr int vectors = projects ? 1 : slots;
+            Vec<T> v[vectors], hidden;
+            T* rec = second_record(s, j + r) + g * second_stride;
+            for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
+            Second::template forward<T>(v, load(hp + g * L), hidden);
+            if (run.keep)
+              for (int i = 0; i < vectors; ++i) store(rec + i * L, v[i]);
+            store_hidden(s, j + r, g, hidden);
+          }
+        }
+      });
+    });
+  }
+
+  void store_hidden(i64 s, i64 j, i64 g, Vec<T> hidden) const {
+    store(h(s, j) + g * L, hidden);
+    if (run.y.data) store(at(run.y, s, j) + g * L, hidden, P - g * L);
+  }
+
+  static void load_record(Vec<T> (&v)[slots], const T* rec) {
+    for (int i = 0; i < slots; ++i) v[i] = load(rec + i * L);
+  }
+  static void store_record(const Vec<T> (&v)[slots], T* rec) {
+    for (int i = 0; i < slots; ++i) store(rec + i * L, v[i]);
+  }
+  void load_unit_weights(Vec<T>* p, i64 g) const {
+    for (int q = 0; q < Cell::unit_weights; ++q) p[q] = load(run.weights.unit + (g * Cell::unit_weights + q) * L);
+  }
+
+  // --------------------------------------------------------------------------------------------------- backward
+
+  void backward() const {
+    for (i64 s = run.end - 1, block_end = run.end; s >= run.begin; --s) {
+      if constexpr (has_second) {
+        second_step_back(s);
+        meet();
+      }
+      cell_step_back(s);
+      meet();
+      hidden_step_back(s);
+      if (s % run.block == 0 || s == run.begin) {
+        input_grads(s, block_end);
+        run.all_barrier->wait();
+        weight_grads(s, block_end);
+        block_end = s;
+      }
+    }
+    run.all_barrier->wait();
+  }
+
+  // Gradients of padded units are set to 0: they would meet weights that are 0, but infinity times 0 is NaN.
+  static Vec<T> without_padding(Vec<T> v, i64 valid) {
+    for (i64 i = valid; i < L; ++i) v[i] = 0;
+    return v;
+  }
+
+  Vec<T> hidden_grad(i64 s, i64 j, i64 g) const {
+    const Vec<T> later = load(run.dh + j * Pp + g * L);
+    return run.dy.data ? later + load(at(run.dy, s, j) + g * L, P - g * L) : later;
+  }
+
+  void second_step_back(i64 s) const {
+    each_run(outputs, [&](i64 g0, i64 g1) {
+      each_tile(s, [&](i64 j, int n) {
+        for (int r = 0; r < n; ++r)
+          for (i64 g = g0; g < g1; ++g) {
+            constexpr int vectors = projects ? 1 : slots;
+            Vec<T> v[vectors], dh_prev;
+            T* rec = second_record(s, j + r) + g * second_stride;
+            for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
+            Second::template backward<T>(v, load(h_prev(s, j + r) + g * L), hidden_grad(s, j + r, g), dh_prev);
+            for (int i = 0; i < vectors; ++i) store(rec + i * L, without_padding(v[i], P - g * L));
+            store(run.dh + (j + r) * Pp + g * L, dh_prev);
+          }
+      });
+    });
+  }
+
+  void cell_step_back(i64 s) const {
+    each_run(units, [&](i64 g0, i64 g1) {
+      each_tile(s, [&](i64 j, int n) {
+        if constexpr (has_second) {
+          const T* a[max_rows];
+          T* out[max_rows];
+          for (int r = 0; r < n; ++r) {
+            a[r] = second_record(s, j + r);
+            out[r] = run.dmid + (j + r) * Hp + g0 * L;
+            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
+          }
+          product<1>(n, a, {Pp / L, L, second_stride}, run.transposed.second, Pp, out, L, g0, g1);
+        }
+        for (int r = 0; r < n; ++r) {
+          const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
+          const T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
+          const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
+          T* dc = run.dc + (j + r) * Hp;
+          T* dh = run.dh + (j + r) * Pp;
+          T* rec = record(s, j + r);
+          const bool fresh = rows.is_fresh(s, j + r);
+          for (i64 g = g0; g < g1; ++g) {
+            Vec<T> v[slots], p[Cell::unit_weights + 1], dstate{}, dh_prev{}, cell_prev{}, cell{}, hidden_prev{};
+            load_record(v, rec + g * slots * L);
+            load_unit_weights(p, g);
+            if constexpr (Cell::cell_state) {
+              cell_prev = load(cp + g * L), cell = load(cn + g * L), dstate = load(dc + g * L);
+            }
+            if constexpr (Cell::reads_hidden) hidden_prev = load(hp + g * L);
+            if constexpr (has_second && !projects) dh_prev = load(dh + g * L);
+            const Vec<T> dhidden = has_second ? load(run.dmid + (j + r) * Hp + g * L) : hidden_grad(s, j + r, g);
+            Cell::template backward<T>(v, p, hidden_prev, cell_prev, cell, dhidden, dstate, dh_prev);
+            for (int i = 0; i < slots; ++i) store(rec + (g * slots + i) * L, without_padding(v[i], H - g * L));
+            if constexpr (Cell::cell_state) store(dc + g * L, fresh ? Vec<T>{} : dstate);
+            if constexpr (!projects) store(dh + g * L, dh_prev);
+          }
+        }
+      });
+    });
+  }
+
+  void hidden_step_back(i64 s) const {
+    each_run(outputs, [&](i64 g0, i64 g1) {
+      each_tile(s, [&](i64 j, int n) {
+        const T* a[max_rows];
+        T* out[max_rows];
+        for (int r = 0; r < n; ++r) {
+          a[r] = record(s, j + r) + Cell::h_first * L;
+          out[r] = run.dh + (j + r) * Pp + g0 * L;
+        }
+        product<1>(n, a, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors, out, L, g0, g1);
+        for (int r = 0; r < n; ++r)
+          if (rows.is_fresh(s, j + r))
+            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
+      });
+    });
+  }
+
+  // dx of steps [from, to): the gates' gradients times the transposed input weights.
+  void input_grads(i64 from, i64 to) const {
+    if (!run.dx.data) return;
+    const Slice inputs(groups_of<T>(I), member, run.team);
+    each_run(inputs, [&](i64 g0, i64 g1) {
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        alignas(64) T sums[max_rows][group_run * L] = {};
+        const T* a[max_rows];
+        T* out[max_rows];
+        for (int r = 0; r < n; ++r) {
+          a[r] = record(s[r], j[r]) + Cell::x_first * L;
+          out[r] = sums[r];
+        }
+        product<1>(n, a, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors, out, L, g0, g1);
+        for (int r = 0; r < n; ++r)
+          std::memcpy(at(run.dx, s[r], j[r]) + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
+      });
+    });
+  }
+
+  // What steps [from, to) add to the weight gradients: sums over (step, row) in ascending order, unit group by unit
+  // group, so that neither threads nor checkpoints change a bit. The group's gradients are first copied side by side.
+  void weight_grads(i64 from, i64 to) const {
+    const i64 n = rows.first[to] - rows.first[from];
+    T* panel = run.scratch + thread * run.scratch_size;  // [n][slots][L]
+    const T** inputs = reinterpret_cast<const T**>(panel + n * slots * L);
+    const T** hiddens = inputs + n;
+    const T** mids = hiddens + n;
+    i64 k = 0;
+    for (i64 s = from; s < to; ++s)
+      for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {
+        inputs[k] = at(run.x, s, j);
+        hiddens[k] = h_prev(s, j);
+        if constexpr (has_second) mids[k] = mid(s, j);
+      }
+    const i64 place = rows.first[from] - rows.first[run.begin];
+    const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
+    for (i64 g = mine.begin; g < mine.end; ++g) {
+      copy_records(run.record + place * slots * Hp + g * slots * L, slots * Hp, slots, n, panel, run.grads.bias + g * slots * L);
+      sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, slots * L, run.grads.ih + g * I * x_vectors * L);
+      sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L, run.grads.hh + g * P * h_vectors * L);
+      if constexpr (has_second && !projects) sum_products<1>(mids, n, H, panel, slots * L, run.grads.second + g * H * L);
+      if constexpr (Cell::unit_weights > 0) unit_grads(from, to, g);
+    }
+    if constexpr (projects)
+      for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
+        copy_records(run.projected + place * Pp + g * L, Pp, 1, n, panel, nullptr);
+        sum_products<1>(mids, n, H, panel, L, run.grads.second + g * H * L);
+      }
+  }
+
+  // One unit group's vectors of n records to [n][vectors][L], their sums added to `sums` on the way.
+  static void copy_records(const T* from, i64 stride, int vectors, i64 n, T* to, T* sums) {
+    for (int i = 0; i < vectors; ++i) {
+      Vec<T> total{};
+      for (i64 k = 0; k < n; ++k) {
+        const Vec<T> v = load(from + k * stride + i * L);
+        total += v;
+        store(to + (k * vectors + i) * L, v);
+      }
+      if (sums) store(sums + i * L, load(sums + i * L) + total);
+    }
+  }
+
+  // grads[column][v] += sum_k a[k][column] * panel[k][v].
+  template <int V> static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads) {
+    for (i64 first = 0; first < columns; first += max_rows) {
+      const int count = int(std::min<i64>(max_rows, columns - first));
+      T* out[max_rows];
+      for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
+      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, 0}, out, 0, 1);
+    }
+  }
+
+  void unit_grads(i64 from, i64 to, i64 g) const {
+    Vec<T> total[Cell::unit_weights + 1] = {};
+    for (i64 s = from; s < to; ++s)
+      for (i64 j = 0; j < rows.alive[s]; ++j) {
+        Vec<T> v[slots];
+        load_record(v, record(s, j) + g * slots * L);
+        Cell::template unit_grads<T>(v, Vec<T>{}, load(c_prev(s, j) + g * L), load(c(s, j) + g * L), total);
+      }
+    for (int q = 0; q < Cell::unit_weights; ++q) {
+      T* out = run.grads.unit + (g * Cell::unit_weights + q) * L;
+      store(out, load(out) + total[q]);
+    }
+  }
+
+ public:
+  static constexpr CellKernels<T> kernels{L, max_rows, Cell::gates, slots, x_vectors, h_vectors, Cell::unit_weights,
+                                          Cell::cell_state, has_second, projects,
+                                          pack, pack_transposed, unpack_add, forward, backward};
+};
+
+}  // namespace pyrnn::PYRNN_ISA
