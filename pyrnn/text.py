@@ -78,7 +78,7 @@ class Vocabulary:
     def encode(self, text: str, name: str = "text") -> np.ndarray:
         """The numbers of the characters of `text`, int32; unknown characters are a ValueError that says `name`."""
         points = _code_points(text)
-        numbers = self._numbers[points]
+        numbers: np.ndarray = self._numbers[points]
         unknown = np.flatnonzero(numbers < 0)
         if len(unknown):
             different, first = np.unique(points[unknown], return_index=True)
@@ -100,7 +100,8 @@ class Vocabulary:
 class Corpus:
     """A text to learn from: its vocabulary, and its numbers in a training part and a held-out part, the last tenth.
 
-    `sources` are the files it came from; none stands for the language reference, as in `read_all`. The vocabulary is that of the whole text, so a character that only the held-out part has is rare but known.
+    `sources` are the files it came from; none stands for the language reference, as in `read_all`. The vocabulary is
+    that of the whole text, so a character that only the held-out part has is rare but known.
     """
 
     def __init__(self, text: str, sources: Sequence[str] = ()):

@@ -19,7 +19,7 @@ def test_read_leaves_the_text_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "data, message",
+    ("data", "message"),
     [
         (b"abc\xe9def", "byte 0xe9 at position 3"),
         (b"\xef\xbb\xbfabc\xff", "byte 0xff at position 6"),
@@ -59,14 +59,15 @@ def test_vocabulary_against_a_dict():
     assert numbers.tolist() == [expected.index(character) for character in content]
     assert vocabulary.decode(numbers) == content
     assert vocabulary.encode("").tolist() == []
-    assert "漢" in vocabulary and "x" not in vocabulary
+    assert "漢" in vocabulary
+    assert "x" not in vocabulary
 
 
 def test_unknown_characters_are_named():
     vocabulary = text.Vocabulary.of("abc")
     with pytest.raises(ValueError, match=r"prompt: .*'Ж' \(U\+0416\) at position 2; its vocabulary has 3 characters"):
         vocabulary.encode("abЖcЖ", "prompt")
-    with pytest.raises(ValueError, match=r"'\\udc80' \(U\+DC80\) at position 0"):  # an undecodable byte of a command line
+    with pytest.raises(ValueError, match=r"'\\udc80' \(U\+DC80\) at position 0"):  # a byte that is no UTF-8
         vocabulary.encode("\udc80", "prompt")
     with pytest.raises(ValueError, match=r"'h' \(U\+0068\) at position 0, .*'l' .*at position 4, and 4 more"):
         vocabulary.encode("hijklmnop")
@@ -90,7 +91,9 @@ def test_corpus():
     assert len(text.Corpus("ab" * 10).valid) == 2
 
 
-@pytest.mark.parametrize("length, batch, steps", [(1000, 7, 64), (1000, 1, 10), (101, 100, 5), (129, 2, 64), (66, 1, 64)])
+@pytest.mark.parametrize(
+    ("length", "batch", "steps"), [(1000, 7, 64), (1000, 1, 10), (101, 100, 5), (129, 2, 64), (66, 1, 64)]
+)
 def test_batches_carry_on(length, batch, steps):
     """The columns of all batches, one after the other, are contiguous streams of the text; targets are one later."""
     numbers = np.arange(length, dtype=np.int32)
@@ -103,11 +106,13 @@ def test_batches_carry_on(length, batch, steps):
     sizes = [item[0].shape for item in items]
     assert {columns for _, columns in sizes} == {batch}
     rows = [row for row, _ in sizes]
-    assert max(rows) <= steps and max(rows) - min(rows) <= 1 and len(batches) == math.ceil(stream / steps)
+    assert max(rows) <= steps
+    assert max(rows) - min(rows) <= 1
+    assert len(batches) == math.ceil(stream / steps)
     assert batches.characters == inputs.size > length - 1 - batch
 
 
 def test_batches_refuse_a_short_text():
-    with pytest.raises(ValueError, match="too short: 32 characters to train on .* a batch of 32 rows needs at least 33"):
+    with pytest.raises(ValueError, match=r"too short: 32 characters .* a batch of 32 rows needs at least 33"):
         text.Batches(np.arange(32), 32, 64)
     assert len(text.Batches(np.arange(33), 32, 64)) == 1

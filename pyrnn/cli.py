@@ -1,0 +1,306 @@
+"""The command line `pyrnn`: train, sample and evaluate character models, run the benchmarks, show the installation."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from .charmodel import Trainer
+
+DEFAULT_SECONDS = 60.0
+TEMPERATURE = 0.8
+SAMPLE_LENGTH = 500
+LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
+
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**63 - 1)
+
+
+class Real(click.FloatRange):
+    """A finite number in a range; click's own lets nan pass."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        number = super().convert(value, param, ctx)
+        if number - number != 0:
+            self.fail(f"{number} is not a finite number.", param, ctx)
+        return number
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code. What goes wrong is one line on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may not have all of a text's characters
+    try:
+        return cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
+    except click.ClickException as error:
+        message, code = error.format_message(), error.exit_code
+    except click.Abort:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: let the last flush pass
+        return 1
+    except MemoryError as error:
+        message, code = f"out of memory: {error}", 1
+    except (ValueError, OSError) as error:
+        message, code = str(error), 1
+    print("Error:", " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Recurrent networks on the CPU: train a character model on a text, and see what it writes."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+# ---------------------------------------------------------------------------------------------------- train
+
+
+@cli.command()
+@click.argument("text", nargs=-1)
+@click.option("--out", default="model.safetensors", show_default=True, help="File of the best model.")
+@click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), default="lstm", show_default=True)
+@click.option("--hidden", type=COUNT, default=256, show_default=True, help="Hidden units of a layer.")
+@click.option("--layers", type=COUNT, default=1, show_default=True, help="Recurrent layers.")
+@click.option("--embed", type=COUNT, default=64, show_default=True, help="Numbers that stand for a character.")
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Places of the text read side by side.")
+@click.option("--steps", type=COUNT, default=64, show_default=True, help="Characters between two updates.")
+@click.option("--lr", type=Real(min=0, min_open=True), default=0.002, show_default=True, help="Adam's learning rate.")
+@click.option("--epochs", type=COUNT, help="Train for so many passes over the text.")
+@click.option("--seconds", type=Real(min=0, min_open=True),
+              help=f"Train for so long.  [default, without --epochs: {DEFAULT_SECONDS:g}]")  # fmt: skip
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the initial weights and the sample.")
+@click.option("--resume", is_flag=True, help="Go on with the training that was writing to --out.")
+@click.option("--plot", help="Write the loss curve as a picture (.png, .svg, .pdf).")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object, the last line.")
+@click.pass_context
+def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: int | None, seconds: float | None,
+          resume: bool, plot: str | None, as_json: bool, **options: Any) -> int:  # fmt: skip
+    """Train a character model on UTF-8 TEXT files (one after the other; the last tenth is held out).
+
+    Without TEXT: on the language reference that comes with Python. Ctrl-C saves; --resume goes on from there. It takes
+    text and options from the saved training; --epochs and --seconds may be given anew, and count from its first start.
+    """
+    from . import charmodel, files, plots
+    from .text import Corpus, read_all
+
+    if epochs is not None and seconds is not None:
+        raise click.UsageError("--epochs and --seconds exclude each other")
+    files.check_writable(out)
+    if plot is not None:
+        plots.check(plot)
+    length = charmodel.Length(epochs, DEFAULT_SECONDS if epochs is None and seconds is None else seconds)
+    if resume:
+        saved = charmodel.Resumed.read(out)
+        _refuse_contradictions(context, saved.settings, options)
+        corpus = Corpus(read_all(text or saved.sources), [os.path.abspath(name) for name in text] or saved.sources)
+        length = saved.length if epochs is None and seconds is None else length
+        trainer = charmodel.Trainer.resume(saved, corpus, length, out)
+    else:
+        corpus = Corpus(read_all(text), [os.path.abspath(name) for name in text])
+        trainer = charmodel.Trainer(corpus, charmodel.Settings(**options), length, out)
+
+    _note(_about(trainer))
+    if resume and trainer.finished:
+        _note(f"This training is finished after its {length}; a larger --epochs or --seconds would go on with it.")
+    with _signals() as caught, contextlib.closing(_Progress(trainer)) as progress:
+        trainer.run(lambda: bool(caught), progress.show)
+    if plot is not None:
+        plots.loss_curve(plot, trainer.curve.train, trainer.curve.valid, _title(trainer),
+                         charmodel.uniform_bits(trainer.model))  # fmt: skip
+        _note(f"Loss curve: {plot}")
+    if not trainer.finished:
+        _note(f"Stopped and saved after {trainer.epoch:.2f} epochs. Go on with: "
+              f"pyrnn train --resume --out {shlex.quote(out)}")  # fmt: skip
+        return 128 + caught[0]
+    _note(f"Best model: {trainer.best_bits:.3f} bits per character on the held-out text, saved to {out}. It writes:\n")
+    model = charmodel.load_model(out)
+    _write(charmodel.sample(model, "", SAMPLE_LENGTH, TEMPERATURE, trainer.settings.seed))
+    if as_json:
+        results = {
+            "valid_bits_per_char": trainer.best_bits,
+            "train_bits_per_char": trainer.train_bits,
+            "chars_per_second": trainer.chars_per_second,
+            "seconds": trainer.seconds,
+            "parameters": model.num_parameters,
+            "model": out,
+        }
+        print(json.dumps(results))
+    return 0
+
+
+def _refuse_contradictions(context: click.Context, settings: Any, options: dict[str, Any]) -> None:
+    saved = dataclasses.asdict(settings)
+    for name, value in options.items():
+        given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if given and value != saved[name]:
+            raise click.UsageError(f"--{name} {value} contradicts the training to resume, which has {saved[name]}")
+
+
+def _title(trainer: Trainer) -> str:
+    settings = trainer.settings
+    layers = "" if settings.layers == 1 else f"{settings.layers} layers of "
+    return f"{settings.cell.upper()}, {layers}{settings.hidden} units"
+
+
+def _about(trainer: Trainer) -> str:
+    names = ", ".join(map(os.path.basename, trainer.corpus.sources)) or "Python's language reference"
+    train, valid = len(trainer.corpus.train), len(trainer.corpus.valid)
+    return (
+        f"{_title(trainer)}, {trainer.model.num_parameters:,} parameters. {names}: {train:,} characters to train on, "
+        f"{valid:,} held out, {len(trainer.corpus.vocabulary)} different ones."
+    )
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Inside, Ctrl-C and SIGTERM are only written down, in the list this yields, so nothing is left half done."""
+    caught: list[int] = []
+
+    def write_down(number: int, frame: Any) -> None:
+        if not caught:
+            os.write(2, b"\nStopping: the batch is finished and the training saved.\n")
+        caught.append(number)
+
+    before = {number: signal.signal(number, write_down) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """The state of a training on stderr: a live bar on a terminal, else a line now and then after a validation."""
+
+    def __init__(self, trainer: Trainer):
+        from tqdm import tqdm  # type: ignore[import-untyped]
+
+        self.trainer = trainer
+        self.validated, self.written = trainer.validated, time.monotonic()
+        self.bar: Any = None
+        if sys.stderr.isatty():
+            self.bar = tqdm(total=1.0, initial=trainer.progress, dynamic_ncols=True, mininterval=0.0,
+                            bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {desc}")  # fmt: skip
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.show(always=True)
+            self.bar.close()
+
+    def show(self, always: bool = False) -> None:
+        now = time.monotonic()
+        if self.bar is not None:
+            if always or now - self.written >= 0.1:
+                self.written = now
+                self.bar.set_description_str(self._figures(), refresh=False)
+                self.bar.update(self.trainer.progress - self.bar.n)
+                self.bar.refresh()
+        elif self.trainer.validated != self.validated and now - self.written >= LINE_EVERY:
+            self.validated, self.written = self.trainer.validated, now
+            _note(self._figures())
+
+    def _figures(self) -> str:
+        trainer = self.trainer
+        train, valid = ("-" if bits is None else f"{bits:.3f}" for bits in (trainer.train_bits, trainer.valid_bits))
+        return (
+            f"epoch {trainer.epoch:.2f}  train {train}  valid {valid} bits/char  "
+            f"{trainer.chars_per_second / 1000:.1f}k chars/s"
+        )
+
+
+def _note(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def _write(characters: Iterator[str]) -> None:
+    """Write characters to stdout as they come."""
+    live = sys.stdout.isatty()
+    for character in characters:
+        sys.stdout.write(character)
+        if live:
+            sys.stdout.flush()
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+
+
+# ---------------------------------------------------------------------------------------------------- the others
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--prompt", default="", help="What the model goes on from.  [default: the start of a line]")
+@click.option("--length", type=click.IntRange(min=0), default=SAMPLE_LENGTH, show_default=True,
+              help="Characters to write.")  # fmt: skip
+@click.option("--temperature", type=Real(min=0), default=TEMPERATURE, show_default=True,
+              help="1: as likely as the model thinks; less: safer; 0: always the likeliest.")  # fmt: skip
+@click.option("--seed", type=SEED, help="The same sample each time.  [default: another one each time]")
+def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None) -> None:
+    """Write text with a trained MODEL."""
+    from . import charmodel
+
+    characters = charmodel.sample(charmodel.load_model(model), prompt, length, temperature, seed)
+    sys.stdout.write(prompt)
+    _write(characters)
+
+
+@cli.command("eval")
+@click.argument("model")
+@click.argument("text")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
+def evaluate(model: str, text: str, as_json: bool) -> None:
+    """Bits per character of the UTF-8 file TEXT under a trained MODEL.
+
+    The text is read from end to end. Its first character is not predicted: the mean is over all the others.
+    """
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    from . import charmodel
+    from .text import read
+
+    trained = charmodel.load_model(model)
+    numbers = trained.vocabulary.encode(read(text), text)
+    with tqdm(total=len(numbers), unit="char", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
+        bits = charmodel.bits_per_character(trained, numbers, report=lambda done: bar.update(done - bar.n))
+    if as_json:
+        print(json.dumps({"bits_per_char": bits, "characters": len(numbers)}))
+    else:
+        print(f"{bits:.4f} bits per character over {len(numbers):,} characters")
+
+
+@cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def bench(arguments: tuple[str, ...]) -> None:
+    """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
+    importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+
+
+@cli.command()
+def info() -> None:
+    """Version, instruction set in use, threads."""
+    import platform
+
+    import numpy
+
+    import pyrnn
+
+    print(f"pyrnn            {pyrnn.__version__}")
+    print(f"instruction set  {pyrnn.kernels.isa()}")
+    print(f"threads          {pyrnn.get_num_threads()}")
+    print(f"Python           {platform.python_version()}")
+    print(f"NumPy            {numpy.__version__}")
