@@ -5,8 +5,10 @@
 PYBIND11_MODULE(_core, m) {
   using namespace pyrnn;
   m.doc() = "The compiled kernels of pyrnn.";
-  get_num_threads();  // a wrong PYRNN_NUM_THREADS or PYRNN_ISA is an error at import
-  m.attr("isa") = instruction_set().name;
+  // A wrong PYRNN_NUM_THREADS or PYRNN_ISA is an error at import.
+  get_num_threads();
+  instruction_set();
+  m.def("isa", [] { return instruction_set().name; }, "The instruction set in use: x86-64-v4, x86-64-v3, x86-64-v2 or arm64-neon.");
   m.def("get_num_threads", &get_num_threads);
   m.def("set_num_threads", [](int threads) {
     if (threads < 1 || threads > most_threads)
