@@ -1,0 +1,55 @@
+"""Recurrent neural networks on the CPU: NumPy arrays in, NumPy arrays out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import kernels
+from .layers import Embedding, Linear
+from .losses import cross_entropy
+from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
+from .parameters import Model
+from .recurrent import GRU, LSTM, RNN
+from .threads import get_num_threads, set_num_threads, threads
+
+if TYPE_CHECKING:
+    from . import reference
+
+    __version__: str
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "SGD",
+    "Adam",
+    "Embedding",
+    "Linear",
+    "Model",
+    "__version__",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "cross_entropy",
+    "get_num_threads",
+    "kernels",
+    "reference",
+    "set_num_threads",
+    "threads",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """What costs import time and is seldom asked for, made at the first use."""
+    if name == "reference":
+        import importlib
+
+        return importlib.import_module(".reference", __name__)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pyrnn")
+    raise AttributeError(f"module 'pyrnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

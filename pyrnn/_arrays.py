@@ -1,0 +1,154 @@
+"""Arguments in, checked values out: array-likes, shapes, sizes, options. The one place that words such errors."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"))
+
+
+def shape_text(*axes: str | int) -> str:
+    """("T", "N", 8) -> "(T, N, 8)", and with a comma where there is one axis, as Python writes shapes."""
+    return f"({', '.join(map(str, axes))}{',' if len(axes) == 1 else ''})"
+
+
+def shape_error(call: str, name: str, shape: tuple[int, ...], expected: str) -> ValueError:
+    """`LSTM: x has shape (5, 3, 7), expected (T, N, 8)`."""
+    return ValueError(f"{call}: {name} has shape {shape}, expected {expected}")
+
+
+def any_array(call: str, name: str, value: Any) -> Array:
+    """An array-like as an array, whatever its dtype; ragged nesting is a ValueError."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{call}: {name} is not an array: {error}") from None
+
+
+def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    """An array-like of real numbers as an array of `dtype`; complex, object and string arrays are a TypeError."""
+    array = any_array(call, name, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected real numbers")
+    return array.astype(dtype, copy=False)
+
+
+def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
+    """As `real_array`, of exactly this shape."""
+    array = real_array(call, name, value, dtype)
+    if array.shape != shape:
+        raise shape_error(call, name, array.shape, str(shape))
+    return array
+
+
+def integer_array(call: str, name: str, value: Any) -> Array:
+    """An array-like of integers as an int64 array; floats and booleans are a TypeError (an empty list is not)."""
+    array = any_array(call, name, value)
+    if array.size == 0 and not isinstance(value, np.ndarray):
+        return array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected integers")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{call}: {name} holds {array.max()}, which is more than an int64 can hold")
+    return array.astype(np.int64, copy=False)
+
+
+def boolean_array(call: str, name: str, value: Any, shape: tuple[int, ...], expected: str) -> Array:
+    """An array-like of booleans of exactly this shape; any other dtype is a TypeError (an empty list is not)."""
+    array = any_array(call, name, value)
+    if array.dtype != np.bool_:
+        if array.size or isinstance(value, np.ndarray):
+            raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected booleans")
+        array = array.astype(np.bool_)
+    if array.shape != shape:
+        raise shape_error(call, name, array.shape, expected)
+    return array
+
+
+def within(call: str, name: str, array: Array, high: int) -> Array:
+    """The array, all of whose entries must be within 0..high."""
+    if array.size and not 0 <= array.min() <= array.max() <= high:
+        bad = array[(array < 0) | (array > high)][0]
+        raise ValueError(f"{call}: {name} holds {bad}, expected 0 to {high}")
+    return array
+
+
+def lengths_array(call: str, value: Any, steps: int, rows: int | None) -> Array:
+    """Valid steps of each row, (rows,) int64 within 0..steps; rows None: one integer for an unbatched sequence."""
+    array = integer_array(call, "lengths", value)
+    shape = () if rows is None else (rows,)
+    if array.shape != shape:
+        raise shape_error(call, "lengths", array.shape, str(shape))
+    return within(call, "lengths", array.reshape(-1), steps)
+
+
+def integer(call: str, name: str, value: Any, low: int) -> int:
+    """An integer that is at least `low`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{call}: {name} is {value!r}, expected an integer") from None
+    if number < low:
+        raise ValueError(f"{call}: {name} is {number}, expected at least {low}")
+    return number
+
+
+def real(call: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """A real number within low..high; NaN is out of every range."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{call}: {name} is {value!r}, expected a number")
+    number = float(value)
+    if not low <= number <= high:
+        expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+        raise ValueError(f"{call}: {name} is {number:g}, expected {expected}")
+    return number
+
+
+def boolean(call: str, name: str, value: Any) -> bool:
+    """True or False and nothing else, so that an argument in the wrong place is noticed."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{call}: {name} is {value!r}, expected True or False")
+    return bool(value)
+
+
+def choice(call: str, name: str, value: Any, choices: Collection[str]) -> str:
+    """One of a few names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{call}: {name} is {value!r}, expected one of {', '.join(choices)}")
+    return value
+
+
+def float_dtype(call: str, value: Any) -> np.dtype[Any]:
+    """float32 or float64, by any name NumPy knows them by."""
+    try:
+        dtype = FLOAT_DTYPES[FLOAT_DTYPES.index(np.dtype(value))] if value is not None else None
+    except (TypeError, ValueError):
+        dtype = None
+    if dtype is None:
+        raise ValueError(f"{call}: dtype is {value!r}, expected float32 or float64")
+    return dtype
+
+
+def generator(call: str, rng: Any) -> np.random.Generator:
+    """None (a fresh seed), an integer seed or a Generator, which is used as it is."""
+    if rng is None or isinstance(rng, np.random.Generator):
+        return np.random.default_rng(rng)
+    try:
+        return np.random.default_rng(integer(call, "rng", rng, 0))
+    except TypeError:
+        raise TypeError(f"{call}: rng is {rng!r}, expected None, an integer or a numpy.random.Generator") from None
+
+
+def used_pullback(call: str) -> RuntimeError:
+    """The refusal of a second call of one pullback."""
+    return RuntimeError(f"{call}: this pullback has been called before; each vjp gives one pullback for one call")

@@ -1,0 +1,485 @@
+"""The recurrent layers RNN, LSTM and GRU: stacking, directions, states and layouts around the ops of one layer.
+
+Letters: T steps, N batch rows, I input features, H hidden units, P projected size, L layers, D directions, G gates.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from . import kernels
+from ._arrays import (
+    Array,
+    boolean,
+    boolean_array,
+    choice,
+    float_dtype,
+    generator,
+    integer,
+    lengths_array,
+    real,
+    real_array,
+    shape_error,
+    shape_text,
+    shaped_array,
+    used_pullback,
+)
+from .parameters import Buffers, Layer, ParameterDict, Shapes
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    Rng = int | np.random.Generator | None
+
+StateT = TypeVar("StateT", Array, "tuple[Array, Array]")
+
+ndarray = np.ndarray  # a global is found faster than an attribute, in every call
+empty = np.empty
+
+
+class Recurrent(Layer, Generic[StateT]):
+    """What the three layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
+
+    _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
+    _gates: ClassVar[int]
+    _state_names: ClassVar[tuple[str, ...]] = ("h",)
+    _derived = (*Layer._derived, "_weights", "_grad_weights")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: DTypeLike,
+        rng: Rng,
+        proj_size: int = 0,
+        peephole: bool = False,
+        **options: Any,
+    ) -> None:
+        call = type(self).__name__
+        self.input_size = integer(call, "input_size", input_size, 1)
+        self.hidden_size = integer(call, "hidden_size", hidden_size, 1)
+        self.num_layers = integer(call, "num_layers", num_layers, 1)
+        self.bias = boolean(call, "bias", bias)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        self.dropout = real(call, "dropout", dropout, 0, 1)
+        self.bidirectional = boolean(call, "bidirectional", bidirectional)
+        self.proj_size = integer(call, "proj_size", proj_size, 0)
+        self.peephole = boolean(call, "peephole", peephole)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"{call}: proj_size is {proj_size}, expected less than hidden_size {hidden_size}")
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(f"{call}: dropout acts between layers, and num_layers is 1", stacklevel=3)
+        self.rng = generator(call, rng)
+
+        self._options = options
+        self._directions = 2 if self.bidirectional else 1
+        self._output = self.proj_size or self.hidden_size  # features of one direction
+        self._widths = (self._output, self.hidden_size)[: len(self._state_names)]
+        self._count = self.num_layers * self._directions
+        directions = ("", "_reverse")[: self._directions]
+        self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+        super().__init__(float_dtype(call, dtype), self._make_shapes())
+        params, _ = self.buffers[self.dtype]
+        bound = self.hidden_size**-0.5
+        params[:] = self.rng.uniform(-bound, bound, params.size)
+
+    def _make_shapes(self) -> Shapes:
+        gates = self._gates * self.hidden_size
+        shapes: Shapes = {}
+        for k, suffix in enumerate(self._suffixes):
+            first = k < self._directions
+            shapes["weight_ih" + suffix] = (gates, self.input_size if first else self._directions * self._output)
+            shapes["weight_hh" + suffix] = (gates, self._output)
+            if self.bias:
+                shapes["bias_ih" + suffix] = shapes["bias_hh" + suffix] = (gates,)
+            if self.proj_size:
+                shapes["weight_hr" + suffix] = (self.proj_size, self.hidden_size)
+            if self.peephole:
+                shapes["weight_ch" + suffix] = (3 * self.hidden_size,)
+        return shapes
+
+    def _bind(self, buffers: Buffers) -> None:
+        super()._bind(buffers)
+        self._weights = self._by_layer(self._params)
+        self._grad_weights = self._by_layer(self._grads)
+
+    def _by_layer(self, arrays: ParameterDict) -> list[tuple[Array | None, ...]]:
+        """One tuple in the op's order for each layer and direction, index layer*D + direction."""
+        return [tuple(arrays.get(name + suffix) for name in self._op.WEIGHTS) for suffix in self._suffixes]
+
+    def __call__(
+        self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None, reset: ArrayLike | None = None
+    ) -> tuple[Array, StateT]:
+        """Run over whole sequences: y, state.
+
+        x        (T, N, I), (N, T, I) with batch_first, or unbatched (T, I)
+        state    h (L*D, N, H), for the LSTM (h, c); without N when unbatched; None is zeros. h has P features with a
+                 projection. Index layer*D + direction
+        lengths  (N,) integers in 0..T: the valid steps of each row. y is 0 beyond them
+        reset    (T, N) booleans, (N, T) with batch_first, (T,) when unbatched: True at the first step of a new sequence
+        y        like x, with D*H (or D*P) features; state: after the last valid step, to be fed back
+
+        TypeError for what is not real numbers, ValueError for a wrong shape. Arrays are converted to the layer's dtype.
+
+            y, state = layer(x)
+            y2, state = layer(x2, state)
+        """
+        x, states, lengths, reset, batched = self._inputs("", x, state, lengths, reset)
+        forward, weights, options = self._op.forward, self._weights, self._options
+
+        def run(k: int, x: Array, reverse: bool, out: Array) -> tuple[Array, ...]:
+            _, final = forward(
+                x, states[k], weights[k], lengths=lengths, reset=reset, reverse=reverse, out=out, **options
+            )
+            state: tuple[Array, ...] = final
+            return state
+
+        return self._walk(run, x, batched, None)
+
+    def vjp(
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        checkpoint_every: int | None = None,
+    ) -> tuple[tuple[Array, StateT], Pullback[StateT]]:
+        """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
+
+        Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
+        checkpoint_every=k only every k-th state is kept and the pullback computes the others again: the same bits.
+
+            (y, state), pullback = layer.vjp(x)
+            dx, dstate = pullback(y - target)
+        """
+        if checkpoint_every is not None:
+            checkpoint_every = integer(f"{type(self).__name__}.vjp", "checkpoint_every", checkpoint_every, 1)
+        x, states, lengths, reset, batched = self._inputs(".vjp", x, state, lengths, reset)
+        pulls: list[Any] = []
+        masks: list[Array] = []
+
+        def run(k: int, x: Array, reverse: bool, out: Array) -> tuple[Array, ...]:
+            (_, final), pull = self._op.vjp(
+                x,
+                states[k],
+                self._weights[k],
+                lengths=lengths,
+                reset=reset,
+                reverse=reverse,
+                checkpoint_every=checkpoint_every,
+                out=out,
+                **self._options,
+            )
+            pulls.append(pull)
+            state: tuple[Array, ...] = final
+            return state
+
+        result = self._walk(run, x.copy(), batched, masks if self.dropout else None)
+        return result, Pullback(self, pulls, masks, x.shape[:2], batched)
+
+    def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
+        """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
+
+        state as in a call of the layer, (L, H) too where batch is 1. ValueError for a bidirectional layer.
+
+            stream = layer.stream()
+            y_t = stream.step(x_t)
+        """
+        call = f"{type(self).__name__}.stream"
+        if self.bidirectional:
+            raise ValueError(f"{call}: a bidirectional layer needs the whole sequence, it cannot run step by step")
+        batch = integer(call, "batch", batch, 1)
+        stream: Stream[StateT] = Stream(self, self._op.stream(self._weights, batch, **self._options), batch)
+        if state is not None:
+            stream.state = state
+        return stream
+
+    def _inputs(
+        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any
+    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, bool]:
+        """Check and bring to the op's form: x (T, N, I), one state tuple (or None) per layer and direction,
+        lengths (N,), reset (T, N), and whether there was a batch axis."""
+        call = type(self).__name__ + suffix
+        if type(x) is not ndarray or x.dtype is not self.dtype:
+            x = real_array(call, "x", x, self.dtype)
+        shape = x.shape
+        batched = len(shape) == 3
+        if shape[-1:] != (self.input_size,) or not (batched or len(shape) == 2):
+            raise shape_error(call, "x", shape, self._layout_text(len(shape)))
+        if not batched:
+            x = x[:, None]
+        elif self.batch_first:
+            x = x.swapaxes(0, 1)
+        steps, rows = x.shape[:2]
+        states: Sequence[Any] = (None,) * self._count
+        if state is not None:
+            states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))
+        if lengths is not None:
+            lengths = lengths_array(call, lengths, steps, rows if batched else None)
+        if reset is not None:
+            axes = ("N", "T") if self.batch_first else ("T", "N")
+            expected = f"{shape_text(*axes)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
+            reset = boolean_array(call, "reset", reset, shape[:-1], expected)
+            if not batched:
+                reset = reset[:, None]
+            elif self.batch_first:
+                reset = reset.T
+        return x, states, lengths, reset, batched
+
+    def _layout_text(self, ndim: int) -> str:
+        batched = shape_text(*("NT" if self.batch_first else "TN"), self.input_size)
+        unbatched = shape_text("T", self.input_size)
+        return {2: unbatched, 3: batched}.get(ndim, f"{batched} or {unbatched}")
+
+    def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
+        """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
+        names = self._state_names
+        if len(names) == 1:
+            state = (state,)
+        elif not isinstance(state, (tuple, list)) or len(state) != len(names):
+            raise TypeError(f"{call}: {name} is not a pair ({', '.join(names)})")
+        parts = []
+        for value, part_name, width in zip(state, names, self._widths, strict=True):
+            shape = (self._count, width) if rows is None else (self._count, rows, width)
+            part = value
+            if type(value) is not ndarray or value.dtype is not self.dtype or value.shape != shape:
+                label = name if len(names) == 1 else f"{part_name} of {name}"
+                part = shaped_array(call, label, value, self.dtype, shape)
+            parts.append(part[:, None] if rows is None else part)
+        return parts
+
+    def _join(self, finals: Sequence[tuple[Array, ...]], batched: bool) -> StateT:
+        """State tuples of every layer and direction -> a state as the user holds it."""
+        parts: Sequence[Array]
+        if self._count > 1:
+            rows = finals[0][0].shape[:1] if batched else ()
+            parts = [
+                np.concatenate(part).reshape(self._count, *rows, width)
+                for part, width in zip(zip(*finals, strict=True), self._widths, strict=True)
+            ]
+        elif batched:
+            parts = [part[None] for part in finals[0]]
+        else:
+            parts = finals[0]
+        state: Any = tuple(parts) if len(parts) == 2 else parts[0]
+        result: StateT = state
+        return result
+
+    def _walk(
+        self,
+        run: Callable[[int, Array, bool, Array], tuple[Array, ...]],
+        x: Array,
+        batched: bool,
+        masks: list[Array] | None,
+    ) -> tuple[Array, StateT]:
+        """Call run(layer*D + direction, x, reverse, out) -> state for each; dropout between layers fills `masks`."""
+        steps, rows = x.shape[:2]
+        output = self._output
+        turned = self.batch_first and batched
+        finals = []
+        for layer in range(self.num_layers):
+            last = layer == self.num_layers - 1
+            if last and turned:
+                y = empty((rows, steps, self._directions * output), self.dtype).swapaxes(0, 1)
+            else:
+                y = empty((steps, rows, self._directions * output), self.dtype)
+            if self.bidirectional:
+                finals.append(run(2 * layer, x, False, y[:, :, :output]))
+                finals.append(run(2 * layer + 1, x, True, y[:, :, output:]))
+            else:
+                finals.append(run(layer, x, False, y))
+            x = y
+            if masks is not None and not last:
+                masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
+                x *= masks[-1]
+        if turned:
+            x = x.swapaxes(0, 1)
+        elif not batched:
+            x = x[:, 0]
+        return x, self._join(finals, batched)
+
+
+def dropout_mask(rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """1/(1-p) with probability 1-p, else 0."""
+    kept: Array = rng.random(shape, dtype=dtype) >= p
+    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
+
+
+class Pullback(Generic[StateT]):
+    """dx, dstate = pullback(dy, dstate=None): the gradients of one `vjp`.
+
+    dy is like y, or None where only the final state matters; dstate is like state, or None for zeros. Adds to the
+    gradients in `layer.grads`; dx is like x, the returned dstate like state. It can be called once (RuntimeError); a
+    call refused for a wrong dy or dstate has added nothing and does not count.
+    """
+
+    __slots__ = ("_batched", "_layer", "_masks", "_pulls", "_shape")
+
+    _layer: Recurrent[StateT]
+
+    def __init__(
+        self, layer: Recurrent[StateT], pulls: list[Any], masks: list[Array], shape: tuple[int, ...], batched: bool
+    ) -> None:
+        self._layer = layer
+        self._pulls = pulls
+        self._masks = masks
+        self._shape = shape  # (T, N)
+        self._batched = batched
+
+    def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
+        layer, pulls, batched = self._layer, self._pulls, self._batched
+        call = f"{type(layer).__name__} pullback"
+        if not pulls:
+            raise used_pullback(call)
+        turned = layer.batch_first and batched
+        steps, rows = self._shape
+        output, directions = layer._output, layer._directions
+        dh: Array | None = None
+        if dy is not None:
+            shape: tuple[int, ...] = (rows, steps) if turned else (steps, rows) if batched else (steps,)
+            dh = shaped_array(call, "dy", dy, layer.dtype, (*shape, directions * output))
+            dh = dh.swapaxes(0, 1) if turned else dh if batched else dh[:, None]
+        dstates: Sequence[Any] = (None,) * layer._count
+        if dstate is not None:
+            dstates = list(zip(*layer._parts(call, "dstate", dstate, rows if batched else None), strict=True))
+        self._pulls = []
+
+        grads = layer._grad_weights
+        dinitials: list[Any] = [None] * layer._count
+        for k in range(layer._count - directions, -1, -directions):
+            if layer.bidirectional:
+                forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
+                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+                dx += other
+            else:
+                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+            if k and self._masks:
+                dx *= self._masks.pop()
+            del pulls[k:]
+            dh = dx
+        if turned:
+            dx = np.ascontiguousarray(dx.swapaxes(0, 1))
+        elif not batched:
+            dx = dx[:, 0]
+        return dx, layer._join(dinitials, batched)
+
+
+class RNN(Recurrent[Array]):
+    """The recurrent network of Elman (1990): h' = act(W x + b_ih + R h + b_hh).
+
+    nonlinearity: "tanh", "relu" or "sigmoid". Parameters as in torch.nn.RNN: weight_ih_l0 (H, I), weight_hh_l0 (H, H),
+    bias_ih_l0 and bias_hh_l0 (H,), suffix _reverse. rng: None, an int seed or a numpy.random.Generator, for the initial
+    values and dropout. TypeError and ValueError for arguments that make no layer.
+
+        layer = pyrnn.RNN(8, 16, nonlinearity="relu", rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+    _op: ClassVar[Any] = kernels.rnn
+    _gates = 1
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid"))
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            nonlinearity=nonlinearity,
+        )  # fmt: skip
+
+
+class LSTM(Recurrent["tuple[Array, Array]"]):
+    """The long short-term memory of Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000).
+
+    The state is (h, c). Parameters as in torch.nn.LSTM, gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H
+    or P), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. proj_size P > 0 adds weight_hr_l0 (P, H) and makes h P
+    wide (Sak et al. 2014); peephole adds weight_ch_l0 (3*H,), order i, f, o: i and f see the old cell state, o the new
+    one (Gers et al. 2002). rng and errors as in RNN.
+
+        layer = pyrnn.LSTM(8, 16, num_layers=2, rng=0)
+        y, (h, c) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), ((2, N, H), (2, N, H))
+    """
+
+    _op: ClassVar[Any] = kernels.lstm
+    _gates = 4
+    _state_names = ("h", "c")
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peephole: bool = False,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            proj_size, peephole,
+        )  # fmt: skip
+
+
+class GRU(Recurrent[Array]):
+    """The gated recurrent unit of Cho et al. (2014).
+
+    Parameters as in torch.nn.GRU, gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
+    bias_hh_l0 (3*H,), suffix _reverse. reset_after=True is the GRU of torch, cuDNN and Keras' default, where the reset
+    gate acts on the recurrent product; False is that of the paper (and ONNX' default), where it acts on h before the
+    product: n = tanh(W x + b_ih + R (r*h) + b_hh). The two cannot be converted into each other. rng and errors as in
+    RNN.
+
+        layer = pyrnn.GRU(8, 16, bidirectional=True, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, 2*H), (2, N, H)
+    """
+
+    _op: ClassVar[Any] = kernels.gru
+    _gates = 3
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.reset_after = boolean(type(self).__name__, "reset_after", reset_after)
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            reset_after=self.reset_after,
+        )  # fmt: skip

@@ -1,0 +1,43 @@
+"""How many threads the kernels use. The number of threads changes no result."""
+
+from __future__ import annotations
+
+from . import kernels
+from ._arrays import integer
+
+
+def set_num_threads(n: int) -> None:
+    """Use n threads (at least 1) from the next call on, in the whole process.
+
+    Default: the CPUs this process may use, or the environment variable PYRNN_NUM_THREADS.
+
+        pyrnn.set_num_threads(2)
+    """
+    kernels.set_num_threads(integer("set_num_threads", "n", n, 1))
+
+
+def get_num_threads() -> int:
+    """The number of threads the kernels use.
+
+    pyrnn.get_num_threads()
+    """
+    return kernels.get_num_threads()
+
+
+class threads:  # noqa: N801  a verb in `with`, as in torch.no_grad
+    """Use n threads inside a `with` block, and the number from before afterwards. It holds for the whole process.
+
+    with pyrnn.threads(1):
+        y, state = layer(x)
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = integer("threads", "n", n, 1)
+        self._before: list[int] = []  # a stack: one object may serve nested blocks
+
+    def __enter__(self) -> None:
+        self._before.append(get_num_threads())
+        set_num_threads(self.n)
+
+    def __exit__(self, *_: object) -> None:
+        set_num_threads(self._before.pop())
