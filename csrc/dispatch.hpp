@@ -22,6 +22,9 @@ enum class CellKind {
 template <class T> struct Kernels {
   CellKernels<T> cells[int(CellKind::count)];
   DenseKernels<T> dense;
+  // The machine's limits (machine.hpp): multiply-adds done, and a pass over memory.
+  i64 (*fma_loop)(i64 rounds, T* sink);
+  void (*read_loop)(const T* data, i64 n, T* sink);
 };
 
 struct InstructionSet {

@@ -5,6 +5,7 @@
 #include "cross_entropy.hpp"
 #include "dispatch.hpp"
 #include "linear.hpp"
+#include "machine.hpp"
 #include "optim.hpp"
 #include "time_loop.hpp"
 
@@ -30,6 +31,8 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{
         cell<GruResetBefore, Candidate>(),
     },
     {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>, sgd<PYRNN_REAL>,
-     sum_of_squares<PYRNN_REAL>}};
+     sum_of_squares<PYRNN_REAL>},
+    fma_loop<PYRNN_REAL>,
+    read_loop<PYRNN_REAL>};
 
 }  // namespace pyrnn::PYRNN_ISA

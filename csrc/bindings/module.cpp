@@ -20,4 +20,5 @@ PYBIND11_MODULE(_core, m) {
   bind_lstm(m);
   bind_gru(m);
   bind_dense(m);
+  bind_machine(m);
 }

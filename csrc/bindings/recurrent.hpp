@@ -27,6 +27,7 @@ void bind_rnn(py::module_& m);
 void bind_lstm(py::module_& m);
 void bind_gru(py::module_& m);
 void bind_dense(py::module_& m);
+void bind_machine(py::module_& m);
 
 inline constexpr const char* forward_doc =
     "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays.";
