@@ -71,7 +71,7 @@ def test_cross_entropy():
 
 
 @pytest.mark.parametrize(
-    "name, option",
+    ("name", "option"),
     [
         ("adam", {"lr": 0.1, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "weight_decay": 0.0}),
         ("adam_decay", {"lr": 0.1, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.3}),
@@ -87,7 +87,7 @@ def test_adam(name, option):
 
 
 @pytest.mark.parametrize(
-    "name, momentum, nesterov",
+    ("name", "momentum", "nesterov"),
     [("sgd", 0.0, False), ("sgd_momentum", 0.9, False), ("sgd_nesterov", 0.9, True)],
 )
 def test_sgd(name, momentum, nesterov):

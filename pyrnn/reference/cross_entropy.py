@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def forward(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> tuple[float, np.ndarray]:
+def forward(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = None) -> tuple[float, np.ndarray]:
     """logits (M, V), targets (M,) integers in 0..V-1, weights (M,) or None (all 1) -> loss, dlogits (M, V).
 
         loss    = sum_m w_m (log sum_v exp(l_mv) - l_m,target_m) / sum_m w_m

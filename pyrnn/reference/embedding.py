@@ -8,7 +8,8 @@ import numpy as np
 def forward(ids: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """ids (M,) integers in 0..V-1, weight (V, E) -> y (M, E)."""
     _check(ids, weight)
-    return weight[ids]
+    y: np.ndarray = weight[ids]
+    return y
 
 
 def backward(dy: np.ndarray, ids: np.ndarray, dweight: np.ndarray) -> None:

@@ -13,7 +13,7 @@ W = weight_ih (3H, I), R = weight_hh (3H, H), b = bias_ih (3H,), d = bias_hh (3H
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,58 +33,68 @@ class Weights(NamedTuple):
 WEIGHTS = Weights._fields
 
 
-def _gates(w):
-    """The parts of the weights, or of their gradients, that are of r, z and n: for each (W, b) and (R, d), views."""
-    W, R = np.split(w.weight_ih, 3), np.split(w.weight_hh, 3)
-    b = [None] * 3 if w.bias_ih is None else np.split(w.bias_ih, 3)
-    d = [None] * 3 if w.bias_hh is None else np.split(w.bias_hh, 3)
-    return list(zip(zip(W, b), zip(R, d)))
+def _gates(w: Weights) -> list[Any]:
+    """(W, b) and (R, d) of r, z and n, out of the weights or their gradients; views."""
+    ih, hh = np.split(w.weight_ih, 3), np.split(w.weight_hh, 3)
+    bias_ih = [None] * 3 if w.bias_ih is None else np.split(w.bias_ih, 3)
+    bias_hh = [None] * 3 if w.bias_hh is None else np.split(w.bias_hh, 3)
+    return [[(ih[k], bias_ih[k]), (hh[k], bias_hh[k])] for k in range(3)]
 
 
 class Cell:
     """The equations above, as recurrence.py asks for them."""
 
-    Weights = Weights
+    weights = Weights
 
-    def __init__(self, reset_after):
+    def __init__(self, reset_after: bool) -> None:
         self.reset_after = reset_after
 
-    def shapes(self, w):
-        H, inputs = w.weight_ih.shape[0] // 3, w.weight_ih.shape[1]
-        return (H,), ((3 * H, inputs), (3 * H, H), (3 * H,), (3 * H,))
+    def shapes(self, w: Weights) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        hidden, inputs = w.weight_ih.shape[0] // 3, w.weight_ih.shape[1]
+        gates = 3 * hidden
+        return (hidden,), ((gates, inputs), (gates, hidden), (gates,), (gates,))
 
-    def forward(self, w, x, before):
+    def forward(self, w: Weights, x: np.ndarray, before: recurrence.State) -> tuple[recurrence.State, Any]:
         (h,) = before
-        (W_r, R_r), (W_z, R_z), (W_n, R_n) = _gates(w)
-        r = sigmoid(linear.forward(x, *W_r) + linear.forward(h, *R_r))
-        z = sigmoid(linear.forward(x, *W_z) + linear.forward(h, *R_z))
+        (ih_r, hh_r), (ih_z, hh_z), (ih_n, hh_n) = _gates(w)
+        r = sigmoid(linear.forward(x, *ih_r) + linear.forward(h, *hh_r))
+        z = sigmoid(linear.forward(x, *ih_z) + linear.forward(h, *hh_z))
         if self.reset_after:
-            q = linear.forward(h, *R_n)
-            n = np.tanh(linear.forward(x, *W_n) + r * q)
+            q = linear.forward(h, *hh_n)
+            n = np.tanh(linear.forward(x, *ih_n) + r * q)
         else:
             q = None
-            n = np.tanh(linear.forward(x, *W_n) + linear.forward(r * h, *R_n))
+            n = np.tanh(linear.forward(x, *ih_n) + linear.forward(r * h, *hh_n))
         h_new = (1 - z) * n + z * h
         return (h_new,), (r, z, n, q)
 
-    def backward(self, w, x, before, after, saved, dafter, dw):
+    def backward(
+        self,
+        w: Weights,
+        x: np.ndarray,
+        before: recurrence.State,
+        after: recurrence.State,
+        saved: Any,
+        dafter: recurrence.State,
+        dw: Any,  # Weights, None where w is
+    ) -> tuple[np.ndarray, recurrence.State]:
         (h,), (r, z, n, q), (dh_new,) = before, saved, dafter
-        ((W_r, _), (R_r, _)), ((W_z, _), (R_z, _)), ((W_n, _), (R_n, _)) = _gates(w)
-        (dW_r, dR_r), (dW_z, dR_z), (dW_n, dR_n) = _gates(dw)
+        (ih_r, hh_r), (ih_z, hh_z), (ih_n, hh_n) = _gates(w)
+        (dih_r, dhh_r), (dih_z, dhh_z), (dih_n, dhh_n) = _gates(dw)
         da_n = dh_new * (1 - z) * (1 - n * n)
         da_z = dh_new * (h - n) * z * (1 - z)
         dh = dh_new * z
         if self.reset_after:
             dr = da_n * q
-            dh = dh + linear.backward(da_n * r, h, R_n, *dR_n)
+            dh = dh + linear.backward(da_n * r, h, hh_n[0], *dhh_n)
         else:
-            drh = linear.backward(da_n, r * h, R_n, *dR_n)
+            drh = linear.backward(da_n, r * h, hh_n[0], *dhh_n)
             dr = drh * h
             dh = dh + drh * r
         da_r = dr * r * (1 - r)
-        dh = dh + linear.backward(da_r, h, R_r, *dR_r) + linear.backward(da_z, h, R_z, *dR_z)
-        dx = linear.backward(da_r, x, W_r, *dW_r) + linear.backward(da_z, x, W_z, *dW_z)
-        dx = dx + linear.backward(da_n, x, W_n, *dW_n)
+        dh = dh + linear.backward(da_r, h, hh_r[0], *dhh_r) + linear.backward(da_z, h, hh_z[0], *dhh_z)
+        dx = linear.backward(da_r, x, ih_r[0], *dih_r) + linear.backward(da_z, x, ih_z[0], *dih_z)
+        dx = dx + linear.backward(da_n, x, ih_n[0], *dih_n)
         return dx, (dh,)
 
 
@@ -119,6 +129,6 @@ def vjp(
     return recurrence.vjp(Cell(reset_after), x, state, weights, lengths, reset, reverse, checkpoint_every, out)
 
 
-def stream(layers: Sequence[recurrence.Entries], batch: int, reset_after: bool = True) -> recurrence.Stream:
+def stream(layers: Sequence[recurrence.Entries], batch: int, *, reset_after: bool = True) -> recurrence.Stream:
     """Feed a stack of layers step by step. See recurrence.Stream."""
     return recurrence.Stream(Cell(reset_after), layers, batch)

@@ -7,8 +7,10 @@ import numpy as np
 
 def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """y = x W^T + b.   x (M, I), weight (O, I), bias (O,) or None -> y (M, O)."""
-    y = x @ weight.T
-    return y if bias is None else y + bias
+    y: np.ndarray = x @ weight.T
+    if bias is not None:
+        y += bias
+    return y
 
 
 def backward(
@@ -18,4 +20,5 @@ def backward(
     dweight += dy.T @ x
     if dbias is not None:
         dbias += dy.sum(axis=0)
-    return dy @ weight
+    dx: np.ndarray = dy @ weight
+    return dx

@@ -18,7 +18,7 @@ Schraudolph & Schmidhuber 2002), and the projection V = weight_hr (P, H), with w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,14 +43,16 @@ WEIGHTS = Weights._fields
 class Cell:
     """The equations above, as recurrence.py asks for them."""
 
-    Weights = Weights
+    weights = Weights
 
-    def shapes(self, w):
-        H, inputs = w.weight_ih.shape[0] // 4, w.weight_ih.shape[1]
-        P = H if w.weight_hr is None else w.weight_hr.shape[0]
-        return (P, H), ((4 * H, inputs), (4 * H, P), (4 * H,), (4 * H,), (P, H), (3 * H,))
+    def shapes(self, w: Weights) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        hidden, inputs = w.weight_ih.shape[0] // 4, w.weight_ih.shape[1]
+        outputs = hidden if w.weight_hr is None else w.weight_hr.shape[0]
+        gates = 4 * hidden
+        shapes = (gates, inputs), (gates, outputs), (gates,), (gates,), (outputs, hidden), (3 * hidden,)
+        return (outputs, hidden), shapes
 
-    def forward(self, w, x, before):
+    def forward(self, w: Weights, x: np.ndarray, before: recurrence.State) -> tuple[recurrence.State, Any]:
         h, c = before
         a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
@@ -67,7 +69,16 @@ class Cell:
             h_new = linear.forward(h_new, w.weight_hr, None)
         return (h_new, c_new), (i, f, g, o)
 
-    def backward(self, w, x, before, after, saved, dafter, dw):
+    def backward(
+        self,
+        w: Weights,
+        x: np.ndarray,
+        before: recurrence.State,
+        after: recurrence.State,
+        saved: Any,
+        dafter: recurrence.State,
+        dw: Any,  # Weights, None where w is
+    ) -> tuple[np.ndarray, recurrence.State]:
         (h, c), (_, c_new), (i, f, g, o), (dh_new, dc_new) = before, after, saved, dafter
         tanh_c = np.tanh(c_new)
         if w.weight_hr is not None:

@@ -2,13 +2,13 @@
 
 A cell is its equations for one step of R rows. It knows no time, and it is an object with
 
-    Weights                                named tuple class: the names of the weights, in order
-    shapes(w)                              -> widths of the state's entries, shapes of the weights
-    forward(w, x, before)                  -> after, saved (what else the way back needs)
+    weights                  named tuple class: the names of the weights, in order
+    shapes(w)                -> widths of the state's entries, shapes of the weights
+    forward(w, x, before)    -> after, saved (what else the way back needs)
     backward(w, x, before, after, saved, dafter, dw) -> dx, dbefore; weight gradients are added into dw
 
-where w and dw are `Weights`, x and dx are (R, I), and the states `before` and `after` the step are tuples of (R, width)
-arrays whose first entry is the output. None of these functions changes its arguments, save dw.
+where w and dw are such named tuples, x and dx are (R, I), and the states `before` and `after` the step are tuples of
+(R, width) arrays whose first entry is the output. None of these functions changes its arguments, save dw.
 
 Letters: T steps, N batch rows, I input features, H hidden units, P projected size, G gates, L layers.
 """
@@ -71,68 +71,68 @@ def vjp(
     """
     w, widths = _own_weights(cell, weights, x.dtype)
     _check("x", x, (*x.shape[:2], w.weight_ih.shape[1]), x.dtype)
-    T, N, _ = x.shape
-    lengths = _own_lengths(lengths, T, N)
-    cut = _cut(reset, lengths, T, N, reverse)
-    now = _own_state("state", state, widths, N, x.dtype)
+    steps, batch, _ = x.shape
+    lengths = _own_lengths(lengths, steps, batch)
+    cut = _cut(reset, lengths, steps, batch, reverse)
+    now = _own_state("state", state, widths, batch, x.dtype)
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint_every is {checkpoint_every}, expected None or at least 1")
-    y = np.empty((T, N, widths[0]), x.dtype) if out is None else out
-    _check("out", y, (T, N, widths[0]), x.dtype)
+    y = np.empty((steps, batch, widths[0]), x.dtype) if out is None else out
+    _check("out", y, (steps, batch, widths[0]), x.dtype)
     y[...] = 0
 
-    def walk(steps, start):
-        """From the state `start` through `steps`: the state after them, and a tape of what happened at each."""
+    def walk(segment: range, start: State) -> tuple[State, list[Any]]:
+        """From the state `start` through the steps of `segment`: the state after them, and a tape of each step."""
         state = tuple(s.copy() for s in start)
         tape = []
-        for t in steps:
+        for t in segment:
             rows = np.flatnonzero(t < lengths)  # the padding is never read: it is not in here
             before = tuple(np.where(cut[t, rows, None], 0, s[rows]) for s in state)
             after, saved = cell.forward(w, x[t, rows], before)
-            for s, a in zip(state, after):
+            for s, a in zip(state, after, strict=True):
                 s[rows] = a
             tape.append((t, rows, before, after, saved))
         return state, tape
 
-    order = range(T)[::-1] if reverse else range(T)
-    every = checkpoint_every or max(T, 1)
+    order = range(steps)[::-1] if reverse else range(steps)
+    every = checkpoint_every or max(steps, 1)
     segments = []
-    for first in range(0, T, every):
-        steps, start = order[first : first + every], now
-        now, tape = walk(steps, start)
+    for first in range(0, steps, every):
+        segment, start = order[first : first + every], now
+        now, tape = walk(segment, start)
         for t, rows, _, after, _ in tape:
             y[t, rows] = after[0]
-        segments.append((steps, start, tape if checkpoint_every is None else None))
+        segments.append((segment, start, tape if checkpoint_every is None else None))
 
     used = False
 
-    def pullback(dy, dstate, grads):
+    def pullback(dy: np.ndarray | None, dstate: Entries | None, grads: Entries) -> tuple[np.ndarray, State]:
         nonlocal used
         if used:
             raise RuntimeError("this pullback was called before: a new one takes a new call of vjp")
-        dy = np.zeros((T, N, widths[0]), x.dtype) if dy is None else dy
-        _check("dy", dy, (T, N, widths[0]), x.dtype)
-        dstate = _own_state("dstate", dstate, widths, N, x.dtype)
-        _check_grads(cell.Weights(*grads), w)
+        dy = np.zeros(y.shape, x.dtype) if dy is None else dy
+        _check("dy", dy, y.shape, x.dtype)
+        dnow = _own_state("dstate", dstate, widths, batch, x.dtype)
+        _check_grads(cell.weights(*grads), w)
         used = True
 
         dx = np.zeros(x.shape, x.dtype)
-        dw = cell.Weights(*(None if weight is None else np.zeros_like(weight) for weight in w))
-        for steps, start, tape in reversed(segments):
+        dw = cell.weights(*(None if weight is None else np.zeros_like(weight) for weight in w))
+        for segment, start, tape in reversed(segments):
             if tape is None:
-                _, tape = walk(steps, start)
+                _, tape = walk(segment, start)
             for t, rows, before, after, saved in reversed(tape):
-                dh, *dothers = (d[rows] for d in dstate)
+                dh, *dothers = (d[rows] for d in dnow)
                 dafter = (dh + dy[t, rows], *dothers)
                 dx[t, rows], dbefore = cell.backward(w, x[t, rows], before, after, saved, dafter, dw)
-                for d, db in zip(dstate, dbefore):
+                for d, db in zip(dnow, dbefore, strict=True):
                     d[rows] = np.where(cut[t, rows, None], 0, db)
         segments.clear()
 
-        for grad, d in zip(grads, dw):
+        for grad, d in zip(grads, dw, strict=True):
             if grad is not None:
                 grad += d
-        return dx, dstate
+        return dx, dnow
 
     return (y, tuple(s.copy() for s in now)), pullback
 
@@ -157,9 +157,8 @@ class Stream:
 
     def step(self, x: np.ndarray) -> np.ndarray:
         """x (N, I) -> output of the last layer (N, width); (I,) -> (width,) where N is 1."""
-        if x.ndim == 1:
-            return self.run(x[None, None])[0, 0]
-        return self.run(x[None])[0]
+        y: np.ndarray = self.run(x[None, None])[0, 0] if x.ndim == 1 else self.run(x[None])[0]
+        return y
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """x (T, N, I) -> y (T, N, width)."""
@@ -170,7 +169,7 @@ class Stream:
             h = x[t]
             for layer, w in enumerate(self._weights):
                 after, _ = self._cell.forward(w, h, tuple(s[layer] for s in self._state))
-                for s, a in zip(self._state, after):
+                for s, a in zip(self._state, after, strict=True):
                     s[layer] = a
                 h = after[0]
             y[t] = h
@@ -184,7 +183,7 @@ class Stream:
         """Go on from a state in the form of `get_state`."""
         if len(state) != len(self._state):
             raise ValueError(f"state has {len(state)} entries, expected {len(self._state)}")
-        for s, own in zip(state, self._state):
+        for s, own in zip(state, self._state, strict=True):
             _check("state", s, own.shape, own.dtype)
         self._state = tuple(s.copy() for s in state)
 
@@ -202,52 +201,53 @@ def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> 
 
 
 def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[int, ...]]:
-    """Copies of the weights as cell.Weights, and the widths of the state's entries."""
-    w = cell.Weights(*weights)
+    """Copies of the weights as cell.weights, and the widths of the state's entries."""
+    w = cell.weights(*weights)
     if (w.bias_ih is None) != (w.bias_hh is None):
         raise ValueError("one bias of two: weights has both bias_ih and bias_hh or neither")
     widths, shapes = cell.shapes(w)
-    for name, weight, shape in zip(cell.Weights._fields, w, shapes):
+    for name, weight, shape in zip(cell.weights._fields, w, shapes, strict=True):
         if weight is not None:
             _check(name, weight, shape, dtype)
-    return cell.Weights(*(None if weight is None else weight.copy() for weight in w)), widths
+    return cell.weights(*(None if weight is None else weight.copy() for weight in w)), widths
 
 
 def _check_grads(grads: Any, w: Any) -> None:
-    for name, grad, weight in zip(grads._fields, grads, w):
+    for name, grad, weight in zip(grads._fields, grads, w, strict=True):
         if grad is not None:
             if weight is None:
                 raise ValueError(f"grads has {name}, which weights has not")
             _check(f"the gradient of {name}", grad, weight.shape, weight.dtype)
 
 
-def _own_state(name: str, state: Entries | None, widths: tuple[int, ...], N: int, dtype: Any) -> State:
+def _own_state(name: str, state: Entries | None, widths: tuple[int, ...], batch: int, dtype: Any) -> State:
     """A copy of the state, zeros for what is None."""
-    state = [None] * len(widths) if state is None else state
-    if len(state) != len(widths):
-        raise ValueError(f"{name} has {len(state)} entries, expected {len(widths)}")
-    own = tuple(np.zeros((N, width), dtype) if s is None else s.copy() for s, width in zip(state, widths))
-    for s, width in zip(own, widths):
-        _check(name, s, (N, width), dtype)
-    return own
+    entries = [None] * len(widths) if state is None else state
+    if len(entries) != len(widths):
+        raise ValueError(f"{name} has {len(entries)} entries, expected {len(widths)}")
+    own = []
+    for entry, width in zip(entries, widths, strict=True):
+        own.append(np.zeros((batch, width), dtype) if entry is None else entry.copy())
+        _check(name, own[-1], (batch, width), dtype)
+    return tuple(own)
 
 
-def _own_lengths(lengths: np.ndarray | None, T: int, N: int) -> np.ndarray:
+def _own_lengths(lengths: np.ndarray | None, steps: int, batch: int) -> np.ndarray:
     if lengths is None:
-        return np.full(N, T)
-    _check("lengths", lengths, (N,), np.int64)
-    if np.any((lengths < 0) | (lengths > T)):
-        raise ValueError(f"lengths is {lengths}, expected 0 to {T}")
+        return np.full(batch, steps)
+    _check("lengths", lengths, (batch,), np.int64)
+    if np.any((lengths < 0) | (lengths > steps)):
+        raise ValueError(f"lengths is {lengths}, expected 0 to {steps}")
     return lengths.copy()
 
 
-def _cut(reset: np.ndarray | None, lengths: np.ndarray, T: int, N: int, reverse: bool) -> np.ndarray:
+def _cut(reset: np.ndarray | None, lengths: np.ndarray, steps: int, batch: int, reverse: bool) -> np.ndarray:
     """(T, N), True where the state is zero before step t: in reverse that is where step t + 1 is marked and valid."""
-    cut = np.zeros((T, N), bool)
+    cut = np.zeros((steps, batch), bool)
     if reset is None:
         return cut
-    _check("reset", reset, (T, N), bool)
-    marks = reset & (np.arange(T)[:, None] < lengths)
+    _check("reset", reset, (steps, batch), bool)
+    marks = reset & (np.arange(steps)[:, None] < lengths)
     if reverse:
         cut[:-1] = marks[1:]
     else:

@@ -7,8 +7,8 @@ x (R, I), h (R, H), W = weight_ih (H, I), R = weight_hh (H, H), b = bias_ih (H,)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,17 +29,18 @@ WEIGHTS = Weights._fields
 
 def sigmoid(a: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # far below zero exp is infinite, and the quotient rightly 0
-        return 1 / (1 + np.exp(-a))
+        s: np.ndarray = 1 / (1 + np.exp(-a))
+    return s
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "tanh": np.tanh,
     "relu": lambda a: np.maximum(a, 0),
     "sigmoid": sigmoid,
 }
 
 # from h = act(a) and dh to da; relu passes nothing at 0
-ACTIVATIONS_BACKWARD = {
+ACTIVATIONS_BACKWARD: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "tanh": lambda h, dh: dh * (1 - h * h),
     "relu": lambda h, dh: np.where(h <= 0, 0, dh),
     "sigmoid": lambda h, dh: dh * h * (1 - h),
@@ -49,25 +50,34 @@ ACTIVATIONS_BACKWARD = {
 class Cell:
     """The equations above, as recurrence.py asks for them."""
 
-    Weights = Weights
+    weights = Weights
 
-    def __init__(self, nonlinearity):
+    def __init__(self, nonlinearity: str) -> None:
         if nonlinearity not in ACTIVATIONS:
             raise ValueError(f"nonlinearity is {nonlinearity!r}, expected one of {', '.join(ACTIVATIONS)}")
         self.act = ACTIVATIONS[nonlinearity]
         self.act_backward = ACTIVATIONS_BACKWARD[nonlinearity]
 
-    def shapes(self, w):
-        H, inputs = w.weight_ih.shape
-        return (H,), ((H, inputs), (H, H), (H,), (H,))
+    def shapes(self, w: Weights) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
+        hidden, inputs = w.weight_ih.shape
+        return (hidden,), ((hidden, inputs), (hidden, hidden), (hidden,), (hidden,))
 
-    def forward(self, w, x, before):
+    def forward(self, w: Weights, x: np.ndarray, before: recurrence.State) -> tuple[recurrence.State, Any]:
         (h,) = before
         a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
         h_new = self.act(a)
         return (h_new,), None
 
-    def backward(self, w, x, before, after, saved, dafter, dw):
+    def backward(
+        self,
+        w: Weights,
+        x: np.ndarray,
+        before: recurrence.State,
+        after: recurrence.State,
+        saved: Any,
+        dafter: recurrence.State,
+        dw: Any,  # Weights, None where w is
+    ) -> tuple[np.ndarray, recurrence.State]:
         (h,), (h_new,), (dh_new,) = before, after, dafter
         da = self.act_backward(h_new, dh_new)
         dh = linear.backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
@@ -106,6 +116,6 @@ def vjp(
     return recurrence.vjp(Cell(nonlinearity), x, state, weights, lengths, reset, reverse, checkpoint_every, out)
 
 
-def stream(layers: Sequence[recurrence.Entries], batch: int, nonlinearity: str = "tanh") -> recurrence.Stream:
+def stream(layers: Sequence[recurrence.Entries], batch: int, *, nonlinearity: str = "tanh") -> recurrence.Stream:
     """Feed a stack of layers step by step. See recurrence.Stream."""
     return recurrence.Stream(Cell(nonlinearity), layers, batch)

@@ -2,8 +2,8 @@
 
     python tests/golden/make_golden.py          needs torch; the tests need only the file
 
-Entries are named <case>/<array>. A recurrent case is one bidirectional layer: forward and reverse lie side by side in the
-last axis of `y`, and one after the other in the first axis of the states, `h_before` and `h_after` (and c) of the run.
+Entries are named <case>/<array>. A recurrent case is one bidirectional layer: its directions lie side by side in the
+last axis of `y`, one after the other in the first axis of `h_before` and `h_after` (and c), the states of the run.
 Weights have torch's names. `d<name>` is the gradient of <name> under the loss sum(y dy) + sum(h_after dh_after) + (c
 likewise), with dy, dh_after and dc_after drawn at random.
 """
