@@ -9,7 +9,8 @@
 namespace pyrnn::PYRNN_ISA {
 
 template <class T>
-void cross_entropy(const T* logits, const i64* targets, const T* weights, i64 V, double scale, double* loss, T* dlogits, i64 begin, i64 end) {
+void cross_entropy(const T* logits, const i64* targets, const T* weights, i64 V, double scale, double* loss, T* dlogits,
+                   i64 begin, i64 end) {
   constexpr int L = lanes<T>;
   const i64 whole = V / L * L;
   for (i64 m = begin; m < end; ++m) {

@@ -25,12 +25,18 @@ namespace {
 
 const InstructionSet sets[] = {
 #if defined(__x86_64__)
-    {"x86-64-v4", [] { return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                                   __builtin_cpu_supports("avx512vl")); },
+    {"x86-64-v4",
+     [] {
+       return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                   __builtin_cpu_supports("avx512vl"));
+     },
      &x86_64_v4::single_kernels, &x86_64_v4::double_kernels},
-    {"x86-64-v3", [] { return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")); },
+    {"x86-64-v3",
+     [] {
+       return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                   __builtin_cpu_supports("bmi2"));
+     },
      &x86_64_v3::single_kernels, &x86_64_v3::double_kernels},
     {"x86-64-v2", [] { return bool(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")); },
      &x86_64_v2::single_kernels, &x86_64_v2::double_kernels},

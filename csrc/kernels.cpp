@@ -11,28 +11,26 @@
 
 namespace pyrnn::PYRNN_ISA {
 
-template <class Cell, class Second = NoSecond>
-constexpr CellKernels<PYRNN_REAL> cell() {
+template <class Cell, class Second = NoSecond> constexpr CellKernels<PYRNN_REAL> cell() {
   return TimeLoop<PYRNN_REAL, Cell, Second>::kernels;
 }
 
 // In the order of CellKind.
 extern const Kernels<PYRNN_REAL> PYRNN_TABLE;
-const Kernels<PYRNN_REAL> PYRNN_TABLE{
-    {
-        cell<Rnn<Nonlinearity::tanh>>(),
-        cell<Rnn<Nonlinearity::relu>>(),
-        cell<Rnn<Nonlinearity::sigmoid>>(),
-        cell<Lstm<false>>(),
-        cell<Lstm<true>>(),
-        cell<Lstm<false>, Projection>(),
-        cell<Lstm<true>, Projection>(),
-        cell<GruResetAfter>(),
-        cell<GruResetBefore, Candidate>(),
-    },
-    {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>, sgd<PYRNN_REAL>,
-     sum_of_squares<PYRNN_REAL>},
-    fma_loop<PYRNN_REAL>,
-    read_loop<PYRNN_REAL>};
+const Kernels<PYRNN_REAL> PYRNN_TABLE{{
+                                          cell<Rnn<Nonlinearity::tanh>>(),
+                                          cell<Rnn<Nonlinearity::relu>>(),
+                                          cell<Rnn<Nonlinearity::sigmoid>>(),
+                                          cell<Lstm<false>>(),
+                                          cell<Lstm<true>>(),
+                                          cell<Lstm<false>, Projection>(),
+                                          cell<Lstm<true>, Projection>(),
+                                          cell<GruResetAfter>(),
+                                          cell<GruResetBefore, Candidate>(),
+                                      },
+                                      {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>,
+                                       sgd<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
+                                      fma_loop<PYRNN_REAL>,
+                                      read_loop<PYRNN_REAL>};
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -34,12 +34,13 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
 // them and the weights of a step stay in its cache; units otherwise, meeting at every step.
-constexpr i64 work_per_thread = 200'000;       // multiply-adds in all, below which waking a thread costs more
-constexpr i64 work_per_meeting = 12'000;       // and in a step, for threads that meet there
-constexpr i64 cached_weights = 3 << 20;        // bytes of weights per step that rows may stream again and again
+constexpr i64 work_per_thread = 200'000;  // multiply-adds in all, below which waking a thread costs more
+constexpr i64 work_per_meeting = 12'000;  // and in a step, for threads that meet there
+constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
 template <class T> i64 step_weights(const Layer<T>& l) {
-  return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors + (l.cell.second ? l.Pp * l.size.H : 0);
+  return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors +
+         (l.cell.second ? l.Pp * l.size.H : 0);
 }
 
 int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
@@ -61,7 +62,8 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   run.groups = int(std::min<i64>(threads, rows.N));
   // Ragged rows are dealt in small runs so that every group gets long and short ones.
   const bool ragged = rows.length[0] != rows.length[rows.N - 1];
-  run.row_block = ragged ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups) : round_up(rows.N, run.groups) / run.groups;
+  run.row_block = ragged ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups)
+                         : round_up(rows.N, run.groups) / run.groups;
 }
 
 // Runs f(run, thread) on those of the team that `share` decides on.
@@ -92,7 +94,8 @@ template <class F> void in_parts(Team& team, F f) {
 template <class T> void gather_state(const Rows& rows, const T* from, i64 size, i64 stride, T* to) {
   std::memset(to, 0, std::size_t(rows.N * stride) * sizeof(T));
   if (from)
-    for (i64 j = 0; j < rows.N; ++j) std::memcpy(to + j * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
+    for (i64 j = 0; j < rows.N; ++j)
+      std::memcpy(to + j * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
 }
 
 template <class T> void scatter_row(const Rows& rows, const T* from, i64 j, i64 size, T* to) {
@@ -194,7 +197,8 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
 
   run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
   run_.x = x, run_.zeros = zeros_.get(), run_.chunk = chunk_steps(rows_), run_.block = block_;
-  run_.h = h_.get(), run_.c = c_.get(), run_.record = record_.get(), run_.mid = mid_.get(), run_.projected = projected_.get();
+  run_.h = h_.get(), run_.c = c_.get(), run_.record = record_.get(), run_.mid = mid_.get(),
+  run_.projected = projected_.get();
 }
 
 template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, State<T> out) {
@@ -242,7 +246,8 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
   // Each thread: one unit group's records of a block, and three pointers for each of its rows.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
-  run_.scratch_size = round_up(block_rows * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)), 64);
+  run_.scratch_size =
+      round_up(block_rows * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)), 64);
   Team team(threads_worth(2 * work_of(layer_, rows_)));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
@@ -267,13 +272,15 @@ Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
   i64 record = 0, mid = 0, projected = 0, zeros = 0;
   for (const Layer<T>& l : layers_) {
     const i64 cells = l.cell.cell_state ? batch * l.Hp : 0;
-    states_.push_back({Buffer<T>(batch * l.Pp).zero(), Buffer<T>(cells).zero(), Buffer<T>(batch * l.Pp), Buffer<T>(cells)});
+    states_.push_back(
+        {Buffer<T>(batch * l.Pp).zero(), Buffer<T>(cells).zero(), Buffer<T>(batch * l.Pp), Buffer<T>(cells)});
     record = std::max(record, batch * l.Hp * l.cell.slots);
     if (l.cell.second) mid = std::max(mid, batch * l.Hp);
     if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
     zeros = std::max({zeros, l.Hp, l.Pp});
   }
-  record_ = Buffer<T>(record), mid_ = Buffer<T>(mid), projected_ = Buffer<T>(projected), zeros_ = Buffer<T>(zeros).zero();
+  record_ = Buffer<T>(record), mid_ = Buffer<T>(mid), projected_ = Buffer<T>(projected),
+  zeros_ = Buffer<T>(zeros).zero();
 }
 
 template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) {

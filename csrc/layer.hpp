@@ -63,7 +63,7 @@ template <class T> class Stream {
   Stream(std::vector<Layer<T>> layers, i64 batch);
   void step(const T* x, i64 x_row, T* y, i64 y_row);  // [N, I] -> [N, P] of the last layer
   void run(i64 T_steps, Steps<const T> x, Steps<T> y);
-  void get_state(T* h, T* c) const;                   // [layers, N, P], [layers, N, H]
+  void get_state(T* h, T* c) const;  // [layers, N, P], [layers, N, H]
   void set_state(const T* h, const T* c);
   void reset(i64 row);
 

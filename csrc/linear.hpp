@@ -1,4 +1,5 @@
-// A linear map of rows: y = x W^T + b, and its gradients. x [M,I], W [O,I], y [M,O]; rows of x and dy any distance apart.
+// A linear map of rows: y = x W^T + b, and its gradients. x [M,I], W [O,I], y [M,O]; rows of x and dy any distance
+// apart.
 #pragma once
 
 #include <algorithm>
@@ -22,11 +23,13 @@ template <class T> struct LinearLoop {
   static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
     const i64 groups = groups_of<T>(m.I);
     static constexpr int gate[] = {0};
-    pyrnn::PYRNN_ISA::pack_transposed(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts, panels);
+    pyrnn::PYRNN_ISA::pack_transposed(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts,
+                                      panels);
   }
 
   // out[m] = bias + sum_k a[m][k] panel[k], rows of this part.
-  static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const T* bias, i64 M, i64 columns, T* out, int part, int parts) {
+  static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const T* bias, i64 M, i64 columns,
+                       T* out, int part, int parts) {
     const i64 begin = M * part / parts, end = M * (part + 1) / parts;
     for (i64 g0 = 0; g0 < groups_of<T>(columns); g0 += group_block) {
       const i64 g1 = std::min<i64>(g0 + group_block, groups_of<T>(columns)), width = std::min(g1 * L, columns) - g0 * L;
@@ -42,7 +45,8 @@ template <class T> struct LinearLoop {
           to[r] = sums[r];
           for (i64 i = 0; i < group_block; ++i) store(sums[r] + i * L, load(start + i * L));
         }
-        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, to, L, g1 - g0);
+        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, to, L,
+                             g1 - g0);
         for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * columns + g0 * L);
       }
     }
@@ -73,7 +77,8 @@ template <class T> struct LinearLoop {
           alignas(64) T sums[max_rows][group_block * L] = {};
           T* to[max_rows];
           for (int r = 0; r < count; ++r) to[r] = sums[r];
-          accumulate<1, false>(count, ByColumn<T>{rows, o}, {1, n, 0}, Panels<T>{scratch, group_block * L, L}, to, L, g1 - g0);
+          accumulate<1, false>(count, ByColumn<T>{rows, o}, {1, n, 0}, Panels<T>{scratch, group_block * L, L}, to, L,
+                               g1 - g0);
           for (int r = 0; r < count; ++r)
             for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
         }

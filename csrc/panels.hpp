@@ -146,7 +146,8 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
 
 // A weight matrix as the user holds it, row-major (gates * units, columns): rows of one gate and one unit group.
 // Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector v.
-template <class T, int V> void pack(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+template <class T, int V>
+void pack(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     T* panel = panels + g * columns * V * L;
@@ -165,7 +166,8 @@ template <class T, int V> void pack(const T* weight, const int (&gate)[V], i64 u
 }
 
 // The way back for gradients: weight[gate * units + u][k] += panel[group of u][k][v][lane of u].
-template <class T, int V> void unpack_add(const T* panels, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
+template <class T, int V>
+void unpack_add(const T* panels, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     const T* panel = panels + g * columns * V * L;
@@ -177,7 +179,8 @@ template <class T, int V> void unpack_add(const T* panels, const int (&gate)[V],
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < width ? load(panel + ((k + i) * V + v) * L) : Vec<T>{};
         transpose<T>(block);
-        for (i64 i = 0; i < valid; ++i) store(target + i * columns, load(target + i * columns, width) + block[i], width);
+        for (i64 i = 0; i < valid; ++i)
+          store(target + i * columns, load(target + i * columns, width) + block[i], width);
       }
     }
   }
@@ -185,7 +188,8 @@ template <class T, int V> void unpack_add(const T* panels, const int (&gate)[V],
 
 // The transposed weights, for products that run back from gates to columns. Their k walks the gates of a record, padded
 // units included: [group of columns][group of u][v][lane of u][lane of column]; what is padding is 0.
-template <class T, int V> void pack_transposed(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+template <class T, int V>
+void pack_transposed(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     T* out = panels + g * padded<T>(units) * V * L;

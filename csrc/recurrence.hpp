@@ -19,11 +19,11 @@ using i64 = std::int64_t;
 // so that those alive at a step are a prefix, and ragged batches cost what their valid steps cost.
 struct Rows {
   i64 T = 0, N = 0;
-  i64 steps = 0;              // of the longest row
-  std::vector<i64> order;     // [N] row -> the caller's row
-  std::vector<i64> length;    // [N] falling
-  std::vector<i64> alive;     // [steps] rows longer than s
-  std::vector<i64> first;     // [steps + 1] valid steps before s: the place of (s, row 0) among all that are kept
+  i64 steps = 0;                    // of the longest row
+  std::vector<i64> order;           // [N] row -> the caller's row
+  std::vector<i64> length;          // [N] falling
+  std::vector<i64> alive;           // [steps] rows longer than s
+  std::vector<i64> first;           // [steps + 1] valid steps before s: the place of (s, row 0) among all that are kept
   std::vector<std::uint8_t> fresh;  // [first[steps]] the state is zero before this step; empty without resets
   bool reverse = false;
 
@@ -68,31 +68,31 @@ template <class T> struct Run {
   Sizes size;
   Packed<T> weights;
   i64 begin = 0, end = 0;
-  Steps<const T> x;           // [T,N,I]
-  const T *h_in = nullptr;    // [N,Pp] the states before `begin`
-  const T *c_in = nullptr;    // [N,Hp]
-  const T *zeros = nullptr;   // [max(Hp,Pp)]
+  Steps<const T> x;          // [T,N,I]
+  const T* h_in = nullptr;   // [N,Pp] the states before `begin`
+  const T* c_in = nullptr;   // [N,Hp]
+  const T* zeros = nullptr;  // [max(Hp,Pp)]
 
   // What the steps leave. `keep`: all of them, row `first[s] - first[begin] + row`, for the way back. Otherwise the
   // states are a ring of two steps, and records cover `chunk` steps.
   bool keep = false;
-  i64 chunk = 1;              // steps whose input product is done at once
-  T *h = nullptr;             // [kept,Pp]
-  T *c = nullptr;             // [kept,Hp]
-  T *record = nullptr;        // [kept,Hp/L,slots,L] pre-activations, then what the cell's backward needs, then gradients
-  T *mid = nullptr;           // [kept,Hp] input of the second product, of cells that have one
-  T *projected = nullptr;     // [kept,Pp] its record, of a projection
-  Steps<T> y;                 // [T,N,P]; data null: not wanted
+  i64 chunk = 1;           // steps whose input product is done at once
+  T* h = nullptr;          // [kept,Pp]
+  T* c = nullptr;          // [kept,Hp]
+  T* record = nullptr;     // [kept,Hp/L,slots,L] pre-activations, then what the cell's backward needs, then gradients
+  T* mid = nullptr;        // [kept,Hp] input of the second product, of cells that have one
+  T* projected = nullptr;  // [kept,Pp] its record, of a projection
+  Steps<T> y;              // [T,N,P]; data null: not wanted
 
   // Backward only.
   Transposed<T> transposed;
-  Steps<const T> dy;          // data null: zero
-  Steps<T> dx;                // [T,N,I]
+  Steps<const T> dy;               // data null: zero
+  Steps<T> dx;                     // [T,N,I]
   T *dh = nullptr, *dc = nullptr;  // [N,Pp], [N,Hp] gradients of the states, carried from step to step
-  T *dmid = nullptr;          // [N,Hp]
-  Packed<T> grads;            // added to
-  i64 block = 1;              // steps whose share of the weight gradients is summed before it is added
-  T *scratch = nullptr;       // [threads][scratch_size]
+  T* dmid = nullptr;               // [N,Hp]
+  Packed<T> grads;                 // added to
+  i64 block = 1;                   // steps whose share of the weight gradients is summed before it is added
+  T* scratch = nullptr;            // [threads][scratch_size]
   i64 scratch_size = 0;
 
   // How threads share the work: `groups` of rows (dealt in runs of `row_block`) that never meet, and in each a team

@@ -57,7 +57,8 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
   }
 
-  static void pack_transposed(const Weights<const T>& w, const Sizes& size, const Transposed<T>& out, int part, int parts) {
+  static void pack_transposed(const Weights<const T>& w, const Sizes& size, const Transposed<T>& out, int part,
+                              int parts) {
     auto run = [&](const T* weight, const auto& gates, i64 units, i64 columns, T* panels) {
       const Slice mine(groups_of<T>(columns), part, parts);
       pyrnn::PYRNN_ISA::pack_transposed(weight, gates, units, columns, mine.begin, mine.end, panels);
@@ -106,9 +107,19 @@ template <class T, class Cell, class Second> class TimeLoop {
   i64 chunk_begin = 0;
 
   TimeLoop(const Run<T>& r, int t)
-      : run(r), rows(*r.rows), thread(t), threads(r.groups * r.team), group(t / r.team), member(t % r.team),
-        H(r.size.H), P(r.size.P), I(r.size.I), Hp(padded<T>(H)), Pp(padded<T>(P)),
-        units(groups_of<T>(H), member, r.team), outputs(groups_of<T>(P), member, r.team) {}
+      : run(r),
+        rows(*r.rows),
+        thread(t),
+        threads(r.groups * r.team),
+        group(t / r.team),
+        member(t % r.team),
+        H(r.size.H),
+        P(r.size.P),
+        I(r.size.I),
+        Hp(padded<T>(H)),
+        Pp(padded<T>(P)),
+        units(groups_of<T>(H), member, r.team),
+        outputs(groups_of<T>(P), member, r.team) {}
 
   void meet() const { run.team_barrier[group]->wait(); }
 
@@ -129,7 +140,9 @@ template <class T, class Cell, class Second> class TimeLoop {
     if (rows.is_fresh(s, j)) return run.zeros;
     return s == run.begin ? run.c_in + j * Hp : c(s - 1, j);
   }
-  template <class U> U* at(const Steps<U>& steps, i64 s, i64 j) const { return steps.at(rows.time(s, j), rows.order[j]); }
+  template <class U> U* at(const Steps<U>& steps, i64 s, i64 j) const {
+    return steps.at(rows.time(s, j), rows.order[j]);
+  }
 
   // The record behind the second product, and the distance between its unit groups.
   T* second_record(i64 s, i64 j) const { return projects ? projected(s, j) : record(s, j); }
@@ -166,8 +179,11 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group.
-  template <int V> static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, T* const* c, i64 c_group, i64 g0, i64 g1) {
-    accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group, g1 - g0);
+  template <int V>
+  static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, T* const* c, i64 c_group, i64 g0,
+                      i64 g1) {
+    accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group,
+                         g1 - g0);
   }
 
   // ---------------------------------------------------------------------------------------------------- forward
@@ -428,10 +444,13 @@ template <class T, class Cell, class Second> class TimeLoop {
     const i64 place = rows.first[from] - rows.first[run.begin];
     const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
     for (i64 g = mine.begin; g < mine.end; ++g) {
-      copy_records(run.record + place * slots * Hp + g * slots * L, slots * Hp, slots, n, panel, run.grads.bias + g * slots * L);
+      copy_records(run.record + place * slots * Hp + g * slots * L, slots * Hp, slots, n, panel,
+                   run.grads.bias + g * slots * L);
       sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, slots * L, run.grads.ih + g * I * x_vectors * L);
-      sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L, run.grads.hh + g * P * h_vectors * L);
-      if constexpr (has_second && !projects) sum_products<1>(mids, n, H, panel, slots * L, run.grads.second + g * H * L);
+      sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L,
+                              run.grads.hh + g * P * h_vectors * L);
+      if constexpr (has_second && !projects)
+        sum_products<1>(mids, n, H, panel, slots * L, run.grads.second + g * H * L);
       if constexpr (Cell::unit_weights > 0) unit_grads(from, to, g);
     }
     if constexpr (projects)
@@ -479,9 +498,9 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
  public:
-  static constexpr CellKernels<T> kernels{L, max_rows, Cell::gates, slots, x_vectors, h_vectors, Cell::unit_weights,
-                                          Cell::cell_state, has_second, projects,
-                                          pack, pack_transposed, unpack_add, forward, backward};
+  static constexpr CellKernels<T> kernels{L,         max_rows,           Cell::gates,      slots,      x_vectors,
+                                          h_vectors, Cell::unit_weights, Cell::cell_state, has_second, projects,
+                                          pack,      pack_transposed,    unpack_add,       forward,    backward};
 };
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -20,8 +20,10 @@ namespace py = pybind11;
 std::string shape_text(const py::array& a);
 std::string type_text(py::handle object);
 
-[[noreturn]] void wrong_type(const std::string& call, const std::string& name, py::handle came, const std::string& expected);
-[[noreturn]] void wrong_shape(const std::string& call, const std::string& name, const py::array& came, const std::string& expected);
+[[noreturn]] void wrong_type(const std::string& call, const std::string& name, py::handle came,
+                             const std::string& expected);
+[[noreturn]] void wrong_shape(const std::string& call, const std::string& name, const py::array& came,
+                              const std::string& expected);
 [[noreturn]] void wrong_value(const std::string& call, const std::string& message);
 
 py::array to_array(const std::string& call, const std::string& name, py::handle object);
@@ -56,7 +58,8 @@ template <class T> bool has_plain_rows(const py::array& a) {
 
 // [T, N, features] as the time loop reads it; `a` is replaced by a copy where it has no plain rows.
 template <class T> Steps<const T> to_steps(py::array& a) {
-  if (!has_plain_rows<T>(a)) a = py::array_t<T, py::array::c_style | py::array::forcecast>(py::array(a.attr("copy")("C")));
+  if (!has_plain_rows<T>(a))
+    a = py::array_t<T, py::array::c_style | py::array::forcecast>(py::array(a.attr("copy")("C")));
   return {static_cast<const T*>(a.data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
 }
 
@@ -74,7 +77,8 @@ inline bool has_shape(const py::array& a, std::initializer_list<i64> shape) {
 
 std::string shape_words(std::initializer_list<i64> shape);
 
-inline void check_shape(const std::string& call, const std::string& name, const py::array& a, std::initializer_list<i64> shape) {
+inline void check_shape(const std::string& call, const std::string& name, const py::array& a,
+                        std::initializer_list<i64> shape) {
   if (!has_shape(a, shape)) wrong_shape(call, name, a, shape_words(shape));
 }
 
@@ -83,7 +87,8 @@ inline void check_writable(const std::string& call, const std::string& name, con
 }
 
 // A gradient that is added to in place: C-ordered, aligned, writable.
-template <class T> T* to_gradient(const std::string& call, const std::string& name, py::handle object, std::initializer_list<i64> shape) {
+template <class T>
+T* to_gradient(const std::string& call, const std::string& name, py::handle object, std::initializer_list<i64> shape) {
   if (object.is_none()) return nullptr;
   py::array a = to_typed<T>(call, name, object);
   check_shape(call, name, a, shape);

@@ -16,7 +16,8 @@ template <class F> void in_parts(i64 work, F f) {
   team.run(job);
 }
 
-template <class T> py::array to_matrix(const std::string& call, const std::string& name, py::handle object, i64 columns) {
+template <class T>
+py::array to_matrix(const std::string& call, const std::string& name, py::handle object, i64 columns) {
   py::array a = to_typed<T>(call, name, object);
   if (a.ndim() != 2 || (columns >= 0 && a.shape(1) != columns))
     wrong_shape(call, name, a, columns >= 0 ? "(M, " + std::to_string(columns) + ")" : "(M, V)");
@@ -24,7 +25,8 @@ template <class T> py::array to_matrix(const std::string& call, const std::strin
   return a;
 }
 
-template <class T> py::array_t<T> to_weight(const std::string& call, const std::string& name, py::handle object, const char* expected) {
+template <class T>
+py::array_t<T> to_weight(const std::string& call, const std::string& name, py::handle object, const char* expected) {
   py::array_t<T> a = to_packed<T>(call, name, object);
   if (a.ndim() != 2) wrong_shape(call, name, a, expected);
   return a;
@@ -87,10 +89,12 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
 
 py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit) {
   py::array_t<i64> ids = to_packed<i64>(call, name, object);
-  if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M)) wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
+  if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M))
+    wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
   for (i64 i = 0; i < ids.size(); ++i)
     if (ids.data()[i] < 0 || ids.data()[i] >= limit)
-      wrong_value(call, name + "[" + std::to_string(i) + "] is " + std::to_string(ids.data()[i]) + ", expected 0 to " + std::to_string(limit - 1));
+      wrong_value(call, name + "[" + std::to_string(i) + "] is " + std::to_string(ids.data()[i]) + ", expected 0 to " +
+                            std::to_string(limit - 1));
   return ids;
 }
 
@@ -153,7 +157,8 @@ py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::han
       const Buffer<double> losses(M);
       const double scale = total != 0 ? 1 / total : 0;
       in_parts(8 * M * V, [&](int part, int parts) {
-        kernels<T>().dense.cross_entropy(in, target, w, V, scale, losses.get(), out, M * part / parts, M * (part + 1) / parts);
+        kernels<T>().dense.cross_entropy(in, target, w, V, scale, losses.get(), out, M * part / parts,
+                                         M * (part + 1) / parts);
       });
       for (i64 m = 0; m < M; ++m) loss += losses.get()[m];
       loss *= scale;
@@ -183,12 +188,14 @@ template <class F> void over_elements(i64 n, F f) {
   });
 }
 
-void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle v_, double lr, double beta1, double beta2, double eps, double weight_decay, i64 step) {
+void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle v_, double lr, double beta1,
+               double beta2, double eps, double weight_decay, i64 step) {
   const std::string call = "adam.step";
   if (step < 1) wrong_value(call, "step is " + std::to_string(step) + ", expected at least 1");
   with_real(call, "params", params_, [&]<class T>() {
     const i64 n = flat_size(call, params_);
-    T *params = to_flat<T>(call, "params", params_, n), *m = to_flat<T>(call, "m", m_, n), *v = to_flat<T>(call, "v", v_, n);
+    T *params = to_flat<T>(call, "params", params_, n), *m = to_flat<T>(call, "m", m_, n),
+      *v = to_flat<T>(call, "v", v_, n);
     const py::array_t<T> grads = to_packed<T>(call, "grads", grads_);
     check_shape(call, "grads", grads, {n});
     const T* g = grads.data();
@@ -198,7 +205,8 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
   });
 }
 
-void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, double lr, double momentum, double weight_decay, bool nesterov) {
+void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, double lr, double momentum,
+              double weight_decay, bool nesterov) {
   const std::string call = "sgd.step";
   with_real(call, "params", params_, [&]<class T>() {
     const i64 n = flat_size(call, params_);
@@ -227,7 +235,8 @@ double l2(py::handle x_) {
     const Buffer<double> sums(blocks);
     in_parts(n, [&](int part, int parts) {
       for (i64 b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b)
-        sums.get()[b] = kernels<T>().dense.sum_of_squares(data + b * norm_block, std::min(norm_block, n - b * norm_block));
+        sums.get()[b] =
+            kernels<T>().dense.sum_of_squares(data + b * norm_block, std::min(norm_block, n - b * norm_block));
     });
     double total = 0;
     for (i64 b = 0; b < blocks; ++b) total += sums.get()[b];
@@ -240,40 +249,54 @@ double l2(py::handle x_) {
 void bind_dense(py::module_& parent) {
   const py::none none;
   py::module_ linear = parent.def_submodule("linear", "A linear map of rows, compiled.");
-  linear.def("forward", [](py::object x, py::object weight, py::object bias) { return linear_forward(x, weight, bias); }, py::arg("x"),
-             py::arg("weight"), py::arg("bias"), "x (M, I), weight (O, I), bias (O,) or None -> (M, O).");
-  linear.def("backward",
-             [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias) { return linear_backward(dy, x, weight, dweight, dbias); },
-             py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"), "Returns dx (M, I); dweight and dbias are added to.");
+  linear.def(
+      "forward", [](py::object x, py::object weight, py::object bias) { return linear_forward(x, weight, bias); },
+      py::arg("x"), py::arg("weight"), py::arg("bias"), "x (M, I), weight (O, I), bias (O,) or None -> (M, O).");
+  linear.def(
+      "backward",
+      [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias) {
+        return linear_backward(dy, x, weight, dweight, dbias);
+      },
+      py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"),
+      "Returns dx (M, I); dweight and dbias are added to.");
 
   py::module_ embedding = parent.def_submodule("embedding", "Rows of a table, compiled.");
-  embedding.def("forward", [](py::object ids, py::object weight) { return embedding_forward(ids, weight); }, py::arg("ids"), py::arg("weight"),
-                "ids (M,), weight (V, E) -> (M, E).");
-  embedding.def("backward", [](py::object dy, py::object ids, py::object dweight) { embedding_backward(dy, ids, dweight); }, py::arg("dy"),
-                py::arg("ids"), py::arg("dweight"), "dweight is added to.");
+  embedding.def(
+      "forward", [](py::object ids, py::object weight) { return embedding_forward(ids, weight); }, py::arg("ids"),
+      py::arg("weight"), "ids (M,), weight (V, E) -> (M, E).");
+  embedding.def(
+      "backward", [](py::object dy, py::object ids, py::object dweight) { embedding_backward(dy, ids, dweight); },
+      py::arg("dy"), py::arg("ids"), py::arg("dweight"), "dweight is added to.");
 
   py::module_ cross_entropy = parent.def_submodule("cross_entropy", "Softmax cross-entropy, compiled.");
-  cross_entropy.def("forward", [](py::object logits, py::object targets, py::object weights) { return cross_entropy_forward(logits, targets, weights); },
-                    py::arg("logits"), py::arg("targets"), py::arg("weights") = none, "logits (M, V), targets (M,), weights (M,) or None -> (loss, dlogits).");
+  cross_entropy.def(
+      "forward",
+      [](py::object logits, py::object targets, py::object weights) {
+        return cross_entropy_forward(logits, targets, weights);
+      },
+      py::arg("logits"), py::arg("targets"), py::arg("weights") = none,
+      "logits (M, V), targets (M,), weights (M,) or None -> (loss, dlogits).");
 
   py::module_ adam = parent.def_submodule("adam", "The Adam step, compiled.");
-  adam.def("step",
-           [](py::object params, py::object grads, py::object m, py::object v, double lr, double beta1, double beta2, double eps, double weight_decay, i64 step) {
-             adam_step(params, grads, m, v, lr, beta1, beta2, eps, weight_decay, step);
-           },
-           py::arg("params"), py::arg("grads"), py::arg("m"), py::arg("v"), py::kw_only(), py::arg("lr"), py::arg("beta1"), py::arg("beta2"),
-           py::arg("eps"), py::arg("weight_decay"), py::arg("step"), "Changes params, m and v in place.");
+  adam.def(
+      "step",
+      [](py::object params, py::object grads, py::object m, py::object v, double lr, double beta1, double beta2,
+         double eps, double weight_decay,
+         i64 step) { adam_step(params, grads, m, v, lr, beta1, beta2, eps, weight_decay, step); },
+      py::arg("params"), py::arg("grads"), py::arg("m"), py::arg("v"), py::kw_only(), py::arg("lr"), py::arg("beta1"),
+      py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("step"), "Changes params, m and v in place.");
 
   py::module_ sgd = parent.def_submodule("sgd", "The SGD step, compiled.");
-  sgd.def("step",
-          [](py::object params, py::object grads, py::object velocity, double lr, double momentum, double weight_decay, bool nesterov) {
-            sgd_step(params, grads, velocity, lr, momentum, weight_decay, nesterov);
-          },
-          py::arg("params"), py::arg("grads"), py::arg("velocity"), py::kw_only(), py::arg("lr"), py::arg("momentum"), py::arg("weight_decay"),
-          py::arg("nesterov"), "Changes params and velocity in place.");
+  sgd.def(
+      "step",
+      [](py::object params, py::object grads, py::object velocity, double lr, double momentum, double weight_decay,
+         bool nesterov) { sgd_step(params, grads, velocity, lr, momentum, weight_decay, nesterov); },
+      py::arg("params"), py::arg("grads"), py::arg("velocity"), py::kw_only(), py::arg("lr"), py::arg("momentum"),
+      py::arg("weight_decay"), py::arg("nesterov"), "Changes params and velocity in place.");
 
   py::module_ norm = parent.def_submodule("norm", "Norms, compiled.");
-  norm.def("l2", [](py::object x) { return l2(x); }, py::arg("x"), "The Euclidean norm of a flat array, summed in float64.");
+  norm.def(
+      "l2", [](py::object x) { return l2(x); }, py::arg("x"), "The Euclidean norm of a flat array, summed in float64.");
 }
 
 }  // namespace pyrnn

@@ -12,7 +12,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 int checked_threads(const std::string& call, int threads) {
-  if (threads < 1 || threads > most_threads) wrong_value(call, "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
+  if (threads < 1 || threads > most_threads)
+    wrong_value(call, "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
   return threads;
 }
 
@@ -42,14 +43,16 @@ template <class T> double fma_peak_of(int threads) {
 
 double fma_peak(const std::string& dtype, int threads) {
   checked_threads("fma_peak", threads);
-  if (dtype != "float32" && dtype != "float64") wrong_value("fma_peak", "dtype is '" + dtype + "', expected 'float32' or 'float64'");
+  if (dtype != "float32" && dtype != "float64")
+    wrong_value("fma_peak", "dtype is '" + dtype + "', expected 'float32' or 'float64'");
   py::gil_scoped_release release;
   return dtype == "float32" ? fma_peak_of<float>(threads) : fma_peak_of<double>(threads);
 }
 
 double bandwidth(i64 bytes, int threads) {
   checked_threads("bandwidth", threads);
-  if (bytes < 1 << 12 || bytes > i64(1) << 36) wrong_value("bandwidth", "bytes is " + std::to_string(bytes) + ", expected 4096 to 2**36");
+  if (bytes < 1 << 12 || bytes > i64(1) << 36)
+    wrong_value("bandwidth", "bytes is " + std::to_string(bytes) + ", expected 4096 to 2**36");
   py::gil_scoped_release release;
   Team team(threads);
   const i64 n = bytes / i64(sizeof(float)) / team.size() / 512 * 512, passes = std::max<i64>(1, (i64(1) << 28) / bytes);
@@ -64,8 +67,10 @@ double bandwidth(i64 bytes, int threads) {
 }  // namespace
 
 void bind_machine(py::module_& m) {
-  m.def("fma_peak", &fma_peak, py::arg("dtype"), py::arg("threads"), "GFLOP/s of multiply-adds in registers, measured for a few milliseconds.");
-  m.def("bandwidth", &bandwidth, py::arg("bytes"), py::arg("threads"), "GB/s of reading a buffer of that many bytes again and again.");
+  m.def("fma_peak", &fma_peak, py::arg("dtype"), py::arg("threads"),
+        "GFLOP/s of multiply-adds in registers, measured for a few milliseconds.");
+  m.def("bandwidth", &bandwidth, py::arg("bytes"), py::arg("threads"),
+        "GB/s of reading a buffer of that many bytes again and again.");
 }
 
 }  // namespace pyrnn

@@ -8,13 +8,19 @@ PYBIND11_MODULE(_core, m) {
   // A wrong PYRNN_NUM_THREADS or PYRNN_ISA is an error at import.
   get_num_threads();
   instruction_set();
-  m.def("isa", [] { return instruction_set().name; }, "The instruction set in use: x86-64-v4, x86-64-v3, x86-64-v2 or arm64-neon.");
+  m.def(
+      "isa", [] { return instruction_set().name; },
+      "The instruction set in use: x86-64-v4, x86-64-v3, x86-64-v2 or arm64-neon.");
   m.def("get_num_threads", &get_num_threads);
-  m.def("set_num_threads", [](int threads) {
-    if (threads < 1 || threads > most_threads)
-      wrong_value("set_num_threads", "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
-    set_num_threads(threads);
-  }, py::arg("threads"));
+  m.def(
+      "set_num_threads",
+      [](int threads) {
+        if (threads < 1 || threads > most_threads)
+          wrong_value("set_num_threads",
+                      "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
+        set_num_threads(threads);
+      },
+      py::arg("threads"));
   bind_recurrent(m);
   bind_rnn(m);
   bind_lstm(m);

@@ -26,12 +26,14 @@ py::sequence to_sequence(const std::string& call, const std::string& name, py::h
     wrong_type(call, name, object, "a tuple");
   auto sequence = py::reinterpret_borrow<py::sequence>(object);
   if (sequence.size() != length)
-    wrong_value(call, name + " has " + std::to_string(sequence.size()) + " entries, expected " + std::to_string(length));
+    wrong_value(call,
+                name + " has " + std::to_string(sequence.size()) + " entries, expected " + std::to_string(length));
   return sequence;
 }
 
 template <class T>
-ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind, py::handle object) {
+ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind,
+                               py::handle object) {
   const py::sequence given = to_sequence(call, what, object, op.weights.size());
   ParsedWeights<T> w;
   auto get = [&](std::size_t i, bool required) -> py::array {
@@ -46,20 +48,25 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
     return packed;
   };
   auto data = [&](std::size_t i) {
-    return i < w.arrays.size() && !w.arrays[i].is_none() ? static_cast<const T*>(py::reinterpret_borrow<py::array>(w.arrays[i]).data()) : nullptr;
+    return i < w.arrays.size() && !w.arrays[i].is_none()
+               ? static_cast<const T*>(py::reinterpret_borrow<py::array>(w.arrays[i]).data())
+               : nullptr;
   };
   const std::string G = std::to_string(op.gates);
   const py::array ih = get(0, true), hh = get(1, true);
-  if (ih.ndim() != 2 || ih.shape(0) % op.gates || ih.shape(0) == 0) wrong_shape(call, op.weights[0], ih, "(" + G + "*H, I)");
+  if (ih.ndim() != 2 || ih.shape(0) % op.gates || ih.shape(0) == 0)
+    wrong_shape(call, op.weights[0], ih, "(" + G + "*H, I)");
   w.size = {ih.shape(1), ih.shape(0) / op.gates, ih.shape(0) / op.gates};
   const i64 rows = ih.shape(0);
   get(2, false), get(3, false);
   if (w.arrays[2].is_none() != w.arrays[3].is_none()) wrong_value(call, "bias_ih and bias_hh come both or not at all");
   for (std::size_t i = 4; i < op.weights.size(); ++i) get(i, false);
-  const bool projected = op.weights.size() > 4 && !w.arrays[4].is_none(), peephole = op.weights.size() > 5 && !w.arrays[5].is_none();
+  const bool projected = op.weights.size() > 4 && !w.arrays[4].is_none(),
+             peephole = op.weights.size() > 5 && !w.arrays[5].is_none();
   if (projected) {
     const auto hr = py::reinterpret_borrow<py::array>(w.arrays[4]);
-    if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0) wrong_shape(call, op.weights[4], hr, "(P, " + std::to_string(w.size.H) + ")");
+    if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0)
+      wrong_shape(call, op.weights[4], hr, "(P, " + std::to_string(w.size.H) + ")");
     w.size.P = hr.shape(0);
   }
   check_shape(call, op.weights[1], hh, {rows, w.size.P});
@@ -87,7 +94,8 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
     length = static_cast<const i64*>(kept_lengths.data());
     for (i64 n = 0; n < N; ++n)
       if (length[n] < 0 || length[n] > T_steps)
-        wrong_value(call, at("lengths", std::size_t(n)) + " is " + std::to_string(length[n]) + ", expected 0 to " + std::to_string(T_steps));
+        wrong_value(call, at("lengths", std::size_t(n)) + " is " + std::to_string(length[n]) + ", expected 0 to " +
+                              std::to_string(T_steps));
   }
   const std::uint8_t* mark = nullptr;
   i64 mark_step = 0, mark_row = 0;
@@ -102,7 +110,8 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
 
 // A state tuple, None, or None for an entry; arrays are kept alive in `kept`.
 template <class T>
-State<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object, i64 N, const Sizes& size, std::vector<py::object>& kept) {
+State<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object,
+                           i64 N, const Sizes& size, std::vector<py::object>& kept) {
   State<const T> state;
   if (object.is_none()) return state;
   const py::sequence given = to_sequence(call, name, object, op.cell_state ? 2 : 1);
@@ -164,8 +173,10 @@ template <class T> struct Call {
   Output<T> output;
   py::tuple state;
 
-  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x_, py::handle state_, py::handle weights_, py::handle lengths, py::handle reset, bool reverse, py::handle out)
-      : x(to_typed<T>(call, "x", x_)), weights(parse_weights<T>(call, "weights", op, kind, weights_)),
+  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x_, py::handle state_,
+       py::handle weights_, py::handle lengths, py::handle reset, bool reverse, py::handle out)
+      : x(to_typed<T>(call, "x", x_)),
+        weights(parse_weights<T>(call, "weights", op, kind, weights_)),
         rows(checked_rows(call, lengths, reset, reverse)),
         output(call, out, x.shape(0), x.shape(1), weights.size.P, rows) {
     x_steps = to_steps<T>(x);
@@ -193,7 +204,8 @@ class Pullback {
   }
 
  private:
-  template <class T> py::tuple run(std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_, py::handle grads_) {
+  template <class T>
+  py::tuple run(std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_, py::handle grads_) {
     if (!recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
     const Rows& rows = recording->rows();
     const Sizes size = recording->layer().size;
@@ -211,7 +223,8 @@ class Pullback {
     auto gradient = [&](std::size_t i, std::initializer_list<i64> shape) -> T* {
       return i < op_.weights.size() ? to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape) : nullptr;
     };
-    Weights<T> grads{gradient(0, {rows_g, size.I}), gradient(1, {rows_g, size.P}), gradient(2, {rows_g}), gradient(3, {rows_g})};
+    Weights<T> grads{gradient(0, {rows_g, size.I}), gradient(1, {rows_g, size.P}), gradient(2, {rows_g}),
+                     gradient(3, {rows_g})};
     const bool projects = recording->layer().cell.projects, peephole = recording->layer().cell.unit_weights > 0;
     if (op_.weights.size() > 4) {
       if (!projects && !py::object(g[4]).is_none()) wrong_value(call_, "grads[4] is given, but there is no weight_hr");
@@ -256,7 +269,8 @@ class StreamObject {
 
  public:
   template <class T>
-  StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream) : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
+  StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream)
+      : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
 
   py::object step(py::handle x) {
     return visit([&]<class T>(Stream<T>& s) -> py::object {
@@ -326,11 +340,15 @@ class StreamObject {
         const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
         for (i64 i = 0; i < a.size(); ++i) {
           const i64 n = a.data()[i];
-          if (n < 0 || n >= s.batch()) wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(n) + ", expected 0 to " + std::to_string(s.batch() - 1));
+          if (n < 0 || n >= s.batch())
+            wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(n) + ", expected 0 to " +
+                                   std::to_string(s.batch() - 1));
           chosen.push_back(n);
         }
       }
-      locked([&] { for (i64 n : chosen) s.reset(n); });
+      locked([&] {
+        for (i64 n : chosen) s.reset(n);
+      });
       return 0;
     });
   }
@@ -350,7 +368,8 @@ py::tuple weight_names(const RecurrentOp& op) {
   return names;
 }
 
-py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
+py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
+                            py::handle lengths, py::handle reset, bool reverse, py::handle out) {
   const std::string name = std::string(op.name) + ".forward";
   return with_real(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
@@ -363,7 +382,9 @@ py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, 
   });
 }
 
-py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every, py::handle out) {
+py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
+                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+                        py::handle out) {
   const std::string name = std::string(op.name) + ".vjp";
   i64 every = 0;
   if (!checkpoint_every.is_none()) {
@@ -372,7 +393,8 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
     int overflow = 0;
     every = PyLong_AsLongLongAndOverflow(checkpoint_every.ptr(), &overflow);
     if (overflow > 0 || every > (i64(1) << 60)) every = i64(1) << 60;
-    if (overflow < 0 || every < 1) wrong_value(name, "checkpoint_every is " + std::string(py::str(checkpoint_every)) + ", expected at least 1");
+    if (overflow < 0 || every < 1)
+      wrong_value(name, "checkpoint_every is " + std::string(py::str(checkpoint_every)) + ", expected at least 1");
   }
   return with_real(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
@@ -391,7 +413,8 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
 py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle layers, i64 batch) {
   const std::string name = std::string(op.name) + ".stream";
   if (batch < 1) wrong_value(name, "batch is " + std::to_string(batch) + ", expected at least 1");
-  if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0) wrong_type(name, "layers", layers, "a sequence of weight tuples");
+  if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0)
+    wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
   const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
   return with_real(name, op.weights[0], py::object(first[0]), [&]<class T>() -> py::object {

@@ -16,7 +16,8 @@ struct RecurrentOp {
 py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
                             py::handle lengths, py::handle reset, bool reverse, py::handle out);
 py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
-                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every, py::handle out);
+                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+                        py::handle out);
 py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, i64 batch);
 
 py::tuple weight_names(const RecurrentOp&);
