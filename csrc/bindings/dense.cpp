@@ -87,12 +87,15 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
   });
 }
 
-py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit) {
+// Class numbers below `limit`; where `weights` (or null) is 0 a number is not looked at.
+template <class T = float>
+py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit,
+                        const T* weights = nullptr) {
   py::array_t<i64> ids = to_packed<i64>(call, name, object);
   if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M))
     wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
   for (i64 i = 0; i < ids.size(); ++i)
-    if (ids.data()[i] < 0 || ids.data()[i] >= limit)
+    if ((!weights || weights[i] != 0) && (ids.data()[i] < 0 || ids.data()[i] >= limit))
       wrong_value(call, name + "[" + std::to_string(i) + "] is " + std::to_string(ids.data()[i]) + ", expected 0 to " +
                             std::to_string(limit - 1));
   return ids;
@@ -138,12 +141,13 @@ py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::han
     const py::array_t<T> logits = to_packed<T>(call, "logits", to_matrix<T>(call, "logits", logits_, -1));
     const i64 M = logits.shape(0), V = logits.shape(1);
     if (V == 0) wrong_shape(call, "logits", logits, "(M, V) with at least one class");
-    const py::array_t<i64> targets = to_ids(call, "targets", targets_, M, V);
     py::array_t<T> weights;
     if (!weights_.is_none()) {
       weights = to_packed<T>(call, "weights", weights_);
       check_shape(call, "weights", weights, {M});
     }
+    const py::array_t<i64> targets =
+        to_ids(call, "targets", targets_, M, V, weights_.is_none() ? nullptr : weights.data());
     py::array_t<T> dlogits = empty<T>({M, V});
     const T *in = logits.data(), *w = weights_.is_none() ? nullptr : weights.data();
     const i64* target = targets.data();
@@ -226,9 +230,9 @@ void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, doubl
 
 double l2(py::handle x_) {
   const std::string call = "norm.l2";
-  return with_real(call, "x", x_, [&]<class T>() {
-    const py::array_t<T> x = to_packed<T>(call, "x", x_);
-    if (x.ndim() != 1) wrong_shape(call, "x", x, "(n,)");
+  return with_real(call, "flat", x_, [&]<class T>() {
+    const py::array_t<T> x = to_packed<T>(call, "flat", x_);
+    if (x.ndim() != 1) wrong_shape(call, "flat", x, "(n,)");
     const T* data = x.data();
     const i64 n = x.size(), blocks = (n + norm_block - 1) / norm_block;
     py::gil_scoped_release release;
@@ -296,7 +300,8 @@ void bind_dense(py::module_& parent) {
 
   py::module_ norm = parent.def_submodule("norm", "Norms, compiled.");
   norm.def(
-      "l2", [](py::object x) { return l2(x); }, py::arg("x"), "The Euclidean norm of a flat array, summed in float64.");
+      "l2", [](py::object flat) { return l2(flat); }, py::arg("flat"),
+      "The Euclidean norm of a flat array, summed in float64.");
 }
 
 }  // namespace pyrnn

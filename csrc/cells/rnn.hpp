@@ -26,7 +26,7 @@ template <Nonlinearity act> struct Rnn {
   static void backward(Vec<T>* a, const Vec<T>*, Vec<T>, Vec<T>, Vec<T>, Vec<T> dh, Vec<T>&, Vec<T>&) {
     const Vec<T> h = a[0], one = splat(T(1));
     if constexpr (act == Nonlinearity::tanh) a[0] = dh * (one - h * h);
-    if constexpr (act == Nonlinearity::relu) a[0] = select<T>(h > Vec<T>{}, dh, Vec<T>{});
+    if constexpr (act == Nonlinearity::relu) a[0] = select<T>(h <= Vec<T>{}, Vec<T>{}, dh);  // NaN lets dh through
     if constexpr (act == Nonlinearity::sigmoid) a[0] = dh * (h * (one - h));
   }
 };
