@@ -166,7 +166,7 @@ def bits_per_character(
         logits, state = model(inputs[window], state)
         loss, _ = cross_entropy(logits, targets[window], mask=counted[window])
         nats += loss * np.count_nonzero(counted[window])
-    return nats / predicted / math.log(2)
+    return float(nats / predicted / math.log(2))
 
 
 def sample(

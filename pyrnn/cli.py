@@ -174,7 +174,7 @@ def _signals() -> Iterator[list[int]]:
 
     def write_down(number: int, frame: Any) -> None:
         if not caught:
-            os.write(2, b"\nStopping: the batch is finished and the training saved.\n")
+            os.write(2, b"\nStopping: this batch is finished and the training saved.\n")
         caught.append(number)
 
     before = {number: signal.signal(number, write_down) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -209,7 +209,7 @@ class _Progress:
             if always or now - self.written >= 0.1:
                 self.written = now
                 self.bar.set_description_str(self._figures(), refresh=False)
-                self.bar.update(self.trainer.progress - self.bar.n)
+                self.bar.n = self.trainer.progress
                 self.bar.refresh()
         elif self.trainer.validated != self.validated and now - self.written >= LINE_EVERY:
             self.validated, self.written = self.trainer.validated, now
@@ -268,7 +268,7 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
 
     The text is read from end to end. Its first character is not predicted: the mean is over all the others.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from tqdm import tqdm
 
     from . import charmodel
     from .text import read

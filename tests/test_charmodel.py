@@ -278,6 +278,23 @@ def test_training_learns(tmp_path):
     assert "".join(charmodel.sample(charmodel.load_model(tmp_path / "m"), "abc", 7, 0)) == "defgabc"
 
 
+def test_the_state_is_carried_and_zero_at_the_start_of_a_pass(tmp_path, monkeypatch):
+    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=2), tmp_path / "m")
+    before, after, vjp = [], [None], trainer.model.vjp
+
+    def watched(tokens, state):
+        before.append(state)
+        (logits, state), pullback = vjp(tokens, state)
+        after.append(state)
+        return (logits, state), pullback
+
+    monkeypatch.setattr(trainer.model, "vjp", watched)
+    trainer.run()
+    assert len(before) == 2 * len(trainer.batches)
+    for k, state in enumerate(before):
+        assert state is (None if k % len(trainer.batches) == 0 else after[k])
+
+
 def test_a_run_of_seconds_ends_and_validates(tmp_path):
     trainer = Trainer(Corpus(TEXT), SMALL, Length(seconds=0.05), tmp_path / "m")
     reports = []
