@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except MemoryError as error:
         message, code = f"out of memory: {error}", 1
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         message, code = str(error), 1
     print("Error:", " ".join(message.split()), file=sys.stderr)
     return code
