@@ -1,4 +1,4 @@
-"""The layers against their contract: stacking, directions, layouts, states, lengths, resets, dropout, pullbacks, streams.
+"""The layers against their contract: stacking, layouts, states, lengths, resets, dropout, pullbacks, streams.
 
 What one op computes is tested elsewhere; here an op is called by hand where a value is needed.
 """
@@ -8,7 +8,7 @@ import pytest
 
 import pyrnn
 
-T, N, I, H, L = 5, 3, 4, 6, 2
+T, N, I, H, L = 5, 3, 4, 6, 2  # noqa: E741  the letters of the docstrings
 
 LAYERS = {
     "rnn": lambda *a, **k: pyrnn.RNN(*a, **k),

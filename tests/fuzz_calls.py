@@ -1,0 +1,377 @@
+"""Random wrong calls of the layers and, past them, of the kernels: each returns or raises a clear error.
+
+    python tests/fuzz_calls.py SEED CALLS
+
+A call is a valid one with one to three arguments replaced by something else. The number of the call is printed before
+it is made, so the last line tells which one crashed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import sys
+import warnings
+
+import numpy as np
+
+import pyrnn
+from pyrnn import kernels
+
+CLEAR = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, MemoryError)
+
+T, N, I, H, V = 4, 3, 5, 6, 7  # noqa: E741  the letters of the docstrings
+
+CELLS = {
+    "rnn": (1, [{"nonlinearity": name} for name in ("tanh", "relu", "sigmoid")], ("h",)),
+    "lstm": (4, [{}], ("h", "c")),
+    "gru": (3, [{"reset_after": True}, {"reset_after": False}], ("h",)),
+}
+
+
+class Hostile:
+    """Its array is not what it says."""
+
+    shape = (T, N, I)
+    dtype = np.dtype("f4")
+    ndim = 3
+
+    def __array__(self, *_, **__):
+        raise ValueError("no array")
+
+    def __len__(self):
+        return 2**62
+
+    def __index__(self):
+        raise ValueError("no index")
+
+
+def normal(rng, dtype, *shape):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def junk(rng):
+    """Something that is seldom right."""
+    choices = [
+        lambda: None,
+        lambda: True,
+        lambda: int(rng.integers(-3, 9)),
+        lambda: int(rng.choice([2**62, 2**63 - 1, -(2**63)])),  # no memory can hold as much, so it must be refused
+        lambda: 2**80,
+        lambda: float(rng.choice([0.0, -1.5, 1e308, math.nan, math.inf])),
+        lambda: 1j,
+        lambda: "text",
+        lambda: b"bytes",
+        lambda: [],
+        lambda: (),
+        lambda: {},
+        lambda: [[1], [1, 2]],
+        lambda: [None] * int(rng.integers(1, 7)),
+        lambda: object(),
+        lambda: Hostile(),
+        lambda: np.dtype("f4"),
+        lambda: lambda *a, **k: None,
+        lambda: some_array(rng),
+        lambda: some_array(rng),
+        lambda: tuple(some_array(rng) for _ in range(rng.integers(1, 7))),
+        lambda: [some_array(rng) for _ in range(rng.integers(1, 3))],
+    ]
+    return choices[rng.integers(len(choices))]()
+
+
+def some_array(rng):
+    shape = tuple(int(n) for n in rng.integers(0, 7, rng.integers(0, 5)))
+    dtype = rng.choice(["f4", "f8", "f2", ">f4", "c8", "i8", "i4", "u8", "?", "O", "U3", "S3", "M8[s]", "g"])
+    return damaged(rng, np.zeros(shape, dtype))
+
+
+def damaged(rng, array):
+    """An array of the same or nearly the same shape and dtype, odd in some way."""
+    choices = [
+        lambda: array,
+        lambda: array[..., :-1] if array.ndim else array,
+        lambda: array[1:] if array.ndim else array,
+        lambda: array[None],
+        lambda: array[0] if array.ndim and len(array) else array,
+        lambda: array[:0] if array.ndim else array,
+        lambda: array.T,
+        lambda: np.asfortranarray(array),
+        lambda: array[::-1] if array.ndim else array,
+        lambda: np.broadcast_to(array[:1], array.shape) if array.ndim else array,
+        lambda: array.astype("f8" if array.dtype == np.float32 else "f4") if array.dtype.kind in "fiub" else array,
+        lambda: array.astype(array.dtype.newbyteorder()),
+        lambda: np.concatenate([array, array]) if array.ndim else array,
+        lambda: np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array,
+        lambda: unaligned(array),
+        lambda: read_only(array),
+        lambda: np.ma.masked_array(array),
+        lambda: array.tolist(),
+        lambda: array + 100 if array.dtype.kind in "iu" else array,
+        lambda: -1 - array if array.dtype.kind == "i" else array,
+        lambda: array * math.nan if array.dtype.kind == "f" else array,
+        lambda: memoryview(array) if array.dtype.isnative and array.dtype.kind in "fiu" else array,
+        lambda: np.lib.stride_tricks.as_strided(array, array.shape, (0,) * array.ndim, writeable=False),
+    ]
+    return choices[rng.integers(len(choices))]()
+
+
+def unaligned(array):
+    if array.dtype.hasobject:
+        return array
+    raw = np.empty(array.nbytes + 1, np.uint8)
+    view = raw[1:].view(array.dtype) if array.size else np.empty(0, array.dtype)
+    view = view.reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def read_only(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def spoil(rng, value):
+    """Another argument in place of this one: damaged, or junk."""
+    if isinstance(value, np.ndarray) and rng.random() < 0.6:
+        return damaged(rng, value)
+    if isinstance(value, tuple) and value and rng.random() < 0.7:
+        k = rng.integers(len(value))
+        return (*value[:k], spoil(rng, value[k]), *value[k + 1 :])
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        return [spoil(rng, value[0]), *value[1:]]
+    return junk(rng)
+
+
+def attempt(rng, function, arguments, keep=0.0):
+    """Call with some arguments spoiled; `function` takes them all by name. The result, or None for an error."""
+    arguments = dict(arguments)
+    if arguments and rng.random() >= keep:
+        for name in rng.choice(list(arguments), rng.integers(1, 4)):
+            arguments[str(name)] = spoil(rng, arguments[str(name)])
+        if rng.random() < 0.05:
+            del arguments[next(iter(arguments))]
+        if rng.random() < 0.05:
+            arguments["nonsense"] = 1
+    try:
+        return function(**arguments)
+    except CLEAR as error:
+        if isinstance(error, SystemError) or not str(error):
+            raise
+        return None
+
+
+def positional(function, *names):
+    """The function with its first arguments by name, whatever it calls them (a missing one is left out)."""
+
+    def call(**arguments):
+        return function(*(arguments.pop(name) for name in names if name in arguments), **arguments)
+
+    return call
+
+
+# Valid calls to start from ----------------------------------------------------------------------------------------
+
+
+def a_cell(rng):
+    name = str(rng.choice(list(CELLS)))
+    gates, options, state_names = CELLS[name]
+    dtype = rng.choice(["f4", "f8"])
+    project, peephole, bias = (
+        name == "lstm" and rng.random() < 0.4,
+        name == "lstm" and rng.random() < 0.4,
+        rng.random() < 0.7,
+    )
+    width = 2 if project else H
+    shapes = {
+        "weight_ih": (gates * H, I),
+        "weight_hh": (gates * H, width),
+        "bias_ih": (gates * H,) if bias else None,
+        "bias_hh": (gates * H,) if bias else None,
+        "weight_hr": (width, H) if project else None,
+        "weight_ch": (3 * H,) if peephole else None,
+    }
+    op = getattr(kernels, name)
+    weights = tuple(None if shapes[w] is None else normal(rng, dtype, *shapes[w]) for w in op.WEIGHTS)
+    state = tuple(normal(rng, dtype, N, size) for size in (width, H)[: len(state_names)])
+    return op, dtype, width, weights, state, options[rng.integers(len(options))]
+
+
+def call_cell(rng):
+    op, dtype, width, weights, state, options = a_cell(rng)
+    arguments = {
+        "x": normal(rng, dtype, T, N, I),
+        "state": state if rng.random() < 0.7 else None,
+        "weights": weights,
+        "lengths": rng.integers(0, T + 1, N) if rng.random() < 0.5 else None,
+        "reset": rng.random((T, N)) < 0.3 if rng.random() < 0.5 else None,
+        "reverse": bool(rng.random() < 0.5),
+        "out": np.empty((T, N, width), dtype) if rng.random() < 0.5 else None,
+        **options,
+    }
+    if rng.random() < 0.4:
+        attempt(rng, positional(op.forward, "x", "state", "weights"), arguments)
+        return
+    arguments["checkpoint_every"] = 2 if rng.random() < 0.5 else None
+    result = attempt(rng, positional(op.vjp, "x", "state", "weights"), arguments, keep=0.6)
+    if result is None:
+        return
+    (y, final), pullback = result
+    back = {
+        "dy": np.array(y),
+        "dstate": tuple(np.array(s) for s in final),
+        "grads": tuple(None if w is None else np.zeros_like(w) for w in weights),
+    }
+    for _ in range(3):
+        attempt(rng, positional(pullback, "dy", "dstate", "grads"), back, keep=0.2)
+
+
+def call_cell_stream(rng):
+    op, dtype, _, weights, state, options = a_cell(rng)
+    arguments = {"layers": [weights], "batch": N, **options}
+    stream = attempt(rng, positional(op.stream, "layers", "batch"), arguments, keep=0.7)
+    if stream is None:
+        return
+    calls = [
+        (stream.step, {"x": normal(rng, dtype, N, I)}),
+        (stream.run, {"x": normal(rng, dtype, T, N, I)}),
+        (stream.set_state, {"state": tuple(s[None] for s in state)}),
+        (stream.reset, {"rows": np.array([0, 2])}),
+        (stream.get_state, {}),
+    ]
+    for _ in range(4):
+        function, arguments = calls[rng.integers(len(calls))]
+        attempt(rng, positional(function, *arguments), arguments, keep=0.3)
+
+
+def call_flat_op(rng):
+    dtype = rng.choice(["f4", "f8"])
+    x, weight = normal(rng, dtype, N, I), normal(rng, dtype, V, I)
+    ids, flat = rng.integers(0, V, N), [normal(rng, dtype, 20) ** 2 for _ in range(4)]
+    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
+    sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": True}
+    calls = [
+        (kernels.linear.forward, {"x": x, "weight": weight, "bias": normal(rng, dtype, V)}, 3),
+        (
+            kernels.linear.backward,
+            {"dy": normal(rng, dtype, N, V), "x": x, "w": weight, "dw": weight.copy(), "db": normal(rng, dtype, V)},
+            5,
+        ),
+        (kernels.embedding.forward, {"ids": ids, "weight": weight}, 2),
+        (kernels.embedding.backward, {"dy": x, "ids": ids, "dweight": weight}, 3),
+        (kernels.cross_entropy.forward, {"z": normal(rng, dtype, N, V), "t": ids, "w": np.ones(N, dtype)}, 3),
+        (kernels.adam.step, {"params": flat[0], "grads": flat[1], "m": flat[2], "v": flat[3], **adam}, 4),
+        (kernels.sgd.step, {"params": flat[0], "grads": flat[1], "velocity": flat[2], **sgd}, 3),
+        (kernels.norm.l2, {"flat": flat[0]}, 1),
+        (kernels.get_num_threads, {}, 0),
+        (kernels.isa, {}, 0),
+    ]
+    function, arguments, count = calls[rng.integers(len(calls))]
+    attempt(rng, positional(function, *list(arguments)[:count]), arguments, keep=0.1)
+
+
+def call_set_num_threads(rng):
+    value = junk(rng)
+    if isinstance(value, np.ndarray) or (isinstance(value, int) and value > 2):
+        return  # it might do as it is told
+    attempt(rng, positional(kernels.set_num_threads, "n"), {"n": value}, keep=1.0)
+
+
+def call_layer(rng):
+    batch_first = bool(rng.random() < 0.5)
+    options = {
+        "input_size": I,
+        "hidden_size": H,
+        "bias": bool(rng.random() < 0.7),
+        "batch_first": batch_first,
+        "dropout": float(rng.random() < 0.3) / 2,
+        "bidirectional": bool(rng.random() < 0.5),
+        "dtype": str(rng.choice(["float32", "float64"])),
+        "rng": 0,
+    }
+    kind = rng.choice([pyrnn.RNN, pyrnn.LSTM, pyrnn.GRU])
+    num_layers = int(rng.integers(1, 3))  # never spoiled: a huge number of layers is a valid wish
+    layer = attempt(rng, functools.partial(kind, num_layers=num_layers), options, keep=0.8)
+    if layer is None:
+        return
+    lead = (N, T) if layer.batch_first else (T, N)
+    x = rng.standard_normal((*lead, layer.input_size))
+    _, state = layer(x)
+    arguments = {
+        "x": x,
+        "state": state,
+        "lengths": rng.integers(0, T + 1, N) if rng.random() < 0.5 else None,
+        "reset": rng.random(lead) < 0.3 if rng.random() < 0.5 else None,
+    }
+    choice = rng.integers(4)
+    if choice == 0:
+        attempt(rng, layer, arguments)
+    elif choice == 1:
+        result = attempt(rng, layer.vjp, {**arguments, "checkpoint_every": 2}, keep=0.6)
+        if result is not None:
+            (y, final), pullback = result
+            for _ in range(3):
+                attempt(rng, pullback, {"dy": y, "dstate": final}, keep=0.2)
+    elif choice == 2:
+        state_dict = layer.state_dict()
+        name = str(rng.choice(list(state_dict)))
+        attempt(
+            rng, layer.load_state_dict, {"state_dict": {**state_dict, name: spoil(rng, state_dict[name])}}, keep=0.8
+        )
+    else:
+        stream = attempt(rng, layer.stream, {"batch": N, "state": None}, keep=0.5)
+        if stream is not None:
+            for _ in range(3):
+                attempt(rng, positional(stream.step, "x"), {"x": rng.standard_normal((N, layer.input_size))}, keep=0.2)
+                attempt(rng, stream, {"x": x}, keep=0.2)
+                attempt(rng, stream.reset, {"rows": [0, 1]}, keep=0.2)
+
+
+def call_the_rest(rng):
+    linear, embedding = pyrnn.Linear(I, V, rng=0), pyrnn.Embedding(V, I, rng=0)
+    logits, targets = rng.standard_normal((T, N, V)), rng.integers(0, V, (T, N))
+    calls = [
+        (linear, {"x": rng.standard_normal((T, N, I))}),
+        (linear.vjp(rng.standard_normal((N, I)))[1], {"dy": rng.standard_normal((N, V))}),
+        (embedding, {"ids": targets}),
+        (embedding.vjp(targets)[1], {"dy": rng.standard_normal((T, N, I))}),
+        (
+            pyrnn.cross_entropy,
+            {"logits": logits, "targets": targets, "lengths": [4, 2, 0], "mask": targets > 2, "batch_first": False},
+        ),
+        (pyrnn.clip_grad_norm, {"model": linear, "max_norm": 1.0}),
+        (pyrnn.clip_grad_value, {"model": linear, "value": 1.0}),
+        (pyrnn.Adam, {"model": linear, "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}),
+        (pyrnn.SGD, {"model": linear, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}),
+        (pyrnn.Model, {"a": linear, "b": embedding}),
+    ]
+    function, arguments = calls[rng.integers(len(calls))]
+    result = attempt(rng, function, arguments, keep=0.1)
+    if isinstance(result, (pyrnn.Adam, pyrnn.SGD)):
+        attempt(rng, result.step, {})
+
+
+CALLS = [
+    call_cell,
+    call_cell,
+    call_cell_stream,
+    call_flat_op,
+    call_set_num_threads,
+    call_layer,
+    call_layer,
+    call_the_rest,
+]
+
+
+def main(seed: int, count: int) -> None:
+    warnings.simplefilter("ignore")
+    for k in range(count):
+        rng = np.random.default_rng([seed, k])
+        call = CALLS[rng.integers(len(CALLS))]
+        os.write(1, f"{seed} {k} {call.__name__}\n".encode())
+        call(rng)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

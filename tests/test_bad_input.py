@@ -1,0 +1,414 @@
+"""Wrong arguments at the layers, losses and optimisers: what the message says, and that nothing has changed."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+T, N, I, H = 5, 3, 8, 4  # noqa: E741  the letters of the docstrings
+
+LAYERS = {"RNN": pyrnn.RNN, "LSTM": pyrnn.LSTM, "GRU": pyrnn.GRU}
+
+
+@pytest.fixture(params=LAYERS)
+def make(request):
+    return lambda **options: LAYERS[request.param](**{"input_size": I, "hidden_size": H, "rng": 0, **options})
+
+
+def refuses(call, error, match):
+    with pytest.raises(error, match=match):
+        call()
+
+
+# Layers: x, state, lengths, reset ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["__call__", "vjp"])
+def test_shape_of_x(make, method):
+    for batch_first, axes in [(False, "T, N"), (True, "N, T")]:
+        layer = make(batch_first=batch_first)
+        name = type(layer).__name__ + {"vjp": r"\.vjp", "__call__": ""}[method]
+        run = getattr(layer, method)
+        refuses(
+            lambda run=run: run(np.zeros((5, 3, 7))),
+            ValueError,
+            rf"^{name}: x has shape \(5, 3, 7\), expected \({axes}, 8\)$",
+        )
+        refuses(lambda run=run: run(np.zeros((5, 7))), ValueError, r"x has shape \(5, 7\), expected \(T, 8\)$")
+        for shape in [(8,), (), (2, 5, 3, 8), (0,)]:
+            expected = rf"expected \({axes}, 8\) or \(T, 8\)$"
+            refuses(lambda run=run, shape=shape: run(np.zeros(shape)), ValueError, expected)
+
+
+class Unwilling:
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("no array today")
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "match"),
+    [
+        (np.zeros((T, N, I), complex), TypeError, "x has dtype complex128, expected real numbers"),
+        (np.zeros((T, N, I), object), TypeError, "x has dtype object"),
+        (np.full((T, N, I), "1"), TypeError, "x has dtype <U1"),
+        (np.full((T, N, I), b"1"), TypeError, r"x has dtype \|S1"),
+        (np.zeros((T, N, I), "M8[s]"), TypeError, "x has dtype datetime64"),
+        (np.zeros((T, N, I), [("a", "f4")]), TypeError, "x has dtype"),
+        ([[1.0] * I, [1.0]], ValueError, "x is not an array: .*inhomogeneous"),
+        ([[10**30] * I] * T, TypeError, "x has dtype object"),
+        (None, TypeError, "x has dtype object"),
+        ("text", TypeError, "x has dtype"),
+        (Unwilling(), RuntimeError, "no array today"),
+    ],
+)
+def test_dtype_of_x(make, x, error, match):
+    layer = make()
+    refuses(lambda: layer(x), error, match)
+    refuses(lambda: layer.vjp(x), error, match)
+    refuses(lambda: layer.stream(N)(x), error, match)
+
+
+@pytest.mark.parametrize("rows", [N, None])
+def test_state(rows):
+    batch, shape = ((N,), (T, N, I)) if rows else ((), (T, I))
+    x = np.zeros(shape)
+    good, wrong = np.zeros((2, *batch, H)), np.zeros((2, *batch, H + 1))
+    gru, lstm, projected = pyrnn.GRU(I, H, 2), pyrnn.LSTM(I, H, 2), pyrnn.LSTM(I, H, 2, proj_size=2)
+    text = str(good.shape).replace("(", r"\(").replace(")", r"\)")
+    for layer, state, error, match in [
+        (gru, wrong, ValueError, rf"GRU: state has shape .*, expected {text}"),
+        (gru, good[:1], ValueError, "state has shape"),
+        (gru, good[0], ValueError, "state has shape"),
+        (gru, good[None], ValueError, "state has shape"),
+        (gru, (good, good), ValueError, "state has shape"),
+        (gru, good.astype(complex), TypeError, "GRU: state has dtype complex128"),
+        (lstm, good, TypeError, r"LSTM: state is not a pair \(h, c\)"),
+        (lstm, (good,), TypeError, "not a pair"),
+        (lstm, (good, None), TypeError, "c of state has dtype object"),
+        (lstm, (good, good, good), TypeError, "not a pair"),
+        (lstm, (wrong, good), ValueError, rf"LSTM: h of state has shape .*, expected {text}"),
+        (lstm, (good, wrong), ValueError, "LSTM: c of state has shape"),
+        (projected, (good, good), ValueError, "LSTM: h of state has shape"),
+        (lstm, "hc", TypeError, "not a pair"),
+    ]:
+        refuses(lambda: layer(x, state), error, match)  # noqa: B023
+        refuses(lambda: layer.vjp(x, state), error, match.replace(": ", r"\.vjp: ", 1))  # noqa: B023
+
+
+@pytest.mark.parametrize(
+    ("lengths", "error", "match"),
+    [
+        ([1.0, 2.0, 3.0], TypeError, "lengths has dtype float64, expected integers"),
+        ([True, False, True], TypeError, "lengths has dtype bool"),
+        ([[1, 2, 3]], ValueError, r"lengths has shape \(1, 3\), expected \(3,\)"),
+        ([1, 2], ValueError, r"lengths has shape \(2,\), expected \(3,\)"),
+        (2, ValueError, r"lengths has shape \(\), expected \(3,\)"),
+        ([], ValueError, r"lengths has shape \(0,\), expected \(3,\)"),
+        (np.zeros(0), TypeError, "lengths has dtype float64"),
+        ([1, 2, 6], ValueError, "lengths holds 6, expected 0 to 5"),
+        ([1, -1, 2], ValueError, "lengths holds -1, expected 0 to 5"),
+        (np.array([1, 2, 2**64 - 1], "u8"), ValueError, "lengths holds 18446744073709551615"),
+        ([1, 2, 2**70], TypeError, "lengths has dtype object"),
+        (["1", "2", "3"], TypeError, "lengths has dtype <U1"),
+        ([None] * 3, TypeError, "lengths has dtype object"),
+        ([[1], [2, 3], [4]], ValueError, "lengths is not an array"),
+    ],
+)
+def test_lengths(make, lengths, error, match):
+    layer = make()
+    refuses(lambda: layer(np.zeros((T, N, I)), lengths=lengths), error, match)
+    refuses(lambda: layer.vjp(np.zeros((T, N, I)), lengths=lengths), error, match)
+
+
+def test_length_of_one_sequence(make):
+    layer, x = make(), np.zeros((T, I))
+    refuses(lambda: layer(x, lengths=[3]), ValueError, r"lengths has shape \(1,\), expected \(\)")
+    refuses(lambda: layer(x, lengths=2.0), TypeError, "lengths has dtype float64")
+    refuses(lambda: layer(x, lengths=6), ValueError, "lengths holds 6, expected 0 to 5")
+
+
+def test_reset(make):
+    for batch_first, axes in [(False, "T, N"), (True, "N, T")]:
+        layer = make(batch_first=batch_first)
+        x = np.zeros((T, N, I))
+        for reset, error, match in [
+            (np.zeros((N, T), bool), ValueError, rf"reset has shape \(3, 5\), expected \({axes}\) = \(5, 3\)"),
+            (np.zeros((T, N)), TypeError, "reset has dtype float64, expected booleans"),
+            (np.zeros((T, N), int), TypeError, "reset has dtype int64"),
+            (np.zeros(T, bool), ValueError, "reset has shape"),
+            (True, ValueError, r"reset has shape \(\)"),
+            ([], ValueError, r"reset has shape \(0,\)"),
+            (np.zeros((T, N), object), TypeError, "reset has dtype object"),
+        ]:
+            refuses(lambda: layer(x, reset=reset), error, match)  # noqa: B023
+            refuses(lambda: layer.vjp(x, reset=reset), error, match)  # noqa: B023
+    refuses(lambda: make()(np.zeros((T, I)), reset=np.zeros((T, 1), bool)), ValueError, r"expected \(T,\) = \(5,\)")
+
+
+def test_checkpoint_every(make):
+    layer, x = make(), np.zeros((T, N, I))
+    name = type(layer).__name__
+    for every in (0, -1):
+        match = rf"{name}\.vjp: checkpoint_every is {every}, expected at least 1"
+        refuses(lambda every=every: layer.vjp(x, checkpoint_every=every), ValueError, match)
+    for every in (1.5, "2", True, [1]):
+        match = "checkpoint_every is .*, expected an integer"
+        refuses(lambda every=every: layer.vjp(x, checkpoint_every=every), TypeError, match)
+
+
+def test_a_refused_vjp_draws_no_mask():
+    layer = pyrnn.LSTM(I, H, 2, dropout=0.5, rng=0)
+    before = layer.rng.bit_generator.state
+    refuses(lambda: layer.vjp(np.zeros((T, N, I)), lengths=[9, 9, 9]), ValueError, "lengths")
+    assert layer.rng.bit_generator.state == before
+
+
+# Constructors -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"input_size": 0}, ValueError, "input_size is 0, expected at least 1"),
+        ({"hidden_size": -3}, ValueError, "hidden_size is -3, expected at least 1"),
+        ({"hidden_size": 4.0}, TypeError, r"hidden_size is 4.0, expected an integer"),
+        ({"hidden_size": None}, TypeError, "hidden_size is None"),
+        ({"input_size": True}, TypeError, "input_size is True"),
+        ({"num_layers": 0}, ValueError, "num_layers is 0"),
+        ({"num_layers": "2"}, TypeError, "num_layers is '2'"),
+        ({"bias": 0.5}, TypeError, "bias is 0.5, expected True or False"),
+        ({"batch_first": 1}, TypeError, "batch_first is 1"),
+        ({"bidirectional": None}, TypeError, "bidirectional is None"),
+        ({"dropout": -0.1}, ValueError, r"dropout is -0.1, expected 0 to 1"),
+        ({"dropout": 1.5}, ValueError, "dropout is 1.5"),
+        ({"dropout": math.nan}, ValueError, "dropout is nan"),
+        ({"dropout": True}, TypeError, "dropout is True, expected a number"),
+        ({"dropout": "0.5"}, TypeError, "dropout is '0.5'"),
+        ({"dtype": "float16"}, ValueError, "dtype is 'float16', expected float32 or float64"),
+        ({"dtype": int}, ValueError, "dtype is .*, expected float32 or float64"),
+        ({"dtype": "nonsense"}, ValueError, "dtype is 'nonsense'"),
+        ({"dtype": None}, ValueError, "dtype is None"),
+        ({"dtype": ">f8"}, ValueError, "dtype is '>f8'"),
+        ({"rng": -1}, ValueError, "rng is -1"),
+        ({"rng": 0.5}, TypeError, "rng is 0.5, expected None, an integer or a numpy.random.Generator"),
+        ({"rng": True}, TypeError, "rng is True"),
+        ({"rng": np.random.RandomState(0)}, TypeError, "rng is RandomState"),
+    ],
+)
+def test_constructor(make, options, error, match):
+    name = type(make()).__name__
+    refuses(lambda: make(**options), error, f"^{name}: {match}")
+
+
+def test_constructor_options_of_one_layer():
+    for call, error, match in [
+        (
+            lambda: pyrnn.RNN(I, H, nonlinearity="gelu"),
+            ValueError,
+            "RNN: nonlinearity is 'gelu', expected one of tanh, ",
+        ),
+        (lambda: pyrnn.RNN(I, H, 1, True), ValueError, "RNN: nonlinearity is True"),
+        (lambda: pyrnn.LSTM(I, H, proj_size=H), ValueError, "LSTM: proj_size is 4, expected less than hidden_size 4"),
+        (lambda: pyrnn.LSTM(I, H, proj_size=-1), ValueError, "LSTM: proj_size is -1, expected at least 0"),
+        (lambda: pyrnn.LSTM(I, H, peephole=1), TypeError, "LSTM: peephole is 1"),
+        (lambda: pyrnn.GRU(I, H, reset_after=None), TypeError, "GRU: reset_after is None"),
+        (lambda: pyrnn.GRU(I, H, proj_size=2), TypeError, "proj_size"),
+        (lambda: pyrnn.Linear(0, 1), ValueError, "Linear: in_features is 0"),
+        (lambda: pyrnn.Linear(1, 1.5), TypeError, "Linear: out_features is 1.5"),
+        (lambda: pyrnn.Linear(1, 1, "yes"), TypeError, "Linear: bias is 'yes'"),
+        (lambda: pyrnn.Linear(1, 1, dtype="i4"), ValueError, "Linear: dtype is 'i4'"),
+        (lambda: pyrnn.Embedding(1, 0), ValueError, "Embedding: embedding_dim is 0"),
+        (lambda: pyrnn.Embedding(1, 1, rng="0"), TypeError, "Embedding: rng is '0'"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_dtypes_by_any_name():
+    for name in ("float32", "f4", np.float32, np.dtype("float32"), "<f4"):
+        assert pyrnn.Linear(1, 1, dtype=name).dtype is np.dtype("float32")
+    assert pyrnn.Linear(np.int64(1), np.uint8(2), np.bool_(True), dtype=float).dtype == np.float64
+
+
+# Streams ----------------------------------------------------------------------------------------------------------
+
+
+def test_refused_stream_calls_leave_the_stream_as_it_was(make, rng):
+    layer = make(num_layers=2)
+    call = rf"{type(layer).__name__}\.stream"
+    stream = layer.stream(N)
+    stream.step(rng.standard_normal((N, I)))
+
+    def state():
+        now = stream.state
+        return now if isinstance(now, tuple) else (now,)
+
+    def assign(value):
+        stream.state = value
+
+    before = state()
+    for action, error, match in [
+        (lambda: stream.step(np.zeros((N, 7))), ValueError, rf"{call}: x has shape \(3, 7\), expected \(3, 8\)"),
+        (lambda: stream.step(np.zeros((2, I))), ValueError, rf"{call}: x has shape \(2, 8\), expected \(3, 8\)"),
+        (lambda: stream.step(np.zeros((2, I), "f4")), ValueError, rf"{call}: x has shape"),
+        (lambda: stream.step(np.zeros(I)), ValueError, "x has shape"),
+        (lambda: stream.step(np.zeros((1, N, I))), ValueError, "x has shape"),
+        (lambda: stream.step(np.zeros((N, I), complex)), TypeError, rf"{call}: x has dtype complex128"),
+        (lambda: stream.step(None), TypeError, "x has dtype object"),
+        (lambda: stream.step(), TypeError, None),
+        (lambda: stream(np.zeros((T, N, 7))), ValueError, rf"{call}: x has shape .*, expected \(T, 3, 8\)"),
+        (lambda: stream(np.zeros((T, 2, I))), ValueError, "x has shape"),
+        (lambda: stream(np.zeros((T, I))), ValueError, "x has shape"),
+        (lambda: stream("x"), TypeError, "x has dtype"),
+        (lambda: stream.reset(N), ValueError, rf"{call}: rows holds 3, expected 0 to 2"),
+        (lambda: stream.reset([0, -1]), ValueError, "rows holds -1"),
+        (lambda: stream.reset([0.0]), TypeError, "rows has dtype float64, expected integers"),
+        (lambda: stream.reset([True]), TypeError, "rows has dtype bool"),
+        (lambda: stream.reset([[0]]), ValueError, "rows has shape"),
+        (lambda: stream.reset("0"), TypeError, "rows has dtype"),
+        (lambda: assign(np.zeros((9, N, H))), (TypeError, ValueError), f"{call}: state"),
+        (lambda: assign(None), TypeError, f"{call}: state"),
+        (lambda: assign((before[0], np.zeros(3))), (TypeError, ValueError), f"{call}: .*state"),
+    ]:
+        refuses(action, error, match)
+        for now, then in zip(state(), before, strict=True):
+            np.testing.assert_array_equal(now, then)
+    assert stream.step(np.zeros((N, I))).shape == (N, H)
+
+
+def test_making_a_stream(make):
+    layer = make()
+    call = rf"{type(layer).__name__}\.stream"
+    refuses(make(bidirectional=True).stream, ValueError, f"{call}: a bidirectional layer")
+    refuses(lambda: layer.stream(0), ValueError, f"{call}: batch is 0, expected at least 1")
+    refuses(lambda: layer.stream(2.0), TypeError, "batch is 2.0")
+    refuses(lambda: layer.stream(2, "state"), TypeError, f"{call}: state")
+    expected = r"expected \(1, 8\) or \(8,\)"
+    refuses(lambda: layer.stream().step(np.zeros(7)), ValueError, rf"{call}: x has shape \(7,\), {expected}")
+    turned = make(batch_first=True)
+    refuses(lambda: turned.stream(N)(np.zeros((T, N, I))), ValueError, r"expected \(3, T, 8\)")
+
+
+# Linear, Embedding, loss, optimisers, threads -----------------------------------------------------------------------
+
+
+def test_linear_and_embedding():
+    linear, embedding = pyrnn.Linear(I, H), pyrnn.Embedding(10, H)
+    for call, error, match in [
+        (lambda: linear(np.zeros((3, 7))), ValueError, r"Linear: x has shape \(3, 7\), expected \(\.\.\., 8\)"),
+        (lambda: linear(np.float32(1)), ValueError, r"Linear: x has shape \(\)"),
+        (lambda: linear.vjp("x"), TypeError, r"Linear\.vjp: x has dtype"),
+        (lambda: linear.vjp(np.zeros(I))[1](None), TypeError, "Linear pullback: dy has dtype object"),
+        (lambda: embedding([1.0]), TypeError, "Embedding: ids has dtype float64, expected integers"),
+        (lambda: embedding([True]), TypeError, "Embedding: ids has dtype bool"),
+        (lambda: embedding([3, 10]), ValueError, "Embedding: ids holds 10, expected 0 to 9"),
+        (lambda: embedding(-1), ValueError, "Embedding: ids holds -1, expected 0 to 9"),
+        (lambda: embedding.vjp(np.array([2**63], "u8")), ValueError, r"Embedding\.vjp: ids holds 9223372036854775808"),
+        (lambda: embedding.vjp([[1], [1, 2]]), ValueError, "ids is not an array"),
+        (lambda: embedding.vjp([1])[1](np.zeros((1, H, 1))), ValueError, "Embedding pullback: dy has shape"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_cross_entropy():
+    logits, targets = np.zeros((T, N, 6)), np.zeros((T, N), int)
+
+    def loss(logits=logits, targets=targets, **options):
+        return lambda: pyrnn.cross_entropy(logits, targets, **options)
+
+    for call, error, match in [
+        (loss(0.0), ValueError, r"cross_entropy: logits has shape \(\), expected \(\.\.\., V\)"),
+        (loss(np.zeros((T, N, 0))), ValueError, "logits has shape"),
+        (loss(logits.astype(complex)), TypeError, "logits has dtype complex128"),
+        (loss(None), TypeError, "logits has dtype object"),
+        (loss(targets=targets.T), ValueError, r"targets has shape \(3, 5\), expected \(5, 3\)"),
+        (loss(targets=targets.astype(float)), TypeError, "targets has dtype float64, expected integers"),
+        (loss(targets=targets > 0), TypeError, "targets has dtype bool"),
+        (loss(targets=targets + 6), ValueError, "targets holds 6, expected 0 to 5"),
+        (loss(targets=targets - 1), ValueError, "targets holds -1, expected 0 to 5"),
+        (loss(lengths=[1, 2]), ValueError, r"lengths has shape \(2,\), expected \(3,\)"),
+        (loss(lengths=[1, 2, 3], batch_first=True), ValueError, r"lengths has shape \(3,\), expected \(5,\)"),
+        (loss(lengths=[1.0, 2.0, 3.0]), TypeError, "lengths has dtype float64"),
+        (loss(lengths=[1, 2, 6]), ValueError, "lengths holds 6, expected 0 to 5"),
+        (loss(np.zeros(6), 0, lengths=1), ValueError, "lengths needs targets of one or two axes"),
+        (loss(mask=targets), TypeError, "mask has dtype int64, expected booleans"),
+        (loss(mask=targets.T > 0), ValueError, "mask has shape"),
+        (loss(targets=targets - 1, mask=targets == 0), ValueError, "targets holds -1"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_optimizers_and_clipping():
+    model = pyrnn.Linear(2, 2)
+    for call, error, match in [
+        (lambda: pyrnn.Adam({}), TypeError, "Adam: model is dict, expected a layer or a model"),
+        (lambda: pyrnn.Adam(model, lr=-1), ValueError, "Adam: lr is -1, expected at least 0"),
+        (lambda: pyrnn.Adam(model, lr=None), TypeError, "Adam: lr is None, expected a number"),
+        (lambda: pyrnn.Adam(model, betas=0.9), TypeError, "Adam: betas is 0.9"),
+        (lambda: pyrnn.Adam(model, betas=(0.9, 1)), ValueError, r"Adam: betas\[1\] is 1"),
+        (lambda: pyrnn.Adam(model, eps=-1e-8), ValueError, "Adam: eps is -1e-08"),
+        (lambda: pyrnn.Adam(model, weight_decay=math.nan), ValueError, "Adam: weight_decay is nan"),
+        (lambda: pyrnn.SGD(3), TypeError, "SGD: model is int"),
+        (lambda: pyrnn.SGD(model, momentum=-0.5), ValueError, "SGD: momentum is -0.5"),
+        (lambda: pyrnn.SGD(model, nesterov=True), ValueError, "SGD: nesterov needs a momentum"),
+        (lambda: pyrnn.SGD(model, momentum=0.5, nesterov="no"), TypeError, "SGD: nesterov is 'no'"),
+        (lambda: pyrnn.clip_grad_norm(model, -1), ValueError, "clip_grad_norm: max_norm is -1"),
+        (lambda: pyrnn.clip_grad_norm(model, math.nan), ValueError, "clip_grad_norm: max_norm is nan"),
+        (lambda: pyrnn.clip_grad_norm(model.grads, 1), TypeError, "clip_grad_norm: model is ParameterDict"),
+        (lambda: pyrnn.clip_grad_value(model, "1"), TypeError, "clip_grad_value: value is '1'"),
+        (lambda: pyrnn.clip_grad_value(None, 1), TypeError, "clip_grad_value: model is NoneType"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_threads():
+    before = pyrnn.get_num_threads()
+    assert before >= 1
+    with pyrnn.threads(1):
+        assert pyrnn.get_num_threads() == 1
+        with pyrnn.threads(2):
+            assert pyrnn.get_num_threads() == 2
+        assert pyrnn.get_num_threads() == 1
+    assert pyrnn.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), pyrnn.threads(before + 1):
+        1 / 0  # noqa: B018
+    for call, error, match in [
+        (lambda: pyrnn.set_num_threads(0), ValueError, "set_num_threads: n is 0, expected at least 1"),
+        (lambda: pyrnn.set_num_threads(1.0), TypeError, "set_num_threads: n is 1.0, expected an integer"),
+        (lambda: pyrnn.threads(None), TypeError, "threads: n is None"),
+    ]:
+        refuses(call, error, match)
+    assert pyrnn.get_num_threads() == before
+
+
+# The package ------------------------------------------------------------------------------------------------------
+
+
+def test_public_names():
+    assert set(pyrnn.__all__) <= set(dir(pyrnn))
+    for name in pyrnn.__all__:
+        if name != "__version__":  # known only once installed
+            assert getattr(pyrnn, name).__doc__
+    with pytest.raises(AttributeError, match="module 'pyrnn' has no attribute 'nonsense'"):
+        pyrnn.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_wrong_calls_do_not_crash(seed):
+    """In a process of its own, so that a crash is a failed test."""
+    script = Path(__file__).with_name("fuzz_calls.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", script, str(seed), "2500"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
