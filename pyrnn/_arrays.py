@@ -12,6 +12,7 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+INT64 = np.dtype("int64")
 FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
 
@@ -35,6 +36,8 @@ def any_array(call: str, name: str, value: Any) -> Array:
 
 def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     """An array-like of real numbers as an array of `dtype`; complex, object and string arrays are a TypeError."""
+    if type(value) is np.ndarray and value.dtype is dtype:  # the usual case, fast
+        return value
     array = any_array(call, name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected real numbers")
@@ -51,6 +54,8 @@ def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: 
 
 def integer_array(call: str, name: str, value: Any) -> Array:
     """An array-like of integers as an int64 array; floats and booleans are a TypeError (an empty list is not)."""
+    if type(value) is np.ndarray and value.dtype is INT64:  # the usual case, fast
+        return value
     array = any_array(call, name, value)
     if array.size == 0 and not isinstance(value, np.ndarray):
         return array.astype(np.int64)

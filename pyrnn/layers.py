@@ -127,8 +127,7 @@ class Embedding(Layer):
 
         y = layer(ids)
         """
-        ids = self._input("", ids)
-        return self._look_up(ids)
+        return self._look_up("", ids)[1]
 
     def vjp(self, ids: ArrayLike) -> tuple[Array, Callable[[ArrayLike], None]]:
         """y, pullback. pullback(dy) adds to `grads` and returns nothing; it can be called once, and owns what it needs.
@@ -136,10 +135,9 @@ class Embedding(Layer):
         y, pullback = layer.vjp(ids)
         pullback(dy)
         """
-        ids = self._input(".vjp", ids)
-        y = self._look_up(ids)
+        flat, y = self._look_up(".vjp", ids)
         y_shape = y.shape
-        saved: list[Array] = [ids.flatten()]
+        saved: list[Array] = [flat.copy()]
 
         def pullback(dy: ArrayLike) -> None:
             call = f"{type(self).__name__} pullback"
@@ -150,10 +148,14 @@ class Embedding(Layer):
 
         return y, pullback
 
-    def _input(self, suffix: str, ids: Any) -> Array:
+    def _look_up(self, suffix: str, ids: Any) -> tuple[Array, Array]:
+        """ids (M,), y (..., E)."""
         call = type(self).__name__ + suffix
-        return within(call, "ids", integer_array(call, "ids", ids), self.num_embeddings - 1)
-
-    def _look_up(self, ids: Array) -> Array:
-        y: Array = self._op.forward(ids.reshape(-1), self.params["weight"])
-        return y.reshape(*ids.shape, self.embedding_dim)
+        ids = integer_array(call, "ids", ids)
+        flat = ids.reshape(-1)
+        try:
+            y = self._op.forward(flat, self._params["weight"])
+        except ValueError:
+            within(call, "ids", flat, self.num_embeddings - 1)
+            raise
+        return flat, y.reshape(*ids.shape, self.embedding_dim)

@@ -211,8 +211,7 @@ class Recurrent(Layer, Generic[StateT]):
         """Check and bring to the op's form: x (T, N, I), one state tuple (or None) per layer and direction,
         lengths (N,), reset (T, N), and whether there was a batch axis."""
         call = type(self).__name__ + suffix
-        if type(x) is not ndarray or x.dtype is not self.dtype:
-            x = real_array(call, "x", x, self.dtype)
+        x = real_array(call, "x", x, self.dtype)
         shape = x.shape
         batched = len(shape) == 3
         if shape[-1:] != (self.input_size,) or not (batched or len(shape) == 2):
