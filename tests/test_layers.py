@@ -338,6 +338,18 @@ def test_nothing_to_do(make, rng, steps, rows, bidirectional):
         assert not np.shares_memory(final_part, part)
 
 
+def test_all_rows_of_length_0(make, rng):
+    layer = make(L, bidirectional=True)
+    state = random_state(layer, rng)
+    (y, final), pullback = layer.vjp(np.full((T, N, I), np.nan), state, lengths=[0] * N)
+    assert not y.any()
+    assert_same(final, state)
+    dx, dstate = pullback(np.full_like(y, np.nan), final)
+    assert not dx.any()
+    assert_same(dstate, final)
+    assert all(not grad.any() for grad in layer.grads.values())
+
+
 def test_empty_lists_are_arrays_of_no_rows(make):
     y, _ = make()(np.zeros((T, 0, I)), lengths=[], reset=[[]] * T)
     assert y.shape[:2] == (T, 0)
