@@ -1,0 +1,192 @@
+"""What the tests over every cell share: the variants of the cells, random problems for an op, memory layouts, bits."""
+
+import os
+
+import numpy as np
+
+import pyrnn
+
+# name -> op, its option, the weights beyond the usual four
+VARIANTS = {
+    "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}, ()),
+    "rnn_relu": ("rnn", {"nonlinearity": "relu"}, ()),
+    "rnn_sigmoid": ("rnn", {"nonlinearity": "sigmoid"}, ()),
+    "lstm": ("lstm", {}, ()),
+    "lstm_projection": ("lstm", {}, ("weight_hr",)),
+    "lstm_peephole": ("lstm", {}, ("weight_ch",)),
+    "lstm_peephole_projection": ("lstm", {}, ("weight_hr", "weight_ch")),
+    "gru": ("gru", {"reset_after": True}, ()),
+    "gru_reset_before": ("gru", {"reset_after": False}, ()),
+}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+DTYPES = ("float32", "float64")
+
+# Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
+SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 63, 64, 65)
+
+
+def cases(count):
+    """How many random cases to try: fewer where PYRNN_TEST_SHARE (a fraction) says so."""
+    return max(1, round(count * float(os.environ.get("PYRNN_TEST_SHARE", "1"))))
+
+
+def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options):
+    """The layer of a variant; proj_size is used by those with a projection."""
+    op, option, extra = VARIANTS[variant]
+    if "weight_hr" in extra:
+        option = {**option, "proj_size": proj_size}
+    if "weight_ch" in extra:
+        option = {**option, "peephole": True}
+    return {"rnn": pyrnn.RNN, "lstm": pyrnn.LSTM, "gru": pyrnn.GRU}[op](
+        inputs, hidden, num_layers, **option, **{"rng": 0, **options}
+    )
+
+
+class Problem:
+    """The arguments of one call of an op and the gradients to send back, all of one dtype."""
+
+    def __init__(self, variant, steps, rows, inputs, hidden, *, rng, dtype="float64", outputs=None, bias=True):
+        self.name, self.option, extra = VARIANTS[variant]
+        self.dtype = np.dtype(dtype)
+        self.rng = rng
+        width = outputs if "weight_hr" in extra else hidden
+        gates = GATES[self.name] * hidden
+        shapes = {
+            "weight_ih": (gates, inputs),
+            "weight_hh": (gates, width),
+            "bias_ih": (gates,),
+            "bias_hh": (gates,),
+            "weight_hr": (width, hidden),
+            "weight_ch": (3 * hidden,),
+        }
+        absent = {"weight_hr", "weight_ch"} - set(extra) | (set() if bias else {"bias_ih", "bias_hh"})
+        # Rows of matrices of length about 1: states neither die out nor blow up. No unit is saturated, for there the
+        # slope of tanh and sigmoid, found as 1 - h * h, is rounding error for the most part.
+        self.weights = tuple(
+            None if w in absent else self.draw_weight(*shapes[w]) for w in self.op(pyrnn.reference).WEIGHTS
+        )
+        self.x = self.draw(steps, rows, inputs)
+        widths = (width, hidden) if self.name == "lstm" else (width,)
+        self.state = tuple(self.draw(rows, n) for n in widths)
+        self.dy = self.draw(steps, rows, width)
+        self.dstate = tuple(self.draw(rows, n) for n in widths)
+        self.walk = {}
+
+    def draw(self, *shape):
+        return self.rng.uniform(-1, 1, shape).astype(self.dtype)
+
+    def draw_weight(self, *shape):
+        scale = 1.2 * shape[1] ** -0.5 if len(shape) == 2 else 0.5
+        return self.draw(*shape) * self.dtype.type(scale)
+
+    def op(self, backend):
+        return getattr(backend, self.name)
+
+    def arguments(self):
+        """Every array that is passed."""
+        return [a for a in (self.x, *self.state, *self.weights, self.dy, *self.dstate) if a is not None]
+
+    def zero_grads(self):
+        return tuple(None if w is None else np.zeros(w.shape, self.dtype) for w in self.weights)
+
+    def names(self):
+        """Of what `results` returns, in order."""
+        entries = "hc"[: len(self.state)]
+        grads = [f"d{n}" for n, w in zip(self.op(pyrnn.reference).WEIGHTS, self.weights, strict=True) if w is not None]
+        return ["y", *entries, "dx", *(f"d{e}" for e in entries), *grads]
+
+    def results(self, backend, *, state=True, dy=True, dstate=True, **more):
+        """y, state, dx, dstate and the gradients of the weights that are there, in one list. False: None is passed."""
+        (y, after), pullback = self.op(backend).vjp(
+            self.x, self.state if state else None, self.weights, **self.walk, **self.option, **more
+        )
+        grads = self.zero_grads()
+        dx, dbefore = pullback(self.dy if dy else None, self.dstate if dstate else None, grads)
+        return [y, *after, dx, *dbefore, *(g for g in grads if g is not None)]
+
+
+# ---- memory layouts: the same values in other places
+
+
+def _reverse_strides(a):
+    return a[(slice(None, None, -1),) * a.ndim].copy()[(slice(None, None, -1),) * a.ndim]
+
+
+def _every_other(a):
+    wide = np.empty(tuple(2 * n for n in a.shape), a.dtype)
+    view = wide[(slice(1, None, 2),) * a.ndim]
+    view[...] = a
+    return view
+
+
+def _misaligned(a):
+    view = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
+    view[...] = a
+    return view
+
+
+def _inside(a):
+    """A window in a larger array: rows of side-by-side features, further apart."""
+    wide = np.full(tuple(n + 3 for n in a.shape), 0 if a.dtype.kind in "bi" else np.nan, a.dtype)
+    view = wide[tuple(slice(1, n + 1) for n in a.shape)]
+    view[...] = a
+    return view
+
+
+def _read_only(a):
+    a = a.copy()
+    a.flags.writeable = False
+    return a
+
+
+def _odd_strides(a):
+    """Steps between elements that are no multiple of their size."""
+    record = np.empty(a.shape, np.dtype([("value", a.dtype), ("pad", "u1")]))
+    record["value"] = a
+    return record["value"]
+
+
+LAYOUTS = {
+    "plain": np.ascontiguousarray,
+    "fortran": np.asfortranarray,
+    "negative": _reverse_strides,
+    "every_other": _every_other,
+    "misaligned": _misaligned,
+    "odd_strides": _odd_strides,
+    "inside": _inside,
+    "read_only": _read_only,
+    "axes_swapped": lambda a: np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1),
+}
+
+
+def laid_out(layout, value):
+    """An array, a tuple of them or None in another memory layout, values unchanged."""
+    if value is None:
+        return None
+    if isinstance(value, tuple):
+        return tuple(laid_out(layout, v) for v in value)
+    result = LAYOUTS[layout](value)
+    assert result.dtype == value.dtype
+    np.testing.assert_array_equal(result, value)
+    return result
+
+
+# ---- equal bits
+
+
+def flat(*results):
+    """Arrays out of nested tuples, in order."""
+    for result in results:
+        if isinstance(result, (tuple, list)):
+            yield from flat(*result)
+        else:
+            yield result
+
+
+def assert_same_bits(ones, others):
+    """Equal bit for bit, array by array: shapes, dtypes, and the sign of every zero."""
+    for k, (one, other) in enumerate(zip(flat(ones), flat(others), strict=True)):
+        assert one.dtype == other.dtype, f"array {k}"
+        assert one.shape == other.shape, f"array {k}"
+        assert np.array_equal(one, other), f"array {k} differs by up to {np.abs(one - other).max():.3g}"
+        assert np.array_equal(np.signbit(one), np.signbit(other)), f"array {k} differs in the sign of a zero"

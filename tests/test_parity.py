@@ -1,0 +1,543 @@
+"""The compiled kernels against their plain NumPy twins: every op, every option, outputs and all gradients.
+
+The judge is the reference in float64 on the very values the kernel was given. Random configurations with sizes around
+the widths of registers; memory layouts are drawn at random too.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+from cells import DTYPES, LAYOUTS, SIZES, VARIANTS, Problem, assert_same_bits, cases, laid_out
+
+from pyrnn import kernels, reference
+
+# What the project promises, of the largest value.
+PROMISED = {"float32": 2e-5, "float64": 1e-9}
+
+
+def tolerance(dtype, terms):
+    """Of the largest value: some units in the last place, and a random walk of as many roundings as there are terms."""
+    return min(PROMISED[dtype], float(np.finfo(dtype).eps) * (32 + 4 * terms**0.5))
+
+
+def assert_close(actual, expected, dtype, terms, names):
+    bound = tolerance(dtype, terms)
+    for name, a, e in zip(names, actual, expected, strict=True):
+        assert a.dtype == dtype, name
+        assert a.shape == e.shape, name
+        error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
+        assert error <= bound * largest, f"{name} is off by {error:.3g}, its largest value is {largest:.3g}"
+
+
+def in_double(problem):
+    """The same problem with the same values in float64."""
+    twin = copy.copy(problem)
+    twin.dtype = np.dtype("float64")
+
+    def wide(arrays):
+        return tuple(None if a is None else a.astype(np.float64) for a in arrays)
+
+    twin.x, twin.dy = wide((problem.x, problem.dy))
+    twin.state, twin.dstate, twin.weights = wide(problem.state), wide(problem.dstate), wide(problem.weights)
+    return twin
+
+
+def random_lengths(rng, steps, rows):
+    lengths = rng.integers(0, steps + 1, rows)
+    if rows and rng.random() < 0.3:
+        lengths[:] = rng.choice(lengths)  # no ragged edge, perhaps shorter than T
+    return lengths
+
+
+def random_problem(variant, seed):
+    """A problem with random sizes, walk and memory layouts, and how to call it."""
+    rng = np.random.default_rng([seed, list(VARIANTS).index(variant)])
+    dtype = str(rng.choice(DTYPES))
+    steps, rows = int(rng.choice([1, 2, 3, 5, 8, 13])), int(rng.choice([1, 2, 3, 4, 5, 6, 7, 12, 13, 17]))
+    if rng.random() < 0.05:
+        steps, rows = int(rng.choice([0, 90])), int(rng.choice([0, 1, 3]))
+    inputs, hidden = (int(n) for n in rng.choice(SIZES, 2))
+    outputs = int(rng.choice(SIZES)) if rng.random() < 0.5 else hidden
+    problem = Problem(
+        variant, steps, rows, inputs, hidden, rng=rng, dtype=dtype, outputs=outputs, bias=rng.random() < 0.8
+    )
+    if rng.random() < 0.5:
+        problem.walk["lengths"] = random_lengths(rng, steps, rows)
+    if rng.random() < 0.4:
+        problem.walk["reset"] = rng.random((steps, rows)) < rng.choice([0.1, 0.5])
+    problem.walk["reverse"] = bool(rng.random() < 0.4)
+    call = {name: bool(rng.random() < 0.8) for name in ("state", "dy", "dstate")}
+    if rng.random() < 0.4:
+        call["checkpoint_every"] = int(rng.choice([1, 2, 3, 7, steps + 1]))
+    return problem, call
+
+
+def relaid(problem):
+    """The same problem, each array in a memory layout of its own."""
+    twin = copy.copy(problem)
+
+    def lay(value):
+        if isinstance(value, tuple):
+            return tuple(lay(v) for v in value)
+        return laid_out(str(problem.rng.choice(list(LAYOUTS))), value)
+
+    for name in ("x", "state", "weights", "dy", "dstate"):
+        setattr(twin, name, lay(getattr(problem, name)))
+    twin.walk = {name: lay(v) if isinstance(v, np.ndarray) else v for name, v in problem.walk.items()}
+    return twin
+
+
+def terms_of(problem):
+    """How many numbers at most have been added up in one result: units and inputs, steps, rows."""
+    steps, rows, inputs = problem.x.shape
+    return steps * (1 + rows) + inputs + problem.weights[0].shape[0] + problem.weights[1].shape[1]
+
+
+@pytest.mark.parametrize("part", range(5))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_random_configurations(variant, part):
+    for seed in range(part * 1000, part * 1000 + cases(20)):
+        problem, call = random_problem(variant, seed)
+        given = relaid(problem)
+        kept = [a.copy() for a in given.arguments()]
+        actual = given.results(kernels, **call)
+        expected = in_double(problem).results(reference, **call)
+        label = f"{variant}, seed {seed}, "
+        names = [label + name for name in problem.names()]
+        assert_close(actual, expected, problem.dtype.name, terms_of(problem), names)
+        # forward is the first half of vjp, and no argument was written to
+        y, after = given.op(kernels).forward(
+            given.x, given.state if call["state"] else None, given.weights, **given.walk, **given.option
+        )
+        assert_same_bits([y, *after], actual[: 1 + len(after)])
+        assert_same_bits(given.arguments(), kept)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_long_and_wide(variant, dtype):
+    """Sizes at which threads share the work, blocks of weight gradients follow each other and chunks of steps fill."""
+    for seed, (steps, rows, inputs, hidden, outputs) in enumerate(
+        [(300, 2, 3, 5, 4), (9, 70, 33, 40, 17), (12, 1, 48, 129, 130)][: cases(3)]
+    ):
+        rng = np.random.default_rng(seed)
+        problem = Problem(variant, steps, rows, inputs, hidden, rng=rng, dtype=dtype, outputs=outputs)
+        problem.walk = {"lengths": random_lengths(rng, steps, rows), "reset": rng.random((steps, rows)) < 0.02}
+        problem.walk["lengths"][0] = steps
+        expected = in_double(problem).results(reference)
+        for every in (None, 5):
+            actual = problem.results(kernels, checkpoint_every=every)
+            assert_close(actual, expected, dtype, terms_of(problem), problem.names())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("argument", ["x", "state", "weights", "dy", "dstate", "lengths", "reset"])
+def test_layout_of_one_argument(argument, layout):
+    """One argument at a time, so that a failure names it; the bits are those of plain arrays."""
+    for variant in ("lstm_peephole_projection", "gru_reset_before"):
+        rng = np.random.default_rng(5)
+        problem = Problem(variant, 4, 5, 6, 17, rng=rng, outputs=9)
+        problem.walk = {"lengths": np.array([4, 0, 2, 3, 4]), "reset": rng.random((4, 5)) < 0.3}
+        expected = problem.results(kernels)
+        if argument in problem.walk:
+            problem.walk[argument] = laid_out(layout, problem.walk[argument])
+        else:
+            setattr(problem, argument, laid_out(layout, getattr(problem, argument)))
+        assert_same_bits(problem.results(kernels), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_broadcast_arguments(variant, dtype):
+    """Strides of zero along any axis, for all arrays at once."""
+    problem = Problem(variant, 4, 5, 7, 16, rng=np.random.default_rng(1), dtype=dtype, outputs=3)
+
+    def spread(a, axis):
+        return None if a is None else np.broadcast_to(a.take([0], axis=axis), a.shape)
+
+    for axis in (0, 1, 2, (0, 1, 2)):
+        twin = copy.copy(problem)
+        for k in (axis,) if isinstance(axis, int) else axis:
+            twin.x, twin.dy = spread(twin.x, k), spread(twin.dy, k)
+            twin.state, twin.dstate, twin.weights = (
+                tuple(a if a is None or k >= a.ndim else spread(a, k) for a in arrays)
+                for arrays in (twin.state, twin.dstate, twin.weights)
+            )
+        twin.walk = {
+            "lengths": np.broadcast_to(np.int64(3), 5),
+            "reset": np.broadcast_to(np.array([[False], [True], [False], [True]]), (4, 5)),
+        }
+        assert_close(twin.results(kernels), in_double(twin).results(reference), dtype, terms_of(twin), twin.names())
+
+
+# ---- out
+
+
+OUT = {
+    "c": lambda a: a,
+    "half_of_last_axis": lambda a: np.full((*a.shape[:2], 2 * a.shape[2]), 7, a.dtype)[..., a.shape[2] :],
+    "fortran": lambda a: np.full(a.shape, 7, a.dtype, order="F"),
+    "batch_first": lambda a: np.full((a.shape[1], a.shape[0], a.shape[2]), 7, a.dtype).swapaxes(0, 1),
+    "negative": lambda a: np.full(a.shape, 7, a.dtype)[::-1, ::-1],
+    "negative_features": lambda a: np.full(a.shape, 7, a.dtype)[..., ::-1],
+    "every_other": lambda a: LAYOUTS["every_other"](np.full(a.shape, 7, a.dtype)),
+    "misaligned": lambda a: LAYOUTS["misaligned"](np.full(a.shape, 7, a.dtype)),
+    "odd_strides": lambda a: LAYOUTS["odd_strides"](np.full(a.shape, 7, a.dtype)),
+    "inside": lambda a: LAYOUTS["inside"](np.full(a.shape, 7, a.dtype)),
+}
+
+
+def surroundings(view):
+    """The bytes of the array that owns a view's memory, with the view's own elements set to zero."""
+    base = view
+    while isinstance(base.base, np.ndarray):
+        base = base.base
+    kept = view.copy()
+    view[...] = 0
+    rest = base.tobytes()
+    view[...] = kept
+    return rest
+
+
+@pytest.mark.parametrize("layout", OUT)
+@pytest.mark.parametrize("variant", ["rnn_tanh", "lstm_projection", "gru_reset_before"])
+def test_out(variant, layout):
+    for walk in ({}, {"lengths": np.array([4, 0, 2])}, {"lengths": np.array([2, 0, 1]), "reverse": True}):
+        problem = Problem(variant, 4, 3, 5, 18, rng=np.random.default_rng(2), outputs=5)
+        problem.walk = walk
+        expected = problem.results(kernels)
+        for call in ("forward", "vjp"):
+            out = OUT[layout](np.full(problem.dy.shape, 7.0))
+            around = surroundings(out)
+            if call == "vjp":
+                results = problem.results(kernels, out=out)
+                assert_same_bits(results, expected)
+                y = results[0]
+            else:
+                y, after = problem.op(kernels).forward(
+                    problem.x, problem.state, problem.weights, out=out, **problem.walk, **problem.option
+                )
+                assert_same_bits([y, *after], expected[: 1 + len(after)])
+            assert y is out
+            assert surroundings(out) == around
+
+
+def test_two_directions_share_an_out():
+    problem = Problem("gru", 5, 3, 4, 17, rng=np.random.default_rng(3))
+    y = np.empty((5, 3, 34))
+    forth, back = y[..., :17], y[..., 17:]
+    expected = []
+    for reverse, half in ((False, forth), (True, back)):
+        problem.walk = {"reverse": reverse, "lengths": np.array([5, 0, 3])}
+        expected.append(problem.results(kernels)[0])
+        problem.results(kernels, out=half)
+    assert_same_bits([y], [np.concatenate(expected, axis=2)])
+
+
+# ---- what is added to, and what is None
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_gradients_are_added_where_asked_for(variant):
+    problem = Problem(variant, 5, 4, 6, 17, rng=np.random.default_rng(4), outputs=7)
+    (_, _), pullback = problem.op(kernels).vjp(problem.x, problem.state, problem.weights, **problem.option)
+    whole = problem.zero_grads()
+    pullback(problem.dy, problem.dstate, whole)
+    present = [k for k, w in enumerate(problem.weights) if w is not None]
+    for asked in ([], *([k] for k in present), present):
+        grads = tuple(np.ones_like(w) if k in asked else None for k, w in enumerate(problem.weights))
+        (_, _), pullback = problem.op(kernels).vjp(problem.x, problem.state, problem.weights, **problem.option)
+        pullback(problem.dy, problem.dstate, grads)
+        for k in asked:
+            np.testing.assert_allclose(grads[k], 1 + whole[k], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("variant", [v for v, (op, _, _) in VARIANTS.items() if op == "lstm"])
+def test_one_entry_of_a_state_may_be_none(variant):
+    problem = Problem(variant, 3, 4, 5, 9, rng=np.random.default_rng(6), outputs=4)
+    (h, c), (dh, dc) = problem.state, problem.dstate
+    for state, dstate in (((h, None), (None, dc)), ((None, c), (dh, None)), ((None, None), (None, None))):
+        problem.state, problem.dstate = state, dstate
+        actual = problem.results(kernels)
+        problem.state = tuple(np.zeros_like(z) if s is None else s for s, z in zip(state, (h, c), strict=True))
+        problem.dstate = tuple(np.zeros_like(z) if s is None else s for s, z in zip(dstate, (h, c), strict=True))
+        assert_close(actual, problem.results(reference), "float64", terms_of(problem), problem.names())
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_results_are_fresh(variant, backend):
+    """Nothing that is returned shares memory with an argument or with another call's results."""
+    problem = Problem(variant, 3, 2, 5, 9, rng=np.random.default_rng(7), outputs=4)
+    first, second = problem.results(backend), problem.results(backend)
+    for k, result in enumerate(first):
+        for other in (*problem.arguments(), *second, *first[:k]):
+            assert not np.shares_memory(result, other)
+    for walk in ({"lengths": np.zeros(2, np.int64)}, {"lengths": np.zeros(2, np.int64), "reverse": True}):
+        problem.walk = walk
+        for result in problem.results(backend):
+            assert not any(np.shares_memory(result, a) for a in problem.arguments())
+
+
+# ---- values that are not finite
+
+
+def pattern(a):
+    """0 for finite numbers, and marks for NaN and both infinities."""
+    return np.isnan(a) + 2 * np.isposinf(a) + 4 * np.isneginf(a)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("where", ["x", "h", "c", "dy", "dstate", "weight_ih", "weight_hh", "bias_ih"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_infinities_and_nan_go_where_the_reference_says(variant, value, where, dtype):
+    problem = Problem(variant, 5, 3, 6, 17, rng=np.random.default_rng(8), dtype=dtype, outputs=5)
+    if where == "c" and problem.name != "lstm":
+        pytest.skip("a cell without c")
+    target = {
+        "x": problem.x[2, 1],
+        "h": problem.state[0][1],
+        "c": problem.state[-1][1],
+        "dy": problem.dy[3, 1],
+        "dstate": problem.dstate[0][1],
+        "weight_ih": problem.weights[0][-1],
+        "weight_hh": problem.weights[1][0],
+        "bias_ih": problem.weights[2],
+    }[where]
+    target[1] = value
+    for walk in ({}, {"reverse": True}, {"reset": np.eye(5, 3, -3, bool), "lengths": np.array([5, 4, 3])}):
+        problem.walk = walk
+        with np.errstate(invalid="ignore", over="ignore"):
+            expected = problem.results(reference)
+        for name, a, e in zip(problem.names(), problem.results(kernels), expected, strict=True):
+            np.testing.assert_array_equal(pattern(a), pattern(e), err_msg=name)
+            finite = np.isfinite(e)
+            np.testing.assert_allclose(a[finite], e[finite], rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "rnn_relu"])
+def test_large_inputs_saturate(variant, dtype, scale):
+    """Far out on the arms of sigmoid and tanh: no NaN from exp, in outputs and gradients."""
+    if scale > float(np.finfo(dtype).max):
+        pytest.skip("not a number of this dtype")
+    problem = Problem(variant, 4, 3, 5, 17, rng=np.random.default_rng(9), dtype=dtype, outputs=4)
+    problem.x *= problem.dtype.type(scale / 10)
+    actual, expected = problem.results(kernels), in_double(problem).results(reference)
+    for name, a, e in zip(problem.names(), actual, expected, strict=True):
+        assert np.isfinite(a).all(), name
+        np.testing.assert_allclose(a, e, rtol=1e-4, atol=2e-5 * np.abs(e).max(), err_msg=name)
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_relu_at_nan_and_at_zero(backend):
+    one, x = np.ones((1, 1)), np.array([[[np.nan], [0.0], [-0.0], [2.0]]])
+    state = (np.zeros((4, 1)),)
+    (y, _), pullback = backend.rnn.vjp(x, state, (one, one, None, None), nonlinearity="relu")
+    np.testing.assert_array_equal(y[0, :, 0], [np.nan, 0, 0, 2])
+    dx, _ = pullback(np.ones((1, 4, 1)), None, (None,) * 4)
+    np.testing.assert_array_equal(dx[0, :, 0], [1, 0, 0, 1])  # at NaN as torch has it: only what is <= 0 is shut
+
+
+# ---- nothing to do
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_step_leaves_the_state(variant, dtype):
+    """No steps, no rows, or no row with a valid step: the states pass through, forward and back, gradients are 0."""
+    for steps, rows, hidden, lengths in [
+        (0, 3, 17, None),
+        (4, 0, 17, None),
+        (0, 0, 5, None),
+        (4, 3, 17, np.zeros(3, np.int64)),
+        (4, 300, 65, np.zeros(300, np.int64)),
+    ]:
+        problem = Problem(variant, steps, rows, 6, hidden, rng=np.random.default_rng(0), dtype=dtype, outputs=5)
+        for reverse in (False, True):
+            problem.walk = {"reverse": reverse, "lengths": lengths, "reset": np.ones((steps, rows), bool)}
+            for every in (None, 1):
+                results = dict(zip(problem.names(), problem.results(kernels, checkpoint_every=every), strict=True))
+                assert not results["y"].any()
+                assert results["y"].shape == problem.dy.shape
+                assert not results["dx"].any()
+                entries = "hc"[: len(problem.state)]
+                assert_same_bits([results[e] for e in entries], problem.state)
+                assert_same_bits([results[f"d{e}"] for e in entries], problem.dstate)
+                assert not any(results[name].any() for name in results if name.startswith(("dw", "db")))
+            _, after = problem.op(kernels).forward(
+                problem.x, problem.state, problem.weights, **problem.walk, **problem.option
+            )
+            assert_same_bits(after, problem.state)
+
+
+# ---- streams
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stream(variant, dtype):
+    for seed in range(cases(6)):
+        rng = np.random.default_rng(seed)
+        rows, inputs, hidden, outputs = (int(n) for n in rng.choice([1, 2, 5, 9, 16, 17, 33], 4))
+        first = Problem(variant, 6, rows, inputs, hidden, rng=rng, dtype=dtype, outputs=outputs, bias=seed % 2 == 0)
+        second = Problem(variant, 1, rows, first.dy.shape[2], hidden, rng=rng, dtype=dtype, outputs=outputs)
+        layers = [first.weights, second.weights]
+        wide = [in_double(first).weights, in_double(second).weights]
+        ours = first.op(kernels).stream(layers, rows, **first.option)
+        theirs = first.op(reference).stream(wide, rows, **first.option)
+        state = tuple(first.draw(2, rows, s.shape[1]) for s in first.state)
+        results = []
+        for stream, x in ((ours, first.x), (theirs, first.x.astype(np.float64))):
+            stream.set_state(tuple(s.astype(x.dtype) for s in state))
+            result = [stream.step(x[0]), stream.run(x[1:4])]
+            stream.reset(np.array([rows - 1]))
+            result += [stream.run(x[4:5]), *stream.get_state()]
+            stream.reset()
+            result += [*stream.get_state(), stream.run(x[5:6]), stream.run(x[:0]), *stream.get_state()]
+            if rows == 1:
+                result.append(stream.step(x[0, 0]))
+            results.append(result)
+        names = [f"result {k}" for k in range(len(results[0]))]
+        assert_close(*results, dtype, 6 * (inputs + hidden + outputs), names)
+
+
+# ---- the other ops
+
+
+def relay(rng, a):
+    return laid_out(str(rng.choice(list(LAYOUTS))), a)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        rows = int(rng.choice([0, 1, 2, 3, 5, 6, 7, 13, 255, 256, 257, 600]))
+        inputs, outputs = (int(n) for n in rng.choice(SIZES, 2))
+        x, weight, dy = (
+            rng.standard_normal(s).astype(dtype) for s in ((rows, inputs), (outputs, inputs), (rows, outputs))
+        )
+        bias = rng.standard_normal(outputs).astype(dtype) if rng.random() < 0.7 else None
+        start = rng.standard_normal((outputs, inputs)).astype(dtype)
+        wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias, dy)]
+
+        def both(backend, x, weight, bias, dy, start):
+            dweight, dbias = start.copy(), None if bias is None else bias.copy()
+            y = backend.linear.forward(x, weight, bias)
+            dx = backend.linear.backward(dy, x, weight, dweight, dbias)
+            return [y, dx, dweight] + ([] if dbias is None else [dbias])
+
+        actual = both(kernels, *(None if a is None else relay(rng, a) for a in (x, weight, bias, dy)), start)
+        expected = both(reference, *wide, start.astype(np.float64))
+        names = [f"seed {seed}, {name}" for name in ("y", "dx", "dweight", "dbias")]
+        assert_close(actual, expected, dtype, rows + inputs + outputs, names[: len(actual)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_embedding(dtype):
+    for seed in range(cases(20)):
+        rng = np.random.default_rng(seed)
+        rows, classes, width = int(rng.choice([0, 1, 7, 100])), int(rng.choice([1, 2, 50])), int(rng.choice(SIZES))
+        weight = rng.standard_normal((classes, width)).astype(dtype)
+        dy = rng.standard_normal((rows, width)).astype(dtype)
+        ids = rng.integers(0, classes, rows)
+        y = kernels.embedding.forward(relay(rng, ids), relay(rng, weight))
+        assert_same_bits([y], [reference.embedding.forward(ids, weight)])
+        ours, theirs = weight.copy(), weight.astype(np.float64)
+        kernels.embedding.backward(relay(rng, dy), relay(rng, ids), ours)
+        reference.embedding.backward(dy.astype(np.float64), ids, theirs)
+        assert_close([ours], [theirs], dtype, rows, [f"seed {seed}"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cross_entropy(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        rows, classes = int(rng.choice([0, 1, 2, 7, 64])), int(rng.choice([*SIZES, 257, 1000]))
+        logits = (rng.standard_normal((rows, classes)) * rng.choice([0, 1, 10, 80])).astype(dtype)
+        targets = rng.integers(0, classes, rows)
+        weights = None
+        if rng.random() < 0.5:
+            weights = rng.choice([0.0, 0.0, 1.0, 0.25], rows).astype(dtype)
+            logits[weights == 0] = np.nan
+        loss, dlogits = kernels.cross_entropy.forward(
+            relay(rng, logits), relay(rng, targets), None if weights is None else relay(rng, weights)
+        )
+        wide = None if weights is None else weights.astype(np.float64)
+        expected, dexpected = reference.cross_entropy.forward(logits.astype(np.float64), targets, wide)
+        assert isinstance(loss, float)
+        assert abs(loss - expected) <= tolerance(dtype, classes) * max(abs(expected), 1)
+        assert dlogits.dtype == dtype
+        assert np.max(np.abs(dlogits - dexpected), initial=0) <= tolerance(dtype, classes) / max(rows, 1) * 4
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_cross_entropy_never_reads_rows_of_weight_zero(backend):
+    """Neither their logits nor their targets, which need not be classes."""
+    logits = np.array([[0.5, -1.0, 2.0], [np.nan, np.inf, 0.0]])
+    loss, dlogits = backend.cross_entropy.forward(logits, np.array([2, -1]), np.array([1.0, 0.0]))
+    alone, dalone = backend.cross_entropy.forward(logits[:1], np.array([2]), None)
+    assert loss == alone
+    np.testing.assert_array_equal(dlogits, [dalone[0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adam(dtype):
+    for seed in range(cases(20)):
+        rng = np.random.default_rng(seed)
+        size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
+        params, grads, m, v = (rng.standard_normal(size).astype(dtype) for _ in range(4))
+        v = 0.1 + v * v
+        option = {
+            "lr": 0.1,
+            "beta1": float(rng.choice([0.0, 0.8, 0.9])),
+            "beta2": float(rng.choice([0.5, 0.9, 0.999])),
+            "eps": float(rng.choice([1e-8, 1e-3])),
+            "weight_decay": float(rng.choice([0.0, 0.3])),
+            "step": int(rng.choice([1, 2, 1000])),
+        }
+        if option["step"] == 1:
+            m[:], v[:] = 0, 0
+            grads[:1] = 0
+        ours = [params.copy(), grads, m.copy(), v.copy()]
+        theirs = [a.astype(np.float64) for a in (params, grads, m, v)]
+        kernels.adam.step(*ours, **option)
+        reference.adam.step(*theirs, **option)
+        assert_close(ours, theirs, dtype, 16, [f"seed {seed}, {n}" for n in ("params", "grads", "m", "v")])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sgd(dtype):
+    for seed in range(cases(20)):
+        rng = np.random.default_rng(seed)
+        size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
+        params, grads, velocity = (rng.standard_normal(size).astype(dtype) for _ in range(3))
+        option = {
+            "lr": 0.1,
+            "momentum": float(rng.choice([0.0, 0.9])),
+            "weight_decay": float(rng.choice([0.0, 0.3])),
+            "nesterov": bool(rng.random() < 0.5),
+        }
+        with_velocity = option["momentum"] > 0 or rng.random() < 0.5
+        ours = [params.copy(), grads.copy(), velocity.copy() if with_velocity else None]
+        theirs = [None if a is None else a.astype(np.float64) for a in ours]
+        kernels.sgd.step(*ours, **option)
+        reference.sgd.step(*theirs, **option)
+        names = [f"seed {seed}, {n}" for n in ("params", "grads", "velocity")][: 2 + with_velocity]
+        assert_close(ours[: len(names)], theirs[: len(names)], dtype, 8, names)
+    with pytest.raises(ValueError, match="velocity"):
+        kernels.sgd.step(params, grads, None, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm(dtype):
+    for size in (0, 1, 2, 15, 16, 17, 1000, 16384, 16385, 300_001):
+        rng = np.random.default_rng(size)
+        x = rng.standard_normal(size).astype(dtype)
+        expected = reference.norm.l2(x)
+        assert kernels.norm.l2(relay(rng, x)) == pytest.approx(expected, rel=1e-14)
+    assert kernels.norm.l2(np.full(4, 1e30, "float32")) == pytest.approx(2e30, rel=1e-7)  # squares in float64
