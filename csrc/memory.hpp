@@ -1,40 +1,32 @@
-// Aligned work memory, freed with its owner.
+// Aligned work memory. What one call gives back the next may take, so that a training loop meets no page faults.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <utility>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 namespace pyrnn {
 
-// `count` elements on a cache line's border; uninitialised unless `zero` is called. Throws std::bad_alloc.
+// At least `bytes` on a cache line's border, uninitialised; `bytes` becomes what there is. Throws std::bad_alloc.
+void* take_memory(std::size_t& bytes);
+void give_back_memory(void* memory, std::size_t bytes) noexcept;
+
+// `count` elements, uninitialised unless `zero` is called.
 template <class T> class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::int64_t count) : count_(count) {
-    constexpr std::size_t huge_page = std::size_t(1) << 21;
-    std::size_t bytes = std::size_t(count) * sizeof(T);
-    if (bytes == 0) return;
-    const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
-    bytes = (bytes + alignment - 1) / alignment * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (alignment == huge_page) madvise(data_, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
-#endif
+  explicit Buffer(std::int64_t count) : count_(count), bytes_(std::size_t(count) * sizeof(T)) {
+    if (bytes_) data_ = static_cast<T*>(take_memory(bytes_));
   }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
     swap(other);
     return *this;
   }
-  ~Buffer() { std::free(data_); }
+  ~Buffer() {
+    if (data_) give_back_memory(data_, bytes_);
+  }
 
   T* get() const { return data_; }
   std::int64_t size() const { return count_; }
@@ -47,9 +39,11 @@ template <class T> class Buffer {
   void swap(Buffer& other) {
     std::swap(data_, other.data_);
     std::swap(count_, other.count_);
+    std::swap(bytes_, other.bytes_);
   }
   T* data_ = nullptr;
   std::int64_t count_ = 0;
+  std::size_t bytes_ = 0;  // of the memory behind it
 };
 
 }  // namespace pyrnn

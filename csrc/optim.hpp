@@ -8,30 +8,39 @@
 
 namespace pyrnn::PYRNN_ISA {
 
+// Calls f(i, n) for vectors of n elements (the last may be short) up to `count`.
+template <class T, class F> void each_vector(i64 count, F f) {
+  for (i64 i = 0; i < count; i += lanes<T>) f(i, count - i);
+}
+
 // Kingma and Ba 2015, with the bias corrections folded into the step size, as torch.optim.Adam computes it.
-template <class T> void adam(T* params, const T* grads, T* m, T* v, i64 n, const AdamStep& s) {
+template <class T> void adam(T* params, const T* grads, T* m, T* v, i64 count, const AdamStep& s) {
   const double correction1 = 1 - std::pow(s.beta1, double(s.step)), correction2 = 1 - std::pow(s.beta2, double(s.step));
-  const T beta1 = T(s.beta1), beta2 = T(s.beta2), rest1 = T(1 - s.beta1), rest2 = T(1 - s.beta2), eps = T(s.eps);
-  const T size = T(s.lr / correction1), root = T(std::sqrt(correction2)), decay = T(s.weight_decay);
-  for (i64 i = 0; i < n; ++i) {
-    const T g = grads[i] + decay * params[i];
-    m[i] = beta1 * m[i] + rest1 * g;
-    v[i] = beta2 * v[i] + rest2 * (g * g);
-    params[i] -= size * m[i] / (std::sqrt(v[i]) / root + eps);
-  }
+  const Vec<T> beta1 = splat(T(s.beta1)), beta2 = splat(T(s.beta2)), eps = splat(T(s.eps));
+  const Vec<T> rest1 = splat(T(1 - s.beta1)), rest2 = splat(T(1 - s.beta2)), decay = splat(T(s.weight_decay));
+  const Vec<T> size = splat(T(s.lr / correction1)), unroot = splat(T(1 / std::sqrt(correction2)));
+  each_vector<T>(count, [&](i64 i, i64 n) {
+    const Vec<T> p = load(params + i, n), g = fma(decay, p, load(grads + i, n));
+    const Vec<T> mean = fma(beta1, load(m + i, n), rest1 * g), square = fma(beta2, load(v + i, n), rest2 * (g * g));
+    store(m + i, mean, n);
+    store(v + i, square, n);
+    store(params + i, p - size * mean / fma(sqrt(square), unroot, eps), n);
+  });
 }
 
 // As torch.optim.SGD, without dampening. velocity is null without momentum.
-template <class T> void sgd(T* params, const T* grads, T* velocity, i64 n, const SgdStep& s) {
-  const T lr = T(s.lr), momentum = T(s.momentum), decay = T(s.weight_decay);
-  for (i64 i = 0; i < n; ++i) {
-    T g = grads[i] + decay * params[i];
+template <class T> void sgd(T* params, const T* grads, T* velocity, i64 count, const SgdStep& s) {
+  const Vec<T> lr = splat(T(s.lr)), momentum = splat(T(s.momentum)), decay = splat(T(s.weight_decay));
+  each_vector<T>(count, [&](i64 i, i64 n) {
+    const Vec<T> p = load(params + i, n);
+    Vec<T> g = fma(decay, p, load(grads + i, n));
     if (velocity) {
-      velocity[i] = momentum * velocity[i] + g;
-      g = s.nesterov ? g + momentum * velocity[i] : velocity[i];
+      const Vec<T> moved = fma(momentum, load(velocity + i, n), g);
+      store(velocity + i, moved, n);
+      g = s.nesterov ? fma(momentum, moved, g) : moved;
     }
-    params[i] -= lr * g;
-  }
+    store(params + i, p - lr * g, n);
+  });
 }
 
 template <class T> double sum_of_squares(const T* x, i64 n) {

@@ -9,7 +9,7 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__AVX2__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -84,6 +84,20 @@ PYRNN_INLINE Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) { return v
 PYRNN_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) { return vfmaq_f64(c, a, b); }
 #else
 template <class V> PYRNN_INLINE V fma(V a, V b, V c) { return a * b + c; }
+#endif
+
+#if defined(__AVX512F__)
+PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return _mm512_maskz_sqrt_ps(__mmask16(-1), v); }
+PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm512_maskz_sqrt_pd(__mmask8(-1), v); }
+#elif defined(__AVX2__)
+PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return _mm256_sqrt_ps(v); }
+PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm256_sqrt_pd(v); }
+#elif defined(__aarch64__)
+PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return vsqrtq_f32(v); }
+PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return vsqrtq_f64(v); }
+#else
+PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return _mm_sqrt_ps(v); }
+PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm_sqrt_pd(v); }
 #endif
 
 template <class T> PYRNN_INLINE Vec<T> from_bits(IntVec<T> v) {

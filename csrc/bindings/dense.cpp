@@ -51,7 +51,7 @@ py::array linear_forward(py::handle x_, py::handle weight_, py::handle bias_) {
     py::gil_scoped_release release;
     const LinearKernels<T>& k = kernels<T>().dense.linear;
     const Buffer<T> panels((m.O + k.lanes) * m.I);
-    k.pack(m, panels.get(), 0, 1);
+    in_parts(m.O * m.I, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
     in_parts(m.M * m.O * m.I, [&](int part, int parts) { k.forward(m, panels.get(), out, part, parts); });
     return y;
   });

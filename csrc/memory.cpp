@@ -1,0 +1,88 @@
+// Where work memory comes from: blocks given back are kept for the next call, up to a bound.
+#include "memory.hpp"
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace pyrnn {
+
+namespace {
+
+constexpr std::size_t kept_bytes = std::size_t(256) << 20, kept_blocks = 64;
+constexpr std::size_t smallest_kept = 4096, huge_page = std::size_t(1) << 21;
+
+struct Block {
+  void* memory;
+  std::size_t bytes;
+};
+
+struct Cache {
+  std::mutex lock;
+  Block blocks[kept_blocks];  // oldest first
+  std::size_t count = 0, bytes = 0;
+
+  Block remove(std::size_t i) {
+    const Block block = blocks[i];
+    bytes -= block.bytes;
+    for (--count; i < count; ++i) blocks[i] = blocks[i + 1];
+    return block;
+  }
+};
+
+// Never destroyed. The lock is only ever tried: in a child of fork it may be held for good by a thread that is gone,
+// and then memory comes from and goes to malloc.
+Cache& cache() {
+  static Cache* const kept = new Cache;
+  return *kept;
+}
+
+}  // namespace
+
+void* take_memory(std::size_t& bytes) {
+  if (bytes >= smallest_kept) {
+    Cache& kept = cache();
+    std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);
+    if (hold) {
+      std::size_t best = kept.count;
+      for (std::size_t i = 0; i < kept.count; ++i) {
+        const std::size_t size = kept.blocks[i].bytes;
+        if (size >= bytes && size <= 2 * bytes && (best == kept.count || size < kept.blocks[best].bytes)) best = i;
+      }
+      if (best < kept.count) {
+        const Block block = kept.remove(best);
+        bytes = block.bytes;
+        return block.memory;
+      }
+    }
+  }
+  const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
+  if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
+  bytes = (bytes + alignment - 1) / alignment * alignment;
+  void* memory = std::aligned_alloc(alignment, bytes);
+  if (!memory) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == huge_page) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
+#endif
+  return memory;
+}
+
+void give_back_memory(void* memory, std::size_t bytes) noexcept {
+  if (bytes >= smallest_kept && bytes <= kept_bytes) {
+    Cache& kept = cache();
+    std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);
+    if (hold) {
+      while (kept.count == kept_blocks || kept.bytes + bytes > kept_bytes) std::free(kept.remove(0).memory);
+      kept.blocks[kept.count++] = {memory, bytes};
+      kept.bytes += bytes;
+      return;
+    }
+  }
+  std::free(memory);
+}
+
+}  // namespace pyrnn
