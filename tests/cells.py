@@ -1,6 +1,10 @@
 """What the tests over every cell share: the variants of the cells, random problems for an op, memory layouts, bits."""
 
 import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import numpy as np
 
@@ -26,8 +30,8 @@ SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 63, 64, 65)
 
 
 def cases(count):
-    """How many random cases to try: fewer where PYRNN_TEST_SHARE (a fraction) says so."""
-    return max(1, round(count * float(os.environ.get("PYRNN_TEST_SHARE", "1"))))
+    """How many random cases to try: fewer where PYRNN_TEST_CASES (percent) says so."""
+    return max(1, round(count * float(os.environ.get("PYRNN_TEST_CASES", "100")) / 100))
 
 
 def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options):
@@ -40,6 +44,21 @@ def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options)
     return {"rnn": pyrnn.RNN, "lstm": pyrnn.LSTM, "gru": pyrnn.GRU}[op](
         inputs, hidden, num_layers, **option, **{"rng": 0, **options}
     )
+
+
+def python(code, *, ok=True, **environment):
+    """What a script prints in a fresh interpreter; with ok=False its standard error, and it must fail."""
+    path = os.pathsep.join([str(Path(pyrnn.__file__).parent.parent), str(Path(__file__).parent)])
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (result.returncode == 0) == ok, result.stdout + result.stderr
+    return result.stdout if ok else result.stderr
 
 
 class Problem:

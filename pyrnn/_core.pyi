@@ -1,0 +1,168 @@
+"""Types of the compiled module. Its submodules, one per op, are written as classes of static functions here."""
+
+# ruff: noqa: N801
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Entries = Sequence[Array | None]  # weights or a state, None where absent
+State = tuple[Array, ...]
+Result = tuple[Array, State]
+
+def isa() -> str: ...
+def get_num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def fma_peak(dtype: str, threads: int) -> float: ...
+def bandwidth(bytes: int, threads: int) -> float: ...
+
+@final
+class Pullback:
+    def __call__(self, dy: Array | None, dstate: Entries | None, grads: Entries) -> Result: ...
+
+@final
+class Stream:
+    def step(self, x: Array) -> Array: ...
+    def run(self, x: Array) -> Array: ...
+    def get_state(self) -> State: ...
+    def set_state(self, state: Sequence[Array]) -> None: ...
+    def reset(self, rows: Array | None = None) -> None: ...
+
+class rnn:
+    WEIGHTS: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def forward(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        out: Array | None = None,
+        nonlinearity: str = "tanh",
+    ) -> Result: ...
+    @staticmethod
+    def vjp(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        checkpoint_every: int | None = None,
+        out: Array | None = None,
+        nonlinearity: str = "tanh",
+    ) -> tuple[Result, Pullback]: ...
+    @staticmethod
+    def stream(layers: Sequence[Entries], batch: int, *, nonlinearity: str = "tanh") -> Stream: ...
+
+class lstm:
+    WEIGHTS: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def forward(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        out: Array | None = None,
+    ) -> Result: ...
+    @staticmethod
+    def vjp(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        checkpoint_every: int | None = None,
+        out: Array | None = None,
+    ) -> tuple[Result, Pullback]: ...
+    @staticmethod
+    def stream(layers: Sequence[Entries], batch: int) -> Stream: ...
+
+class gru:
+    WEIGHTS: ClassVar[tuple[str, ...]]
+    @staticmethod
+    def forward(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        out: Array | None = None,
+        reset_after: bool = True,
+    ) -> Result: ...
+    @staticmethod
+    def vjp(
+        x: Array,
+        state: Entries | None,
+        weights: Entries,
+        *,
+        lengths: Array | None = None,
+        reset: Array | None = None,
+        reverse: bool = False,
+        checkpoint_every: int | None = None,
+        out: Array | None = None,
+        reset_after: bool = True,
+    ) -> tuple[Result, Pullback]: ...
+    @staticmethod
+    def stream(layers: Sequence[Entries], batch: int, *, reset_after: bool = True) -> Stream: ...
+
+class linear:
+    @staticmethod
+    def forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
+    @staticmethod
+    def backward(dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None) -> Array: ...
+
+class embedding:
+    @staticmethod
+    def forward(ids: Array, weight: Array) -> Array: ...
+    @staticmethod
+    def backward(dy: Array, ids: Array, dweight: Array) -> None: ...
+
+class cross_entropy:
+    @staticmethod
+    def forward(logits: Array, targets: Array, weights: Array | None = None) -> tuple[float, Array]: ...
+
+class adam:
+    @staticmethod
+    def step(
+        params: Array,
+        grads: Array,
+        m: Array,
+        v: Array,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        step: int,
+    ) -> None: ...
+
+class sgd:
+    @staticmethod
+    def step(
+        params: Array,
+        grads: Array,
+        velocity: Array | None,
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        nesterov: bool,
+    ) -> None: ...
+
+class norm:
+    @staticmethod
+    def l2(flat: Array) -> float: ...

@@ -1,0 +1,344 @@
+"""Conventions of the code base: what every op has, one version, one signature per function, a light import.
+
+Where one of these fails, its message says what is missing; together they are the guide for adding an op or a cell.
+"""
+
+import ast
+import importlib.metadata
+import inspect
+import re
+import shutil
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import cells
+import pytest
+import test_parity
+
+import pyrnn
+from pyrnn import _core, kernels, reference
+
+ROOT = Path(__file__).resolve().parent.parent
+OPS = [name for name in kernels.__all__ if isinstance(getattr(kernels, name), types.ModuleType)]
+RECURRENT = [op for op in OPS if hasattr(getattr(kernels, op), "vjp")]
+STUB = ast.parse((ROOT / "pyrnn" / "_core.pyi").read_text())
+STUBBED = {node.name: node for node in STUB.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+
+in_sources = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not among the sources")
+
+
+def functions(module):
+    return {n for n in dir(module) if not n.startswith("_") and callable(getattr(module, n)) and n != "Weights"}
+
+
+def own_functions(module):
+    """Public functions a module defines; what it imported is another's."""
+    return {
+        n
+        for n in functions(module)
+        if inspect.isfunction(getattr(module, n)) and getattr(module, n).__module__ == module.__name__
+    }
+
+
+def arguments(node):
+    """(name, kind, default) of each argument of a parsed function; `self` is left out."""
+    a = node.args
+    positional = [*a.posonlyargs, *a.args]
+    defaults = [None] * (len(positional) - len(a.defaults)) + a.defaults
+    found = [(arg.arg, "positional", d) for arg, d in zip(positional, defaults, strict=True)]
+    found += [(arg.arg, "keyword", d) for arg, d in zip(a.kwonlyargs, a.kw_defaults, strict=True)]
+    return [(name, kind, d and ast.unparse(d)) for name, kind, d in found if name != "self"]
+
+
+def inspected(function):
+    """The same of a Python function."""
+    kinds = {inspect.Parameter.POSITIONAL_OR_KEYWORD: "positional", inspect.Parameter.KEYWORD_ONLY: "keyword"}
+    return [
+        (p.name, kinds[p.kind], None if p.default is p.empty else repr(p.default))
+        for p in inspect.signature(function).parameters.values()
+    ]
+
+
+def documented(function):
+    """The same of a compiled function, from the signature in its docstring."""
+    signature = function.__doc__.splitlines()[0]
+    (node,) = ast.parse(f"def {signature}: ...").body
+    return arguments(node)
+
+
+def methods(node):
+    return {f.name: f for f in node.body if isinstance(f, ast.FunctionDef)}
+
+
+# ---- ops
+
+
+def test_there_are_ops():
+    assert {"rnn", "lstm", "gru", "linear", "embedding", "cross_entropy", "adam", "sgd", "norm"} <= set(OPS)
+    assert set(RECURRENT) >= {"rnn", "lstm", "gru"}
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_op_has_a_reference_with_the_same_functions(op):
+    assert op in reference.__all__, f"pyrnn/reference/{op}.py is missing, or not in its __all__"
+    kernel, twin = getattr(kernels, op), getattr(reference, op)
+    assert functions(kernel) <= own_functions(twin)
+    if op in RECURRENT:
+        assert kernel.WEIGHTS == twin.WEIGHTS
+        assert functions(kernel) == {"forward", "vjp", "stream"}
+
+
+def test_reference_has_no_other_ops():
+    assert set(reference.__all__) == set(OPS)
+
+
+@pytest.mark.parametrize(("op", "name"), [(op, name) for op in OPS for name in sorted(functions(getattr(kernels, op)))])
+def test_kernel_and_reference_have_one_signature(op, name):
+    kernel = arguments(methods(STUBBED[op])[name])
+    assert kernel == inspected(getattr(getattr(reference, op), name))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_op_has_a_parity_test(op):
+    if op in RECURRENT:
+        assert op in {name for name, _, _ in cells.VARIANTS.values()}, f"{op} is not in the VARIANTS of tests/cells.py"
+    else:
+        assert hasattr(test_parity, f"test_{op}"), f"tests/test_parity.py has no test_{op}"
+
+
+@pytest.mark.parametrize("op", RECURRENT)
+def test_every_option_and_optional_weight_has_a_variant(op):
+    variants = [(option, extra) for name, option, extra in cells.VARIANTS.values() if name == op]
+    own = {name for name, _, _ in inspected(getattr(reference, op).stream)} - {"layers", "batch"}
+    for option in own:
+        assert len({o[option] for o, _ in variants}) >= 2, f"{option} of {op} is not varied in tests/cells.py"
+    for weight in getattr(kernels, op).WEIGHTS[4:]:
+        assert {weight in extra for _, extra in variants} == {True, False}
+
+
+@in_sources
+@pytest.mark.parametrize("op", OPS)
+def test_op_has_a_benchmark(op, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    import bench
+
+    assert op in bench.OPS, f"bench/{op}.py is missing, or not in the OPS of bench/__init__.py"
+
+
+# ---- the stub of the compiled module
+
+
+def test_stub_names_what_the_module_has():
+    assert set(STUBBED) == {n for n in dir(_core) if not n.startswith("_")}
+    for name, node in STUBBED.items():
+        real = getattr(_core, name)
+        assert isinstance(node, ast.FunctionDef) == (not isinstance(real, (types.ModuleType, type))), name
+        if isinstance(node, ast.ClassDef):
+            assert {n for n in methods(node) if n != "__call__"} == functions(real), name
+            assert ("__call__" in methods(node)) == ("__call__" in vars(real)), name
+            named = {t.target.id for t in node.body if isinstance(t, ast.AnnAssign)}
+            assert named == {n for n in dir(real) if not n.startswith("_") and not callable(getattr(real, n))}, name
+
+
+def test_stub_has_the_arguments_of_the_module():
+    pairs = {}
+    for name, node in STUBBED.items():
+        real = getattr(_core, name)
+        if isinstance(node, ast.FunctionDef):
+            pairs[name] = (node, real)
+        else:
+            pairs |= {f"{name}.{m}": (f, getattr(real, m)) for m, f in methods(node).items()}
+    wrong = {
+        name: (arguments(f), documented(real)) for name, (f, real) in pairs.items() if arguments(f) != documented(real)
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_compiled_functions_have_docstrings(op):
+    module = getattr(kernels, op)
+    assert module.__doc__
+    for name in functions(module):
+        assert len(getattr(module, name).__doc__.strip().splitlines()) > 1, (
+            f"{op}.{name} says nothing but its signature"
+        )
+
+
+def test_kernels_names_all_that_a_backend_has():
+    assert sorted(kernels.__all__) == list(kernels.__all__)
+    assert set(OPS) == {n for n in dir(_core) if isinstance(getattr(_core, n), types.ModuleType)}
+
+
+# ---- the public surface
+
+
+@pytest.mark.parametrize(
+    ("function", "signature"),
+    [
+        (
+            pyrnn.RNN,
+            "(input_size, hidden_size, num_layers=1, nonlinearity='tanh', bias=True, batch_first=False, dropout=0.0,"
+            " bidirectional=False, *, dtype='float32', rng=None)",
+        ),
+        (
+            pyrnn.LSTM,
+            "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,"
+            " proj_size=0, *, peephole=False, dtype='float32', rng=None)",
+        ),
+        (
+            pyrnn.GRU,
+            "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, *,"
+            " reset_after=True, dtype='float32', rng=None)",
+        ),
+        (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None)"),
+        (pyrnn.LSTM.vjp, "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None)"),
+        (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
+        (pyrnn.LSTM.state_dict, "(self)"),
+        (pyrnn.LSTM.zero_grad, "(self)"),
+        (pyrnn.set_num_threads, "(n)"),
+        (pyrnn.get_num_threads, "()"),
+        (pyrnn.threads, "(n)"),
+    ],
+)
+def test_signatures_of_the_public_surface(function, signature):
+    found = inspect.signature(function)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in found.parameters.values()]
+    assert str(found.replace(parameters=bare, return_annotation=inspect.Signature.empty)) == signature
+
+
+def test_pullback_and_stream_have_the_promised_arguments():
+    layer = pyrnn.RNN(2, 3, rng=0)
+    (y, h), pullback = layer.vjp([[0.0, 1.0]])
+    pullback(dy=y, dstate=h)
+    stream = layer.stream()
+    stream.step(x_t=[0.0, 1.0]) if "x_t" in inspect.signature(stream.step).parameters else stream.step([0.0, 1.0])
+    stream.reset(rows=None)
+    stream.reset(rows=[0])
+    assert stream.state.shape == (1, 1, 3)
+
+
+def test_everything_public_has_a_docstring():
+    missing = []
+    for name in pyrnn.__all__:
+        thing = getattr(pyrnn, name) if name != "__version__" else None
+        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+            continue
+        if not inspect.getdoc(thing):
+            missing.append(name)
+        if inspect.isclass(thing):
+            for attribute in (a for a in dir(thing) if not a.startswith("_") or a == "__call__"):
+                value = inspect.getattr_static(thing, attribute)
+                if (inspect.isfunction(value) or isinstance(value, property)) and not inspect.getdoc(value):
+                    missing.append(f"{name}.{attribute}")
+    assert not missing
+
+
+# ---- import
+
+
+def imported(statement):
+    """Names of the modules that a statement brings in after NumPy, in a fresh interpreter."""
+    code = f"""
+        import sys, numpy, numpy.random
+        before = set(sys.modules)
+        {statement}
+        print(*sorted(set(sys.modules) - before))
+    """
+    return cells.python(code).split()
+
+
+def test_import_brings_in_nothing_but_numpy():
+    new = imported("import pyrnn")
+    foreign = [n for n in new if n.split(".")[0] not in {"pyrnn", "numpy", *sys.stdlib_module_names}]
+    assert not foreign
+    standard = [n for n in new if n.split(".")[0] in sys.stdlib_module_names]
+    assert len(standard) <= 5, f"import pyrnn pulls in {standard}: import at the first use what is seldom needed"
+    assert len(new) <= 40
+
+
+def test_reference_and_version_come_at_first_use():
+    assert not [
+        n for n in imported("import pyrnn") if n.startswith(("pyrnn.reference", "pyrnn.cli", "importlib.metadata"))
+    ]
+    assert "pyrnn.reference.lstm" in imported("import pyrnn; pyrnn.reference.lstm")
+    assert "__version__" in dir(pyrnn)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pyrnn.nothing  # noqa: B018
+
+
+# ---- files
+
+
+def tracked():
+    """The files of the repository, or of the sources where there is no repository."""
+    if shutil.which("git") and (ROOT / ".git").exists():
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True, text=True).stdout
+        files = [ROOT / name for name in listed.split("\0") if name]
+    else:
+        folders = ("pyrnn", "csrc", "tests", "bench")
+        files = [f for folder in folders for f in (ROOT / folder).rglob("*") if "__pycache__" not in f.parts]
+    return [f for f in files if f.is_file() and not f.is_symlink()]
+
+
+def texts():
+    for file in tracked():
+        try:
+            yield file, file.read_text()
+        except UnicodeDecodeError:
+            assert file.suffix in {".npz", ".png", ".safetensors"}, f"{file} is not a text"
+
+
+@in_sources
+def test_version_is_in_one_place():
+    (version,) = re.findall(r'(?m)^version = "(.*)"$', (ROOT / "pyproject.toml").read_text())
+    pattern = re.compile(rf"(?<![\d.]){re.escape(version)}(?![\d.])")
+    assert [f.name for f, text in texts() if pattern.search(text)] == ["pyproject.toml"]
+    try:
+        installed = importlib.metadata.version("pyrnn")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pyrnn is not installed here")
+    assert installed == version == pyrnn.__version__
+
+
+@in_sources
+def test_no_paths_of_a_machine():
+    folders = "|".join(("work", "root", "tmp", "home", "farm", "Users"))
+    pattern = re.compile(rf"(?<![\w.])/({folders})/[A-Za-z.]")
+    assert not [(f.name, m[0]) for f, text in texts() for m in pattern.finditer(text)]
+
+
+@in_sources
+def test_every_source_opens_with_what_it_is_for():
+    silent = []
+    for file, text in texts():
+        lines = [line for line in text.splitlines() if line.strip()] or [""]
+        if file.suffix in {".py", ".pyi"}:
+            opened = bool(ast.get_docstring(ast.parse(text)))
+        elif file.suffix in {".cpp", ".hpp"}:
+            opened = lines[0].startswith("// ")
+        elif file.name == "CMakeLists.txt" or lines[0].startswith("#!"):
+            opened = lines[lines[0].startswith("#!")].startswith("# ")
+        else:
+            continue
+        if not opened:
+            silent.append(str(file.relative_to(ROOT)))
+    assert not silent
+
+
+@in_sources
+def test_headers_are_included_once():
+    headers = [(f, text) for f, text in texts() if f.suffix == ".hpp"]
+    assert headers
+    assert not [f.name for f, text in headers if "#pragma once" not in text]
+
+
+@in_sources
+def test_package_files_are_named_like_the_ops():
+    """To find what exists for an op one lists files of its name."""
+    for op in OPS:
+        assert (ROOT / "pyrnn" / "reference" / f"{op}.py").is_file()
+    for op in RECURRENT:
+        for name in (f"csrc/cells/{op}.hpp", f"csrc/bindings/{op}.cpp", f"bench/{op}.py"):
+            assert (ROOT / name).is_file(), name
