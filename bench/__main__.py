@@ -1,0 +1,5 @@
+"""`python -m bench` and `python -m pyrnn.bench`."""
+
+from . import run
+
+run()

@@ -1,0 +1,209 @@
+"""The one harness: check results, then time the contenders in turns, in one process.
+
+A contender is a function without arguments that returns its results. Before anything is timed each is called twice
+and its results are compared with pyrnn's (twice, so that a state carried on or a gradient added up is seen too).
+A turn is one untimed call and a few timed ones; a round is one turn of each, beginning with another contender each
+time. Thread pools go on spinning after a call for up to 30 ms (onnxruntime; torch's OpenMP less): a turn starts only
+when the process has come to rest, or the waiting would run at the expense of who comes next.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .machine import Machine
+
+DIRECTIONS = ("forward", "both")
+OURS = "pyrnn"
+IDEAL = "by steps"  # our own time without lengths, times valid steps / all steps
+TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of an array
+TURN = 0.02  # seconds, or one call
+LEAST_ROUNDS = 5
+
+Shape = tuple[int, ...]
+Run = Callable[[], object]
+
+
+class WrongError(Exception):
+    """A contender's result that differs from ours."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every row of a run."""
+
+    dtype: str
+    threads: int
+    peers: tuple[str, ...]
+    seconds: float
+    ragged: bool
+
+    @property
+    def itemsize(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+
+@dataclass
+class Case:
+    """One shape of an op, ready to run: our call, the peers' calls and the work that any of them must do."""
+
+    ours: Run
+    peers: dict[str, Run]  # a peer that cannot do it is missing
+    flops: float
+    bytes: float  # read and written at least
+    footprint: int  # bytes that are read again and again: which cache they come from
+    ideal: tuple[Run, float] | None = None  # another call of ours, and the share of its time that ours should take
+
+
+@dataclass(frozen=True)
+class Op:
+    """A benchmark: letters of a shape, the shapes of the default table for each direction, and how a case is made."""
+
+    name: str
+    letters: str
+    shapes: dict[str, list[Shape]] = field(compare=False)
+    case: Callable[[Shape, str, Settings], Case]
+    has_lengths: bool = False
+
+    def parse(self, text: str) -> Shape:
+        """A shape from the command line."""
+        try:
+            shape = tuple(int(part) for part in text.split(","))
+        except ValueError:
+            shape = ()
+        if len(shape) != len(self.letters.split(",")) or min(shape) < 1:
+            raise ValueError(f"--shape {text}: {self.name} takes {self.letters}, positive integers")
+        return shape
+
+
+@dataclass(frozen=True)
+class Time:
+    """Seconds of a call: median over the rounds and half the distance between the quartiles."""
+
+    median: float
+    spread: float
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured for one shape."""
+
+    op: str
+    direction: str
+    letters: str
+    shape: Shape
+    times: dict[str, Time]
+    flops: float
+    bytes: float
+    footprint: int
+    best_peer: str | None
+    ratio: float | None  # time of the best peer / our time: the median over the rounds
+
+    @property
+    def seconds(self) -> float:
+        return self.times[OURS].median
+
+
+def measure(op: Op, shape: Shape, direction: str, settings: Settings, machine: Machine) -> Row:
+    """Check and time one shape; WrongError if a result differs."""
+    case = op.case(shape, direction, settings)
+    check(case, settings.dtype)
+    runs = {OURS: case.ours, **{name: run for name, run in case.peers.items()}}
+    if case.ideal:
+        runs[IDEAL] = case.ideal[0]
+    samples = take_turns(runs, settings.seconds)
+    if case.ideal:
+        samples[IDEAL] = [seconds * case.ideal[1] for seconds in samples[IDEAL]]
+    times = {name: summarise(values) for name, values in samples.items()}
+    best_peer = min(case.peers, key=lambda name: times[name].median, default=None)
+    ratio = best_peer and statistics.median(np.divide(samples[best_peer], samples[OURS]))
+    machine.measure(case.footprint)
+    return Row(
+        op.name, direction, op.letters, shape, times, case.flops, case.bytes, case.footprint, best_peer, ratio
+    )  # fmt: skip
+
+
+def check(case: Case, dtype: str) -> None:
+    """Call everybody twice and compare all results with ours."""
+    ours = [*arrays(case.ours()), *arrays(case.ours())]
+    for name, run in case.peers.items():
+        theirs = [*arrays(run()), *arrays(run())]
+        if len(theirs) != len(ours):
+            raise WrongError(f"{name} returns {len(theirs)} arrays, pyrnn {len(ours)}")
+        for k, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            if one.size != other.size:
+                raise WrongError(f"result {k} of {name} has {other.size} numbers, pyrnn's {one.size}")
+            error = np.max(np.abs(one - other), initial=0) / (np.max(np.abs(one), initial=0) or 1)
+            if not error <= TOLERANCE[dtype]:
+                raise WrongError(f"result {k} of {name} differs by {error:.1e} of the largest value")
+
+
+def arrays(result: object) -> Iterable[np.ndarray]:
+    """Copies of all arrays of a nested result, in order, flat."""
+    if isinstance(result, (tuple, list)):
+        for part in result:
+            yield from arrays(part)
+    else:
+        yield np.array(result, dtype=np.float64).ravel()
+
+
+def take_turns(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
+    """Seconds per call of everybody in every round, over about so many seconds."""
+    turn = min(TURN, seconds / len(runs) / 2 / LEAST_ROUNDS)
+    counts = {name: calls(run, turn) for name, run in runs.items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    order = list(runs)
+    end = time.perf_counter() + seconds
+    gc.collect()
+    gc.disable()
+    try:
+        while len(samples[order[0]]) < LEAST_ROUNDS or time.perf_counter() < end:
+            for name in order:
+                settle()
+                if counts[name] > 1:
+                    runs[name]()
+                samples[name].append(timed(runs[name], counts[name]))
+            order = order[1:] + order[:1]
+    finally:
+        gc.enable()
+    return samples
+
+
+def calls(run: Run, turn: float) -> int:
+    """How many calls fill a turn."""
+    settle()
+    count = 1
+    while (seconds := timed(run, count)) * count < turn / 4:
+        count *= 4
+    return max(1, round(turn / seconds))
+
+
+def timed(run: Run, count: int) -> float:
+    """Seconds per call."""
+    repeat = range(count)
+    start = time.perf_counter()
+    for _ in repeat:
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def settle(longest: float = 0.25) -> None:
+    """Sleep until no thread of this process is busy any more."""
+    end = time.perf_counter() + longest
+    while time.perf_counter() < end:
+        used = time.process_time()
+        time.sleep(0.002)
+        if time.process_time() - used < 1e-4:
+            return
+
+
+def summarise(values: list[float]) -> Time:
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+    return Time(float(median), float(high - low) / 2, len(values))
