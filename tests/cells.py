@@ -46,12 +46,18 @@ def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options)
     )
 
 
-def python(code, *, ok=True, **environment):
-    """What a script prints in a fresh interpreter; with ok=False its standard error, and it must fail."""
+def python_environment(**settings):
+    """An environment for a fresh interpreter that finds this pyrnn and these tests; None takes a setting out."""
     path = os.pathsep.join([str(Path(pyrnn.__file__).parent.parent), str(Path(__file__).parent)])
+    environment = {**os.environ, "PYTHONPATH": path, **settings}
+    return {name: value for name, value in environment.items() if value is not None}
+
+
+def python(code, *, ok=True, **settings):
+    """What a script prints in a fresh interpreter; with ok=False its standard error, and it must fail."""
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env=python_environment(**settings),
         cwd=Path(__file__).parent,
         capture_output=True,
         text=True,

@@ -1,0 +1,85 @@
+"""Parity and equal bits on every lower instruction set this machine has, and wrong settings at import."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cells import python, python_environment
+
+import pyrnn
+
+HERE = Path(__file__).parent
+
+
+def instruction_sets():
+    """Those of this build, best first: the error for a name that does not exist tells them."""
+    message = python("import pyrnn", ok=False, PYRNN_ISA="none")
+    (known,) = re.findall(r"PYRNN_ISA is 'none', expected one of (.+)", message)
+    return known.split(", ")
+
+
+BEST_FIRST = instruction_sets()
+LOWER = BEST_FIRST[BEST_FIRST.index(pyrnn.kernels.isa()) + 1 :]
+
+
+def test_the_best_one_is_chosen():
+    chosen = python("import pyrnn; print(pyrnn.kernels.isa())", PYRNN_ISA=None).strip()
+    for better in BEST_FIRST[: BEST_FIRST.index(chosen)]:
+        message = python("import pyrnn", ok=False, PYRNN_ISA=better)
+        assert f"PYRNN_ISA is '{better}', which this CPU does not have" in message
+
+
+@pytest.mark.parametrize("isa", BEST_FIRST[BEST_FIRST.index(pyrnn.kernels.isa()) :])
+def test_choice_is_told(isa):
+    assert python("import pyrnn; print(pyrnn.kernels.isa())", PYRNN_ISA=isa).strip() == isa
+
+
+@pytest.mark.parametrize("isa", LOWER)
+def test_parity_and_same_bits(isa):
+    """The same tests, on a share of the random cases."""
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_parity.py", "test_same_bits.py"],
+        env=python_environment(PYRNN_ISA=isa, PYRNN_TEST_CASES="20"),
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_instruction_sets_agree(dtype):
+    """Not to the bit, but to rounding: one training step of a small net on each."""
+    code = f"""
+        import numpy as np, pyrnn
+        rng = np.random.default_rng(0)
+        layer = pyrnn.LSTM(9, 37, 2, bidirectional=True, dtype="{dtype}", rng=0)
+        (y, final), pullback = layer.vjp(rng.standard_normal((7, 5, 9)), lengths=[7, 0, 3, 5, 7])
+        dx, dstate = pullback(y, final)
+        for a in (y, *final, dx, *dstate, *layer.grads.values()):
+            print(float(np.sum(np.abs(a), dtype=np.float64)))
+    """
+    expected = [float(line) for line in python(code).split()]
+    assert len(expected) > 20
+    for isa in LOWER:
+        found = [float(line) for line in python(code, PYRNN_ISA=isa).split()]
+        assert found == pytest.approx(expected, rel=1e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("PYRNN_ISA", "", "PYRNN_ISA is '', expected one of "),
+        ("PYRNN_ISA", "X86-64-V2", "PYRNN_ISA is 'X86-64-V2', expected one of "),
+        ("PYRNN_ISA", "x86-64-v9", "PYRNN_ISA is 'x86-64-v9', expected one of "),
+        *(
+            ("PYRNN_NUM_THREADS", value, f"PYRNN_NUM_THREADS is '{value}', expected an integer from 1 to ")
+            for value in ("0", "-1", "two", "1.5", "2 threads", "", "99999999999999999999")
+        ),
+    ],
+)
+def test_wrong_settings_are_errors_at_import(name, value, message):
+    error = python("import pyrnn", ok=False, **{name: value})
+    assert re.match(r"(Value|Import)Error: " + re.escape(message), error.rstrip().splitlines()[-1])
