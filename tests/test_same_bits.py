@@ -472,6 +472,21 @@ def test_run_to_run(variant):
 
 
 @every_cell
+@every_shape
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_error_state_of_numpy_does_not_matter(variant, shape):
+    """What overflows or is invalid is no warning and no error, whatever np.errstate says: kernels know nothing of it."""
+    case = random_case(variant, shape, "float32", 1)
+    case.x[0, 0], case.dy[-1, :2] = np.inf, 3e38
+    with np.errstate(all="ignore"):
+        expected = case.run()
+    with np.errstate(all="raise"):
+        found = case.run()
+    for a, e in zip(flat(found), flat(expected), strict=True):
+        np.testing.assert_array_equal(a, e)
+
+
+@every_cell
 def test_gradients_through_pullbacks_in_any_order(variant):
     """Several pullbacks at once: each owns what it needs."""
     case = random_case(variant, "stacked_bidirectional", "float32", 1)
