@@ -23,7 +23,7 @@ from pyrnn import _core, kernels, reference
 ROOT = Path(__file__).resolve().parent.parent
 OPS = [name for name in kernels.__all__ if isinstance(getattr(kernels, name), types.ModuleType)]
 RECURRENT = [op for op in OPS if hasattr(getattr(kernels, op), "vjp")]
-STUB = ast.parse((ROOT / "pyrnn" / "_core.pyi").read_text())
+STUB = ast.parse((Path(pyrnn.__file__).parent / "_core.pyi").read_text())
 STUBBED = {node.name: node for node in STUB.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
 
 in_sources = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not among the sources")
@@ -169,6 +169,12 @@ def test_compiled_functions_have_docstrings(op):
 def test_kernels_names_all_that_a_backend_has():
     assert sorted(kernels.__all__) == list(kernels.__all__)
     assert set(OPS) == {n for n in dir(_core) if isinstance(getattr(_core, n), types.ModuleType)}
+
+
+def test_package_says_that_it_is_typed():
+    """Without this marker other projects' type checkers ignore the annotations."""
+    assert (Path(pyrnn.__file__).parent / "py.typed").is_file()
+    assert (Path(pyrnn.__file__).parent / "_core.pyi").is_file()
 
 
 # ---- the public surface

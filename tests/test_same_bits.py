@@ -475,7 +475,7 @@ def test_run_to_run(variant):
 @every_shape
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_error_state_of_numpy_does_not_matter(variant, shape):
-    """What overflows or is invalid is no warning and no error, whatever np.errstate says: kernels know nothing of it."""
+    """What overflows or is invalid is neither warning nor error, whatever np.errstate says, as in a kernel."""
     case = random_case(variant, shape, "float32", 1)
     case.x[0, 0], case.dy[-1, :2] = np.inf, 3e38
     with np.errstate(all="ignore"):
