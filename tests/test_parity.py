@@ -288,14 +288,16 @@ def pattern(a):
     return np.isnan(a) + 2 * np.isposinf(a) + 4 * np.isneginf(a)
 
 
+PLACES = ["x", "h", "c", "dy", "dstate", "weight_ih", "weight_hh", "bias_ih"]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("where", ["x", "h", "c", "dy", "dstate", "weight_ih", "weight_hh", "bias_ih"])
+@pytest.mark.parametrize(
+    ("variant", "where"), [(v, w) for v in VARIANTS for w in PLACES if w != "c" or VARIANTS[v][0] == "lstm"]
+)
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-@pytest.mark.parametrize("variant", VARIANTS)
 def test_infinities_and_nan_go_where_the_reference_says(variant, value, where, dtype):
     problem = Problem(variant, 5, 3, 6, 17, rng=np.random.default_rng(8), dtype=dtype, outputs=5)
-    if where == "c" and problem.name != "lstm":
-        pytest.skip("a cell without c")
     target = {
         "x": problem.x[2, 1],
         "h": problem.state[0][1],
@@ -317,13 +319,12 @@ def test_infinities_and_nan_go_where_the_reference_says(variant, value, where, d
             np.testing.assert_allclose(a[finite], e[finite], rtol=2e-5, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30, 1e300])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [(d, s) for d in DTYPES for s in (1e2, 1e4, 1e30, 1e300) if s <= float(np.finfo(d).max)]
+)
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "rnn_relu"])
 def test_large_inputs_saturate(variant, dtype, scale):
     """Far out on the arms of sigmoid and tanh: no NaN from exp, in outputs and gradients."""
-    if scale > float(np.finfo(dtype).max):
-        pytest.skip("not a number of this dtype")
     problem = Problem(variant, 4, 3, 5, 17, rng=np.random.default_rng(9), dtype=dtype, outputs=4)
     problem.x *= problem.dtype.type(scale / 10)
     actual, expected = problem.results(kernels), in_double(problem).results(reference)
