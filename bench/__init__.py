@@ -39,7 +39,7 @@ def main(args: list[str]) -> int:
     if options.json:
         report.write_json(options.json, report.document(rows, here, settings, versions, args))
     if options.plot:
-        report.write_plot(options.plot, rows, here, settings, versions)
+        report.write_plot(options.plot, rows, here, versions)
     return 1 if wrong else 0
 
 
@@ -67,7 +67,8 @@ def parse(args: list[str]) -> tuple[Settings, dict[tuple[Op, str], list[tuple[in
         parser.error(f"--threads is {options.threads}, expected at least 1")
     if not options.seconds > 0:
         parser.error(f"--seconds is {options.seconds}, expected more than 0")
-    names = installed if options.peers is None else [name for name in options.peers.split(",") if name]
+    able = [name for name in installed if name in peers.RAGGED or not options.ragged]
+    names = able if options.peers is None else [name for name in options.peers.split(",") if name]
     for name in names:
         if name not in installed:
             parser.error(f"--peers: {name} is not {'installed' if name in peers.NAMES else 'a peer'}")

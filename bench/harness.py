@@ -4,12 +4,15 @@ A contender is a function without arguments that returns its results. Before any
 and its results are compared with pyrnn's (twice, so that a state carried on or a gradient added up is seen too).
 A turn is one untimed call and a few timed ones; a round is one turn of each, beginning with another contender each
 time. Thread pools go on spinning after a call for up to 30 ms (onnxruntime; torch's OpenMP less): a turn starts only
-when the process has come to rest, or the waiting would run at the expense of who comes next.
+when the process has come to rest, or the waiting would run at the expense of who comes next. Turns in which other
+processes kept our threads from the CPUs are taken again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import glob
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -25,6 +28,9 @@ IDEAL = "by steps"  # our own time without lengths, times valid steps / all step
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of an array
 TURN = 0.02  # seconds, or one call
 LEAST_ROUNDS = 5
+DISTURBED = 0.05  # of a turn was spent waiting for a CPU: it is taken again
+ATTEMPTS = 4
+PATIENCE = 4
 
 Shape = tuple[int, ...]
 Run = Callable[[], object]
@@ -105,6 +111,7 @@ class Row:
     footprint: int
     best_peer: str | None
     ratio: float | None  # time of the best peer / our time: the median over the rounds
+    disturbed: bool  # other processes were in the way
 
     @property
     def seconds(self) -> float:
@@ -118,7 +125,7 @@ def measure(op: Op, shape: Shape, direction: str, settings: Settings, machine: M
     runs = {OURS: case.ours, **{name: run for name, run in case.peers.items()}}
     if case.ideal:
         runs[IDEAL] = case.ideal[0]
-    samples = take_turns(runs, settings.seconds)
+    samples, disturbed = take_turns(runs, settings.seconds)
     if case.ideal:
         samples[IDEAL] = [seconds * case.ideal[1] for seconds in samples[IDEAL]]
     times = {name: summarise(values) for name, values in samples.items()}
@@ -126,7 +133,8 @@ def measure(op: Op, shape: Shape, direction: str, settings: Settings, machine: M
     ratio = best_peer and statistics.median(np.divide(samples[best_peer], samples[OURS]))
     machine.measure(case.footprint)
     return Row(
-        op.name, direction, op.letters, shape, times, case.flops, case.bytes, case.footprint, best_peer, ratio
+        op.name, direction, op.letters, shape, times, case.flops, case.bytes, case.footprint, best_peer, ratio,
+        disturbed,
     )  # fmt: skip
 
 
@@ -154,26 +162,59 @@ def arrays(result: object) -> Iterable[np.ndarray]:
         yield np.array(result, dtype=np.float64).ravel()
 
 
-def take_turns(runs: dict[str, Run], seconds: float) -> dict[str, list[float]]:
-    """Seconds per call of everybody in every round, over about so many seconds."""
+def take_turns(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[float]], bool]:
+    """Seconds per call of everybody in every undisturbed round, over about so many seconds.
+
+    Where other processes leave too few of them, up to PATIENCE times as long, and in the end the least disturbed
+    rounds; whether it came to that is the second result.
+    """
     turn = min(TURN, seconds / len(runs) / 2 / LEAST_ROUNDS)
     counts = {name: calls(run, turn) for name, run in runs.items()}
-    samples: dict[str, list[float]] = {name: [] for name in runs}
+    rounds: list[tuple[float, dict[str, float]]] = []  # the worst disturbance of its turns, seconds per call
     order = list(runs)
-    end = time.perf_counter() + seconds
+    start = time.perf_counter()
     gc.collect()
     gc.disable()
     try:
-        while len(samples[order[0]]) < LEAST_ROUNDS or time.perf_counter() < end:
-            for name in order:
-                settle()
-                if counts[name] > 1:
-                    runs[name]()
-                samples[name].append(timed(runs[name], counts[name]))
+        while True:
+            turns = {name: take_turn(runs[name], counts[name]) for name in order}
+            rounds.append(
+                (max(lost for lost, _ in turns.values()), {name: taken for name, (_, taken) in turns.items()})
+            )
             order = order[1:] + order[:1]
+            quiet = sum(lost <= DISTURBED for lost, _ in rounds)
+            spent = time.perf_counter() - start
+            if spent > seconds and (
+                quiet >= LEAST_ROUNDS or (len(rounds) >= LEAST_ROUNDS and spent > PATIENCE * seconds)
+            ):
+                break
     finally:
         gc.enable()
-    return samples
+    rounds.sort(key=lambda one: one[0])
+    kept = [taken for _, taken in rounds[: max(quiet, LEAST_ROUNDS)]]
+    return {name: [taken[name] for taken in kept] for name in runs}, quiet < LEAST_ROUNDS
+
+
+def take_turn(run: Run, count: int) -> tuple[float, float]:
+    """How long our threads waited for a CPU, in shares of the turn, and seconds per call; the best of some attempts."""
+    attempts: list[tuple[float, float]] = []
+    while len(attempts) < ATTEMPTS and not (attempts and attempts[-1][0] <= DISTURBED):
+        settle()
+        if count > 1:
+            run()
+        waited = waiting()
+        seconds = timed(run, count)
+        attempts.append(((waiting() - waited) / (seconds * count), seconds))
+    return min(attempts)
+
+
+def waiting() -> float:
+    """Seconds that the threads of this process were ready but others had the CPUs (0 where the system won't tell)."""
+    nanoseconds = 0
+    for path in glob.glob("/proc/self/task/*/schedstat"):
+        with contextlib.suppress(OSError), open(path) as file:  # a thread may end meanwhile
+            nanoseconds += int(file.read().split()[1])
+    return nanoseconds / 1e9
 
 
 def calls(run: Run, turn: float) -> int:

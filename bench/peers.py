@@ -15,6 +15,7 @@ import pyrnn
 from .harness import Run, Settings
 
 NAMES = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx"), "jax": ("jax",)}  # and the modules each needs
+RAGGED = ("torch", "onnxruntime")  # have recurrent layers that take lengths
 
 
 def installed() -> list[str]:

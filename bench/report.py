@@ -19,7 +19,6 @@ from .harness import DIRECTIONS, IDEAL, OURS, Op, Row, Settings, Shape, Time
 from .machine import Machine
 
 WHAT = {"forward": "forward", "both": "forward + backward"}
-DISTURBED = ": the machine was busy with other work"
 COLOURS = ["#4a78b0", "#c8442f", "#5a9a5a", "#c98a2b", "#7d5ba6", "#3f9c9c", "#8c6d5a", "#b05a86", "#777777"]
 
 # ------------------------------------------------------------------------------------------------ terminal
@@ -28,9 +27,8 @@ COLOURS = ["#4a78b0", "#c8442f", "#5a9a5a", "#c98a2b", "#7d5ba6", "#3f9c9c", "#8
 def heading(machine: Machine, settings: Settings, versions: dict[str, str]) -> None:
     """Who runs, where, and the limits of the machine."""
     ceilings = ", ".join(f"{machine.bandwidth(size):.0f} ({size_text(size)})" for size in machine.sizes)
-    threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     click.echo("   ".join(f"{name} {version}" for name, version in versions.items()))
-    click.echo(f"{machine.name}, {threads}, {machine.dtype}, {machine.isa}, {datetime.date.today()}")
+    click.echo(f"{place(machine)}, {datetime.date.today()}")
     click.echo(f"measured now: FMA peak {machine.peak:.0f} GFLOP/s; reading {ceilings} GB/s")
     click.echo(
         "± half the distance between the quartiles; * the best peer; ratio = its time / ours; share of the FMA peak,\n"
@@ -48,20 +46,24 @@ class Table:
         self.widths = [max(len(str(number)) for number in column) + 2 for column in zip(letters, *shapes, strict=True)]
         self.others = [*settings.peers, *([IDEAL] if settings.ragged else [])]
         numbers = "".join(f"{letter:>{width}}" for letter, width in zip(letters, self.widths, strict=True))
-        others = "".join(f"{name:>15}" for name in self.others)
+        others = "".join(f"{name:>14}" for name in self.others)
         click.echo()
         click.echo(click.style(f"{op.name}, {WHAT[direction]}" if len(op.shapes) > 1 else op.name, bold=True))
-        click.echo(click.style(f"{numbers}{OURS:>14}{'rate':>13}{'share':>9}{others}{'ratio':>8}", dim=True))
+        click.echo(click.style(f"{numbers}{OURS:>13}{'rate':>13}{'share':>9}{others}{'ratio':>7}", dim=True))
 
     def row(self, row: Row, machine: Machine) -> None:
         limit, least = machine.limit(row.flops, row.bytes, row.footprint)
         rate = f"{gflops(row):.3g} GFLOP/s" if limit == "FMA" else f"{row.bytes / row.seconds / 1e9:.3g} GB/s"
         share = f"{least / row.seconds:.0%} {limit}"
-        others = "".join(f"{cell(row.times.get(name), name == row.best_peer):>15}" for name in self.others)
+        others = "".join(f"{cell(row.times.get(name), name == row.best_peer):>14}" for name in self.others)
         ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
         slower = row.ratio is not None and row.ratio < 1
-        ratio = click.style(f"{ratio:>8}", fg="red" if slower else None, bold=slower) + (" slower" if slower else "")
-        click.echo(f"{self.numbers(row.shape)}{cell(row.times[OURS]):>14}{rate:>13}{share:>9}{others}{ratio}")
+        ratio = (
+            click.style(f"{ratio:>7}", fg="red" if slower else None, bold=slower)
+            + (" slower" if slower else "")
+            + (" busy" if row.disturbed else "")
+        )
+        click.echo(f"{self.numbers(row.shape)}{cell(row.times[OURS]):>13}{rate:>13}{share:>9}{others}{ratio}")
 
     def failure(self, shape: Shape, error: Exception) -> None:
         click.echo(f"{self.numbers(shape)}  {click.style('NOT TIMED', fg='red', bold=True)}: {error}")
@@ -78,19 +80,27 @@ def summary(rows: Sequence[Row], machine: Machine) -> None:
         click.echo(click.style("geometric mean of the ratios to the best peer (and the smallest)", bold=True))
         names = list(dict.fromkeys(row.op for row in compared))
         click.echo(click.style(f"{'':14}" + "".join(f"{WHAT[direction]:>24}" for direction in DIRECTIONS), dim=True))
-        for title, chosen in [*((name, {name}) for name in names), *([("all", set(names))] if len(names) > 1 else [])]:
+        groups = {**{name: {name} for name in names}, **({"all": set(names)} if len(names) > 1 else {})}
+        for title, chosen in groups.items():
             cells = (
                 mean_text([row.ratio for row in compared if row.op in chosen and row.direction == direction])
                 for direction in DIRECTIONS
             )
-            click.echo(f"{title:>14}" + "".join(f"{text:>24}" for text in cells))
+            click.echo((f"{title:>14}" + "".join(f"{text:>24}" for text in cells)).rstrip())
         lost = sorted((row for row in compared if row.ratio < 1), key=lambda row: row.ratio)
         click.echo(f"slower than the best peer at {len(lost)} of {len(compared)} shapes{':' if lost else ''}")
         for row in lost:
             shape = ",".join(map(str, row.shape))
             click.echo(f"{row.ratio:8.2f}  {row.op} --shape {shape} --direction {row.direction}  ({row.best_peer})")
-    low, high = min(machine.peaks), max(machine.peaks)
-    click.echo(f"FMA peak during the run: {low:.0f} to {high:.0f} GFLOP/s" + DISTURBED * (low < 0.9 * high))
+    busy = sum(row.disturbed for row in rows)
+    if busy:
+        click.echo(f"busy: {busy} rows were taken while other processes kept our threads from the CPUs")
+    click.echo(f"FMA peak during the run: {min(machine.peaks):.0f} to {machine.peak:.0f} GFLOP/s")
+
+
+def place(machine: Machine) -> str:
+    threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
+    return f"{machine.name}, {threads}, {machine.dtype}, {machine.isa}"
 
 
 def mean_text(ratios: Sequence[float]) -> str:
@@ -100,7 +110,7 @@ def mean_text(ratios: Sequence[float]) -> str:
 def cell(time: Time | None, best: bool = False) -> str:
     if time is None:
         return "-"
-    return f"{'*' if best else ''}{time_text(time.median)} ±{min(time.spread / time.median, 9.99):.0%}"
+    return f"{'*' if best else ''}{time_text(time.median)} ±{min(time.spread / time.median, 0.99):.0%}"
 
 
 def time_text(seconds: float) -> str:
@@ -166,6 +176,7 @@ def row_document(row: Row, machine: Machine) -> dict[str, Any]:
         "share": least / row.seconds,
         "best_peer": row.best_peer,
         "ratio": row.ratio,
+        "disturbed": row.disturbed,
     }
 
 
@@ -173,7 +184,7 @@ def write_json(path: str, results: dict[str, Any]) -> None:
     files.replace(path, (json.dumps(results, indent=1) + "\n").encode())
 
 
-def write_plot(path: str, rows: Sequence[Row], machine: Machine, settings: Settings, versions: dict[str, str]) -> None:
+def write_plot(path: str, rows: Sequence[Row], machine: Machine, versions: dict[str, str]) -> None:
     """Left the roofline with our points and the best peers', right the ratios, one lane for an op and direction."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -192,11 +203,7 @@ def write_plot(path: str, rows: Sequence[Row], machine: Machine, settings: Setti
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     names = ", ".join(f"{name} {version}" for name, version in versions.items())
-    figure.suptitle(
-        f"{names}\n{machine.name}, {settings.threads} threads, {settings.dtype}, {machine.isa}",
-        color=plots.INK,
-        fontsize=10,
-    )
+    figure.suptitle(f"{names}\n{place(machine)}", color=plots.INK, fontsize=10)
     content = io.BytesIO()
     figure.savefig(content, format=path.rpartition(".")[2].lower())
     files.replace(path, content.getvalue())
@@ -205,7 +212,7 @@ def write_plot(path: str, rows: Sequence[Row], machine: Machine, settings: Setti
 def draw_roofline(axes: Any, rows: Sequence[Row], machine: Machine, colours: dict[str, str]) -> None:
     """GFLOP/s against flops per byte: dots are ours, rings the best peer's, under what the machine can do."""
     intensities = [row.flops / row.bytes for row in rows] or [1.0]
-    left, right = min(intensities) / 2, max(intensities) * 2
+    left, right = min(intensities) / 4, max(intensities) * 2
     for size in machine.sizes:
         bandwidth = machine.bandwidth(size)
         ridge = min(max(machine.peak / bandwidth, left), right)
