@@ -112,94 +112,125 @@ template <class T> PYRNN_INLINE IntVec<T> to_bits(Vec<T> v) {
   return out;
 }
 
-// Constants of the exponential: x = n ln2 + r, |r| <= ln2/2, and expm1(r) = r + r^2 poly(r), poly a Chebyshev fit of
-// degree 5 (relative error 1e-9) or 10 (2e-18). ln2_hi has enough trailing zeros for n * ln2_hi to be exact.
-template <class T> struct ExpConstants;
-template <> struct ExpConstants<float> {
+// Constants. x = n ln2 + r, |r| <= ln2/2, and expm1(r) = r + r^2 exp_poly(r); tanh(x) = x + x^3 tanh_poly(x^2) for
+// small x. Both polynomials are Chebyshev fits (relative error 2e-10, or 2e-18 in double). ln2_hi has enough trailing
+// zeros for n * ln2_hi to be exact.
+template <class T> struct Constants;
+template <> struct Constants<float> {
   static constexpr float log2e = 1.44269504088896341f, ln2_hi = 0.693145751953125f, ln2_lo = 1.42860682030941723e-06f;
   static constexpr float round = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
   static constexpr int mantissa = 23, bias = 127;
-  static constexpr float lowest = -104.f, highest = 89.f;  // beyond: 0 and infinity
-  static constexpr float tanh_saturates = 10.f;
-  static constexpr float poly[] = {0.000198909908247f, 0.00139336499963f, 0.00833331092548f,
-                                   0.0416664649253f,   0.166666666816f,   0.500000001347f};
+  static constexpr float lowest = -104.f, highest = 89.f;  // where e^x has become 0 and infinity
+  static constexpr float tanh_saturates = 10.f, tanh_small = 0.5625f;
+  static constexpr float exp_poly[] = {0.000198909908247f, 0.00139336499963f, 0.00833331092548f,
+                                       0.0416664649253f,   0.166666666816f,   0.500000001347f};
+  static constexpr float tanh_poly[] = {0.00248761464803f, -0.0084992478288f, 0.0218119026084f,
+                                        -0.0539640638265f, 0.133333220732f,   -0.333333332839f};
 };
-template <> struct ExpConstants<double> {
+template <> struct Constants<double> {
   static constexpr double log2e = 1.44269504088896340736, ln2_hi = 0.693147180369123816490,
                           ln2_lo = 1.90821492927058770002e-10;
   static constexpr double round = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr int mantissa = 52, bias = 1023;
   static constexpr double lowest = -746.0, highest = 710.0;
-  static constexpr double tanh_saturates = 20.0;
-  static constexpr double poly[] = {2.0914686968086877233e-9,
-                                    2.5105217004720745164e-8,
-                                    2.7557273643110295328e-7,
-                                    2.755725540020642443e-6,
-                                    0.000024801587325547741216,
-                                    0.00019841269874820625271,
-                                    0.0013888888888883748305,
-                                    0.0083333333333261351258,
-                                    0.041666666666666669755,
-                                    0.16666666666666670991,
-                                    0.5};
+  static constexpr double tanh_saturates = 20.0, tanh_small = 0.5625;
+  static constexpr double exp_poly[] = {2.0914686968086877233e-9,
+                                        2.5105217004720745164e-8,
+                                        2.7557273643110295328e-7,
+                                        2.755725540020642443e-6,
+                                        0.000024801587325547741216,
+                                        0.00019841269874820625271,
+                                        0.0013888888888883748305,
+                                        0.0083333333333261351258,
+                                        0.041666666666666669755,
+                                        0.16666666666666670991,
+                                        0.5};
+  static constexpr double tanh_poly[] = {
+      7.6344141851187133225e-6,  -0.000033330620139971521292, 0.000094277788283195029801, -0.00023836459039376215278,
+      0.00058987881875023410623, -0.001455814943624965443,    0.0035921263528222338178,   -0.0088632354371203770329,
+      0.021869488533130331948,   -0.053968253968202909387,    0.13333333333333299517,     -0.33333333333333333296};
 };
 
-// 2^n for integers n whose power is a normal number.
-template <class T> PYRNN_INLINE Vec<T> power_of_two(IntVec<T> n) {
-  using C = ExpConstants<T>;
-  return from_bits<T>((n + typename Types<T>::Word(C::bias)) << typename Types<T>::Word(C::mantissa));
-}
-
-// x = n ln2 + r: returns expm1(r) and leaves n.
-template <class T> PYRNN_INLINE Vec<T> expm1_reduced(Vec<T> x, IntVec<T>& n) {
-  using C = ExpConstants<T>;
-  Vec<T> shifted = fma(x, splat(C::log2e), splat(C::round));
-  Vec<T> whole = shifted - splat(C::round);
-  n = to_bits<T>(shifted) - to_bits<T>(splat(C::round));
-  Vec<T> r = fma(whole, splat(-C::ln2_hi), x);
-  r = fma(whole, splat(-C::ln2_lo), r);
-  Vec<T> p = splat(C::poly[0]);
+// c[0] x^(n-1) + ... + c[n-1]
+template <class T, int n> PYRNN_INLINE Vec<T> polynomial(const T (&c)[n], Vec<T> x) {
+  Vec<T> p = splat(c[0]);
 #pragma GCC unroll 16
-  for (int i = 1; i < int(sizeof C::poly / sizeof C::poly[0]); ++i) p = fma(p, r, splat(C::poly[i]));
-  return fma(r * r, p, r);
+  for (int i = 1; i < n; ++i) p = fma(p, x, splat(c[i]));
+  return p;
 }
 
 template <class T> PYRNN_INLINE Vec<T> select(IntVec<T> mask, Vec<T> yes, Vec<T> no) { return mask ? yes : no; }
+
+// The smaller and the larger of x and a number; NaN stays NaN.
+template <class T> PYRNN_INLINE Vec<T> at_most(Vec<T> x, T most) { return select<T>(x > splat(most), splat(most), x); }
+template <class T> PYRNN_INLINE Vec<T> at_least(Vec<T> x, T least) {
+  return select<T>(x < splat(least), splat(least), x);
+}
 
 template <class T> PYRNN_INLINE Vec<T> absolute(Vec<T> x) {
   return from_bits<T>(to_bits<T>(x) & ~to_bits<T>(splat(T(-0.0))));
 }
 
-// e^x; NaN stays NaN, subnormal results included. The power of two is applied in two halves because either end of the
-// range of n lies outside the normal exponents.
+// x 2^n for whole numbers n, subnormal results included. Without an instruction for it the power is applied in two
+// halves, because either end of the range of n lies outside the normal exponents.
+#if defined(__AVX512F__)
+template <class T> PYRNN_INLINE Vec<T> scale(Vec<T> x, Vec<T> n) {
+  if constexpr (sizeof(T) == 4)
+    return _mm512_maskz_scalef_ps(__mmask16(-1), x, n);
+  else
+    return _mm512_maskz_scalef_pd(__mmask8(-1), x, n);
+}
+#else
+template <class T> PYRNN_INLINE Vec<T> scale(Vec<T> x, Vec<T> n) {
+  using C = Constants<T>;
+  using Word = typename Types<T>::Word;
+  const IntVec<T> whole = to_bits<T>(n + splat(C::round)) - to_bits<T>(splat(C::round)), half = whole >> Word(1);
+  auto power = [](IntVec<T> k) { return from_bits<T>((k + Word(C::bias)) << Word(C::mantissa)); };
+  return x * power(half) * power(whole - half);
+}
+#endif
+
+// x = n ln2 + r: returns expm1(r) and leaves n, a whole number.
+template <class T> PYRNN_INLINE Vec<T> expm1_reduced(Vec<T> x, Vec<T>& n) {
+  using C = Constants<T>;
+  n = fma(x, splat(C::log2e), splat(C::round)) - splat(C::round);
+  Vec<T> r = fma(n, splat(-C::ln2_hi), x);
+  r = fma(n, splat(-C::ln2_lo), r);
+  return fma(r * r, polynomial(C::exp_poly, r), r);
+}
+
+// e^x; NaN stays NaN, subnormal results included. Error below 1 ULP.
 template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
-  using C = ExpConstants<T>;
-  x = select<T>(x < splat(C::lowest), splat(C::lowest), x);
-  x = select<T>(x > splat(C::highest), splat(C::highest), x);
-  IntVec<T> n;
-  Vec<T> e = expm1_reduced<T>(x, n) + splat(T(1));
-  IntVec<T> half = n >> typename Types<T>::Word(1);
-  return e * power_of_two<T>(half) * power_of_two<T>(n - half);
+  using C = Constants<T>;
+  x = at_most<T>(at_least<T>(x, C::lowest), C::highest);
+  Vec<T> n;
+  const Vec<T> e = expm1_reduced<T>(x, n) + splat(T(1));
+  return scale<T>(e, n);
 }
 
-// 1 / (1 + e^-x), written so that neither end cancels or overflows.
+// 1 / (1 + e^-x), both sides of the fraction scaled by a power of two so that neither end overflows. Every step is a
+// monotone function rounded correctly, hence so is the whole. Error below 2 ULP.
 template <class T> PYRNN_INLINE Vec<T> sigmoid(Vec<T> x) {
-  Vec<T> one = splat(T(1)), e = exp<T>(-absolute<T>(x));
-  return select<T>(x < splat(T(0)), e, one) / (one + e);
+  using C = Constants<T>;
+  Vec<T> n;
+  const Vec<T> e = expm1_reduced<T>(at_most<T>(at_least<T>(-x, C::lowest), -C::lowest), n);
+  const Vec<T> one = splat(T(1));
+  const Vec<T> numerator = scale<T>(one, -at_least<T>(n, T(0))), power = scale<T>(one, at_most<T>(n, T(0)));
+  return numerator / (one + fma(power, e, numerator * power));  // the product is the smaller of the two
 }
 
-// expm1(2|x|) / (expm1(2|x|) + 2) with the sign of x: accurate near 0 without a second formula.
+// 1 - 2 / (1 + e^2x), monotone as sigmoid is, and a polynomial for small x, where the slope is steep enough for its
+// error not to show. Error below 2 ULP.
 template <class T> PYRNN_INLINE Vec<T> tanh(Vec<T> x) {
-  using C = ExpConstants<T>;
-  Vec<T> magnitude = absolute<T>(x);
-  magnitude = select<T>(magnitude > splat(C::tanh_saturates), splat(C::tanh_saturates), magnitude);
-  IntVec<T> n;
-  Vec<T> e = expm1_reduced<T>(magnitude + magnitude, n);
-  Vec<T> scale = power_of_two<T>(n);
-  Vec<T> t = fma(scale, e, scale - splat(T(1)));
-  Vec<T> y = t / (t + splat(T(2)));
-  IntVec<T> sign = to_bits<T>(splat(T(-0.0)));
-  return from_bits<T>(to_bits<T>(y) | (to_bits<T>(x) & sign));
+  using C = Constants<T>;
+  const Vec<T> one = splat(T(1)), two = splat(T(2)), magnitude = absolute<T>(x), square = x * x;
+  Vec<T> n;
+  const Vec<T> e = expm1_reduced<T>(two * at_most<T>(magnitude, C::tanh_saturates), n);
+  const Vec<T> power = scale<T>(one, n);
+  const Vec<T> large = one - two / fma(power, e, one + power);
+  const Vec<T> small = fma(magnitude * square, polynomial(C::tanh_poly, square), magnitude);
+  const Vec<T> y = select<T>(magnitude < splat(C::tanh_small), small, large);
+  return from_bits<T>(to_bits<T>(y) | (to_bits<T>(x) & to_bits<T>(splat(T(-0.0)))));
 }
 
 // The sum of all lanes, always in the same order.

@@ -26,8 +26,21 @@ inline void pause() {
 #endif
 }
 
-// How long somebody who expects to be needed at once keeps looking before it sleeps.
-constexpr int spins = 2000;
+// Looks for a while, some 50 microseconds, whether it is done, before the caller goes to sleep: who expects to be needed
+// at once is there at once. It soon lets others have the CPU in between, above all the thread it is waiting for.
+template <class Done> void look(Done done) {
+  for (int i = 0; i < 400; ++i) {
+    if (done()) return;
+    pause();
+  }
+  for (int i = 0; i < 100; ++i) {
+    sched_yield();
+    for (int j = 0; j < 10; ++j) {
+      if (done()) return;
+      pause();
+    }
+  }
+}
 
 int usable_cpus() {
 #if defined(__linux__)
@@ -60,7 +73,7 @@ struct Worker {
 
   void loop() {
     for (int done = 0;;) {
-      for (int i = 0; i < spins && order.load(std::memory_order_acquire) == done; ++i) pause();
+      look([&] { return order.load(std::memory_order_acquire) != done; });
       order.wait(done, std::memory_order_acquire);
       if (order.load(std::memory_order_acquire) == done) continue;
       ++done;
@@ -78,7 +91,7 @@ struct Worker {
 
   void join() {
     const int target = order.load(std::memory_order_relaxed);
-    for (int i = 0; i < spins && finished.load(std::memory_order_acquire) != target; ++i) pause();
+    look([&] { return finished.load(std::memory_order_acquire) == target; });
     for (int now; (now = finished.load(std::memory_order_acquire)) != target;)
       finished.wait(now, std::memory_order_acquire);
   }
@@ -171,16 +184,11 @@ void Team::start(void (*call)(void*, int), void* job) {
   for (int i = 0; i < workers_; ++i) borrowed_[i]->join();
 }
 
-void Barrier::wake() { round_.notify_all(); }
-
-void Barrier::wait_for_change(int round) {
-  for (int i = 0; i < spins; ++i) {
-    if (round_.load(std::memory_order_acquire) != round) return;
-    pause();
-  }
-  sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (round_.load(std::memory_order_seq_cst) == round) round_.wait(round, std::memory_order_seq_cst);
-  sleepers_.fetch_sub(1, std::memory_order_relaxed);
+void Barrier::wait_for(int other, int round) const {
+  const std::atomic<int>& flag = flags_[other].round;
+  const auto arrived = [&] { return flag.load(std::memory_order_acquire) >= round; };
+  look(arrived);
+  while (!arrived()) std::this_thread::sleep_for(std::chrono::microseconds(20));
 }
 
 }  // namespace pyrnn

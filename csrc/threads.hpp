@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <memory>
 
 namespace pyrnn {
@@ -13,29 +14,28 @@ inline constexpr int most_threads = 256;
 int get_num_threads();
 void set_num_threads(int threads);  // 1 .. most_threads
 
-// Threads meet here. A meeting costs a fraction of a microsecond while all are running; who waits longer sleeps.
+// Threads 0 .. members - 1 meet here. Each raises a flag of its own and looks at the others', which costs one way of a
+// cache line while all are running; who waits long naps between looks, so nobody has to be woken.
 class Barrier {
  public:
-  explicit Barrier(int members) : members_(members) {}
-  void wait() {
+  explicit Barrier(int members) : flags_(new Flag[std::size_t(members)]), members_(members) {}
+
+  void wait(int member) {
     if (members_ == 1) return;
-    const int round = round_.load(std::memory_order_acquire);
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
-      arrived_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_seq_cst);
-      if (sleepers_.load(std::memory_order_seq_cst)) wake();
-    } else {
-      wait_for_change(round);
-    }
+    const int round = flags_[member].round.load(std::memory_order_relaxed) + 1;
+    flags_[member].round.store(round, std::memory_order_release);
+    for (int other = 0; other < members_; ++other)
+      if (other != member && flags_[other].round.load(std::memory_order_acquire) < round) wait_for(other, round);
   }
 
  private:
-  void wait_for_change(int round);
-  void wake();
+  struct alignas(64) Flag {
+    std::atomic<int> round{0};
+  };
+  void wait_for(int other, int round) const;
+
+  const std::unique_ptr<Flag[]> flags_;
   const int members_;
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> round_{0};
-  std::atomic<int> sleepers_{0};
 };
 
 struct Worker;

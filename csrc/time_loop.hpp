@@ -121,7 +121,7 @@ template <class T, class Cell, class Second> class TimeLoop {
         units(groups_of<T>(H), member, r.team),
         outputs(groups_of<T>(P), member, r.team) {}
 
-  void meet() const { run.team_barrier[group]->wait(); }
+  void meet() const { run.team_barrier[group]->wait(member); }
 
   // Where a step's vectors lie.
   i64 kept(i64 s, i64 j) const { return run.keep ? rows.first[s] - rows.first[run.begin] + j : j; }
@@ -312,12 +312,12 @@ template <class T, class Cell, class Second> class TimeLoop {
       hidden_step_back(s);
       if (s % run.block == 0 || s == run.begin) {
         input_grads(s, block_end);
-        run.all_barrier->wait();
+        run.all_barrier->wait(thread);
         weight_grads(s, block_end);
         block_end = s;
       }
     }
-    run.all_barrier->wait();
+    run.all_barrier->wait(thread);
   }
 
   // Gradients of padded units are set to 0: they would meet weights that are 0, but infinity times 0 is NaN.
