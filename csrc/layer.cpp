@@ -110,7 +110,8 @@ template <class T> void final_states(const Run<T>& run, i64 Hp, i64 Pp, State<T>
     const bool none = rows.length[j] == 0 && run.begin == 0;
     if (!none && (last < run.begin || last >= run.end)) continue;
     scatter_row(rows, none ? run.h_in + j * Pp : run.h + run.state_row(last, j) * Pp, j, run.size.P, out.h);
-    if (run.c_in) scatter_row(rows, none ? run.c_in + j * Hp : run.c + run.state_row(last, j) * Hp, j, run.size.H, out.c);
+    if (run.c_in)
+      scatter_row(rows, none ? run.c_in + j * Hp : run.c + run.state_row(last, j) * Hp, j, run.size.H, out.c);
   }
 }
 

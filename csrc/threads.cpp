@@ -26,8 +26,8 @@ inline void pause() {
 #endif
 }
 
-// Looks for a while, some 50 microseconds, whether it is done, before the caller goes to sleep: who expects to be needed
-// at once is there at once. It soon lets others have the CPU in between, above all the thread it is waiting for.
+// Looks for a while, some 50 microseconds, whether it is done, before the caller goes to sleep: who expects to be
+// needed at once is there at once. It soon lets others have the CPU in between, above all the thread it is waiting for.
 template <class Done> void look(Done done) {
   for (int i = 0; i < 400; ++i) {
     if (done()) return;
@@ -124,12 +124,21 @@ struct Pool {
 std::atomic<Pool*> pool{nullptr};
 std::atomic<int> num_threads{0};
 
-Pool& the_pool() {
+std::atomic<int> generation{0};
+
+void watch_forks() {
   static std::once_flag once;
   std::call_once(once, [] {
     pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] { pool = new Pool; });
+    pthread_atfork(nullptr, nullptr, [] {
+      pool = new Pool;
+      ++generation;
+    });
   });
+}
+
+Pool& the_pool() {
+  watch_forks();
   return *pool;
 }
 
@@ -143,6 +152,11 @@ int get_num_threads() {
     if (!num_threads.compare_exchange_strong(unset, n)) n = unset;
   }
   return n;
+}
+
+int fork_generation() {
+  watch_forks();
+  return generation;
 }
 
 void set_num_threads(int threads) { num_threads = threads; }

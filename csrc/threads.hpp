@@ -14,6 +14,9 @@ inline constexpr int most_threads = 256;
 int get_num_threads();
 void set_num_threads(int threads);  // 1 .. most_threads
 
+// How many forks lie between the first process and this one: what a lock guarded before a fork may be held for good.
+int fork_generation();
+
 // Threads 0 .. members - 1 meet here. Each raises a flag of its own and looks at the others', which costs one way of a
 // cache line while all are running; who waits long naps between looks, so nobody has to be woken.
 class Barrier {

@@ -301,7 +301,7 @@ class Recurrent(Layer, Generic[StateT]):
             x = y
             if masks is not None and not last:
                 masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
-                x *= masks[-1]
+                combine(np.multiply, x, masks[-1])
         if turned:
             x = x.swapaxes(0, 1)
         elif not batched:
@@ -313,6 +313,12 @@ def dropout_mask(rng: np.random.Generator, p: float, shape: tuple[int, ...], dty
     """1/(1-p) with probability 1-p, else 0."""
     kept: Array = rng.random(shape, dtype=dtype) >= p
     return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
+
+
+def combine(operation: np.ufunc, target: Array, other: Array) -> None:
+    """target = operation(target, other); like the kernels, without a word on overflow or NaN."""
+    with np.errstate(all="ignore"):
+        operation(target, other, out=target)
 
 
 class Pullback(Generic[StateT]):
@@ -361,11 +367,11 @@ class Pullback(Generic[StateT]):
                 forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
                 dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
                 other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
-                dx += other
+                combine(np.add, dx, other)
             else:
                 dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
             if k and self._masks:
-                dx *= self._masks.pop()
+                combine(np.multiply, dx, self._masks.pop())
             del pulls[k:]
             dh = dx
         if turned:

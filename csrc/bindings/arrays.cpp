@@ -26,6 +26,18 @@ void wrong_shape(const std::string& call, const std::string& name, const py::arr
 
 void wrong_value(const std::string& call, const std::string& message) { throw py::value_error(call + ": " + message); }
 
+i64 to_integer(const std::string& call, const std::string& name, py::handle object, i64 low, i64 high) {
+  if (!PyIndex_Check(object.ptr()) || py::isinstance<py::bool_>(object)) wrong_type(call, name, object, "an integer");
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!number) throw py::error_already_set();
+  int overflow = 0;
+  const i64 value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+  if (overflow || value < low || value > high)
+    wrong_value(call, name + " is " + std::string(py::str(number)) + ", expected " + std::to_string(low) + " to " +
+                          std::to_string(high));
+  return value;
+}
+
 py::array to_array(const std::string& call, const std::string& name, py::handle object) {
   if (!py::isinstance<py::array>(object)) wrong_type(call, name, object, "a NumPy array");
   return py::reinterpret_borrow<py::array>(object);

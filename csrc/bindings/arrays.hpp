@@ -7,8 +7,10 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <chrono>
 #include <cstdint>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "../recurrence.hpp"
@@ -25,6 +27,29 @@ std::string type_text(py::handle object);
 [[noreturn]] void wrong_shape(const std::string& call, const std::string& name, const py::array& came,
                               const std::string& expected);
 [[noreturn]] void wrong_value(const std::string& call, const std::string& message);
+
+// Gives the GIL up. As pybind11's, but Python may end this thread when it is asked for the GIL again while the process
+// shuts down. It does so by unwinding the stack, over objects that need the Python that is no more; so the thread stays
+// here until the process is gone, as it would in Python 3.14.
+class WithoutGil {
+ public:
+  WithoutGil() : state_(PyEval_SaveThread()) {}
+  ~WithoutGil() {
+    try {
+      PyEval_RestoreThread(state_);
+    } catch (...) {
+      for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  }
+  WithoutGil(const WithoutGil&) = delete;
+  WithoutGil& operator=(const WithoutGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
+
+// A Python integer in [low, high], else TypeError or ValueError.
+i64 to_integer(const std::string& call, const std::string& name, py::handle object, i64 low, i64 high);
 
 py::array to_array(const std::string& call, const std::string& name, py::handle object);
 

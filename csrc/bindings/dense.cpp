@@ -48,7 +48,7 @@ py::array linear_forward(py::handle x_, py::handle weight_, py::handle bias_) {
     }
     py::array_t<T> y = empty<T>({m.M, m.O});
     T* out = y.mutable_data();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const LinearKernels<T>& k = kernels<T>().dense.linear;
     const Buffer<T> panels((m.O + k.lanes) * m.I);
     in_parts(m.O * m.I, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
@@ -73,7 +73,7 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
     T* dbias = to_gradient<T>(call, "dbias", dbias_, {m.O});
     py::array_t<T> dx = empty<T>({m.M, m.I});
     T* out = dx.mutable_data();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const LinearKernels<T>& k = kernels<T>().dense.linear;
     const Buffer<T> panels((m.I + k.lanes) * (m.O + k.lanes));
     k.pack_transposed(m, panels.get(), 0, 1);
@@ -111,7 +111,7 @@ py::array embedding_forward(py::handle ids_, py::handle weight_) {
     const T* from = weight.data();
     const i64* id = ids.data();
     T* out = y.mutable_data();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     for (i64 m = 0; m < ids.size(); ++m) std::copy_n(from + id[m] * E, E, out + m * E);
     return y;
   });
@@ -129,7 +129,7 @@ void embedding_backward(py::handle dy_, py::handle ids_, py::handle dweight_) {
     const T* from = static_cast<const T*>(dy.data());
     const i64 row = dy.strides(0) / i64(sizeof(T));
     const i64* id = ids.data();
-    py::gil_scoped_release release;
+    const WithoutGil released;
     for (i64 m = 0; m < ids.size(); ++m)
       for (i64 i = 0; i < E; ++i) dweight[id[m] * E + i] += from[m * row + i];
   });
@@ -154,7 +154,7 @@ py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::han
     T* out = dlogits.mutable_data();
     double loss = 0;
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       double total = w ? 0 : double(M);
       if (w)
         for (i64 m = 0; m < M; ++m) total += double(w[m]);
@@ -204,7 +204,7 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
     check_shape(call, "grads", grads, {n});
     const T* g = grads.data();
     const AdamStep s{lr, beta1, beta2, eps, weight_decay, step};
-    py::gil_scoped_release release;
+    const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) { kernels<T>().dense.adam(params + i, g + i, m + i, v + i, count, s); });
   });
 }
@@ -221,7 +221,7 @@ void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, doubl
     check_shape(call, "grads", grads, {n});
     const T* g = grads.data();
     const SgdStep s{lr, momentum, weight_decay, nesterov};
-    py::gil_scoped_release release;
+    const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) {
       kernels<T>().dense.sgd(params + i, g + i, velocity ? velocity + i : nullptr, count, s);
     });
@@ -235,7 +235,7 @@ double l2(py::handle x_) {
     if (x.ndim() != 1) wrong_shape(call, "flat", x, "(n,)");
     const T* data = x.data();
     const i64 n = x.size(), blocks = (n + norm_block - 1) / norm_block;
-    py::gil_scoped_release release;
+    const WithoutGil released;
     const Buffer<double> sums(blocks);
     in_parts(n, [&](int part, int parts) {
       for (i64 b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b)

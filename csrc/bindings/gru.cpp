@@ -36,7 +36,7 @@ void bind_gru(py::module_& parent) {
       py::arg("reset_after") = true, vjp_doc);
   m.def(
       "stream",
-      [](py::object layers, i64 batch, bool reset_after) {
+      [](py::object layers, py::object batch, bool reset_after) {
         return recurrent_stream(op, kind_of(reset_after), layers, batch);
       },
       py::arg("layers"), py::arg("batch"), py::kw_only(), py::arg("reset_after") = true, stream_doc);

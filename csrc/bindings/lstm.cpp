@@ -29,7 +29,7 @@ void bind_lstm(py::module_& parent) {
       py::arg("reset") = none, py::arg("reverse") = false, py::arg("checkpoint_every") = none, py::arg("out") = none,
       vjp_doc);
   m.def(
-      "stream", [](py::object layers, i64 batch) { return recurrent_stream(op, CellKind::lstm, layers, batch); },
+      "stream", [](py::object layers, py::object batch) { return recurrent_stream(op, CellKind::lstm, layers, batch); },
       py::arg("layers"), py::arg("batch"), stream_doc);
 }
 

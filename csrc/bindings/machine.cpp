@@ -11,12 +11,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-int checked_threads(const std::string& call, int threads) {
-  if (threads < 1 || threads > most_threads)
-    wrong_value(call, "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
-  return threads;
-}
-
 // The best of several rounds: seconds that job(member) takes on all threads together.
 template <class F> double best_seconds(Team& team, F job) {
   double best = 1e30;
@@ -41,19 +35,18 @@ template <class T> double fma_peak_of(int threads) {
   return 2e-9 * double(done) * team.size() / seconds;
 }
 
-double fma_peak(const std::string& dtype, int threads) {
-  checked_threads("fma_peak", threads);
+double fma_peak(const std::string& dtype, py::object threads_) {
+  const int threads = int(to_integer("fma_peak", "threads", threads_, 1, most_threads));
   if (dtype != "float32" && dtype != "float64")
     wrong_value("fma_peak", "dtype is '" + dtype + "', expected 'float32' or 'float64'");
-  py::gil_scoped_release release;
+  const WithoutGil released;
   return dtype == "float32" ? fma_peak_of<float>(threads) : fma_peak_of<double>(threads);
 }
 
-double bandwidth(i64 bytes, int threads) {
-  checked_threads("bandwidth", threads);
-  if (bytes < 1 << 12 || bytes > i64(1) << 36)
-    wrong_value("bandwidth", "bytes is " + std::to_string(bytes) + ", expected 4096 to 2**36");
-  py::gil_scoped_release release;
+double bandwidth(py::object bytes_, py::object threads_) {
+  const int threads = int(to_integer("bandwidth", "threads", threads_, 1, most_threads));
+  const i64 bytes = to_integer("bandwidth", "bytes", bytes_, 1 << 12, i64(1) << 36);
+  const WithoutGil released;
   Team team(threads);
   const i64 n = bytes / i64(sizeof(float)) / team.size() / 512 * 512, passes = std::max<i64>(1, (i64(1) << 28) / bytes);
   Buffer<float> data = Buffer<float>(n * team.size()).zero(), sinks = Buffer<float>(256 * team.size()).zero();

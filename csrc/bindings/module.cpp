@@ -14,11 +14,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("get_num_threads", &get_num_threads);
   m.def(
       "set_num_threads",
-      [](int threads) {
-        if (threads < 1 || threads > most_threads)
-          wrong_value("set_num_threads",
-                      "threads is " + std::to_string(threads) + ", expected 1 to " + std::to_string(most_threads));
-        set_num_threads(threads);
+      [](py::object threads) {
+        set_num_threads(int(to_integer("set_num_threads", "threads", threads, 1, most_threads)));
       },
       py::arg("threads"));
   bind_recurrent(m);

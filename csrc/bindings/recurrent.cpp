@@ -239,7 +239,7 @@ class Pullback {
     const Steps<T> dx_steps = writable_steps<T>(dx);
     std::unique_ptr<Recording<T>> mine = std::move(recording);  // from here on it is used
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       mine->backward(dy, dstate, dx_steps, out, grads);
       mine.reset();
     }
@@ -260,10 +260,16 @@ class StreamObject {
     return std::visit([&](auto& s) { return f(*s); }, stream_);
   }
 
-  // Without the GIL, and one Python thread at a time.
+  // Without the GIL, and one Python thread at a time. In a child of fork the lock may be held by a thread that is gone,
+  // in the middle of a step: such a stream is refused from then on.
   template <class F> void locked(F f) {
-    py::gil_scoped_release release;
-    std::lock_guard<std::mutex> hold(lock_);
+    if (generation_ != fork_generation()) {
+      if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
+      lock_.unlock();
+      generation_ = fork_generation();
+    }
+    const WithoutGil released;
+    const std::lock_guard<std::mutex> hold(lock_);
     f();
   }
 
@@ -271,6 +277,11 @@ class StreamObject {
   template <class T>
   StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream)
       : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
+
+  // A stream cut short by a fork may own its buffers twice; it is left alone.
+  ~StreamObject() {
+    if (generation_ != fork_generation() && !lock_.try_lock()) std::visit([](auto& s) { (void)s.release(); }, stream_);
+  }
 
   py::object step(py::handle x) {
     return visit([&]<class T>(Stream<T>& s) -> py::object {
@@ -357,6 +368,7 @@ class StreamObject {
   const RecurrentOp& op_;
   std::string call_;
   std::mutex lock_;
+  int generation_ = fork_generation();
   std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
 };
 
@@ -374,7 +386,7 @@ py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, 
   return with_real(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, false);
       layer.forward(call.rows, call.x_steps, call.state_in, call.output.steps, call.state_out);
     }
@@ -386,21 +398,13 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
                         py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out) {
   const std::string name = std::string(op.name) + ".vjp";
-  i64 every = 0;
-  if (!checkpoint_every.is_none()) {
-    if (!py::isinstance<py::int_>(checkpoint_every) || py::isinstance<py::bool_>(checkpoint_every))
-      wrong_type(name, "checkpoint_every", checkpoint_every, "an integer or None");
-    int overflow = 0;
-    every = PyLong_AsLongLongAndOverflow(checkpoint_every.ptr(), &overflow);
-    if (overflow > 0 || every > (i64(1) << 60)) every = i64(1) << 60;
-    if (overflow < 0 || every < 1)
-      wrong_value(name, "checkpoint_every is " + std::string(py::str(checkpoint_every)) + ", expected at least 1");
-  }
+  constexpr i64 most = i64(1) << 60;
+  const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
   return with_real(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
     std::unique_ptr<Recording<T>> recording;
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, true);
       recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), call.x_steps, every);
       recording->forward(call.state_in, call.output.steps, call.state_out);
@@ -410,9 +414,9 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
   });
 }
 
-py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle layers, i64 batch) {
+py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle layers, py::handle batch_) {
   const std::string name = std::string(op.name) + ".stream";
-  if (batch < 1) wrong_value(name, "batch is " + std::to_string(batch) + ", expected at least 1");
+  const i64 batch = to_integer(name, "batch", batch_, 1, i64(1) << 31);
   if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0)
     wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
@@ -427,7 +431,7 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
     }
     std::unique_ptr<Stream<T>> stream;
     {
-      py::gil_scoped_release release;
+      const WithoutGil released;
       std::vector<Layer<T>> packed;
       for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers, false);
       stream = std::make_unique<Stream<T>>(std::move(packed), batch);

@@ -18,7 +18,7 @@ py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::hand
 py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
                         py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out);
-py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, i64 batch);
+py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, py::handle batch);
 
 py::tuple weight_names(const RecurrentOp&);
 

@@ -42,7 +42,7 @@ void bind_rnn(py::module_& parent) {
       py::arg("nonlinearity") = "tanh", vjp_doc);
   m.def(
       "stream",
-      [](py::object layers, i64 batch, const std::string& nonlinearity) {
+      [](py::object layers, py::object batch, const std::string& nonlinearity) {
         return recurrent_stream(op, kind_of("rnn.stream", nonlinearity), layers, batch);
       },
       py::arg("layers"), py::arg("batch"), py::kw_only(), py::arg("nonlinearity") = "tanh", stream_doc);
