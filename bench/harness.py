@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import glob
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -130,7 +129,7 @@ def measure(op: Op, shape: Shape, direction: str, settings: Settings, machine: M
         samples[IDEAL] = [seconds * case.ideal[1] for seconds in samples[IDEAL]]
     times = {name: summarise(values) for name, values in samples.items()}
     best_peer = min(case.peers, key=lambda name: times[name].median, default=None)
-    ratio = best_peer and statistics.median(np.divide(samples[best_peer], samples[OURS]))
+    ratio = float(np.median(np.divide(samples[best_peer], samples[OURS]))) if best_peer else None
     machine.measure(case.footprint)
     return Row(
         op.name, direction, op.letters, shape, times, case.flops, case.bytes, case.footprint, best_peer, ratio,
