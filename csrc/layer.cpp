@@ -116,7 +116,7 @@ template <class T> void final_states(const Run<T>& run, i64 Hp, i64 Pp, State<T>
 }
 
 // Steps whose input product is done at once: enough rows that W_ih is read seldom, few enough to stay in cache.
-i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 48 / std::max<i64>(rows.N, 1)); }
+i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
 
 template <class T> i64 work_of(const Layer<T>& l, const Rows& rows) { return step_weights(l) * rows.first[rows.steps]; }
 
@@ -156,7 +156,8 @@ void Layer<T>::forward(const Rows& rows, Steps<const T> x, State<const T> in, St
       run.c = from.take(2 * N * Hp);
     }
     run.zeros = from.take(std::max(Hp, Pp));
-    run.record = from.take(std::min(chunk, std::max<i64>(rows.steps, 1)) * N * Hp * cell.slots);
+    run.record = from.take(std::min(chunk, std::max<i64>(rows.steps, 1)) * N * record_row());
+    run.record_row = record_row();
     if (cell.second) run.mid = from.take(N * Hp);
     if (cell.projects) run.projected = from.take(N * Pp);
     return from.used;
@@ -189,7 +190,8 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
   const i64 states = segments_ > 1 ? std::max(most, 2 * N) : most;  // the way forward then uses them as its ring
   h_ = Buffer<T>(states * Pp);
   if (cell.cell_state) c_ = Buffer<T>(states * Hp);
-  record_ = Buffer<T>(std::max(most, segments_ > 1 ? chunk_steps(rows_) * N : 0) * Hp * cell.slots);
+  record_ = Buffer<T>(std::max(most, segments_ > 1 ? chunk_steps(rows_) * N : 0) * layer_.record_row());
+  run_.record_row = layer_.record_row();
   if (cell.second) mid_ = Buffer<T>(std::max(most, N) * Hp);
   if (cell.projects) projected_ = Buffer<T>(std::max(most, N) * Pp);
   zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
@@ -275,7 +277,7 @@ Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
     const i64 cells = l.cell.cell_state ? batch * l.Hp : 0;
     states_.push_back(
         {Buffer<T>(batch * l.Pp).zero(), Buffer<T>(cells).zero(), Buffer<T>(batch * l.Pp), Buffer<T>(cells)});
-    record = std::max(record, batch * l.Hp * l.cell.slots);
+    record = std::max(record, batch * l.record_row());
     if (l.cell.second) mid = std::max(mid, batch * l.Hp);
     if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
     zeros = std::max({zeros, l.Hp, l.Pp});
@@ -293,7 +295,7 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
     run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
     run.x = input, run.zeros = zeros_.get();
     run.h_in = m.h.get(), run.c_in = m.c.get(), run.h = m.next_h.get(), run.c = m.next_c.get();
-    run.record = record_.get(), run.mid = mid_.get(), run.projected = projected_.get();
+    run.record = record_.get(), run.record_row = l.record_row(), run.mid = mid_.get(), run.projected = projected_.get();
     if (i + 1 == layers_.size()) run.y = {y, 0, y_row};
     const i64 work = step_weights(l) * rows_.N;
     if (work < 2 * work_per_thread) {

@@ -31,8 +31,9 @@ template <class T> struct LinearLoop {
   static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const T* bias, i64 M, i64 columns,
                        T* out, int part, int parts) {
     const i64 begin = M * part / parts, end = M * (part + 1) / parts;
-    for (i64 g0 = 0; g0 < groups_of<T>(columns); g0 += group_block) {
-      const i64 g1 = std::min<i64>(g0 + group_block, groups_of<T>(columns)), width = std::min(g1 * L, columns) - g0 * L;
+    const i64 groups = groups_of<T>(columns), runs = (groups + group_block - 1) / group_block;
+    for (i64 run = 0; run < runs; ++run) {
+      const i64 g0 = groups * run / runs, g1 = groups * (run + 1) / runs, width = std::min(g1 * L, columns) - g0 * L;
       alignas(64) T start[group_block * L] = {};
       if (bias) std::copy_n(bias + g0 * L, width, start);
       for (i64 m = begin; m < end; m += max_rows) {

@@ -60,7 +60,7 @@ void* take_memory(std::size_t& bytes) {
       }
     }
   }
-  const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : 64;
+  const std::size_t alignment = bytes >= huge_page / 2 ? huge_page : 64;
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
   bytes = (bytes + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, bytes);

@@ -102,6 +102,7 @@ void accumulate_rows(Inputs a, Segments seg, Panels<T> p, T* const* c, i64 c_gro
       }
   };
   run.template operator()<4>();
+  run.template operator()<3>();
   run.template operator()<2>();
   run.template operator()<1>();
 }

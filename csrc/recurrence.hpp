@@ -76,11 +76,13 @@ template <class T> struct Run {
   // What the steps leave. `keep`: all of them, row `first[s] - first[begin] + row`, for the way back. Otherwise the
   // states are a ring of two steps, and records cover `chunk` steps.
   bool keep = false;
-  i64 chunk = 1;           // steps whose input product is done at once
-  T* h = nullptr;          // [kept,Pp]
-  T* c = nullptr;          // [kept,Hp]
-  T* record = nullptr;     // [kept,Hp/L,slots,L] pre-activations, then what the cell's backward needs, then gradients
-  T* mid = nullptr;        // [kept,Hp] input of the second product, of cells that have one
+  i64 chunk = 1;        // steps whose input product is done at once
+  T* h = nullptr;       // [kept,Pp]
+  T* c = nullptr;       // [kept,Hp]
+  T* record = nullptr;  // [kept,record_row]: [Hp/L,slots,L], pre-activations, then what the cell's backward needs, then
+                        // gradients
+  i64 record_row = 0;   // distance of two records
+  T* mid = nullptr;     // [kept,Hp] input of the second product, of cells that have one
   T* projected = nullptr;  // [kept,Pp] its record, of a projection
   Steps<T> y;              // [T,N,P]; data null: not wanted
 

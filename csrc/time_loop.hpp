@@ -126,7 +126,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   // Where a step's vectors lie.
   i64 kept(i64 s, i64 j) const { return run.keep ? rows.first[s] - rows.first[run.begin] + j : j; }
   T* record(i64 s, i64 j) const {
-    return run.record + (run.keep ? kept(s, j) : (s - chunk_begin) * rows.N + j) * slots * Hp;
+    return run.record + (run.keep ? kept(s, j) : (s - chunk_begin) * rows.N + j) * run.record_row;
   }
   T* mid(i64 s, i64 j) const { return run.mid + kept(s, j) * Hp; }
   T* projected(i64 s, i64 j) const { return run.projected + kept(s, j) * Pp; }
@@ -444,7 +444,7 @@ template <class T, class Cell, class Second> class TimeLoop {
     const i64 place = rows.first[from] - rows.first[run.begin];
     const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
     for (i64 g = mine.begin; g < mine.end; ++g) {
-      copy_records(run.record + place * slots * Hp + g * slots * L, slots * Hp, slots, n, panel,
+      copy_records(run.record + place * run.record_row + g * slots * L, run.record_row, slots, n, panel,
                    run.grads.bias + g * slots * L);
       sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, slots * L, run.grads.ih + g * I * x_vectors * L);
       sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L,
