@@ -26,6 +26,10 @@ struct Cache {
   Block blocks[kept_blocks];  // oldest first
   std::size_t count = 0, bytes = 0;
 
+  void clear() {
+    while (count) std::free(remove(0).memory);
+  }
+
   Block remove(std::size_t i) {
     const Block block = blocks[i];
     bytes -= block.bytes;
@@ -64,7 +68,12 @@ void* take_memory(std::size_t& bytes) {
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
   bytes = (bytes + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, bytes);
-  if (!memory) throw std::bad_alloc();
+  if (!memory) {
+    std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
+    if (hold) cache().clear();
+    memory = std::aligned_alloc(alignment, bytes);
+    if (!memory) throw std::bad_alloc();
+  }
 #if defined(__linux__)
   if (alignment == huge_page) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
 #endif

@@ -287,7 +287,9 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
     """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
-    importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+    code = importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+    if code:
+        raise click.exceptions.Exit(code)
 
 
 @cli.command()

@@ -4,20 +4,28 @@ The kernels take arrays as they are: one dtype (float32 or float64) in one call,
 fit is a TypeError or a ValueError. Layers, losses and optimisers convert, and call these.
 """
 
-from ._core import (
-    adam,
-    cross_entropy,
-    embedding,
-    get_num_threads,
-    gru,
-    isa,
-    linear,
-    lstm,
-    norm,
-    rnn,
-    set_num_threads,
-    sgd,
-)
+try:
+    from ._core import (
+        adam,
+        cross_entropy,
+        embedding,
+        get_num_threads,
+        gru,
+        isa,
+        linear,
+        lstm,
+        norm,
+        rnn,
+        set_num_threads,
+        sgd,
+    )
+except ModuleNotFoundError as error:
+    if error.name != f"{__package__}._core":
+        raise
+    raise ImportError(
+        f"the compiled part of pyrnn is not beside {__file__}: this is the source folder. Run 'pip install .' there, "
+        "and Python in another folder"
+    ) from None
 
 __all__ = [
     "adam",

@@ -151,9 +151,9 @@ def test_help(capsys, arguments):
     assert "Usage: pyrnn" in capsys.readouterr().out
 
 
-def test_import_brings_numpy_alone():
+def test_import_brings_numpy_alone(tmp_path):
     program = "import sys, pyrnn; print({'click', 'tqdm', 'safetensors', 'matplotlib'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", program], encoding="utf-8") == "set()\n"
+    assert subprocess.check_output([sys.executable, "-c", program], cwd=tmp_path, encoding="utf-8") == "set()\n"
 
 
 # ---------------------------------------------------------------------------------------------------- stop and resume

@@ -151,7 +151,7 @@ def test_a_killed_writer_leaves_whole_files(tmp_path):
     rng = np.random.default_rng(1)
     for _ in range(3):
         path.unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", program, str(path)])
+        process = subprocess.Popen([sys.executable, "-c", program, str(path)], cwd=tmp_path)
         while not path.exists():
             assert process.poll() is None
             time.sleep(0.01)

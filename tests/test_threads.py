@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -532,6 +533,7 @@ def test_the_process_ends_while_threads_are_calling(daemon):
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SETUP + code)],
         env=python_environment(OPENBLAS_NUM_THREADS="1"),
+        cwd=Path(__file__).parent,
         capture_output=True,
         text=True,
         timeout=60,
