@@ -35,7 +35,7 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
 // them and the weights of a step stay in its cache; units otherwise, meeting at every step.
 constexpr i64 work_per_thread = 200'000;  // multiply-adds in all, below which waking a thread costs more
-constexpr i64 work_per_meeting = 12'000;  // and in a step, for threads that meet there
+constexpr i64 work_per_meeting = 60'000;  // and in a step, for threads that meet there
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
 template <class T> i64 step_weights(const Layer<T>& l) {
@@ -51,13 +51,13 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   run.groups = run.team = 1;
   run.row_block = std::max<i64>(rows.N, 1);
   if (threads == 1 || rows.steps == 0) return;
-  const bool few_rows = rows.N < 4 * threads;
+  const bool few_rows = rows.N < 4 * threads, lonely = rows.N < 2 * threads;
   const bool big_weights = weights * i64(sizeof(T)) > cached_weights && rows.N < 48 * threads;
   if (few_rows || big_weights) {
     const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
     const i64 rows_per_step = rows.first[rows.steps] / rows.steps;
     run.team = int(std::clamp<i64>(weights * rows_per_step / work_per_meeting, 1, std::min<i64>(threads, groups)));
-    if (run.team > 1 || few_rows) return;
+    if (run.team > 1 || lonely) return;
   }
   run.groups = int(std::min<i64>(threads, rows.N));
   // Ragged rows are dealt in small runs so that every group gets long and short ones.

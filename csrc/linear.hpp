@@ -62,7 +62,7 @@ template <class T> struct LinearLoop {
   }
 
   // dweight and dbias are added to; sums over rows run in blocks, in ascending order, whatever the parts. Columns of x
-  // are copied side by side (scratch [block][group_block * L]) a few groups at a time.
+  // are copied side by side a few groups at a time. scratch: max(block * group_block * L, O).
   static void weight_grads(const Linear<T>& m, T* dweight, T* dbias, T* scratch, const T** rows, int part, int parts) {
     const i64 groups = groups_of<T>(m.I), begin = groups * part / parts, end = groups * (part + 1) / parts;
     for (i64 block = 0; block < m.M; block += linear_block) {
@@ -84,12 +84,13 @@ template <class T> struct LinearLoop {
             for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
         }
       }
-      if (dbias && part == 0)
-        for (i64 o = 0; o < m.O; ++o) {
-          T total = 0;
-          for (i64 k = 0; k < n; ++k) total += rows[k][o];
-          dbias[o] += total;
-        }
+      if (dbias && part == 0) {
+        T* total = scratch;
+        std::fill_n(total, m.O, T(0));
+        for (i64 k = 0; k < n; ++k)
+          for (i64 o = 0; o < m.O; ++o) total[o] += rows[k][o];
+        for (i64 o = 0; o < m.O; ++o) dbias[o] += total[o];
+      }
     }
   }
 

@@ -161,11 +161,29 @@ template <class T, int n> PYRNN_INLINE Vec<T> polynomial(const T (&c)[n], Vec<T>
 
 template <class T> PYRNN_INLINE Vec<T> select(IntVec<T> mask, Vec<T> yes, Vec<T> no) { return mask ? yes : no; }
 
-// The smaller and the larger of x and a number; NaN stays NaN.
-template <class T> PYRNN_INLINE Vec<T> at_most(Vec<T> x, T most) { return select<T>(x > splat(most), splat(most), x); }
-template <class T> PYRNN_INLINE Vec<T> at_least(Vec<T> x, T least) {
+// The smaller and the larger of x and a number; NaN stays NaN (x86 gives the second operand back where one is NaN).
+#if defined(__AVX512F__)
+PYRNN_INLINE Vec<float> at_most(Vec<float> x, float most) { return _mm512_maskz_min_ps(__mmask16(-1), splat(most), x); }
+PYRNN_INLINE Vec<float> at_least(Vec<float> x, float least) {
+  return _mm512_maskz_max_ps(__mmask16(-1), splat(least), x);
+}
+PYRNN_INLINE Vec<double> at_most(Vec<double> x, double most) {
+  return _mm512_maskz_min_pd(__mmask8(-1), splat(most), x);
+}
+PYRNN_INLINE Vec<double> at_least(Vec<double> x, double least) {
+  return _mm512_maskz_max_pd(__mmask8(-1), splat(least), x);
+}
+#elif defined(__AVX2__)
+PYRNN_INLINE Vec<float> at_most(Vec<float> x, float most) { return _mm256_min_ps(splat(most), x); }
+PYRNN_INLINE Vec<float> at_least(Vec<float> x, float least) { return _mm256_max_ps(splat(least), x); }
+PYRNN_INLINE Vec<double> at_most(Vec<double> x, double most) { return _mm256_min_pd(splat(most), x); }
+PYRNN_INLINE Vec<double> at_least(Vec<double> x, double least) { return _mm256_max_pd(splat(least), x); }
+#else
+template <class V, class T> PYRNN_INLINE V at_most(V x, T most) { return select<T>(x > splat(most), splat(most), x); }
+template <class V, class T> PYRNN_INLINE V at_least(V x, T least) {
   return select<T>(x < splat(least), splat(least), x);
 }
+#endif
 
 template <class T> PYRNN_INLINE Vec<T> absolute(Vec<T> x) {
   return from_bits<T>(to_bits<T>(x) & ~to_bits<T>(splat(T(-0.0))));
@@ -202,7 +220,7 @@ template <class T> PYRNN_INLINE Vec<T> expm1_reduced(Vec<T> x, Vec<T>& n) {
 // e^x; NaN stays NaN, subnormal results included. Error below 1 ULP.
 template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
   using C = Constants<T>;
-  x = at_most<T>(at_least<T>(x, C::lowest), C::highest);
+  x = at_most(at_least(x, C::lowest), C::highest);
   Vec<T> n;
   const Vec<T> e = expm1_reduced<T>(x, n) + splat(T(1));
   return scale<T>(e, n);
@@ -213,9 +231,9 @@ template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
 template <class T> PYRNN_INLINE Vec<T> sigmoid(Vec<T> x) {
   using C = Constants<T>;
   Vec<T> n;
-  const Vec<T> e = expm1_reduced<T>(at_most<T>(at_least<T>(-x, C::lowest), -C::lowest), n);
+  const Vec<T> e = expm1_reduced<T>(at_most(at_least(-x, C::lowest), -C::lowest), n);
   const Vec<T> one = splat(T(1));
-  const Vec<T> numerator = scale<T>(one, -at_least<T>(n, T(0))), power = scale<T>(one, at_most<T>(n, T(0)));
+  const Vec<T> numerator = scale<T>(one, -at_least(n, T(0))), power = scale<T>(one, at_most(n, T(0)));
   return numerator / (one + fma(power, e, numerator * power));  // the product is the smaller of the two
 }
 
@@ -225,7 +243,7 @@ template <class T> PYRNN_INLINE Vec<T> tanh(Vec<T> x) {
   using C = Constants<T>;
   const Vec<T> one = splat(T(1)), two = splat(T(2)), magnitude = absolute<T>(x), square = x * x;
   Vec<T> n;
-  const Vec<T> e = expm1_reduced<T>(two * at_most<T>(magnitude, C::tanh_saturates), n);
+  const Vec<T> e = expm1_reduced<T>(two * at_most(magnitude, C::tanh_saturates), n);
   const Vec<T> power = scale<T>(one, n);
   const Vec<T> large = one - two / fma(power, e, one + power);
   const Vec<T> small = fma(magnitude * square, polynomial(C::tanh_poly, square), magnitude);

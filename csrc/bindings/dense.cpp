@@ -78,7 +78,7 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
     const Buffer<T> panels((m.I + k.lanes) * (m.O + k.lanes));
     k.pack_transposed(m, panels.get(), 0, 1);
     in_parts(2 * m.M * m.O * m.I, [&](int part, int parts) {
-      const Buffer<T> scratch(linear_block * 4 * k.lanes);
+      const Buffer<T> scratch(std::max(linear_block * 4 * k.lanes, m.O));
       const Buffer<const T*> rows(linear_block);
       k.input_grads(m, panels.get(), out, part, parts);
       k.weight_grads(m, dweight, dbias, scratch.get(), rows.get(), part, parts);
