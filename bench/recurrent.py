@@ -37,9 +37,10 @@ class Cell:
 
     name: str  # RNN, LSTM or GRU: the class in pyrnn and in torch, and the operator of ONNX
     gates: int
-    onnx_order: list[int]  # our gates in the order of ONNX
-    jax_step: Callable[..., Any]  # (state, a = W_ih x + b_ih, weight_hh, bias_hh) -> state; state[0] is h
+    onnx_order: list[int] = field(default_factory=list)  # our gates in the order of ONNX
+    jax_step: Callable[..., Any] | None = None  # (state, a = W_ih x + b_ih, weight_hh, bias_hh) -> state; state[0] is h
     onnx_attributes: dict[str, Any] = field(default_factory=dict)
+    known_to: tuple[str, ...] = tuple(peers.NAMES)  # the peers that have this cell
 
     def ops(self) -> tuple[Op, Op]:
         """The benchmark of the layer and that of its stream."""
@@ -49,6 +50,11 @@ class Cell:
     @property
     def states(self) -> int:
         return 2 if self.name == "LSTM" else 1
+
+    def recurrent(self, layer: Any) -> int:
+        """How many weights a step reads to carry its state on."""
+        params = layer.params.items()
+        return sum(a.size for name, a in params if name.startswith("weight") and not name.startswith("weight_ih"))
 
     def case(self, shape: Shape, direction: str, settings: Settings) -> Case:
         """The layer over T steps: y and the final state, or y and the gradients of x and of all parameters."""
@@ -63,13 +69,14 @@ class Cell:
             "onnxruntime": lambda: self.onnxruntime(layer, x, dy, lengths, settings),
             "jax": lambda: self.jax(layer, x, dy, lengths),
         }
-        made = {name: rivals[name]() for name in settings.peers}
+        made = {name: rivals[name]() for name in settings.peers if name in self.known_to}
         valid = steps * batch if lengths is None else int(lengths.sum())
-        recurrent, passes = self.gates * hidden * hidden, 2 if direction == "both" else 1
+        recurrent, passes = self.recurrent(layer), 2 if direction == "both" else 1
+        weights = self.gates * hidden * inputs + recurrent
         return Case(
             ours=self.pyrnn(layer, x, dy, lengths),
             peers={name: run for name, run in made.items() if run},
-            flops=(3 if dy is not None else 1) * 2 * valid * self.gates * hidden * (inputs + hidden),
+            flops=(3 if dy is not None else 1) * 2 * valid * weights,
             bytes=passes * settings.itemsize
             * (steps * recurrent + self.gates * hidden * inputs + valid * (inputs + hidden)),
             footprint=recurrent * settings.itemsize,
@@ -88,8 +95,8 @@ class Cell:
             "onnxruntime": lambda: self.onnxruntime_stream(layer, x, settings),
             "jax": lambda: self.jax_stream(layer, x),
         }
-        made = {name: rivals[name]() for name in settings.peers}
-        weights = self.gates * hidden * (inputs + hidden)
+        made = {name: rivals[name]() for name in settings.peers if name in self.known_to}
+        weights = self.gates * hidden * inputs + self.recurrent(layer)
         return Case(
             ours=lambda: step(x),
             peers={name: run for name, run in made.items() if run},

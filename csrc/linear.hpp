@@ -15,14 +15,14 @@ template <class T> struct LinearLoop {
   // Packs W for `forward`, [Op/L][I][L].
   static void pack(const Linear<T>& m, T* panels, int part, int parts) {
     const i64 groups = groups_of<T>(m.O);
-    static constexpr int gate[] = {0};
+    static constexpr std::array<int, 1> gate{0};
     pyrnn::PYRNN_ISA::pack(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts, panels);
   }
 
   // Packs W for `input_grads`, [Ip/L][Op][L].
   static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
     const i64 groups = groups_of<T>(m.I);
-    static constexpr int gate[] = {0};
+    static constexpr std::array<int, 1> gate{0};
     pyrnn::PYRNN_ISA::pack_transposed(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts,
                                       panels);
   }

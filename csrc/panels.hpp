@@ -11,6 +11,8 @@
 // nor the start may depend on blocking. Results stay in registers for the whole of k.
 #pragma once
 
+#include <array>
+
 #include "simd.hpp"
 
 namespace pyrnn::PYRNN_ISA {
@@ -147,15 +149,15 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
 
 // A weight matrix as the user holds it, row-major (gates * units, columns): rows of one gate and one unit group.
 // Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector v.
-template <class T, int V>
-void pack(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+template <class T, std::size_t V>
+void pack(const T* weight, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     T* panel = panels + g * columns * V * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
     for (i64 k = 0; k < columns; k += L) {
       const i64 width = columns - k < L ? columns - k : L;
-      for (int v = 0; v < V; ++v) {
+      for (int v = 0; v < int(V); ++v) {
         const T* source = weight + (gate[v] * units + g * L) * columns + k;
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < valid ? load(source + i * columns, width) : Vec<T>{};
@@ -167,15 +169,15 @@ void pack(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0,
 }
 
 // The way back for gradients: weight[gate * units + u][k] += panel[group of u][k][v][lane of u].
-template <class T, int V>
-void unpack_add(const T* panels, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
+template <class T, std::size_t V>
+void unpack_add(const T* panels, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     const T* panel = panels + g * columns * V * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
     for (i64 k = 0; k < columns; k += L) {
       const i64 width = columns - k < L ? columns - k : L;
-      for (int v = 0; v < V; ++v) {
+      for (int v = 0; v < int(V); ++v) {
         T* target = weight + (gate[v] * units + g * L) * columns + k;
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < width ? load(panel + ((k + i) * V + v) * L) : Vec<T>{};
@@ -189,14 +191,15 @@ void unpack_add(const T* panels, const int (&gate)[V], i64 units, i64 columns, i
 
 // The transposed weights, for products that run back from gates to columns. Their k walks the gates of a record, padded
 // units included: [group of columns][group of u][v][lane of u][lane of column]; what is padding is 0.
-template <class T, int V>
-void pack_transposed(const T* weight, const int (&gate)[V], i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+template <class T, std::size_t V>
+void pack_transposed(const T* weight, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1,
+                     T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     T* out = panels + g * padded<T>(units) * V * L;
     const i64 width = columns - g * L < L ? columns - g * L : L;
     for (i64 ug = 0; ug < groups_of<T>(units); ++ug)
-      for (int v = 0; v < V; ++v)
+      for (int v = 0; v < int(V); ++v)
         for (int i = 0; i < L; ++i, out += L) {
           const i64 u = ug * L + i;
           store(out, u < units ? load(weight + (gate[v] * units + u) * columns + g * L, width) : Vec<T>{});

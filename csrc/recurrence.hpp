@@ -49,7 +49,7 @@ struct Sizes {
 template <class T> struct Weights {
   T *ih = nullptr, *hh = nullptr;      // [G*H, I], [G*H, P]
   T *b_ih = nullptr, *b_hh = nullptr;  // [G*H]
-  T *hr = nullptr, *ch = nullptr;      // [P, H], [3*H]
+  T *hr = nullptr, *unit = nullptr;    // [P, H], [unit weights*H]
 };
 
 // The same as panels (panels.hpp). The layouts of gradients are those of the forward panels.

@@ -17,14 +17,14 @@ namespace pyrnn::PYRNN_ISA {
 
 struct NoSecond {
   static constexpr bool own_record = false;
-  static constexpr int gates[] = {0};
+  static constexpr std::array<int, 0> gates{};
 };
 
 template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int L = lanes<T>;
   static constexpr int slots = Cell::slots;
-  static constexpr int x_vectors = int(sizeof Cell::x_gates / sizeof(int));
-  static constexpr int h_vectors = int(sizeof Cell::h_gates / sizeof(int));
+  static constexpr int x_vectors = int(Cell::x_gates.size());
+  static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
   // Panels stay in cache while all rows pass, a few unit groups at a time.
@@ -53,7 +53,7 @@ template <class T, class Cell, class Second> class TimeLoop {
         if constexpr (has_second && !projects) add(0, w.b_hh, Second::gates[0]);
       }
       for (int q = 0; q < Cell::unit_weights; ++q)
-        store(out.unit + (g * Cell::unit_weights + q) * L, load(w.ch + q * size.H + g * L, valid));
+        store(out.unit + (g * Cell::unit_weights + q) * L, load(w.unit + q * size.H + g * L, valid));
     }
   }
 
@@ -86,7 +86,7 @@ template <class T, class Cell, class Second> class TimeLoop {
       for (int v = 0; v < x_vectors; ++v) add(w.b_ih, Cell::x_gates[v], bias + (Cell::x_first + v) * L, g);
       for (int v = 0; v < h_vectors; ++v) add(w.b_hh, Cell::h_gates[v], bias + (Cell::h_first + v) * L, g);
       if constexpr (has_second && !projects) add(w.b_hh, Second::gates[0], bias, g);
-      for (int q = 0; q < Cell::unit_weights; ++q) add(w.ch, q, grads.unit + (g * Cell::unit_weights + q) * L, g);
+      for (int q = 0; q < Cell::unit_weights; ++q) add(w.unit, q, grads.unit + (g * Cell::unit_weights + q) * L, g);
     }
   }
 
@@ -178,12 +178,14 @@ template <class T, class Cell, class Second> class TimeLoop {
     for (i64 g = slice.begin; g < slice.end; g += group_run) f(g, std::min(g + group_run, slice.end));
   }
 
-  // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group.
+  // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group, none for a cell without
+  // this product.
   template <int V>
   static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, T* const* c, i64 c_group, i64 g0,
                       i64 g1) {
-    accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group,
-                         g1 - g0);
+    if constexpr (V > 0)
+      accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group,
+                           g1 - g0);
   }
 
   // ---------------------------------------------------------------------------------------------------- forward
@@ -447,8 +449,9 @@ template <class T, class Cell, class Second> class TimeLoop {
       copy_records(run.record + place * run.record_row + g * slots * L, run.record_row, slots, n, panel,
                    run.grads.bias + g * slots * L);
       sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, slots * L, run.grads.ih + g * I * x_vectors * L);
-      sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L,
-                              run.grads.hh + g * P * h_vectors * L);
+      if constexpr (h_vectors > 0)
+        sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L,
+                                run.grads.hh + g * P * h_vectors * L);
       if constexpr (has_second && !projects)
         sum_products<1>(mids, n, H, panel, slots * L, run.grads.second + g * H * L);
       if constexpr (Cell::unit_weights > 0) unit_grads(from, to, g);
@@ -487,9 +490,11 @@ template <class T, class Cell, class Second> class TimeLoop {
     Vec<T> total[Cell::unit_weights + 1] = {};
     for (i64 s = from; s < to; ++s)
       for (i64 j = 0; j < rows.alive[s]; ++j) {
-        Vec<T> v[slots];
+        Vec<T> v[slots], hidden_prev{}, cell_prev{}, cell{};
         load_record(v, record(s, j) + g * slots * L);
-        Cell::template unit_grads<T>(v, Vec<T>{}, load(c_prev(s, j) + g * L), load(c(s, j) + g * L), total);
+        if constexpr (Cell::reads_hidden) hidden_prev = load(h_prev(s, j) + g * L);
+        if constexpr (Cell::cell_state) cell_prev = load(c_prev(s, j) + g * L), cell = load(c(s, j) + g * L);
+        Cell::template unit_grads<T>(v, hidden_prev, cell_prev, cell, total);
       }
     for (int q = 0; q < Cell::unit_weights; ++q) {
       T* out = run.grads.unit + (g * Cell::unit_weights + q) * L;

@@ -47,6 +47,7 @@ class Recurrent(Layer, Generic[StateT]):
 
     _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
     _gates: ClassVar[int]
+    _unit_weights: ClassVar[dict[str, int]] = {}  # weights that are numbers per unit, and how many
     _state_names: ClassVar[tuple[str, ...]] = ("h",)
     _derived = (*Layer._derived, "_weights", "_grad_weights")
 
@@ -98,14 +99,18 @@ class Recurrent(Layer, Generic[StateT]):
         shapes: Shapes = {}
         for k, suffix in enumerate(self._suffixes):
             first = k < self._directions
-            shapes["weight_ih" + suffix] = (gates, self.input_size if first else self._directions * self._output)
-            shapes["weight_hh" + suffix] = (gates, self._output)
+            own: Shapes = {
+                "weight_ih": (gates, self.input_size if first else self._directions * self._output),
+                "weight_hh": (gates, self._output),
+                **{name: (count * self.hidden_size,) for name, count in self._unit_weights.items()},
+            }
             if self.bias:
-                shapes["bias_ih" + suffix] = shapes["bias_hh" + suffix] = (gates,)
+                own["bias_ih"] = own["bias_hh"] = (gates,)
             if self.proj_size:
-                shapes["weight_hr" + suffix] = (self.proj_size, self.hidden_size)
-            if self.peephole:
-                shapes["weight_ch" + suffix] = (3 * self.hidden_size,)
+                own["weight_hr"] = (self.proj_size, self.hidden_size)
+            if not self.peephole:
+                own.pop("weight_ch", None)
+            shapes |= {name + suffix: own[name] for name in self._op.WEIGHTS if name in own}
         return shapes
 
     def _bind(self, buffers: Buffers) -> None:
@@ -430,6 +435,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
 
     _op: ClassVar[Any] = kernels.lstm
     _gates = 4
+    _unit_weights: ClassVar[dict[str, int]] = {"weight_ch": 3}
     _state_names = ("h", "c")
 
     def __init__(

@@ -22,7 +22,7 @@ VARIANTS = {
     "gru": ("gru", {"reset_after": True}, ()),
     "gru_reset_before": ("gru", {"reset_after": False}, ()),
 }
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+LAYERS = {"rnn": pyrnn.RNN, "lstm": pyrnn.LSTM, "gru": pyrnn.GRU}
 DTYPES = ("float32", "float64")
 
 # Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
@@ -41,9 +41,7 @@ def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options)
         option = {**option, "proj_size": proj_size}
     if "weight_ch" in extra:
         option = {**option, "peephole": True}
-    return {"rnn": pyrnn.RNN, "lstm": pyrnn.LSTM, "gru": pyrnn.GRU}[op](
-        inputs, hidden, num_layers, **option, **{"rng": 0, **options}
-    )
+    return LAYERS[op](inputs, hidden, num_layers, **option, **{"rng": 0, **options})
 
 
 def python_environment(**settings):
@@ -75,14 +73,14 @@ class Problem:
         self.dtype = np.dtype(dtype)
         self.rng = rng
         width = outputs if "weight_hr" in extra else hidden
-        gates = GATES[self.name] * hidden
+        gates = LAYERS[self.name]._gates * hidden
         shapes = {
             "weight_ih": (gates, inputs),
             "weight_hh": (gates, width),
             "bias_ih": (gates,),
             "bias_hh": (gates,),
             "weight_hr": (width, hidden),
-            "weight_ch": (3 * hidden,),
+            **{name: (count * hidden,) for name, count in LAYERS[self.name]._unit_weights.items()},
         }
         absent = {"weight_hr", "weight_ch"} - set(extra) | (set() if bias else {"bias_ih", "bias_hh"})
         # Rows of matrices of length about 1: states neither die out nor blow up. No unit is saturated, for there the

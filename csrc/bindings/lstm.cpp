@@ -4,8 +4,16 @@
 namespace pyrnn {
 
 namespace {
-const RecurrentOp op{"lstm", 4, true, {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch"}};
+
+CellKind kind_with(bool projection, bool peephole) {
+  if (projection) return peephole ? CellKind::lstm_peephole_projected : CellKind::lstm_projected;
+  return peephole ? CellKind::lstm_peephole : CellKind::lstm;
 }
+
+const RecurrentOp op{
+    "lstm", 4, true, {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr", "weight_ch"}, kind_with};
+
+}  // namespace
 
 void bind_lstm(py::module_& parent) {
   py::module_ m = parent.def_submodule("lstm", "The long short-term memory, compiled.");

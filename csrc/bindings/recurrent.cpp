@@ -1,6 +1,8 @@
 // Checks, allocations and the release of the GIL around layers, recordings and streams (layer.hpp).
 #include "recurrent.hpp"
 
+#include <algorithm>
+#include <cstring>
 #include <mutex>
 #include <optional>
 #include <variant>
@@ -31,59 +33,63 @@ py::sequence to_sequence(const std::string& call, const std::string& name, py::h
   return sequence;
 }
 
+template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
+
+// Where an op has each weight; weights.size() where it has none.
+struct Places {
+  std::size_t ih, hh, b_ih, b_hh, hr, unit;
+  explicit Places(const RecurrentOp& op)
+      : ih(op.place("weight_ih")),
+        hh(op.place("weight_hh")),
+        b_ih(op.place("bias_ih")),
+        b_hh(op.place("bias_hh")),
+        hr(op.place("weight_hr")),
+        unit(op.unit_place()) {}
+};
+
 template <class T>
 ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind,
                                py::handle object) {
   const py::sequence given = to_sequence(call, what, object, op.weights.size());
   ParsedWeights<T> w;
-  auto get = [&](std::size_t i, bool required) -> py::array {
-    py::object entry = i < given.size() ? py::object(given[i]) : py::none();
-    if (entry.is_none()) {
-      if (required) wrong_type(call, op.weights[i], entry, std::string("an array of dtype ") + dtype_name<T>());
-      w.arrays.push_back(py::none());
-      return {};
-    }
-    py::array_t<T> packed = to_packed<T>(call, op.weights[i], entry);
-    w.arrays.push_back(packed);
-    return packed;
+  for (std::size_t i = 0; i < op.weights.size(); ++i) {
+    const py::object entry = given[i];
+    w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i], entry)));
+  }
+  const Places at(op);
+  auto present = [&](std::size_t i) { return i < w.arrays.size() && !w.arrays[i].is_none(); };
+  auto array = [&](std::size_t i) {
+    if (!present(i)) wrong_type(call, op.weights[i], py::none(), std::string("an array of dtype ") + dtype_name<T>());
+    return py::reinterpret_borrow<py::array>(w.arrays[i]);
   };
-  auto data = [&](std::size_t i) {
-    return i < w.arrays.size() && !w.arrays[i].is_none()
-               ? static_cast<const T*>(py::reinterpret_borrow<py::array>(w.arrays[i]).data())
-               : nullptr;
+  // Checks one of the op's weights; null where it is absent.
+  auto data = [&](std::size_t i, bool required, std::initializer_list<i64> shape) -> const T* {
+    if (i == op.weights.size() || (!required && !present(i))) return nullptr;
+    check_shape(call, op.weights[i], array(i), shape);
+    return static_cast<const T*>(array(i).data());
   };
-  const std::string G = std::to_string(op.gates);
-  const py::array ih = get(0, true), hh = get(1, true);
-  if (ih.ndim() != 2 || ih.shape(0) % op.gates || ih.shape(0) == 0)
-    wrong_shape(call, op.weights[0], ih, "(" + G + "*H, I)");
-  w.size = {ih.shape(1), ih.shape(0) / op.gates, ih.shape(0) / op.gates};
-  const i64 rows = ih.shape(0);
-  get(2, false), get(3, false);
-  if (w.arrays[2].is_none() != w.arrays[3].is_none()) wrong_value(call, "bias_ih and bias_hh come both or not at all");
-  for (std::size_t i = 4; i < op.weights.size(); ++i) get(i, false);
-  const bool projected = op.weights.size() > 4 && !w.arrays[4].is_none(),
-             peephole = op.weights.size() > 5 && !w.arrays[5].is_none();
-  if (projected) {
-    const auto hr = py::reinterpret_borrow<py::array>(w.arrays[4]);
+  const py::array ih = array(at.ih);
+  const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
+  if (rows == 0 || rows % op.gates) wrong_shape(call, op.weights[at.ih], ih, "(" + std::to_string(op.gates) + "*H, I)");
+  w.size = {ih.shape(1), rows / op.gates, rows / op.gates};
+  if (present(at.hr)) {
+    const py::array hr = array(at.hr);
     if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0)
-      wrong_shape(call, op.weights[4], hr, "(P, " + std::to_string(w.size.H) + ")");
+      wrong_shape(call, op.weights[at.hr], hr, "(P, " + std::to_string(w.size.H) + ")");
     w.size.P = hr.shape(0);
   }
-  check_shape(call, op.weights[1], hh, {rows, w.size.P});
-  if (!w.arrays[2].is_none()) {
-    check_shape(call, op.weights[2], py::reinterpret_borrow<py::array>(w.arrays[2]), {rows});
-    check_shape(call, op.weights[3], py::reinterpret_borrow<py::array>(w.arrays[3]), {rows});
-  }
-  if (peephole) check_shape(call, op.weights[5], py::reinterpret_borrow<py::array>(w.arrays[5]), {3 * w.size.H});
-  w.pointers = {data(0), data(1), data(2), data(3), data(4), data(5)};
-  w.kind = kind;
-  if (kind == CellKind::lstm)
-    w.kind = peephole ? (projected ? CellKind::lstm_peephole_projected : CellKind::lstm_peephole)
-                      : (projected ? CellKind::lstm_projected : CellKind::lstm);
+  if (at.b_hh < op.weights.size() && present(at.b_ih) != present(at.b_hh))
+    wrong_value(call, "bias_ih and bias_hh come both or not at all");
+  w.kind = op.with ? op.with(present(at.hr), present(at.unit)) : kind;
+  const i64 unit_weights = cell_kernels<T>(w.kind).unit_weights;
+  w.pointers.ih = static_cast<const T*>(ih.data());
+  w.pointers.hh = data(at.hh, true, {rows, w.size.P});
+  w.pointers.b_ih = data(at.b_ih, false, {rows});
+  w.pointers.b_hh = data(at.b_hh, false, {rows});
+  w.pointers.hr = data(at.hr, false, {w.size.P, w.size.H});
+  w.pointers.unit = data(at.unit, unit_weights > 0, {unit_weights * w.size.H});
   return w;
 }
-
-template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
 
 Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths, py::handle reset, bool reverse) {
   py::array kept_lengths, kept_reset;
@@ -220,18 +226,21 @@ class Pullback {
     }
     const State<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
     const py::sequence g = to_sequence(call_, "grads", grads_, op_.weights.size());
-    auto gradient = [&](std::size_t i, std::initializer_list<i64> shape) -> T* {
-      return i < op_.weights.size() ? to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape) : nullptr;
+    auto gradient = [&](std::size_t i, bool present, std::initializer_list<i64> shape) -> T* {
+      if (i == op_.weights.size()) return nullptr;
+      if (!present && !py::object(g[i]).is_none())
+        wrong_value(call_, at("grads", i) + " is given, but there is no " + op_.weights[i]);
+      return to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape);
     };
-    Weights<T> grads{gradient(0, {rows_g, size.I}), gradient(1, {rows_g, size.P}), gradient(2, {rows_g}),
-                     gradient(3, {rows_g})};
-    const bool projects = recording->layer().cell.projects, peephole = recording->layer().cell.unit_weights > 0;
-    if (op_.weights.size() > 4) {
-      if (!projects && !py::object(g[4]).is_none()) wrong_value(call_, "grads[4] is given, but there is no weight_hr");
-      if (!peephole && !py::object(g[5]).is_none()) wrong_value(call_, "grads[5] is given, but there is no weight_ch");
-      if (projects) grads.hr = gradient(4, {size.P, size.H});
-      if (peephole) grads.ch = gradient(5, {3 * size.H});
-    }
+    const CellKernels<T>& cell = recording->layer().cell;
+    const Places place(op_);
+    Weights<T> grads;
+    grads.ih = gradient(place.ih, true, {rows_g, size.I});
+    grads.hh = gradient(place.hh, true, {rows_g, size.P});
+    grads.b_ih = gradient(place.b_ih, true, {rows_g});
+    grads.b_hh = gradient(place.b_hh, true, {rows_g});
+    grads.hr = gradient(place.hr, cell.projects, {size.P, size.H});
+    grads.unit = gradient(place.unit, cell.unit_weights > 0, {cell.unit_weights * size.H});
     const bool padding = rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
     py::array dx = padding ? zeros<T>({rows.T, rows.N, size.I}) : empty<T>({rows.T, rows.N, size.I});
     State<T> out;
@@ -374,6 +383,22 @@ class StreamObject {
 
 }  // namespace
 
+std::size_t RecurrentOp::place(const char* name) const {
+  return std::size_t(
+      std::find_if(weights.begin(), weights.end(), [&](const char* w) { return !std::strcmp(w, name); }) -
+      weights.begin());
+}
+
+std::size_t RecurrentOp::unit_place() const {
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    bool known = false;
+    for (const char* name : {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"})
+      known |= !std::strcmp(weights[i], name);
+    if (!known) return i;
+  }
+  return weights.size();
+}
+
 py::tuple weight_names(const RecurrentOp& op) {
   py::tuple names(op.weights.size());
   for (std::size_t i = 0; i < op.weights.size(); ++i) names[i] = py::str(op.weights[i]);
@@ -421,7 +446,7 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
     wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
   const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
-  return with_real(name, op.weights[0], py::object(first[0]), [&]<class T>() -> py::object {
+  return with_real(name, "weight_ih", py::object(first[op.place("weight_ih")]), [&]<class T>() -> py::object {
     std::vector<ParsedWeights<T>> parsed;
     for (std::size_t i = 0; i < given.size(); ++i) {
       parsed.push_back(parse_weights<T>(name, at("layers", i), op, kind, py::object(given[i])));

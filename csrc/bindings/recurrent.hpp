@@ -10,7 +10,13 @@ struct RecurrentOp {
   const char* name;
   int gates;
   bool cell_state;
-  std::vector<const char*> weights;  // as they are passed: weight_ih, weight_hh, bias_ih, bias_hh, then the cell's own
+  std::vector<const char*> weights;  // as they are passed; a name that is not one of `Weights` is the unit weights
+  // The kind of cell that takes a projection or unit weights where they may be absent; null where they may not.
+  CellKind (*with)(bool projection, bool unit_weights) = nullptr;
+
+  // The place of a weight among them, weights.size() where the op has none of that name; that of the unit weights.
+  std::size_t place(const char* name) const;
+  std::size_t unit_place() const;
 };
 
 py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,

@@ -15,7 +15,8 @@ struct GruResetAfter {
   enum { n, r, z, q };
   static constexpr int gates = 3, slots = 4;
   static constexpr int x_first = n, h_first = r;
-  static constexpr int x_gates[] = {2, 0, 1}, h_gates[] = {0, 1, 2};  // torch's order is r, z, n
+  static constexpr std::array<int, 3> x_gates{2, 0, 1};
+  static constexpr std::array<int, 3> h_gates{0, 1, 2};  // torch's order is r, z, n
   static constexpr int unit_weights = 0;
   static constexpr bool cell_state = false, reads_hidden = true;
 
@@ -42,7 +43,8 @@ struct GruResetBefore {
   enum { n, r, z };
   static constexpr int gates = 3, slots = 3;
   static constexpr int x_first = n, h_first = r;
-  static constexpr int x_gates[] = {2, 0, 1}, h_gates[] = {0, 1};
+  static constexpr std::array<int, 3> x_gates{2, 0, 1};
+  static constexpr std::array<int, 2> h_gates{0, 1};
   static constexpr int unit_weights = 0;
   static constexpr bool cell_state = false, reads_hidden = true;
 
@@ -65,7 +67,7 @@ struct GruResetBefore {
 struct Candidate {
   enum { n, r, z };
   static constexpr bool own_record = false;
-  static constexpr int gates[] = {2};
+  static constexpr std::array<int, 1> gates{2};
 
   template <class T> static void forward(Vec<T>* a, Vec<T> h_prev, Vec<T>& h) {
     a[n] = tanh<T>(a[n]);

@@ -13,7 +13,8 @@ template <bool peephole> struct Lstm {
   enum { i, f, g, o };
   static constexpr int gates = 4, slots = 4;
   static constexpr int x_first = 0, h_first = 0;
-  static constexpr int x_gates[] = {i, f, g, o}, h_gates[] = {i, f, g, o};
+  static constexpr std::array<int, 4> x_gates{i, f, g, o};
+  static constexpr std::array<int, 4> h_gates{i, f, g, o};
   static constexpr int unit_weights = peephole ? 3 : 0;  // p_i, p_f, p_o
   static constexpr bool cell_state = true, reads_hidden = false;
 
@@ -58,7 +59,7 @@ template <bool peephole> struct Lstm {
 // P units and not H.
 struct Projection {
   static constexpr bool own_record = true;
-  static constexpr int gates[] = {0};
+  static constexpr std::array<int, 1> gates{0};
 
   template <class T> static void forward(Vec<T>* a, Vec<T>, Vec<T>& h) { h = a[0]; }
   template <class T> static void backward(Vec<T>* a, Vec<T>, Vec<T> dh, Vec<T>& dh_prev) {

@@ -10,7 +10,8 @@ enum class Nonlinearity { tanh, relu, sigmoid };
 template <Nonlinearity act> struct Rnn {
   static constexpr int gates = 1, slots = 1;
   static constexpr int x_first = 0, h_first = 0;
-  static constexpr int x_gates[] = {0}, h_gates[] = {0};
+  static constexpr std::array<int, 1> x_gates{0};
+  static constexpr std::array<int, 1> h_gates{0};
   static constexpr int unit_weights = 0;
   static constexpr bool cell_state = false, reads_hidden = false;
 

@@ -203,7 +203,7 @@ def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> 
 def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[int, ...]]:
     """Copies of the weights as cell.weights, and the widths of the state's entries."""
     w = cell.weights(*weights)
-    if (w.bias_ih is None) != (w.bias_hh is None):
+    if len({getattr(w, name) is None for name in w._fields if name.startswith("bias")}) == 2:
         raise ValueError("one bias of two: weights has both bias_ih and bias_hh or neither")
     widths, shapes = cell.shapes(w)
     for name, weight, shape in zip(cell.weights._fields, w, shapes, strict=True):
