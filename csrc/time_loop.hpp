@@ -5,6 +5,12 @@
 // the cell's equations on the record; for some cells a second product and its equations. Going back, the equations turn
 // the record into gradients of the pre-activations, from which the transposed panels make the gradient of the state
 // before; input and weight gradients follow a block of steps at a time.
+//
+// A cell has: `gates`, blocks of H rows in its weights; `slots`, vectors of its record; `x_gates` and `h_gates`, the
+// gates of the products with x and h (none: no such product), whose results lie in slots from `x_first` and `h_first`
+// on; `unit_weights`, numbers per unit; `cell_state`, is there a c; `reads_hidden`, do the equations see h_prev.
+// bias_hh is that of h_gates. forward turns pre-activations a into the record, backward the record into gradients of
+// the pre-activations; the functions are those of cells/lstm.hpp, with unit_grads where there are unit weights.
 #pragma once
 
 #include <algorithm>
