@@ -92,7 +92,7 @@ template <class F> void in_parts(Team& team, F f) {
 
 // A caller's state [N, size] into padded rows in the order of the run, and back.
 template <class T> void gather_state(const Rows& rows, const T* from, i64 size, i64 stride, T* to) {
-  std::memset(to, 0, std::size_t(rows.N * stride) * sizeof(T));
+  std::fill_n(to, rows.N * stride, T(0));
   if (from)
     for (i64 j = 0; j < rows.N; ++j)
       std::memcpy(to + j * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
