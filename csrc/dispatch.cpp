@@ -17,33 +17,37 @@ namespace pyrnn {
 PYRNN_DECLARE(x86_64_v2)
 PYRNN_DECLARE(x86_64_v3)
 PYRNN_DECLARE(x86_64_v4)
+#elif defined(__aarch64__)
+PYRNN_DECLARE(arm64)
 #else
-PYRNN_DECLARE(baseline)
+#error "pyrnn has kernels for x86-64 and arm64"
 #endif
 
 namespace {
 
+#if defined(__x86_64__)
+#if defined(__clang__)  // whose older versions do not know the levels by name
+bool has_v3() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+bool has_v4() {
+  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#else
+bool has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
+bool has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
+#endif
+bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+#endif
+
 const InstructionSet sets[] = {
 #if defined(__x86_64__)
-    {"x86-64-v4",
-     [] {
-       return bool(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                   __builtin_cpu_supports("avx512vl"));
-     },
-     &x86_64_v4::single_kernels, &x86_64_v4::double_kernels},
-    {"x86-64-v3",
-     [] {
-       return bool(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                   __builtin_cpu_supports("bmi2"));
-     },
-     &x86_64_v3::single_kernels, &x86_64_v3::double_kernels},
-    {"x86-64-v2", [] { return bool(__builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt")); },
-     &x86_64_v2::single_kernels, &x86_64_v2::double_kernels},
-#elif defined(__aarch64__)
-    {"arm64-neon", [] { return true; }, &baseline::single_kernels, &baseline::double_kernels},
+    {"x86-64-v4", has_v4, &x86_64_v4::single_kernels, &x86_64_v4::double_kernels},
+    {"x86-64-v3", has_v3, &x86_64_v3::single_kernels, &x86_64_v3::double_kernels},
+    {"x86-64-v2", has_v2, &x86_64_v2::single_kernels, &x86_64_v2::double_kernels},
 #else
-    {"baseline", [] { return true; }, &baseline::single_kernels, &baseline::double_kernels},
+    {"arm64-neon", [] { return true; }, &arm64::single_kernels, &arm64::double_kernels},
 #endif
 };
 

@@ -34,7 +34,6 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
 // them and the weights of a step stay in its cache; units otherwise, meeting at every step.
-constexpr i64 work_per_thread = 200'000;  // multiply-adds in all, below which waking a thread costs more
 constexpr i64 work_per_meeting = 60'000;  // and in a step, for threads that meet there
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
@@ -42,8 +41,6 @@ template <class T> i64 step_weights(const Layer<T>& l) {
   return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors +
          (l.cell.second ? l.Pp * l.size.H : 0);
 }
-
-int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
 
 template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const Rows& rows = *run.rows;
@@ -82,11 +79,6 @@ template <class T, class F> void on_threads(Team& team, Run<T>& run, const Layer
   auto job = [&](int member) {
     if (member < threads) f(run, member);
   };
-  team.run(job);
-}
-
-template <class F> void in_parts(Team& team, F f) {
-  auto job = [&](int member) { f(member, team.size()); };
   team.run(job);
 }
 
@@ -306,9 +298,11 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
       Team team(threads_worth(work));
       on_threads(team, run, l, l.cell.forward);
     }
+    input = {m.next_h.get(), 0, l.Pp};
+  }
+  for (Memory& m : states_) {  // after all layers, so that a step that failed is no step
     std::swap(m.h, m.next_h);
     std::swap(m.c, m.next_c);
-    input = {m.h.get(), 0, l.Pp};
   }
 }
 

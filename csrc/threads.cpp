@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <mutex>
 #include <stdexcept>
 #include <string>
@@ -70,6 +71,7 @@ struct Worker {
   void (*call)(void*, int) = nullptr;
   void* job = nullptr;
   int member = 0;
+  std::exception_ptr error;  // what the job threw
 
   void loop() {
     for (int done = 0;;) {
@@ -77,7 +79,11 @@ struct Worker {
       order.wait(done, std::memory_order_acquire);
       if (order.load(std::memory_order_acquire) == done) continue;
       ++done;
-      call(job, member);
+      try {
+        call(job, member);
+      } catch (...) {
+        error = std::current_exception();
+      }
       finished.store(done, std::memory_order_release);
       finished.notify_one();
     }
@@ -173,6 +179,7 @@ Team::Team(int wanted) {
     } else if (p.workers < get_num_threads() - 1) {
       auto worker = std::make_unique<Worker>();
       try {
+        p.idle.reserve(std::size_t(p.workers) + 1);  // so that giving it back cannot fail
         pyrnn::start(worker.get());
       } catch (...) {  // no more threads to be had: the call runs with those it has
         break;
@@ -194,8 +201,18 @@ Team::~Team() {
 
 void Team::start(void (*call)(void*, int), void* job) {
   for (int i = 0; i < workers_; ++i) borrowed_[i]->give(call, job, i + 1);
-  call(job, 0);
-  for (int i = 0; i < workers_; ++i) borrowed_[i]->join();
+  std::exception_ptr error;
+  try {
+    call(job, 0);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  for (int i = 0; i < workers_; ++i) {
+    borrowed_[i]->join();
+    if (!error) error = borrowed_[i]->error;
+    borrowed_[i]->error = nullptr;
+  }
+  if (error) std::rethrow_exception(error);
 }
 
 void Barrier::wait_for(int other, int round) const {

@@ -4,8 +4,10 @@
 // Python threads share the pool), which no result depends on. Idle workers sleep; a child of fork starts a new pool.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 namespace pyrnn {
@@ -53,7 +55,8 @@ class Team {
 
   int size() const { return 1 + workers_; }
 
-  // Calls job(member) with member = 0 .. size() - 1, all at the same time, and returns when all have returned.
+  // Calls job(member) with member = 0 .. size() - 1, all at the same time, and returns when all have returned. What one
+  // of them throws is thrown here; a job whose members wait for each other must not throw.
   template <class Job> void run(Job& job) {
     start([](void* j, int member) { (*static_cast<Job*>(j))(member); }, &job);
   }
@@ -63,5 +66,18 @@ class Team {
   int workers_ = 0;
   Worker* borrowed_[most_threads - 1];
 };
+
+// Work is counted in multiply-adds; below this much per thread, waking one costs more than it saves.
+inline constexpr std::int64_t work_per_thread = 200'000;
+
+inline int threads_worth(std::int64_t work) {
+  return int(std::clamp<std::int64_t>(work / work_per_thread, 1, get_num_threads()));
+}
+
+// f(part, parts) on every member of a team.
+template <class F> void in_parts(Team& team, F f) {
+  auto job = [&](int part) { f(part, team.size()); };
+  team.run(job);
+}
 
 }  // namespace pyrnn

@@ -33,8 +33,6 @@ template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
-  // Panels stay in cache while all rows pass, a few unit groups at a time.
-  static constexpr i64 group_run = group_block;
 
  public:
   static void forward(const Run<T>& run, int thread) { TimeLoop(run, thread).forward(); }
@@ -181,7 +179,7 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   // f(first group, one past the last) for a slice of unit groups, a few at a time.
   template <class F> static void each_run(const Slice& slice, F f) {
-    for (i64 g = slice.begin; g < slice.end; g += group_run) f(g, std::min(g + group_run, slice.end));
+    for (i64 g = slice.begin; g < slice.end; g += group_block) f(g, std::min(g + group_block, slice.end));
   }
 
   // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group, none for a cell without
@@ -388,7 +386,9 @@ template <class T, class Cell, class Second> class TimeLoop {
             if constexpr (has_second && !projects) dh_prev = load(dh + g * L);
             const Vec<T> dhidden = has_second ? load(run.dmid + (j + r) * Hp + g * L) : hidden_grad(s, j + r, g);
             Cell::template backward<T>(v, p, hidden_prev, cell_prev, cell, dhidden, dstate, dh_prev);
-            for (int i = 0; i < slots; ++i) store(rec + (g * slots + i) * L, without_padding(v[i], H - g * L));
+            // The slot of a second product in the same record is left alone: others of the team read it.
+            for (int i = has_second && !projects ? Cell::h_first : 0; i < slots; ++i)
+              store(rec + (g * slots + i) * L, without_padding(v[i], H - g * L));
             if constexpr (Cell::cell_state) store(dc + g * L, fresh ? Vec<T>{} : dstate);
             if constexpr (!projects) store(dh + g * L, dh_prev);
           }
@@ -420,7 +420,7 @@ template <class T, class Cell, class Second> class TimeLoop {
     const Slice inputs(groups_of<T>(I), member, run.team);
     each_run(inputs, [&](i64 g0, i64 g1) {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        alignas(64) T sums[max_rows][group_run * L] = {};
+        alignas(64) T sums[max_rows][group_block * L] = {};
         const T* a[max_rows];
         T* out[max_rows];
         for (int r = 0; r < n; ++r) {

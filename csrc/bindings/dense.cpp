@@ -9,11 +9,10 @@ namespace pyrnn {
 
 namespace {
 
-// f(part, parts) on as many threads as the work (multiply-adds) is worth.
+// f(part, parts) on as many threads as the work is worth.
 template <class F> void in_parts(i64 work, F f) {
-  Team team(int(std::clamp<i64>(work / 200'000, 1, get_num_threads())));
-  auto job = [&](int part) { f(part, team.size()); };
-  team.run(job);
+  Team team(threads_worth(work));
+  pyrnn::in_parts(team, f);
 }
 
 template <class T>
@@ -77,11 +76,14 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
     const LinearKernels<T>& k = kernels<T>().dense.linear;
     const Buffer<T> panels((m.I + k.lanes) * (m.O + k.lanes));
     k.pack_transposed(m, panels.get(), 0, 1);
-    in_parts(2 * m.M * m.O * m.I, [&](int part, int parts) {
-      const Buffer<T> scratch(std::max(linear_block * 4 * k.lanes, m.O));
-      const Buffer<const T*> rows(linear_block);
+    Team team(threads_worth(2 * m.M * m.O * m.I));
+    const i64 scratch_size = std::max(linear_block * 4 * k.lanes, m.O);
+    const Buffer<T> scratch(scratch_size * team.size());
+    const Buffer<const T*> rows(linear_block * team.size());
+    pyrnn::in_parts(team, [&](int part, int parts) {
       k.input_grads(m, panels.get(), out, part, parts);
-      k.weight_grads(m, dweight, dbias, scratch.get(), rows.get(), part, parts);
+      k.weight_grads(m, dweight, dbias, scratch.get() + part * scratch_size, rows.get() + part * linear_block, part,
+                     parts);
     });
     return dx;
   });
@@ -91,7 +93,8 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
 template <class T = float>
 py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit,
                         const T* weights = nullptr) {
-  py::array_t<i64> ids = to_packed<i64>(call, name, object);
+  // A copy: the caller may change its array while the kernel reads these.
+  py::array_t<i64> ids(py::array(to_packed<i64>(call, name, object).attr("copy")()));
   if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M))
     wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
   for (i64 i = 0; i < ids.size(); ++i)

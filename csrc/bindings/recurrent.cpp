@@ -466,10 +466,18 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
 }
 
 void bind_recurrent(py::module_& m) {
-  py::class_<Pullback>(m, "Pullback", "The way back of one vjp call: pullback(dy, dstate, grads) -> (dx, dstate).")
-      .def("__call__", &Pullback::call, py::arg("dy"), py::arg("dstate"), py::arg("grads"));
-  py::class_<StreamObject>(m, "Stream", "Packed weights and a state, one step at a time.")
-      .def("step", &StreamObject::step, py::arg("x"), "(N, I) -> (N, H), or (I,) -> (H,) where N is 1.")
+  // Neither can be made from Python, not even through __new__, which would leave it without anything inside.
+  const py::object never =
+      py::module_::import("builtins").attr("staticmethod")(py::cpp_function([](py::args, py::kwargs) -> py::object {
+        throw py::type_error("made by vjp and stream only");
+      }));
+  py::class_<Pullback> pullback(m, "Pullback",
+                                "The way back of one vjp call: pullback(dy, dstate, grads) -> (dx, dstate).");
+  pullback.def("__call__", &Pullback::call, py::arg("dy"), py::arg("dstate"), py::arg("grads"));
+  pullback.attr("__new__") = never;
+  py::class_<StreamObject> stream(m, "Stream", "Packed weights and a state, one step at a time.");
+  stream.attr("__new__") = never;
+  stream.def("step", &StreamObject::step, py::arg("x"), "(N, I) -> (N, H), or (I,) -> (H,) where N is 1.")
       .def("run", &StreamObject::run, py::arg("x"), "(T, N, I) -> (T, N, H).")
       .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
       .def("set_state", &StreamObject::set_state, py::arg("state"))
