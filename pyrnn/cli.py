@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -50,13 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
     except click.Abort:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads: let the last flush pass
+        _silence(sys.stdout)  # nobody reads: let the last flush pass
         return 1
     except MemoryError as error:
         message, code = f"out of memory: {error}", 1
     except (ValueError, OSError, ImportError) as error:
         message, code = str(error), 1
-    print("Error:", " ".join(message.split()), file=sys.stderr)
+    _note(f"Error: {' '.join(message.split())}")
     return code
 
 
@@ -173,9 +173,10 @@ def _signals() -> Iterator[list[int]]:
     caught: list[int] = []
 
     def write_down(number: int, frame: Any) -> None:
-        if not caught:
-            os.write(2, b"\nStopping: this batch is finished and the training saved.\n")
         caught.append(number)
+        if len(caught) == 1:
+            with contextlib.suppress(OSError):  # nothing may leave a handler
+                os.write(sys.stderr.fileno(), b"\nStopping: this batch is finished and the training saved.\n")
 
     before = {number: signal.signal(number, write_down) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -201,7 +202,8 @@ class _Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.show(always=True)
-            self.bar.close()
+            with _unread():
+                self.bar.close()
 
     def show(self, always: bool = False) -> None:
         now = time.monotonic()
@@ -210,7 +212,8 @@ class _Progress:
                 self.written = now
                 self.bar.set_description_str(self._figures(), refresh=False)
                 self.bar.n = self.trainer.progress
-                self.bar.refresh()
+                with _unread():
+                    self.bar.refresh()
         elif self.trainer.validated != self.validated and now - self.written >= LINE_EVERY:
             self.validated, self.written = self.trainer.validated, now
             _note(self._figures())
@@ -225,7 +228,24 @@ class _Progress:
 
 
 def _note(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    with _unread():
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _unread() -> Iterator[None]:
+    """Inside, a stderr that cannot be written (nobody reads it, the disk is full) is no error, but silent from then."""
+    try:
+        yield
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """From now on what is written to `stream`, and what it still holds, goes nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def _write(characters: Iterator[str]) -> None:

@@ -326,3 +326,21 @@ def test_a_closed_pipe_is_quiet(here):
     assert process.wait(timeout=60) == 1
     with process.stderr as err:
         assert err.read() == ""
+
+
+@pytest.mark.parametrize(("line_every", "stopped"), [(0, True), (1e9, True), (0, False)])
+def test_a_training_outlives_the_reader_of_its_messages(here, line_every, stopped):
+    """Be the first message that nobody reads one of progress, or that of the signal handler."""
+    program = f"import sys; from pyrnn import cli; cli.LINE_EVERY = {line_every}; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--epochs", "1000000" if stopped else "3"]
+    reader, writer = os.pipe()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer) as process:
+        os.close(writer)
+        assert b"characters to train on" in os.read(reader, 1000)
+        os.close(reader)
+        if stopped:
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == (130 if stopped else 0)
+    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+    assert charmodel.load_model("model.safetensors")
