@@ -13,6 +13,7 @@ machine manages, and its learning rate follows the clock: no two of them are equ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -395,10 +396,28 @@ class Trainer:
     def finished(self) -> bool:
         return self.progress >= 1 and self.validated == self.done
 
+    @property
+    def saved_bits(self) -> float | None:
+        """Loss of the best model, None as long as it is not in its file."""
+        return self.best_bits if self._best is None else None
+
     # The run.
 
     def run(self, stop: Callable[[], bool] = lambda: False, report: Callable[[], None] = lambda: None) -> None:
-        """Train until `finished` or until `stop` says so, then write the files. After every batch, call `report`."""
+        """Train until `finished` or until `stop` says so, then write the files. After every batch, call `report`.
+
+        Where something is raised, the best model is written before it goes on, and the training state stays the one
+        last written.
+        """
+        try:
+            self._run(stop, report)
+        except BaseException:
+            with contextlib.suppress(OSError, MemoryError):
+                self._save_best()
+            raise
+        self.save()
+
+    def _run(self, stop: Callable[[], bool], report: Callable[[], None]) -> None:
         began = time.monotonic() - self.seconds
         saved = time.monotonic()
         while not stop() and not self.finished:
@@ -412,7 +431,6 @@ class Trainer:
             if time.monotonic() - saved >= SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
-        self.save()
 
     @np.errstate(all="ignore")  # what runs off is told by _check
     def _step(self) -> None:
@@ -473,14 +491,10 @@ class Trainer:
 
     def save(self) -> None:
         """Write the best model (the model as it is, as long as none has been validated), then the training state."""
-        name = resume_path(self.path)
-        if self._fresh and os.path.exists(name):
-            os.unlink(name)  # of an older run: it must not be taken for the state of this one
+        self._save_best()
         if self.best_bits is None:
+            self._drop_older()
             save_model(self.path, self.model, self._training(None))
-        elif self._best is not None:
-            files.save(self.path, *self._best)
-            self._best = None
         state = self.state if isinstance(self.state, tuple) else () if self.state is None else (self.state,)
         arrays = {f"model.{key}": array for key, array in self.model.state_dict().items()}
         arrays |= {f"optimiser.{key}": np.asarray(value) for key, value in self.optimiser.state_dict().items()}
@@ -495,5 +509,18 @@ class Trainer:
             "progress": {key: getattr(self, key) for key in self._PROGRESS},
             "curve": self.curve.as_dict(),
         }
-        files.save(name, arrays, description)
+        files.save(resume_path(self.path), arrays, description)
         self._fresh = False
+
+    def _save_best(self) -> None:
+        """Write the best model, if it is not written yet."""
+        if self._best is not None:
+            self._drop_older()
+            files.save(self.path, *self._best)
+            self._best = None
+
+    def _drop_older(self) -> None:
+        """Remove the state of an older run before a model of this one is written, that it is not taken for its own."""
+        name = resume_path(self.path)
+        if self._fresh and os.path.exists(name):
+            os.unlink(name)

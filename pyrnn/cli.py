@@ -118,8 +118,13 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
     _note(_about(trainer))
     if resume and trainer.finished:
         _note(f"This training is finished after its {length}; a larger --epochs or --seconds would go on with it.")
-    with _signals() as caught, contextlib.closing(_Progress(trainer)) as progress:
-        trainer.run(lambda: bool(caught), progress.show)
+    try:
+        with _signals() as caught, contextlib.closing(_Progress(trainer)) as progress:
+            trainer.run(lambda: bool(caught), progress.show)
+    except Exception:
+        if trainer.saved_bits is not None:
+            _note(f"Best model until then: {trainer.saved_bits:.3f} bits per character, saved to {out}.")
+        raise
     if plot is not None:
         plots.loss_curve(plot, trainer.curve.train, trainer.curve.valid, _title(trainer),
                          charmodel.uniform_bits(trainer.model))  # fmt: skip

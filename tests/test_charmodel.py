@@ -363,6 +363,42 @@ def test_a_learning_rate_far_too_high_is_said(tmp_path):
         Trainer(Corpus(TEXT), settings, Length(epochs=3), tmp_path / "m").run()
 
 
+@pytest.mark.parametrize("reason", ["a number", "a report"])
+def test_what_ends_a_training_does_not_lose_its_best_model(tmp_path, reason):
+    Trainer(Corpus(TEXT), SMALL, Length(epochs=1), tmp_path / "m").run()
+    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=9), tmp_path / "m")
+
+    def report():
+        if trainer.epoch > 3 and reason == "a number":
+            trainer.model.params["head.bias"] = np.full(len(trainer.corpus.vocabulary), math.nan)
+        elif trainer.epoch > 3:
+            raise RuntimeError("no report")
+
+    with pytest.raises((ValueError, RuntimeError), match=r"has run off|no report"):
+        trainer.run(report=report)
+    best = charmodel.load_model(tmp_path / "m")
+    assert charmodel.bits_per_character(best, trainer.corpus.valid, SMALL.batch) == trainer.best_bits
+    assert trainer.saved_bits == trainer.best_bits
+    with pytest.raises(FileNotFoundError):  # the state of the first run does not belong to this model
+        Resumed.read(tmp_path / "m")
+
+
+def test_a_best_model_that_cannot_be_saved_does_not_hide_the_reason(tmp_path, monkeypatch):
+    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=9), tmp_path / "m")
+
+    def full(*_):
+        raise OSError("disk full")
+
+    def report():
+        if trainer.epoch > 3:
+            raise RuntimeError("no report")
+
+    monkeypatch.setattr(files, "replace", full)
+    with pytest.raises(RuntimeError, match="no report"):
+        trainer.run(report=report)
+    assert trainer.saved_bits is None
+
+
 def test_a_long_held_out_text_is_cut_and_validated_more_often(tmp_path, monkeypatch):
     monkeypatch.setattr(charmodel, "VALIDATED", 50)
     trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=2), tmp_path / "m")

@@ -272,6 +272,22 @@ def test_train_refuses(here, capsys):
         assert message in refused(capsys, "train", *arguments, code=code)
 
 
+def test_train_that_runs_off_says_where_its_best_model_is(here, capsys, monkeypatch):
+    step = charmodel.Trainer._step
+
+    def nan_in_the_end(trainer):
+        step(trainer)
+        if trainer.epoch > 2:
+            trainer.model.params["head.bias"][0] = math.nan
+
+    monkeypatch.setattr(charmodel.Trainer, "_step", nan_in_the_end)
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "4"]) == 1
+    *_, note, error = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"Best model until then: \d\.\d{3} bits per character, saved to model\.safetensors\.", note)
+    assert "training has run off to nan" in error
+    assert charmodel.load_model("model.safetensors")
+
+
 def test_train_says_what_a_picture_needs(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
