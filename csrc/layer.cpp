@@ -239,10 +239,11 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   if (has_c) gather_state(rows_, in.c, layer_.size.H, Hp, dc.get());
   run_.dh = dh.get(), run_.dc = dc.get(), run_.dmid = dmid.get();
   run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
-  // Each thread: one unit group's records of a block, and three pointers for each of its rows.
+  // Each thread: the records of a block for some unit groups, and three pointers for each of its rows.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
-  run_.scratch_size =
-      round_up(block_rows * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)), 64);
+  run_.scratch_size = round_up(
+      block_rows * cell.together * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)),
+      64);
   Team team(threads_worth(2 * work_of(layer_, rows_)));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();

@@ -111,7 +111,7 @@ template <class T> struct Run {
 
 // One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1.
 template <class T> struct CellKernels {
-  int lanes, max_rows, gates, slots, x_vectors, h_vectors, unit_weights;
+  int lanes, max_rows, gates, slots, x_vectors, h_vectors, unit_weights, together;
   bool cell_state, second, projects;
   void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
   void (*pack_transposed)(const Weights<const T>&, const Sizes&, const Transposed<T>&, int part, int parts);

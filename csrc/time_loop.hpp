@@ -33,6 +33,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
+  static constexpr i64 together = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
 
  public:
   static void forward(const Run<T>& run, int thread) { TimeLoop(run, thread).forward(); }
@@ -435,11 +436,12 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   // What steps [from, to) add to the weight gradients: sums over (step, row) in ascending order, unit group by unit
-  // group, so that neither threads nor checkpoints change a bit. The group's gradients are first copied side by side.
+  // group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied side by side; a
+  // cell of one slot takes several groups at a time, to have enough independent sums.
   void weight_grads(i64 from, i64 to) const {
     const i64 n = rows.first[to] - rows.first[from];
-    T* panel = run.scratch + thread * run.scratch_size;  // [n][slots][L]
-    const T** inputs = reinterpret_cast<const T**>(panel + n * slots * L);
+    T* panel = run.scratch + thread * run.scratch_size;  // [n][together][slots][L]
+    const T** inputs = reinterpret_cast<const T**>(panel + n * together * slots * L);
     const T** hiddens = inputs + n;
     const T** mids = hiddens + n;
     i64 k = 0;
@@ -449,29 +451,32 @@ template <class T, class Cell, class Second> class TimeLoop {
         hiddens[k] = h_prev(s, j);
         if constexpr (has_second) mids[k] = mid(s, j);
       }
-    const i64 place = rows.first[from] - rows.first[run.begin];
     const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
-    for (i64 g = mine.begin; g < mine.end; ++g) {
-      copy_records(run.record + place * run.record_row + g * slots * L, run.record_row, slots, n, panel,
+    for (i64 g = mine.begin; g < mine.end; g += together) {
+      const i64 groups = std::min(together, mine.end - g);
+      copy_records(record(from, 0) + g * slots * L, run.record_row, groups * slots, n, panel,
                    run.grads.bias + g * slots * L);
-      sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, slots * L, run.grads.ih + g * I * x_vectors * L);
+      const i64 step = groups * slots * L;
+      sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, step, run.grads.ih + g * I * x_vectors * L,
+                              groups);
       if constexpr (h_vectors > 0)
-        sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, slots * L,
-                                run.grads.hh + g * P * h_vectors * L);
+        sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, step, run.grads.hh + g * P * h_vectors * L,
+                                groups);
       if constexpr (has_second && !projects)
-        sum_products<1>(mids, n, H, panel, slots * L, run.grads.second + g * H * L);
-      if constexpr (Cell::unit_weights > 0) unit_grads(from, to, g);
+        sum_products<1>(mids, n, H, panel, step, run.grads.second + g * H * L, groups);
+      if constexpr (Cell::unit_weights > 0)
+        for (i64 i = 0; i < groups; ++i) unit_grads(from, to, g + i);
     }
     if constexpr (projects)
       for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
-        copy_records(run.projected + place * Pp + g * L, Pp, 1, n, panel, nullptr);
-        sum_products<1>(mids, n, H, panel, L, run.grads.second + g * H * L);
+        copy_records(projected(from, 0) + g * L, Pp, 1, n, panel, nullptr);
+        sum_products<1>(mids, n, H, panel, L, run.grads.second + g * H * L, 1);
       }
   }
 
-  // One unit group's vectors of n records to [n][vectors][L], their sums added to `sums` on the way.
-  static void copy_records(const T* from, i64 stride, int vectors, i64 n, T* to, T* sums) {
-    for (int i = 0; i < vectors; ++i) {
+  // The vectors of some unit groups, of n records, to [n][vectors][L]; their sums are added to `sums` on the way.
+  static void copy_records(const T* from, i64 stride, i64 vectors, i64 n, T* to, T* sums) {
+    for (i64 i = 0; i < vectors; ++i) {
       Vec<T> total{};
       for (i64 k = 0; k < n; ++k) {
         const Vec<T> v = load(from + k * stride + i * L);
@@ -482,13 +487,15 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
   }
 
-  // grads[column][v] += sum_k a[k][column] * panel[k][v].
-  template <int V> static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads) {
+  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group.
+  template <int V>
+  static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads, i64 groups) {
     for (i64 first = 0; first < columns; first += max_rows) {
       const int count = int(std::min<i64>(max_rows, columns - first));
       T* out[max_rows];
       for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
-      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, 0}, out, 0, 1);
+      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, slots * L}, out,
+                          columns * V * L, groups);
     }
   }
 
@@ -509,9 +516,22 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
  public:
-  static constexpr CellKernels<T> kernels{L,         max_rows,           Cell::gates,      slots,      x_vectors,
-                                          h_vectors, Cell::unit_weights, Cell::cell_state, has_second, projects,
-                                          pack,      pack_transposed,    unpack_add,       forward,    backward};
+  static constexpr CellKernels<T> kernels{L,
+                                          max_rows,
+                                          Cell::gates,
+                                          slots,
+                                          x_vectors,
+                                          h_vectors,
+                                          Cell::unit_weights,
+                                          int(together),
+                                          Cell::cell_state,
+                                          has_second,
+                                          projects,
+                                          pack,
+                                          pack_transposed,
+                                          unpack_add,
+                                          forward,
+                                          backward};
 };
 
 }  // namespace pyrnn::PYRNN_ISA
