@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -40,11 +40,15 @@ class Real(click.FloatRange):
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. What goes wrong is one line on stderr."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  where it was closed, as by >&-
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have all of a text's characters
     try:
-        return cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
+        code = cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
+        sys.stdout.flush()
+        return code
     except click.ClickException as error:
         message, code = error.format_message(), error.exit_code
     except click.Abort:
@@ -56,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         message, code = f"out of memory: {error}", 1
     except (ValueError, OSError, ImportError) as error:
         message, code = str(error), 1
+    with _unwritable(sys.stdout):
+        sys.stdout.flush()
     _note(f"Error: {' '.join(message.split())}")
     return code
 
@@ -104,10 +110,12 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
     files.check_writable(out)
     if plot is not None:
         plots.check(plot)
+    _refuse_overwriting(text, out, plot)
     length = charmodel.Length(epochs, DEFAULT_SECONDS if epochs is None and seconds is None else seconds)
     if resume:
         saved = charmodel.Resumed.read(out)
         _refuse_contradictions(context, saved.settings, options)
+        _refuse_overwriting(text or saved.sources, out, plot)
         corpus = Corpus(read_all(text or saved.sources), [os.path.abspath(name) for name in text] or saved.sources)
         length = saved.length if epochs is None and seconds is None else length
         trainer = charmodel.Trainer.resume(saved, corpus, length, out)
@@ -155,6 +163,20 @@ def _refuse_contradictions(context: click.Context, settings: Any, options: dict[
         given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
         if given and value != saved[name]:
             raise click.UsageError(f"--{name} {value} contradicts the training to resume, which has {saved[name]}")
+
+
+def _refuse_overwriting(sources: Sequence[str], out: str, plot: str | None) -> None:
+    """No file that is written may be one of the texts, or another one that is written."""
+    from .charmodel import resume_path
+
+    used = {os.path.realpath(name): f"the text {name}" for name in sources}
+    written = [("the model", out), ("the training state", resume_path(out))]
+    if plot is not None:
+        written.append(("the picture", plot))
+    for what, name in written:
+        other = used.setdefault(os.path.realpath(name), f"{what} {name}")
+        if other != f"{what} {name}":
+            raise click.UsageError(f"{what} {name} would overwrite {other}")
 
 
 def _title(trainer: Trainer) -> str:
@@ -207,7 +229,7 @@ class _Progress:
     def close(self) -> None:
         if self.bar is not None:
             self.show(always=True)
-            with _unread():
+            with _unwritable(sys.stderr):
                 self.bar.close()
 
     def show(self, always: bool = False) -> None:
@@ -217,7 +239,7 @@ class _Progress:
                 self.written = now
                 self.bar.set_description_str(self._figures(), refresh=False)
                 self.bar.n = self.trainer.progress
-                with _unread():
+                with _unwritable(sys.stderr):
                     self.bar.refresh()
         elif self.trainer.validated != self.validated and now - self.written >= LINE_EVERY:
             self.validated, self.written = self.trainer.validated, now
@@ -233,17 +255,17 @@ class _Progress:
 
 
 def _note(message: str) -> None:
-    with _unread():
+    with _unwritable(sys.stderr):
         print(message, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def _unread() -> Iterator[None]:
-    """Inside, a stderr that cannot be written (nobody reads it, the disk is full) is no error, but silent from then."""
+def _unwritable(stream: TextIO) -> Iterator[None]:
+    """Inside, a stream that cannot be written (nobody reads it, the disk is full) is no error, but silent from then."""
     try:
         yield
     except OSError:
-        _silence(sys.stderr)
+        _silence(stream)
 
 
 def _silence(stream: TextIO) -> None:

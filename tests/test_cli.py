@@ -5,6 +5,7 @@ import math
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -288,6 +289,28 @@ def test_train_that_runs_off_says_where_its_best_model_is(here, capsys, monkeypa
     assert charmodel.load_model("model.safetensors")
 
 
+def test_train_overwrites_no_text_and_none_of_its_files(here, capsys):
+    (here / "link").symlink_to("text.txt")
+    (here / "other.png").write_text(TEXT, encoding="utf-8")
+    (here / "m.resume.safetensors").write_text(TEXT, encoding="utf-8")
+    before = {name: (here / name).read_bytes() for name in os.listdir(here)}
+    for arguments, message in [
+        (["text.txt", "--out", "text.txt"], "the model text.txt would overwrite the text text.txt"),
+        (["other.png", "link", "--out", "./text.txt"], "the model ./text.txt would overwrite the text link"),
+        (["text.txt", "--out", "link"], "the model link would overwrite the text text.txt"),
+        (["m.resume.safetensors", "--out", "m.safetensors"], "the training state m.resume.safetensors would overwrite"),
+        (["other.png", "--plot", "other.png"], "the picture other.png would overwrite the text other.png"),
+        (["text.txt", "--out", "m.png", "--plot", "m.png"], "the picture m.png would overwrite the model m.png"),
+    ]:
+        assert message in refused(capsys, "train", *arguments, code=2)
+    assert {name: (here / name).read_bytes() for name in os.listdir(here)} == before
+
+    assert cli.main(["train", "other.png", *SMALL, "--epochs", "1"]) == 0
+    message = refused(capsys, "train", "--resume", "--plot", "other.png", code=2)
+    assert f"the picture other.png would overwrite the text {here / 'other.png'}" in message
+    assert (here / "other.png").read_bytes() == before["other.png"]
+
+
 def test_train_says_what_a_picture_needs(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
@@ -360,3 +383,35 @@ def test_a_training_outlives_the_reader_of_its_messages(here, line_every, stoppe
         assert process.wait(timeout=60) == (130 if stopped else 0)
     assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
     assert charmodel.load_model("model.safetensors")
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams(here, closed):
+    python = shlex.quote(sys.executable)
+
+    def run(*arguments):
+        command = f"{python} -m pyrnn {shlex.join(arguments)} {closed}"
+        return subprocess.run(command, shell=True, capture_output=True, encoding="utf-8", timeout=60)
+
+    done = run("train", "text.txt", *SMALL, "--epochs", "1")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert charmodel.load_model("model.safetensors")
+    for code, arguments in [
+        (0, ["sample", "model.safetensors", "--length", "20"]),
+        (0, ["eval", "model.safetensors", "text.txt"]),
+        (0, ["info"]),
+        (1, ["sample", "none"]),
+        (2, ["paint"]),
+    ]:
+        done = run(*arguments)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), arguments
+        assert done.stdout == "" or ">&-" not in closed or closed == "2>&-"
+        assert code == 0 or "2>&-" in closed or done.stderr.startswith("Error: ")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_output_that_cannot_be_written():
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full, start("info", stdout=full, env=environment) as process:
+        assert process.communicate(timeout=60)[1] == "Error: [Errno 28] No space left on device\n"
+        assert process.returncode == 1
