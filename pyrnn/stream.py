@@ -100,7 +100,7 @@ def _step(compiled: Callable[[Array], Array], layer: Recurrent[Any], rows: int) 
     def step(x: Any) -> Array:
         try:
             return compiled(x)
-        except Exception:  # whatever it is: if x was not the reason, the second call raises it again
+        except (TypeError, ValueError):  # if x was not the reason, the second call raises it again
             pass
         x = real_array(call, "x", x, dtype)
         if x.shape != (rows, inputs) and (rows != 1 or x.shape != (inputs,)):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn.stream import Stream
 
 T, N, I, H = 5, 3, 8, 4  # noqa: E741  the letters of the docstrings
 
@@ -279,6 +280,21 @@ def test_refused_stream_calls_leave_the_stream_as_it_was(make, rng):
         for now, then in zip(state(), before, strict=True):
             np.testing.assert_array_equal(now, then)
     assert stream.step(np.zeros((N, I))).shape == (N, H)
+
+
+def test_a_step_is_tried_again_only_for_its_argument(make):
+    """An array-like is converted and stepped; what fails otherwise fails at once."""
+    calls = []
+
+    class Failing:
+        def step(self, x):
+            calls.append(x)
+            raise error
+
+    for error, expected in [(TypeError("x"), 2), (ValueError("x"), 2), (MemoryError("x"), 1), (RuntimeError("x"), 1)]:
+        calls.clear()
+        refuses(lambda: Stream(make(), Failing(), 1).step(np.zeros(I)), type(error), "x")
+        assert len(calls) == expected
 
 
 def test_making_a_stream(make):
