@@ -15,6 +15,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 INT64 = np.dtype("int64")
 FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"))
 
+# Sizes that no machine has memory for, but arithmetic does not overflow at.
+MOST = 2**31 - 1  # of one axis: features, units, classes, rows of a stream
+MOST_NUMBERS = 2**59  # in one array; NumPy's own limit is 2**63 - 1 bytes
+
 
 def shape_text(*axes: str | int) -> str:
     """("T", "N", 8) -> "(T, N, 8)", and with a comma where there is one axis, as Python writes shapes."""
@@ -59,6 +63,10 @@ def integer_array(call: str, name: str, value: Any) -> Array:
     array = any_array(call, name, value)
     if array.size == 0 and not isinstance(value, np.ndarray):
         return array.astype(np.int64)
+    if array.dtype.kind == "O":  # NumPy's way with Python integers that are too large
+        for number in array.flat:
+            if isinstance(number, int) and not -(2**63) <= number < 2**63:
+                raise ValueError(f"{call}: {name} holds {_shown(number)}, which is more than an int64 can hold")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected integers")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
@@ -95,8 +103,8 @@ def lengths_array(call: str, value: Any, steps: int, rows: int | None) -> Array:
     return within(call, "lengths", array.reshape(-1), steps)
 
 
-def integer(call: str, name: str, value: Any, low: int) -> int:
-    """An integer that is at least `low`."""
+def integer(call: str, name: str, value: Any, low: int, high: int | None = None) -> int:
+    """An integer within low..high."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -104,15 +112,25 @@ def integer(call: str, name: str, value: Any, low: int) -> int:
     except TypeError:
         raise TypeError(f"{call}: {name} is {value!r}, expected an integer") from None
     if number < low:
-        raise ValueError(f"{call}: {name} is {number}, expected at least {low}")
+        raise ValueError(f"{call}: {name} is {_shown(number)}, expected at least {low}")
+    if high is not None and number > high:
+        raise ValueError(f"{call}: {name} is {_shown(number)}, expected {low} to {high}")
     return number
+
+
+def _shown(number: int) -> str:
+    """An integer in an error; Python refuses to write very long ones."""
+    return str(number) if number.bit_length() <= 128 else f"{'-' * (number < 0)}2**{number.bit_length() - 1} or more"
 
 
 def real(call: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
     """A real number within low..high; NaN is out of every range."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{call}: {name} is {value!r}, expected a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{call}: {name} is more than a float can hold") from None
     if not low <= number <= high:
         expected = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
         raise ValueError(f"{call}: {name} is {number:g}, expected {expected}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import kernels
 from ._arrays import (
+    MOST,
     Array,
     boolean,
     float_dtype,
@@ -45,8 +46,8 @@ class Linear(Layer):
         self, in_features: int, out_features: int, bias: bool = True, *, dtype: DTypeLike = "float32", rng: Rng = None
     ) -> None:
         call = type(self).__name__
-        self.in_features = integer(call, "in_features", in_features, 1)
-        self.out_features = integer(call, "out_features", out_features, 1)
+        self.in_features = integer(call, "in_features", in_features, 1, MOST)
+        self.out_features = integer(call, "out_features", out_features, 1, MOST)
         self.bias = boolean(call, "bias", bias)
         shapes: Shapes = {"weight": (self.out_features, self.in_features)}
         if self.bias:
@@ -115,8 +116,8 @@ class Embedding(Layer):
         self, num_embeddings: int, embedding_dim: int, *, dtype: DTypeLike = "float32", rng: Rng = None
     ) -> None:
         call = type(self).__name__
-        self.num_embeddings = integer(call, "num_embeddings", num_embeddings, 1)
-        self.embedding_dim = integer(call, "embedding_dim", embedding_dim, 1)
+        self.num_embeddings = integer(call, "num_embeddings", num_embeddings, 1, MOST)
+        self.embedding_dim = integer(call, "embedding_dim", embedding_dim, 1, MOST)
         rng = generator(call, rng)
         super().__init__(float_dtype(call, dtype), {"weight": (self.num_embeddings, self.embedding_dim)})
         params, _ = self.buffers[self.dtype]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
-from ._arrays import Array, shaped_array
+from ._arrays import MOST_NUMBERS, Array, shaped_array
 
 Buffers = dict["np.dtype[Any]", "tuple[Array, Array]"]  # dtype -> flat parameters, flat gradients
 Shapes = dict[str, "tuple[int, ...]"]
@@ -94,6 +94,9 @@ class Layer:
         self.dtype = dtype
         self._shapes = shapes
         size = sum(math.prod(shape) for shape in shapes.values())
+        if size > MOST_NUMBERS:
+            name, shape = max(shapes.items(), key=lambda item: math.prod(item[1]))
+            raise ValueError(f"{type(self).__name__}: {size} parameters are too many, {name} alone has shape {shape}")
         self._bind({dtype: (np.zeros(size, dtype), np.zeros(size, dtype))})
 
     def _bind(self, buffers: Buffers) -> None:

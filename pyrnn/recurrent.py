@@ -13,6 +13,8 @@ import numpy as np
 
 from . import kernels
 from ._arrays import (
+    MOST,
+    MOST_NUMBERS,
     Array,
     boolean,
     boolean_array,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     Rng = int | np.random.Generator | None
 
 StateT = TypeVar("StateT", Array, "tuple[Array, Array]")
+
+MOST_LAYERS = 2**16
 
 ndarray = np.ndarray  # a global is found faster than an attribute, in every call
 empty = np.empty
@@ -67,14 +71,14 @@ class Recurrent(Layer, Generic[StateT]):
         **options: Any,
     ) -> None:
         call = type(self).__name__
-        self.input_size = integer(call, "input_size", input_size, 1)
-        self.hidden_size = integer(call, "hidden_size", hidden_size, 1)
-        self.num_layers = integer(call, "num_layers", num_layers, 1)
+        self.input_size = integer(call, "input_size", input_size, 1, MOST)
+        self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
+        self.num_layers = integer(call, "num_layers", num_layers, 1, MOST_LAYERS)
         self.bias = boolean(call, "bias", bias)
         self.batch_first = boolean(call, "batch_first", batch_first)
         self.dropout = real(call, "dropout", dropout, 0, 1)
         self.bidirectional = boolean(call, "bidirectional", bidirectional)
-        self.proj_size = integer(call, "proj_size", proj_size, 0)
+        self.proj_size = integer(call, "proj_size", proj_size, 0, MOST)
         self.peephole = boolean(call, "peephole", peephole)
         if self.proj_size >= self.hidden_size:
             raise ValueError(f"{call}: proj_size is {proj_size}, expected less than hidden_size {hidden_size}")
@@ -169,7 +173,7 @@ class Recurrent(Layer, Generic[StateT]):
             dx, dstate = pullback(y - target)
         """
         if checkpoint_every is not None:
-            checkpoint_every = integer(f"{type(self).__name__}.vjp", "checkpoint_every", checkpoint_every, 1)
+            checkpoint_every = integer(f"{type(self).__name__}.vjp", "checkpoint_every", checkpoint_every, 1, MOST)
         x, states, lengths, reset, batched = self._inputs(".vjp", x, state, lengths, reset)
         pulls: list[Any] = []
         masks: list[Array] = []
@@ -204,7 +208,7 @@ class Recurrent(Layer, Generic[StateT]):
         call = f"{type(self).__name__}.stream"
         if self.bidirectional:
             raise ValueError(f"{call}: a bidirectional layer needs the whole sequence, it cannot run step by step")
-        batch = integer(call, "batch", batch, 1)
+        batch = integer(call, "batch", batch, 1, MOST)
         stream: Stream[StateT] = Stream(self, self._op.stream(self._weights, batch, **self._options), batch)
         if state is not None:
             stream.state = state
@@ -226,6 +230,8 @@ class Recurrent(Layer, Generic[StateT]):
         elif self.batch_first:
             x = x.swapaxes(0, 1)
         steps, rows = x.shape[:2]
+        if (steps or 1) * (rows or 1) * self._count * self.hidden_size > MOST_NUMBERS:  # NumPy too takes 0 for 1 here
+            raise ValueError(f"{call}: x has shape {shape}, its results are more than memory can hold")
         states: Sequence[Any] = (None,) * self._count
         if state is not None:
             states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from . import kernels
 from ._arrays import integer
 
+MOST_THREADS = 256  # of the kernels
+
 
 def set_num_threads(n: int) -> None:
-    """Use n threads (at least 1) from the next call on, in the whole process.
+    """Use n threads (1 to 256) from the next call on, in the whole process.
 
     Default: the CPUs this process may use, or the environment variable PYRNN_NUM_THREADS.
 
         pyrnn.set_num_threads(2)
     """
-    kernels.set_num_threads(integer("set_num_threads", "n", n, 1))
+    kernels.set_num_threads(integer("set_num_threads", "n", n, 1, MOST_THREADS))
 
 
 def get_num_threads() -> int:
@@ -32,7 +34,7 @@ class threads:  # noqa: N801  a verb in `with`, as in torch.no_grad
     """
 
     def __init__(self, n: int) -> None:
-        self.n = integer("threads", "n", n, 1)
+        self.n = integer("threads", "n", n, 1, MOST_THREADS)
         self._before: list[int] = []  # a stack: one object may serve nested blocks
 
     def __enter__(self) -> None:

@@ -115,7 +115,7 @@ def test_state(rows):
         ([1, 2, 6], ValueError, "lengths holds 6, expected 0 to 5"),
         ([1, -1, 2], ValueError, "lengths holds -1, expected 0 to 5"),
         (np.array([1, 2, 2**64 - 1], "u8"), ValueError, "lengths holds 18446744073709551615"),
-        ([1, 2, 2**70], TypeError, "lengths has dtype object"),
+        ([1, 2, 2**70], ValueError, f"lengths holds {2**70}, which is more than an int64 can hold"),
         (["1", "2", "3"], TypeError, "lengths has dtype <U1"),
         ([None] * 3, TypeError, "lengths has dtype object"),
         ([[1], [2, 3], [4]], ValueError, "lengths is not an array"),
@@ -226,6 +226,51 @@ def test_constructor_options_of_one_layer():
         (lambda: pyrnn.Linear(1, 1, dtype="i4"), ValueError, "Linear: dtype is 'i4'"),
         (lambda: pyrnn.Embedding(1, 0), ValueError, "Embedding: embedding_dim is 0"),
         (lambda: pyrnn.Embedding(1, 1, rng="0"), TypeError, "Embedding: rng is '0'"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_huge_numbers(make):
+    """What no machine can hold is refused by the call it was given to, with the argument that is wrong."""
+    layer, linear = make(), pyrnn.Linear(2, 2)
+    name = type(layer).__name__
+    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[name]
+    for call, error, match in [
+        (
+            lambda: make(hidden_size=10**9),
+            ValueError,
+            rf"^{name}: \d+ parameters are too many, weight_hh_l0 alone has "
+            rf"shape \({gates * 10**9}, 1000000000\)",
+        ),
+        (lambda: make(hidden_size=10**30), ValueError, f"^{name}: hidden_size is {10**30}, expected 1 to 2147483647"),
+        (lambda: make(input_size=10**5000), ValueError, rf"^{name}: input_size is 2\*\*\d+ or more, expected 1 to"),
+        (lambda: make(input_size=-(10**5000)), ValueError, rf"^{name}: input_size is -2\*\*\d+ or more, expected at"),
+        (lambda: make(num_layers=10**30), ValueError, f"^{name}: num_layers is {10**30}, expected 1 to 65536"),
+        (lambda: make(dropout=10**400), ValueError, f"^{name}: dropout is more than a float can hold"),
+        (
+            lambda: make(input_size=1)(np.empty((0, 2**59, 1), "f4")),
+            ValueError,
+            rf"^{name}: x has shape \(0, {2**59}, 1\), its",
+        ),
+        (
+            lambda: make(input_size=1).vjp(np.empty((2**59, 0, 1), "f4")),
+            ValueError,
+            rf"^{name}\.vjp: x has shape .* than memory",
+        ),
+        (lambda: layer(np.zeros((T, 1, I)), lengths=[10**30]), ValueError, rf"^{name}: lengths holds {10**30}, which"),
+        (lambda: layer(np.zeros((T, 1, I)), lengths=[None]), TypeError, "lengths has dtype object, expected integers"),
+        (lambda: layer.vjp(np.zeros((T, 1, I)), checkpoint_every=2**70), ValueError, f"checkpoint_every is {2**70}, e"),
+        (lambda: layer.stream(10**30), ValueError, rf"^{name}\.stream: batch is {10**30}, expected 1 to"),
+        (lambda: pyrnn.LSTM(1, 2, proj_size=2**70), ValueError, f"^LSTM: proj_size is {2**70}, expected 0 to"),
+        (lambda: pyrnn.Linear(2**31, 1), ValueError, f"^Linear: in_features is {2**31}, expected 1 to {2**31 - 1}"),
+        (lambda: pyrnn.Linear(1, 2**70), ValueError, "^Linear: out_features is"),
+        (lambda: pyrnn.Linear(2**30, 2**30), ValueError, r"^Linear: \d+ parameters are too many, weight alone has"),
+        (lambda: pyrnn.Embedding(2**70, 1), ValueError, "^Embedding: num_embeddings is"),
+        (lambda: pyrnn.Embedding(1, 2**70), ValueError, "^Embedding: embedding_dim is"),
+        (lambda: pyrnn.Embedding(2, 2)([2**70]), ValueError, f"^Embedding: ids holds {2**70}, which is more than an"),
+        (lambda: pyrnn.Embedding(2, 2)([-(2**70)]), ValueError, f"^Embedding: ids holds -{2**70}, which is more than"),
+        (lambda: pyrnn.Adam(linear, lr=10**400), ValueError, "^Adam: lr is more than a float can hold"),
+        (lambda: pyrnn.SGD(linear, momentum=10**400), ValueError, "^SGD: momentum is more than a float can hold"),
     ]:
         refuses(call, error, match)
 
@@ -396,7 +441,9 @@ def test_threads():
     for call, error, match in [
         (lambda: pyrnn.set_num_threads(0), ValueError, "set_num_threads: n is 0, expected at least 1"),
         (lambda: pyrnn.set_num_threads(1.0), TypeError, "set_num_threads: n is 1.0, expected an integer"),
+        (lambda: pyrnn.set_num_threads(1000), ValueError, "^set_num_threads: n is 1000, expected 1 to 256$"),
         (lambda: pyrnn.threads(None), TypeError, "threads: n is None"),
+        (lambda: pyrnn.threads(257), ValueError, "^threads: n is 257, expected 1 to 256$"),
     ]:
         refuses(call, error, match)
     assert pyrnn.get_num_threads() == before
