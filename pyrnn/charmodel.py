@@ -138,17 +138,22 @@ def uniform_bits(model: CharModel) -> float:
 
 
 def bits_per_character(
-    model: CharModel, numbers: np.ndarray, streams: int = 1, report: Callable[[int], None] = lambda characters: None
+    model: CharModel,
+    numbers: np.ndarray,
+    streams: int = 1,
+    report: Callable[[int], None] = lambda characters: None,
+    name: str = "the text",
 ) -> float:
     """Mean bits that the model spends on a character of a text, given the ones before it.
 
     The first character is only read, not predicted. With one stream the text is read from end to end. With more it is
     cut into as many parts, each read from a zero state, side by side: faster, and a little too high, for the start of
     every part is predicted without its past. `report` is called now and then with the number of characters done.
+    `name` is the text's, for errors.
     """
     predicted = len(numbers) - 1
     if predicted < 1:
-        raise ValueError(f"the text is too short: it has {len(numbers)} characters, at least two are needed")
+        raise ValueError(f"{name} is too short: it has {len(numbers)} characters, at least two are needed")
     streams = min(streams, predicted)
     length = -(-predicted // streams)
 
@@ -316,7 +321,7 @@ class Trainer:
 
     def __init__(self, corpus: Corpus, settings: Settings, length: Length, path: str | os.PathLike[str]):
         self.corpus, self.settings, self.length, self.path = corpus, settings, length, os.fspath(path)
-        self.batches = Batches(corpus.train, settings.batch, settings.steps)
+        self.batches = Batches(corpus.train, settings.batch, settings.steps, corpus.name)
         self.valid = corpus.valid[:VALIDATED]
         self.interval = max(1, len(self.batches) * len(self.valid) // len(corpus.valid))  # batches between validations
         self.model = CharModel(corpus.vocabulary, settings.cell, settings.embed, settings.hidden, settings.layers,

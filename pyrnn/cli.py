@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -214,13 +215,16 @@ def _signals() -> Iterator[list[int]]:
 
 
 class _Progress:
-    """The state of a training on stderr: a live bar on a terminal, else a line now and then after a validation."""
+    """The state of a training on stderr, in bits per character and characters per second.
+
+    A live bar on a terminal, else a line now and then.
+    """
 
     def __init__(self, trainer: Trainer):
         from tqdm import tqdm  # type: ignore[import-untyped]
 
         self.trainer = trainer
-        self.validated, self.written = trainer.validated, time.monotonic()
+        self.written = time.monotonic()
         self.bar: Any = None
         if sys.stderr.isatty():
             self.bar = tqdm(total=1.0, initial=trainer.progress, dynamic_ncols=True, mininterval=0.0,
@@ -241,17 +245,14 @@ class _Progress:
                 self.bar.n = self.trainer.progress
                 with _unwritable(sys.stderr):
                     self.bar.refresh()
-        elif self.trainer.validated != self.validated and now - self.written >= LINE_EVERY:
-            self.validated, self.written = self.trainer.validated, now
+        elif now - self.written >= LINE_EVERY:
+            self.written = now
             _note(self._figures())
 
     def _figures(self) -> str:
         trainer = self.trainer
         train, valid = ("-" if bits is None else f"{bits:.3f}" for bits in (trainer.train_bits, trainer.valid_bits))
-        return (
-            f"epoch {trainer.epoch:.2f}  train {train}  valid {valid} bits/char  "
-            f"{trainer.chars_per_second / 1000:.1f}k chars/s"
-        )
+        return f"epoch {trainer.epoch:.2f} train {train} valid {valid} bits {trainer.chars_per_second / 1000:.1f}k/s"
 
 
 def _note(message: str) -> None:
@@ -323,7 +324,9 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
     trained = charmodel.load_model(model)
     numbers = trained.vocabulary.encode(read(text), text)
     with tqdm(total=len(numbers), unit="char", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
-        bits = charmodel.bits_per_character(trained, numbers, report=lambda done: bar.update(done - bar.n))
+        bits = charmodel.bits_per_character(trained, numbers, report=lambda done: bar.update(done - bar.n), name=text)
+    if not math.isfinite(bits):
+        raise ValueError(f"{model}: the model's outputs are not finite, its weights are of no use")
     if as_json:
         print(json.dumps({"bits_per_char": bits, "characters": len(numbers)}))
     else:

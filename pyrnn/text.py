@@ -105,9 +105,10 @@ class Corpus:
     """
 
     def __init__(self, text: str, sources: Sequence[str] = ()):
+        self.name = ", ".join(sources) or "the text"
         if len(text) < 2 * HELD_OUT:
             raise ValueError(
-                f"the text is too short: {len(text)} characters, at least {2 * HELD_OUT} are needed "
+                f"{self.name} is too short: {len(text)} characters, at least {2 * HELD_OUT} are needed "
                 "for a training part and a held-out tenth"
             )
         self.sources = list(sources)
@@ -127,11 +128,11 @@ class Batches:
     so that no short batch ends it. Up to `batch - 1` characters at the end are left over.
     """
 
-    def __init__(self, numbers: np.ndarray, batch: int, steps: int):
+    def __init__(self, numbers: np.ndarray, batch: int, steps: int, name: str = "the text"):
         length = (len(numbers) - 1) // batch
         if length < 1:
             raise ValueError(
-                f"the text is too short: {len(numbers)} characters to train on (the last tenth is held out), "
+                f"{name} is too short: {len(numbers)} characters to train on (the last tenth is held out), "
                 f"a batch of {batch} rows needs at least {batch + 1}"
             )
         used = length * batch

@@ -1,5 +1,6 @@
 """The command line: what it prints, where, with which exit code; that it is stopped and killed without harm."""
 
+import contextlib
 import json
 import math
 import os
@@ -7,6 +8,7 @@ import random
 import re
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -238,8 +240,9 @@ def test_resume_refuses(here, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "too short: 0 characters"),
-        (b"abc", "too short: 3 characters"),
+        (b"", "text.txt is too short: 0 characters"),
+        (b"abc", "text.txt is too short: 3 characters"),
+        (b"ab" * 30, "text.txt is too short: 54 characters to train on"),
         (b"ab" * 30, "a batch of 64 rows needs at least 65"),
         (b"\x7fELF\x02\x01\xff", "text.txt is not UTF-8 text: byte 0xff at position 6"),
         ("Grüße".encode("latin-1") * 50, "text.txt is not UTF-8 text: byte 0xfc at position 2"),
@@ -335,12 +338,47 @@ def test_sample_and_eval_refuse(here, capsys):
         (["sample"], 2, "MODEL"),
         (["eval", "m"], 2, "TEXT"),
         (["eval", "m", "other.txt"], 1, "other.txt: characters the model does not know: '§' (U+00A7) at position 7"),
-        (["eval", "m", "empty.txt"], 1, "it has 0 characters, at least two are needed"),
+        (["eval", "m", "empty.txt"], 1, "empty.txt is too short: it has 0 characters, at least two are needed"),
         (["eval", "m", "binary"], 1, "binary is not UTF-8 text: byte 0x80 at position 128"),
         (["eval", "m", "none"], 1, "none: no such file"),
         (["paint"], 2, "paint"),
     ]:
         assert message in refused(capsys, *arguments, code=code)
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_eval_of_a_model_of_no_use(here, capsys, options):
+    model = charmodel.CharModel(Vocabulary.of(TEXT), "lstm", 4, 8, rng=0)
+    model.params["head.bias"][0] = math.nan
+    charmodel.save_model("m", model, {})
+    assert "m: the model's outputs are not finite" in refused(capsys, "eval", "m", "text.txt", *options)
+    assert capsys.readouterr().out == ""
+
+
+def test_lines_of_progress_do_not_wait_for_a_validation(here, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "LINE_EVERY", 0.0)
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "2"]) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
+    assert re.fullmatch(r"epoch 0\.\d\d train \d\.\d{3} valid - bits \d+\.\dk/s", lines[0])
+    assert re.fullmatch(r"epoch 2\.00 train \d\.\d{3} valid \d\.\d{3} bits \d+\.\dk/s", lines[-1])
+
+
+def test_the_bar_fits_a_terminal_of_80_columns(here):
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    with start("train", "text.txt", *SMALL, "--epochs", "2", stderr=theirs) as process:
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # the end, on Linux
+            while part := os.read(ours, 10000):
+                written += part
+        process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    last = [line for line in written.decode().replace("\n", "\r").split("\r") if "%|" in line][-1]
+    assert re.match(r"100%\|█{8,}\| .*epoch 2\.00 train \d\.\d{3} valid \d\.\d{3} bits \d+\.\dk/s *$", last)
+    assert len(last) <= 80
 
 
 def test_undecodable_prompt_and_output(here):
