@@ -13,6 +13,8 @@ from . import files
 
 INK, GRID, TRAIN, BATCH, VALID = "#333333", "#e4e4e4", "#4a78b0", "#c4d3e8", "#c8442f"
 
+MARKERS = 50  # so many validations have one each; more would merge
+
 
 def check(path: str | os.PathLike[str]) -> None:
     """Raise, before a long training and not after it, if no picture can be written to `path`."""
@@ -48,6 +50,17 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return means
 
 
+def _mark(axes: Any, x: float, y: float, text: str) -> None:
+    """A ring around a point and a text above it, which stays between the sides of the axes."""
+    axes.plot(x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor=VALID, zorder=4)
+    place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
+    axes.annotate(
+        text, (x, y), xytext=(0, 14), textcoords="offset points", color=VALID, weight="bold", zorder=4,
+        ha="left" if place < 0.1 else "right" if place > 0.9 else "center",
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
+    )  # fmt: skip
+
+
 def loss_curve(
     path: str | os.PathLike[str],
     train: Sequence[Sequence[float]],
@@ -67,23 +80,20 @@ def loss_curve(
     if len(train):
         read, bits = np.asarray(train, dtype=float).T
         axes.plot(read, bits, color=BATCH, linewidth=0.6)
-        axes.plot(read, _smooth(bits), color=TRAIN, linewidth=1.6, label="training")
+        axes.plot(read, _smooth(bits), color=TRAIN, linewidth=1.6, label="training", zorder=3)
     if len(valid):
         read, bits = np.asarray(valid, dtype=float).T
-        best = int(np.argmin(bits))
-        axes.plot(read, bits, "o-", color=VALID, linewidth=1.6, markersize=4, label="held-out tenth")
-        axes.plot(read[best], bits[best], "o", markersize=11, markerfacecolor="none", markeredgecolor=VALID)
-        axes.annotate(
-            f"best: {bits[best]:.3f}", (read[best], bits[best]), xytext=(0, 14), textcoords="offset points",
-            ha="right" if best == len(read) - 1 else "center", color=VALID, weight="bold",
-            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5},
-        )  # fmt: skip
+        marker = "o" if len(valid) <= MARKERS else ""
+        axes.plot(read, bits, color=VALID, linewidth=1.6, marker=marker, markersize=4, label="held-out tenth")
     lowest = min((point[1] for point in [*train, *valid]), default=0.0)
     axes.axhline(uniform, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
     axes.annotate("all characters equally likely", (1, uniform), xycoords=("axes fraction", "data"), xytext=(-4, -4),
                   textcoords="offset points", ha="right", va="top", fontsize=8, color=INK)  # fmt: skip
     axes.set_ylim(max(0.0, lowest - 0.08 * (uniform - lowest)), uniform + 0.04 * (uniform - lowest))
     axes.set_xscale("log")
+    if len(valid):
+        best = int(np.argmin(bits))
+        _mark(axes, read[best], bits[best], f"best: {bits[best]:.3f}")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())

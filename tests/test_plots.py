@@ -1,0 +1,34 @@
+"""The picture of a training run: what its parts are and where they lie."""
+
+import pytest
+
+from pyrnn import plots
+
+pytest.importorskip("matplotlib")
+
+
+def drawn(monkeypatch, path, valid):
+    """The axes of a loss curve."""
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda: figures.append(make()) or figures[-1])
+    train = [(1000 * k, 2 + 4 / k) for k in range(1, 200)]
+    plots.loss_curve(path, train, valid, "LSTM", 6.0)
+    return figures[0].axes[0]
+
+
+@pytest.mark.parametrize("best", [0, 1, 30, 56, 57, 58, 59])
+def test_the_label_of_the_best_stays_inside(tmp_path, monkeypatch, best):
+    valid = [(3000 * (k + 1), 3.0 if k == best else 3.5) for k in range(60)]
+    axes = drawn(monkeypatch, tmp_path / "a.png", valid)
+    (label,) = (text for text in axes.texts if text.get_text() == "best: 3.000")
+    inside, box = axes.get_window_extent(), label.get_window_extent()
+    assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+
+
+@pytest.mark.parametrize(("count", "marked"), [(1, True), (plots.MARKERS, True), (plots.MARKERS + 1, False)])
+def test_many_validations_have_no_markers(tmp_path, monkeypatch, count, marked):
+    axes = drawn(monkeypatch, tmp_path / "a.svg", [(3000 * (k + 1), 3.0) for k in range(count)])
+    lines = {line.get_label(): line for line in axes.lines}
+    assert (lines["held-out tenth"].get_marker() == "o") == marked
+    assert lines["training"].get_zorder() > lines["held-out tenth"].get_zorder()
