@@ -27,6 +27,8 @@ from pyrnn.text import Batches, Corpus, read_all
 
 BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
 
+PAUSE = 0.05  # seconds
+
 
 class Ours:
     """Training with pyrnn."""
@@ -101,7 +103,9 @@ class Torch:
 
 
 def block(side: Ours | Torch, count: int) -> float:
-    """Characters per second over so many batches."""
+    """Characters per second over so many batches, once the threads of the other side, which spin for some
+    milliseconds after their last work, have gone to sleep."""
+    time.sleep(PAUSE)
     start = time.perf_counter()
     characters = sum(side.step()[1] for _ in range(count))
     return characters / (time.perf_counter() - start)

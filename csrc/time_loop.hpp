@@ -183,6 +183,11 @@ template <class T, class Cell, class Second> class TimeLoop {
     for (i64 g = slice.begin; g < slice.end; g += group_block) f(g, std::min(g + group_block, slice.end));
   }
 
+  // Asks for memory that will be needed a step later: records lie a page apart, which the hardware does not foresee.
+  template <int for_writing> static void prefetch(const T* from, i64 count) {
+    for (i64 i = 0; i < count; i += 64 / i64(sizeof(T))) __builtin_prefetch(from + i, for_writing, 2);
+  }
+
   // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group, none for a cell without
   // this product.
   template <int V>
@@ -229,6 +234,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   void hidden_step(i64 s) const {
+    const i64 later = s + run.chunk;
     each_run(units, [&](i64 g0, i64 g1) {
       each_tile(s, [&](i64 j, int n) {
         const T* a[max_rows];
@@ -236,6 +242,8 @@ template <class T, class Cell, class Second> class TimeLoop {
         for (int r = 0; r < n; ++r) {
           a[r] = h_prev(s, j + r);
           out[r] = record(s, j + r) + (g0 * slots + Cell::h_first) * L;
+          if (run.keep && later < run.end && j + r < rows.alive[later])
+            prefetch<1>(record(later, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
         }
         product<h_vectors>(n, a, {1, P, 0}, run.weights.hh, P, out, slots * L, g0, g1);
         for (int r = 0; r < n; ++r) {
@@ -406,6 +414,11 @@ template <class T, class Cell, class Second> class TimeLoop {
         for (int r = 0; r < n; ++r) {
           a[r] = record(s, j + r) + Cell::h_first * L;
           out[r] = run.dh + (j + r) * Pp + g0 * L;
+          if (s > run.begin && H == P) {
+            prefetch<1>(record(s - 1, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
+            if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, j + r) + g0 * L, (g1 - g0) * L);
+            if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j + r) + g0 * L, std::min(g1 * L, P) - g0 * L);
+          }
         }
         product<1>(n, a, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors, out, L, g0, g1);
         for (int r = 0; r < n; ++r)
