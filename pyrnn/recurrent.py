@@ -173,7 +173,8 @@ class Recurrent(Layer, Generic[StateT]):
             dx, dstate = pullback(y - target)
         """
         if checkpoint_every is not None:
-            checkpoint_every = integer(f"{type(self).__name__}.vjp", "checkpoint_every", checkpoint_every, 1, MOST)
+            call = f"{type(self).__name__}.vjp"
+            checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
         x, states, lengths, reset, batched = self._inputs(".vjp", x, state, lengths, reset)
         pulls: list[Any] = []
         masks: list[Array] = []

@@ -19,7 +19,7 @@ def drawn(monkeypatch, path, valid):
 
 @pytest.mark.parametrize("best", [0, 1, 30, 56, 57, 58, 59])
 def test_the_label_of_the_best_stays_inside(tmp_path, monkeypatch, best):
-    valid = [(3000 * (k + 1), 3.0 if k == best else 3.5) for k in range(60)]
+    valid = [(4000 * (k + 1), 3.0 if k == best else 3.5) for k in range(60)]
     axes = drawn(monkeypatch, tmp_path / "a.png", valid)
     (label,) = (text for text in axes.texts if text.get_text() == "best: 3.000")
     inside, box = axes.get_window_extent(), label.get_window_extent()
