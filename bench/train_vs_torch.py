@@ -27,7 +27,7 @@ from pyrnn.text import Batches, Corpus, read_all
 
 BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
 
-PAUSE = 0.05  # seconds
+WARM_UP = 3  # batches
 
 
 class Ours:
@@ -103,9 +103,10 @@ class Torch:
 
 
 def block(side: Ours | Torch, count: int) -> float:
-    """Characters per second over so many batches, once the threads of the other side, which spin for some
-    milliseconds after their last work, have gone to sleep."""
-    time.sleep(PAUSE)
+    """Characters per second over so many batches, after a few that are not timed: the threads of the other side spin
+    for some milliseconds after their last work, and the caches are full of its arrays."""
+    for _ in range(WARM_UP):
+        side.step()
     start = time.perf_counter()
     characters = sum(side.step()[1] for _ in range(count))
     return characters / (time.perf_counter() - start)
