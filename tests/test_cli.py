@@ -448,7 +448,7 @@ def test_closed_streams(here, closed):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_output_that_cannot_be_written():
+def test_output_that_cannot_be_written(here):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full, start("info", stdout=full, env=environment) as process:
         assert process.communicate(timeout=60)[1] == "Error: [Errno 28] No space left on device\n"
