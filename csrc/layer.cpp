@@ -34,7 +34,7 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
 // them and the weights of a step stay in its cache; units otherwise, meeting at every step.
-constexpr i64 work_per_meeting = 60'000;  // and in a step, for threads that meet there
+constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
 template <class T> i64 step_weights(const Layer<T>& l) {
