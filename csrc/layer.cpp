@@ -172,8 +172,9 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
     : layer_(std::move(layer)), rows_(std::move(rows)) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
-  // Weight gradients are summed over about 256 rows before they are added to the total.
-  block_ = std::max<i64>(1, (256 + N - 1) / std::max<i64>(N, 1));
+  // Weight gradients are summed over about 128 rows before they are added to the total: four gates of them fill most of
+  // a level 1 cache.
+  block_ = std::max<i64>(1, (128 + N - 1) / std::max<i64>(N, 1));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);
   segments_ = std::max<i64>(1, (steps + segment_ - 1) / segment_);

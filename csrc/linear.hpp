@@ -39,15 +39,11 @@ template <class T> struct LinearLoop {
       for (i64 m = begin; m < end; m += max_rows) {
         const int n = int(std::min<i64>(max_rows, end - m));
         alignas(64) T sums[max_rows][group_block * L];
-        const T* rows[max_rows];
+        const T *rows[max_rows], *from[max_rows];
         T* to[max_rows];
-        for (int r = 0; r < n; ++r) {
-          rows[r] = a + (m + r) * a_row;
-          to[r] = sums[r];
-          for (i64 i = 0; i < group_block; ++i) store(sums[r] + i * L, load(start + i * L));
-        }
-        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, to, L,
-                             g1 - g0);
+        for (int r = 0; r < n; ++r) rows[r] = a + (m + r) * a_row, from[r] = start, to[r] = sums[r];
+        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
+                             to, L, g1 - g0);
         for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * columns + g0 * L);
       }
     }
@@ -78,8 +74,8 @@ template <class T> struct LinearLoop {
           alignas(64) T sums[max_rows][group_block * L] = {};
           T* to[max_rows];
           for (int r = 0; r < count; ++r) to[r] = sums[r];
-          accumulate<1, false>(count, ByColumn<T>{rows, o}, {1, n, 0}, Panels<T>{scratch, group_block * L, L}, to, L,
-                               g1 - g0);
+          accumulate<1, false>(count, ByColumn<T>{rows, o}, {1, n, 0}, Panels<T>{scratch, group_block * L, L}, to, to,
+                               L, g1 - g0);
           for (int r = 0; r < count; ++r)
             for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
         }

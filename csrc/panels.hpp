@@ -4,10 +4,10 @@
 // weights V counts its gates, so one row of a panel is all the gates of the same hidden units. `Panels` is a run of
 // them, one per register-width ("unit group"): [group][k][V][lane].
 //
-//   accumulate:  c[r][group][v][lane] += sum_k a[r][k] * panel[group][k][v][lane]
+//   accumulate:  c[r][group][v][lane] = start[r][group][v][lane] + sum_k a[r][k] * panel[group][k][v][lane]
 //
-// Every output is one chain of multiply-adds over k in ascending order that starts at the value found in c, whatever
-// the number of rows or groups a tile takes. That is the whole of the library's bit-exactness, so neither the order
+// Every output is one chain of multiply-adds over k in ascending order that begins at its start, whatever the number of
+// rows or groups a tile takes. That is the whole of the library's bit-exactness, so neither the order
 // nor the start may depend on blocking. Results stay in registers for the whole of k.
 #pragma once
 
@@ -44,10 +44,11 @@ template <class T> struct ByColumn {
 };
 
 // R rows by U groups of V vectors. `panel_step` is the distance from k to k + 1 inside a panel, `panel_group` from one
-// group's panel to the next; `c_group` from one group to the next in a row of c. With `FromZero` the chain starts at 0
-// and its result is added to c at the end.
+// group's panel to the next; `c_group` from one group to the next in a row of c and of start (which may be c). With
+// `FromZero` the chain starts at 0 and its result is added to c at the end.
 template <int R, int U, int V, bool FromZero, class T, class Inputs>
-void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_group, T* const* c, i64 c_group) {
+void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_group, const T* const* start, T* const* c,
+          i64 c_group) {
   constexpr int L = lanes<T>;
   Vec<T> acc[R][U][V];
 #pragma GCC unroll 8
@@ -55,7 +56,7 @@ void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_grou
 #pragma GCC unroll 8
     for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[r][u][v] = FromZero ? Vec<T>{} : load(c[r] + u * c_group + v * L);
+      for (int v = 0; v < V; ++v) acc[r][u][v] = FromZero ? Vec<T>{} : load(start[r] + u * c_group + v * L);
   for (i64 s = 0; s < seg.count; ++s) {
     const i64 begin = s * seg.stride, end = begin + seg.length;
 #pragma GCC unroll 1
@@ -93,14 +94,16 @@ template <class T> struct Panels {
 
 // rows x groups of one product, cut into tiles that fit the registers.
 template <int R, int V, bool FromZero, class T, class Inputs>
-void accumulate_rows(Inputs a, Segments seg, Panels<T> p, T* const* c, i64 c_group, i64 groups) {
+void accumulate_rows(Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group,
+                     i64 groups) {
   i64 g = 0;
+  const T* from[R];
   T* at[R];
   auto run = [&]<int U>() {
     if constexpr (R * U * V <= max_accumulators || U == 1)
       for (; g + U <= groups; g += U) {
-        for (int r = 0; r < R; ++r) at[r] = c[r] + g * c_group;
-        tile<R, U, V, FromZero, T>(a, seg, p.data + g * p.group, p.step, p.group, at, c_group);
+        for (int r = 0; r < R; ++r) from[r] = start[r] + g * c_group, at[r] = c[r] + g * c_group;
+        tile<R, U, V, FromZero, T>(a, seg, p.data + g * p.group, p.step, p.group, from, at, c_group);
       }
   };
   run.template operator()<4>();
@@ -110,16 +113,17 @@ void accumulate_rows(Inputs a, Segments seg, Panels<T> p, T* const* c, i64 c_gro
 }
 
 template <int V, bool FromZero, class T, class Inputs>
-void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, T* const* c, i64 c_group, i64 groups) {
+void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group,
+                i64 groups) {
   switch (rows) {
-    case 1: return accumulate_rows<1, V, FromZero>(a, seg, p, c, c_group, groups);
-    case 2: return accumulate_rows<2, V, FromZero>(a, seg, p, c, c_group, groups);
-    case 3: return accumulate_rows<3, V, FromZero>(a, seg, p, c, c_group, groups);
+    case 1: return accumulate_rows<1, V, FromZero>(a, seg, p, start, c, c_group, groups);
+    case 2: return accumulate_rows<2, V, FromZero>(a, seg, p, start, c, c_group, groups);
+    case 3: return accumulate_rows<3, V, FromZero>(a, seg, p, start, c, c_group, groups);
     default:
       if constexpr (max_rows == 6) switch (rows) {
-          case 4: return accumulate_rows<4, V, FromZero>(a, seg, p, c, c_group, groups);
-          case 5: return accumulate_rows<5, V, FromZero>(a, seg, p, c, c_group, groups);
-          case 6: return accumulate_rows<6, V, FromZero>(a, seg, p, c, c_group, groups);
+          case 4: return accumulate_rows<4, V, FromZero>(a, seg, p, start, c, c_group, groups);
+          case 5: return accumulate_rows<5, V, FromZero>(a, seg, p, start, c, c_group, groups);
+          case 6: return accumulate_rows<6, V, FromZero>(a, seg, p, start, c, c_group, groups);
         }
   }
 }

@@ -188,13 +188,13 @@ template <class T, class Cell, class Second> class TimeLoop {
     for (i64 i = 0; i < count; i += 64 / i64(sizeof(T))) __builtin_prefetch(from + i, for_writing, 2);
   }
 
-  // rows' inputs a times panels, onto c, for unit groups [g0, g1); V vectors of each group, none for a cell without
-  // this product.
+  // rows' inputs a times panels, from `start` to c, for unit groups [g0, g1); V vectors of each group, none for a cell
+  // without this product.
   template <int V>
-  static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, T* const* c, i64 c_group, i64 g0,
-                      i64 g1) {
+  static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, const T* const* start,
+                      T* const* c, i64 c_group, i64 g0, i64 g1) {
     if constexpr (V > 0)
-      accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, c, c_group,
+      accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, start, c, c_group,
                            g1 - g0);
   }
 
@@ -219,16 +219,20 @@ template <class T, class Cell, class Second> class TimeLoop {
   void input_product(i64 from, i64 to) const {
     each_run(units, [&](i64 g0, i64 g1) {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        const T* a[max_rows];
+        const T *a[max_rows], *start[max_rows];
         T* out[max_rows];
         const T* bias = run.weights.bias + g0 * slots * L;
         for (int r = 0; r < n; ++r) {
           a[r] = at(run.x, s[r], j[r]);
           T* to_record = record(s[r], j[r]) + g0 * slots * L;
-          for (i64 i = 0; i < (g1 - g0) * slots; ++i) store(to_record + i * L, load(bias + i * L));
+          for (i64 g = 0; g < g1 - g0; ++g)
+            for (int i = 0; i < slots; ++i)
+              if (i < Cell::x_first || i >= Cell::x_first + x_vectors)
+                store(to_record + (g * slots + i) * L, load(bias + (g * slots + i) * L));
+          start[r] = bias + Cell::x_first * L;
           out[r] = to_record + Cell::x_first * L;
         }
-        product<x_vectors>(n, a, {1, I, 0}, run.weights.ih, I, out, slots * L, g0, g1);
+        product<x_vectors>(n, a, {1, I, 0}, run.weights.ih, I, start, out, slots * L, g0, g1);
       });
     });
   }
@@ -245,7 +249,7 @@ template <class T, class Cell, class Second> class TimeLoop {
           if (run.keep && later < run.end && j + r < rows.alive[later])
             prefetch<1>(record(later, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
         }
-        product<h_vectors>(n, a, {1, P, 0}, run.weights.hh, P, out, slots * L, g0, g1);
+        product<h_vectors>(n, a, {1, P, 0}, run.weights.hh, P, out, out, slots * L, g0, g1);
         for (int r = 0; r < n; ++r) {
           const T* hp = a[r];
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
@@ -281,7 +285,7 @@ template <class T, class Cell, class Second> class TimeLoop {
           if constexpr (projects)
             for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
         }
-        product<1>(n, a, {1, H, 0}, run.weights.second, H, out, second_stride, g0, g1);
+        product<1>(n, a, {1, H, 0}, run.weights.second, H, out, out, second_stride, g0, g1);
         for (int r = 0; r < n; ++r) {
           const T* hp = h_prev(s, j + r);
           for (i64 g = g0; g < g1; ++g) {
@@ -374,7 +378,7 @@ template <class T, class Cell, class Second> class TimeLoop {
             out[r] = run.dmid + (j + r) * Hp + g0 * L;
             for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
           }
-          product<1>(n, a, {Pp / L, L, second_stride}, run.transposed.second, Pp, out, L, g0, g1);
+          product<1>(n, a, {Pp / L, L, second_stride}, run.transposed.second, Pp, out, out, L, g0, g1);
         }
         for (int r = 0; r < n; ++r) {
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
@@ -420,7 +424,7 @@ template <class T, class Cell, class Second> class TimeLoop {
             if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j + r) + g0 * L, std::min(g1 * L, P) - g0 * L);
           }
         }
-        product<1>(n, a, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors, out, L, g0, g1);
+        product<1>(n, a, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors, out, out, L, g0, g1);
         for (int r = 0; r < n; ++r)
           if (rows.is_fresh(s, j + r))
             for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
@@ -441,7 +445,7 @@ template <class T, class Cell, class Second> class TimeLoop {
           a[r] = record(s[r], j[r]) + Cell::x_first * L;
           out[r] = sums[r];
         }
-        product<1>(n, a, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors, out, L, g0, g1);
+        product<1>(n, a, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors, out, out, L, g0, g1);
         for (int r = 0; r < n; ++r)
           std::memcpy(at(run.dx, s[r], j[r]) + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
       });
@@ -507,7 +511,7 @@ template <class T, class Cell, class Second> class TimeLoop {
       const int count = int(std::min<i64>(max_rows, columns - first));
       T* out[max_rows];
       for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
-      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, slots * L}, out,
+      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, slots * L}, out, out,
                           columns * V * L, groups);
     }
   }
