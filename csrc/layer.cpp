@@ -63,9 +63,14 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
                          : round_up(rows.N, run.groups) / run.groups;
 }
 
-// Runs f(run, thread) on those of the team that `share` decides on.
-template <class T, class F> void on_threads(Team& team, Run<T>& run, const Layer<T>& l, F f) {
-  share(run, l, team.size());
+// Where the rows of a run lie, as it has been shared: groups a page apart.
+template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots) {
+  const i64 row = std::min(l.Hp, l.Pp) * i64(sizeof(T));
+  return Places(*run.rows, run.groups, run.row_block, slots, (4096 + row - 1) / row);
+}
+
+// Runs f(run, thread) on the threads that `share` has given it.
+template <class T, class F> void on_threads(Team& team, Run<T>& run, F f) {
   Barrier all(run.groups * run.team);
   std::vector<std::unique_ptr<Barrier>> barriers;
   std::vector<Barrier*> pointers;
@@ -82,12 +87,12 @@ template <class T, class F> void on_threads(Team& team, Run<T>& run, const Layer
   team.run(job);
 }
 
-// A caller's state [N, size] into padded rows in the order of the run, and back.
-template <class T> void gather_state(const Rows& rows, const T* from, i64 size, i64 stride, T* to) {
-  std::fill_n(to, rows.N * stride, T(0));
+// A caller's state [N, size] into padded rows [one, stride] in the order of the run, and back.
+template <class T> void gather_state(const Rows& rows, const Places& one, const T* from, i64 size, i64 stride, T* to) {
+  std::fill_n(to, one.count() * stride, T(0));
   if (from)
     for (i64 j = 0; j < rows.N; ++j)
-      std::memcpy(to + j * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
+      std::memcpy(to + one.at(0, j) * stride, from + rows.order[j] * size, std::size_t(size) * sizeof(T));
 }
 
 template <class T> void scatter_row(const Rows& rows, const T* from, i64 j, i64 size, T* to) {
@@ -101,9 +106,9 @@ template <class T> void final_states(const Run<T>& run, i64 Hp, i64 Pp, State<T>
     const i64 last = rows.length[j] - 1;
     const bool none = rows.length[j] == 0 && run.begin == 0;
     if (!none && (last < run.begin || last >= run.end)) continue;
-    scatter_row(rows, none ? run.h_in + j * Pp : run.h + run.state_row(last, j) * Pp, j, run.size.P, out.h);
-    if (run.c_in)
-      scatter_row(rows, none ? run.c_in + j * Hp : run.c + run.state_row(last, j) * Hp, j, run.size.H, out.c);
+    const i64 place = none ? run.one->at(0, j) : run.states->at(run.state_slot(last), j);
+    scatter_row(rows, (none ? run.h_in : run.h) + place * Pp, j, run.size.P, out.h);
+    if (run.c_in) scatter_row(rows, (none ? run.c_in : run.c) + place * Hp, j, run.size.H, out.c);
   }
 }
 
@@ -137,33 +142,36 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
 
 template <class T>
 void Layer<T>::forward(const Rows& rows, Steps<const T> x, State<const T> in, Steps<T> y, State<T> out) const {
-  const i64 N = rows.N, chunk = chunk_steps(rows);
   Run<T> run;
+  run.rows = &rows, run.size = size, run.weights = packed;
+  Team team(threads_worth(work_of(*this, rows)));
+  share(run, *this, team.size());
+  run.chunk = chunk_steps(rows);
+  const Places one = places(run, *this, 1), states = places(run, *this, 2), records = places(run, *this, run.chunk);
+  run.one = &one, run.states = &states, run.records = &records;
   Buffer<T> memory;
   auto lay_out = [&](Carver<T> from) {
-    run.h_in = from.take(N * Pp);
-    run.h = from.take(2 * N * Pp);
+    run.h_in = from.take(one.count() * Pp);
+    run.h = from.take(states.count() * Pp);
     if (cell.cell_state) {
-      run.c_in = from.take(N * Hp);
-      run.c = from.take(2 * N * Hp);
+      run.c_in = from.take(one.count() * Hp);
+      run.c = from.take(states.count() * Hp);
     }
     run.zeros = from.take(std::max(Hp, Pp));
-    run.record = from.take(std::min(chunk, std::max<i64>(rows.steps, 1)) * N * record_row());
+    run.record = from.take(records.count() * record_row());
     run.record_row = record_row();
-    if (cell.second) run.mid = from.take(N * Hp);
-    if (cell.projects) run.projected = from.take(N * Pp);
+    if (cell.second) run.mid = from.take(one.count() * Hp);
+    if (cell.projects) run.projected = from.take(one.count() * Pp);
     return from.used;
   };
   memory = Buffer<T>(lay_out({}));
   lay_out({memory.get()});
-  gather_state(rows, in.h, size.P, Pp, const_cast<T*>(run.h_in));
-  if (cell.cell_state) gather_state(rows, in.c, size.H, Hp, const_cast<T*>(run.c_in));
+  gather_state(rows, one, in.h, size.P, Pp, const_cast<T*>(run.h_in));
+  if (cell.cell_state) gather_state(rows, one, in.c, size.H, Hp, const_cast<T*>(run.c_in));
   std::fill_n(const_cast<T*>(run.zeros), std::max(Hp, Pp), T(0));
-  run.rows = &rows, run.size = size, run.weights = packed;
-  run.end = rows.steps, run.chunk = chunk;
+  run.end = rows.steps;
   run.x = x, run.y = y;
-  Team team(threads_worth(work_of(*this, rows)));
-  on_threads(team, run, *this, cell.forward);
+  on_threads(team, run, cell.forward);
   final_states(run, Hp, Pp, out);
 }
 
@@ -178,49 +186,64 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);
   segments_ = std::max<i64>(1, (steps + segment_ - 1) / segment_);
-  // Rows fall off with the steps, so the first segment is the largest.
-  const i64 most = steps ? rows_.first[std::min(segment_, steps)] : 0;
-  const i64 states = segments_ > 1 ? std::max(most, 2 * N) : most;  // the way forward then uses them as its ring
-  h_ = Buffer<T>(states * Pp);
-  if (cell.cell_state) c_ = Buffer<T>(states * Hp);
-  record_ = Buffer<T>(std::max(most, segments_ > 1 ? chunk_steps(rows_) * N : 0) * layer_.record_row());
-  run_.record_row = layer_.record_row();
-  if (cell.second) mid_ = Buffer<T>(std::max(most, N) * Hp);
-  if (cell.projects) projected_ = Buffer<T>(std::max(most, N) * Pp);
-  zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
-  h_at_ = Buffer<T>(segments_ * N * Pp);
-  if (cell.cell_state) c_at_ = Buffer<T>(segments_ * N * Hp);
 
   run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
-  run_.x = x, run_.zeros = zeros_.get(), run_.chunk = chunk_steps(rows_), run_.block = block_;
+  run_.chunk = chunk_steps(rows_), run_.block = block_, run_.record_row = layer_.record_row();
+  // Rows keep their places for the way back, whatever threads there will be then. With checkpoints the way forward uses
+  // the same memory as rings.
+  share(run_, layer_, threads_worth(work_of(layer_, rows_)));
+  one_ = places(run_, layer_, 1), kept_ = places(run_, layer_, segment_);
+  if (segments_ > 1) ring_ = places(run_, layer_, 2), chunk_ = places(run_, layer_, run_.chunk);
+  run_.one = &one_;
+  const i64 states = std::max(kept_.count(), ring_.count());
+  h_ = Buffer<T>(states * Pp);
+  if (cell.cell_state) c_ = Buffer<T>(states * Hp);
+  record_ = Buffer<T>(std::max(kept_.count(), chunk_.count()) * run_.record_row);
+  if (cell.second) mid_ = Buffer<T>(states * Hp);
+  if (cell.projects) projected_ = Buffer<T>(states * Pp);
+  zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
+  h_at_ = Buffer<T>(segments_ * one_.count() * Pp);
+  if (cell.cell_state) c_at_ = Buffer<T>(segments_ * one_.count() * Hp);
+  run_.x = x, run_.zeros = zeros_.get();
   run_.h = h_.get(), run_.c = c_.get(), run_.record = record_.get(), run_.mid = mid_.get(),
   run_.projected = projected_.get();
 }
 
 template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, State<T> out) {
-  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
-  const bool has_c = layer_.cell.cell_state;
-  gather_state(rows_, in.h, layer_.size.P, Pp, h_at_.get());
-  if (has_c) gather_state(rows_, in.c, layer_.size.H, Hp, c_at_.get());
-  run_.keep = segments_ == 1;
+  const i64 Hp = layer_.Hp, Pp = layer_.Pp;
+  gather_state(rows_, one_, in.h, layer_.size.P, Pp, h_at_.get());
+  if (layer_.cell.cell_state) gather_state(rows_, one_, in.c, layer_.size.H, Hp, c_at_.get());
+  keep(segments_ == 1);
   run_.y = y;
   Team team(threads_worth(work_of(layer_, rows_)));
+  share(run_, layer_, team.size());
   for (i64 q = 0; q < segments_; ++q) {
-    run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
-    run_.h_in = h_at_.get() + q * N * Pp, run_.c_in = has_c ? c_at_.get() + q * N * Hp : nullptr;
-    on_threads(team, run_, layer_, layer_.cell.forward);
+    go_to(q);
+    on_threads(team, run_, layer_.cell.forward);
     final_states(run_, Hp, Pp, out);
     if (q + 1 < segments_) keep_states_after(q);
   }
   run_.y = {};
 }
 
+template <class T> void Recording<T>::keep(bool all) {
+  run_.keep = all;
+  run_.states = all ? &kept_ : &ring_;
+  run_.records = all ? &kept_ : &chunk_;
+}
+
+template <class T> void Recording<T>::go_to(i64 q) {
+  run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
+  run_.h_in = h_at_.get() + q * one_.count() * layer_.Pp;
+  run_.c_in = layer_.cell.cell_state ? c_at_.get() + q * one_.count() * layer_.Hp : nullptr;
+}
+
 template <class T> void Recording<T>::keep_states_after(i64 q) {
-  const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
+  const i64 Hp = layer_.Hp, Pp = layer_.Pp;
   for (i64 j = 0; j < rows_.alive[run_.end]; ++j) {
-    const i64 row = run_.state_row(run_.end - 1, j);
-    std::memcpy(h_at_.get() + ((q + 1) * N + j) * Pp, run_.h + row * Pp, std::size_t(Pp) * sizeof(T));
-    if (run_.c) std::memcpy(c_at_.get() + ((q + 1) * N + j) * Hp, run_.c + row * Hp, std::size_t(Hp) * sizeof(T));
+    const i64 from = run_.states->at(run_.state_slot(run_.end - 1), j), to = (q + 1) * one_.count() + one_.at(0, j);
+    std::memcpy(h_at_.get() + to * Pp, run_.h + from * Pp, std::size_t(Pp) * sizeof(T));
+    if (run_.c) std::memcpy(c_at_.get() + to * Hp, run_.c + from * Hp, std::size_t(Hp) * sizeof(T));
   }
 }
 
@@ -235,37 +258,40 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   };
   Buffer<T> memory = Buffer<T>(lay_out({})).zero();
   lay_out({memory.get()});
-  Buffer<T> dh(N * Pp), dc(has_c ? N * Hp : 0), dmid(cell.second ? N * Hp : 0);
-  gather_state(rows_, in.h, layer_.size.P, Pp, dh.get());
-  if (has_c) gather_state(rows_, in.c, layer_.size.H, Hp, dc.get());
+  const i64 one = one_.count();
+  Buffer<T> dh(one * Pp), dc(has_c ? one * Hp : 0), dmid(cell.second ? one * Hp : 0);
+  gather_state(rows_, one_, in.h, layer_.size.P, Pp, dh.get());
+  if (has_c) gather_state(rows_, one_, in.c, layer_.size.H, Hp, dc.get());
   run_.dh = dh.get(), run_.dc = dc.get(), run_.dmid = dmid.get();
   run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
-  // Each thread: the records of a block for some unit groups, and three pointers for each of its rows.
+  // Each thread: the records of a block for some unit groups, and three pointers and a place for each of its rows.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
   run_.scratch_size = round_up(
-      block_rows * cell.together * cell.slots * cell.lanes + 3 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)),
+      block_rows * cell.together * cell.slots * cell.lanes + 4 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)),
       64);
   Team team(threads_worth(2 * work_of(layer_, rows_)));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
 
-  run_.keep = true;
+  share(run_, layer_, team.size());
+  keep(true);
   for (i64 q = segments_ - 1; q >= 0; --q) {
-    run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
-    run_.h_in = h_at_.get() + q * N * Pp, run_.c_in = has_c ? c_at_.get() + q * N * Hp : nullptr;
-    if (segments_ > 1) on_threads(team, run_, layer_, cell.forward);
-    on_threads(team, run_, layer_, cell.backward);
+    go_to(q);
+    if (segments_ > 1) on_threads(team, run_, cell.forward);
+    on_threads(team, run_, cell.backward);
   }
   in_parts(team, [&](int part, int parts) { cell.unpack_add(run_.grads, layer_.size, grads, part, parts); });
   for (i64 j = 0; j < N; ++j) {
-    scatter_row(rows_, run_.dh + j * Pp, j, layer_.size.P, out.h);
-    if (has_c) scatter_row(rows_, run_.dc + j * Hp, j, layer_.size.H, out.c);
+    scatter_row(rows_, run_.dh + one_.at(0, j) * Pp, j, layer_.size.P, out.h);
+    if (has_c) scatter_row(rows_, run_.dc + one_.at(0, j) * Hp, j, layer_.size.H, out.c);
   }
 }
 
 template <class T>
 Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
-    : layers_(std::move(layers)), rows_(1, batch, nullptr, nullptr, 0, 0, false) {
+    : layers_(std::move(layers)),
+      rows_(1, batch, nullptr, nullptr, 0, 0, false),
+      places_(rows_, 1, std::max<i64>(batch, 1), 1, 0) {
   i64 record = 0, mid = 0, projected = 0, zeros = 0;
   for (const Layer<T>& l : layers_) {
     const i64 cells = l.cell.cell_state ? batch * l.Hp : 0;
@@ -287,6 +313,7 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
     Memory& m = states_[i];
     Run<T> run;
     run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
+    run.one = run.states = run.records = &places_;
     run.x = input, run.zeros = zeros_.get();
     run.h_in = m.h.get(), run.c_in = m.c.get(), run.h = m.next_h.get(), run.c = m.next_c.get();
     run.record = record_.get(), run.record_row = l.record_row(), run.mid = mid_.get(), run.projected = projected_.get();
@@ -298,7 +325,8 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
       if (rows_.steps) l.cell.forward(run, 0);
     } else {
       Team team(threads_worth(work));
-      on_threads(team, run, l, l.cell.forward);
+      share(run, l, team.size());
+      on_threads(team, run, l.cell.forward);
     }
     input = {m.next_h.get(), 0, l.Pp};
   }

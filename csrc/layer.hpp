@@ -51,14 +51,17 @@ template <class T> class Recording {
   const Rows& rows() const { return rows_; }
 
  private:
+  void keep(bool all);  // all steps of a segment, or the last ones only
+  void go_to(i64 segment);
   void keep_states_after(i64 segment);
 
   Layer<T> layer_;
   Rows rows_;
   i64 block_, segment_, segments_;  // steps; steps; how many
   Run<T> run_;
+  Places one_, kept_, ring_, chunk_;
   Buffer<T> h_, c_, record_, mid_, projected_, zeros_;
-  Buffer<T> h_at_, c_at_;  // [segments][N,Pp], [segments][N,Hp] the states before each segment
+  Buffer<T> h_at_, c_at_;  // [segments][one,Pp], [segments][one,Hp] the states before each segment
 };
 
 // Layers one upon the other, one step at a time, states inside.
@@ -80,6 +83,7 @@ template <class T> class Stream {
   };
   std::vector<Layer<T>> layers_;
   Rows rows_;
+  Places places_;  // one for each row
   std::vector<Memory> states_;
   Buffer<T> record_, mid_, projected_, zeros_;
 };

@@ -94,8 +94,7 @@ template <class T> struct Panels {
 
 // rows x groups of one product, cut into tiles that fit the registers.
 template <int R, int V, bool FromZero, class T, class Inputs>
-void accumulate_rows(Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group,
-                     i64 groups) {
+void accumulate_rows(Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group, i64 groups) {
   i64 g = 0;
   const T* from[R];
   T* at[R];

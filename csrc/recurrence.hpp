@@ -23,7 +23,7 @@ struct Rows {
   std::vector<i64> order;           // [N] row -> the caller's row
   std::vector<i64> length;          // [N] falling
   std::vector<i64> alive;           // [steps] rows longer than s
-  std::vector<i64> first;           // [steps + 1] valid steps before s: the place of (s, row 0) among all that are kept
+  std::vector<i64> first;           // [steps + 1] valid steps of all rows before s
   std::vector<std::uint8_t> fresh;  // [first[steps]] the state is zero before this step; empty without resets
   bool reverse = false;
 
@@ -32,6 +32,28 @@ struct Rows {
 
   i64 time(i64 s, i64 row) const { return reverse ? length[row] - 1 - s : s; }
   bool is_fresh(i64 s, i64 row) const { return !fresh.empty() && fresh[first[s] + row]; }
+};
+
+// Where rows lie in a buffer that has some slots for each, one slot a step. The rows of a group of threads lie side by
+// side, step after step, and apart from other groups': the cores' prefetchers reach beyond what a thread touches, and
+// lines that another thread is writing would travel to and fro.
+class Places {
+ public:
+  Places() = default;
+  // Rows dealt to groups in runs of row_block, as in Run. `gap`: places between groups.
+  Places(const Rows& rows, int groups, i64 row_block, i64 slots, i64 gap);
+
+  struct Row {
+    i64 first, next;  // its place in slot 0, and the distance to the next slot
+    i64 at(i64 slot) const { return first + slot * next; }
+  };
+  const Row* rows() const { return rows_.data(); }  // [N]
+  i64 at(i64 slot, i64 row) const { return rows_[std::size_t(row)].at(slot); }
+  i64 count() const { return count_; }
+
+ private:
+  std::vector<Row> rows_;
+  i64 count_ = 0;
 };
 
 // [T, N, features] with any distance between steps and rows; features lie side by side.
@@ -69,29 +91,30 @@ template <class T> struct Run {
   Packed<T> weights;
   i64 begin = 0, end = 0;
   Steps<const T> x;          // [T,N,I]
-  const T* h_in = nullptr;   // [N,Pp] the states before `begin`
-  const T* c_in = nullptr;   // [N,Hp]
+  const T* h_in = nullptr;   // [one,Pp] the states before `begin`
+  const T* c_in = nullptr;   // [one,Hp]
   const T* zeros = nullptr;  // [max(Hp,Pp)]
 
-  // What the steps leave. `keep`: all of them, row `first[s] - first[begin] + row`, for the way back. Otherwise the
-  // states are a ring of two steps, and records cover `chunk` steps.
+  // What the steps leave. `keep`: all of them, for the way back, and `states` and `records` have a slot for each step.
+  // Otherwise the states are a ring of two steps, and records cover `chunk` steps.
   bool keep = false;
-  i64 chunk = 1;        // steps whose input product is done at once
-  T* h = nullptr;       // [kept,Pp]
-  T* c = nullptr;       // [kept,Hp]
-  T* record = nullptr;  // [kept,record_row]: [Hp/L,slots,L], pre-activations, then what the cell's backward needs, then
-                        // gradients
+  i64 chunk = 1;                                                       // steps whose input product is done at once
+  const Places *one = nullptr, *states = nullptr, *records = nullptr;  // `one`: one slot
+  T* h = nullptr;                                                      // [states,Pp]
+  T* c = nullptr;                                                      // [states,Hp]
+  T* record = nullptr;  // [records,record_row]: [Hp/L,slots,L], pre-activations, then what the cell's backward needs,
+                        // then gradients
   i64 record_row = 0;   // distance of two records
-  T* mid = nullptr;     // [kept,Hp] input of the second product, of cells that have one
-  T* projected = nullptr;  // [kept,Pp] its record, of a projection
+  T* mid = nullptr;     // [states or one,Hp] input of the second product, of cells that have one
+  T* projected = nullptr;  // [states or one,Pp] its record, of a projection
   Steps<T> y;              // [T,N,P]; data null: not wanted
 
   // Backward only.
   Transposed<T> transposed;
   Steps<const T> dy;               // data null: zero
   Steps<T> dx;                     // [T,N,I]
-  T *dh = nullptr, *dc = nullptr;  // [N,Pp], [N,Hp] gradients of the states, carried from step to step
-  T* dmid = nullptr;               // [N,Hp]
+  T *dh = nullptr, *dc = nullptr;  // [one,Pp], [one,Hp] gradients of the states, carried from step to step
+  T* dmid = nullptr;               // [one,Hp]
   Packed<T> grads;                 // added to
   i64 block = 1;                   // steps whose share of the weight gradients is summed before it is added
   T* scratch = nullptr;            // [threads][scratch_size]
@@ -104,9 +127,7 @@ template <class T> struct Run {
   Barrier** team_barrier = nullptr;  // [groups]
   Barrier* all_barrier = nullptr;
 
-  i64 state_row(i64 s, i64 row) const {
-    return keep ? rows->first[s] - rows->first[begin] + row : (s & 1) * rows->N + row;
-  }
+  i64 state_slot(i64 s) const { return keep ? s - begin : s & 1; }
 };
 
 // One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1.

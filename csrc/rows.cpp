@@ -1,4 +1,4 @@
-// Which rows are alive at which step: see Rows in recurrence.hpp.
+// Which rows are alive at which step, and where rows lie: see Rows and Places in recurrence.hpp.
 #include <algorithm>
 #include <numeric>
 
@@ -31,6 +31,17 @@ Rows::Rows(i64 T_, i64 N_, const i64* lengths, const std::uint8_t* reset, i64 re
                                : reset[marked * reset_step + order[j] * reset_row] != 0;
       fresh[first[s] + j] = cut;
     }
+}
+
+Places::Places(const Rows& rows, int groups, i64 row_block, i64 slots, i64 gap) : rows_(std::size_t(rows.N)) {
+  for (i64 group = 0; group < groups; ++group) {
+    if (group) count_ += gap;
+    for (i64 low = group * row_block; low < rows.N; low += groups * row_block) {
+      const i64 n = std::min(row_block, rows.N - low);
+      for (i64 j = 0; j < n; ++j) rows_[std::size_t(low + j)] = {count_ + j, n};
+      count_ += n * std::clamp<i64>(rows.length[low], 1, slots);
+    }
+  }
 }
 
 }  // namespace pyrnn

@@ -108,6 +108,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   const Rows& rows;
   const int thread, threads, group, member;
   const i64 H, P, I, Hp, Pp;
+  const Places::Row *const one, *const states, *const records;
   const Slice units, outputs;  // this thread's unit groups of H and of P
   i64 chunk_begin = 0;
 
@@ -123,28 +124,34 @@ template <class T, class Cell, class Second> class TimeLoop {
         I(r.size.I),
         Hp(padded<T>(H)),
         Pp(padded<T>(P)),
+        one(r.one->rows()),
+        states(r.states->rows()),
+        records(r.records->rows()),
         units(groups_of<T>(H), member, r.team),
         outputs(groups_of<T>(P), member, r.team) {}
 
   void meet() const { run.team_barrier[group]->wait(member); }
 
   // Where a step's vectors lie.
-  i64 kept(i64 s, i64 j) const { return run.keep ? rows.first[s] - rows.first[run.begin] + j : j; }
+  i64 kept(i64 s, i64 j) const { return run.keep ? states[j].at(s - run.begin) : one[j].first; }
   T* record(i64 s, i64 j) const {
-    return run.record + (run.keep ? kept(s, j) : (s - chunk_begin) * rows.N + j) * run.record_row;
+    return run.record + records[j].at(s - (run.keep ? run.begin : chunk_begin)) * run.record_row;
   }
   T* mid(i64 s, i64 j) const { return run.mid + kept(s, j) * Hp; }
   T* projected(i64 s, i64 j) const { return run.projected + kept(s, j) * Pp; }
-  T* h(i64 s, i64 j) const { return run.h + run.state_row(s, j) * Pp; }
-  T* c(i64 s, i64 j) const { return run.c + run.state_row(s, j) * Hp; }
+  T* h(i64 s, i64 j) const { return run.h + states[j].at(run.state_slot(s)) * Pp; }
+  T* c(i64 s, i64 j) const { return run.c + states[j].at(run.state_slot(s)) * Hp; }
   const T* h_prev(i64 s, i64 j) const {
     if (rows.is_fresh(s, j)) return run.zeros;
-    return s == run.begin ? run.h_in + j * Pp : h(s - 1, j);
+    return s == run.begin ? run.h_in + one[j].first * Pp : h(s - 1, j);
   }
   const T* c_prev(i64 s, i64 j) const {
     if (rows.is_fresh(s, j)) return run.zeros;
-    return s == run.begin ? run.c_in + j * Hp : c(s - 1, j);
+    return s == run.begin ? run.c_in + one[j].first * Hp : c(s - 1, j);
   }
+  T* dh(i64 j) const { return run.dh + one[j].first * Pp; }
+  T* dc(i64 j) const { return run.dc + one[j].first * Hp; }
+  T* dmid(i64 j) const { return run.dmid + one[j].first * Hp; }
   template <class U> U* at(const Steps<U>& steps, i64 s, i64 j) const {
     return steps.at(rows.time(s, j), rows.order[j]);
   }
@@ -346,7 +353,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   Vec<T> hidden_grad(i64 s, i64 j, i64 g) const {
-    const Vec<T> later = load(run.dh + j * Pp + g * L);
+    const Vec<T> later = load(dh(j) + g * L);
     return run.dy.data ? later + load(at(run.dy, s, j) + g * L, P - g * L) : later;
   }
 
@@ -361,7 +368,7 @@ template <class T, class Cell, class Second> class TimeLoop {
             for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
             Second::template backward<T>(v, load(h_prev(s, j + r) + g * L), hidden_grad(s, j + r, g), dh_prev);
             for (int i = 0; i < vectors; ++i) store(rec + i * L, without_padding(v[i], P - g * L));
-            store(run.dh + (j + r) * Pp + g * L, dh_prev);
+            store(dh(j + r) + g * L, dh_prev);
           }
       });
     });
@@ -375,7 +382,7 @@ template <class T, class Cell, class Second> class TimeLoop {
           T* out[max_rows];
           for (int r = 0; r < n; ++r) {
             a[r] = second_record(s, j + r);
-            out[r] = run.dmid + (j + r) * Hp + g0 * L;
+            out[r] = dmid(j + r) + g0 * L;
             for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
           }
           product<1>(n, a, {Pp / L, L, second_stride}, run.transposed.second, Pp, out, out, L, g0, g1);
@@ -384,8 +391,8 @@ template <class T, class Cell, class Second> class TimeLoop {
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
           const T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
           const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
-          T* dc = run.dc + (j + r) * Hp;
-          T* dh = run.dh + (j + r) * Pp;
+          T* dc_row = dc(j + r);
+          T* dh_row = dh(j + r);
           T* rec = record(s, j + r);
           const bool fresh = rows.is_fresh(s, j + r);
           for (i64 g = g0; g < g1; ++g) {
@@ -393,17 +400,17 @@ template <class T, class Cell, class Second> class TimeLoop {
             load_record(v, rec + g * slots * L);
             load_unit_weights(p, g);
             if constexpr (Cell::cell_state) {
-              cell_prev = load(cp + g * L), cell = load(cn + g * L), dstate = load(dc + g * L);
+              cell_prev = load(cp + g * L), cell = load(cn + g * L), dstate = load(dc_row + g * L);
             }
             if constexpr (Cell::reads_hidden) hidden_prev = load(hp + g * L);
-            if constexpr (has_second && !projects) dh_prev = load(dh + g * L);
-            const Vec<T> dhidden = has_second ? load(run.dmid + (j + r) * Hp + g * L) : hidden_grad(s, j + r, g);
+            if constexpr (has_second && !projects) dh_prev = load(dh_row + g * L);
+            const Vec<T> dhidden = has_second ? load(dmid(j + r) + g * L) : hidden_grad(s, j + r, g);
             Cell::template backward<T>(v, p, hidden_prev, cell_prev, cell, dhidden, dstate, dh_prev);
             // The slot of a second product in the same record is left alone: others of the team read it.
             for (int i = has_second && !projects ? Cell::h_first : 0; i < slots; ++i)
               store(rec + (g * slots + i) * L, without_padding(v[i], H - g * L));
-            if constexpr (Cell::cell_state) store(dc + g * L, fresh ? Vec<T>{} : dstate);
-            if constexpr (!projects) store(dh + g * L, dh_prev);
+            if constexpr (Cell::cell_state) store(dc_row + g * L, fresh ? Vec<T>{} : dstate);
+            if constexpr (!projects) store(dh_row + g * L, dh_prev);
           }
         }
       });
@@ -417,7 +424,7 @@ template <class T, class Cell, class Second> class TimeLoop {
         T* out[max_rows];
         for (int r = 0; r < n; ++r) {
           a[r] = record(s, j + r) + Cell::h_first * L;
-          out[r] = run.dh + (j + r) * Pp + g0 * L;
+          out[r] = dh(j + r) + g0 * L;
           if (s > run.begin && H == P) {
             prefetch<1>(record(s - 1, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
             if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, j + r) + g0 * L, (g1 - g0) * L);
@@ -461,17 +468,19 @@ template <class T, class Cell, class Second> class TimeLoop {
     const T** inputs = reinterpret_cast<const T**>(panel + n * together * slots * L);
     const T** hiddens = inputs + n;
     const T** mids = hiddens + n;
+    i64* places = reinterpret_cast<i64*>(mids + n);
     i64 k = 0;
     for (i64 s = from; s < to; ++s)
       for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {
         inputs[k] = at(run.x, s, j);
         hiddens[k] = h_prev(s, j);
+        places[k] = kept(s, j);
         if constexpr (has_second) mids[k] = mid(s, j);
       }
     const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
     for (i64 g = mine.begin; g < mine.end; g += together) {
       const i64 groups = std::min(together, mine.end - g);
-      copy_records(record(from, 0) + g * slots * L, run.record_row, groups * slots, n, panel,
+      copy_records(run.record + g * slots * L, run.record_row, places, groups * slots, n, panel,
                    run.grads.bias + g * slots * L);
       const i64 step = groups * slots * L;
       sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, step, run.grads.ih + g * I * x_vectors * L,
@@ -486,17 +495,17 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
     if constexpr (projects)
       for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
-        copy_records(projected(from, 0) + g * L, Pp, 1, n, panel, nullptr);
+        copy_records(run.projected + g * L, Pp, places, 1, n, panel, nullptr);
         sum_products<1>(mids, n, H, panel, L, run.grads.second + g * H * L, 1);
       }
   }
 
   // The vectors of some unit groups, of n records, to [n][vectors][L]; their sums are added to `sums` on the way.
-  static void copy_records(const T* from, i64 stride, i64 vectors, i64 n, T* to, T* sums) {
+  static void copy_records(const T* from, i64 stride, const i64* places, i64 vectors, i64 n, T* to, T* sums) {
     for (i64 i = 0; i < vectors; ++i) {
       Vec<T> total{};
       for (i64 k = 0; k < n; ++k) {
-        const Vec<T> v = load(from + k * stride + i * L);
+        const Vec<T> v = load(from + places[k] * stride + i * L);
         total += v;
         store(to + (k * vectors + i) * L, v);
       }
