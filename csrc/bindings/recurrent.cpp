@@ -2,12 +2,15 @@
 #include "recurrent.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <variant>
 
 #include "../layer.hpp"
+#include "../stream_api.h"
 
 namespace pyrnn {
 
@@ -269,14 +272,18 @@ class StreamObject {
     return std::visit([&](auto& s) { return f(*s); }, stream_);
   }
 
-  // Without the GIL, and one Python thread at a time. In a child of fork the lock may be held by a thread that is gone,
-  // in the middle of a step: such a stream is refused from then on.
+  // In a child of fork the lock may be held by a thread that is gone, in the middle of a step: such a stream is refused
+  // from then on. Needs the GIL.
+  void check_fork() {
+    if (generation_ == fork_generation()) return;
+    if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
+    lock_.unlock();
+    generation_ = fork_generation();
+  }
+
+  // Without the GIL, and one thread at a time.
   template <class F> void locked(F f) {
-    if (generation_ != fork_generation()) {
-      if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
-      lock_.unlock();
-      generation_ = fork_generation();
-    }
+    check_fork();
     const WithoutGil released;
     const std::lock_guard<std::mutex> hold(lock_);
     f();
@@ -351,6 +358,54 @@ class StreamObject {
     });
   }
 
+  // For pyrnn_stream_api: f(stream) by a caller who does not hold the GIL. What f throws becomes a Python error.
+  template <class T, class F> int from_c(F f) noexcept {
+    try {
+      if (generation_ != fork_generation()) {
+        const py::gil_scoped_acquire gil;
+        check_fork();
+      }
+      const std::lock_guard<std::mutex> hold(lock_);
+      f(*std::get<std::unique_ptr<Stream<T>>>(stream_));
+      return 0;
+    } catch (const std::exception& error) {
+      const py::gil_scoped_acquire gil;
+      PyErr_SetString(dynamic_cast<const std::out_of_range*>(&error) ? PyExc_IndexError
+                      : dynamic_cast<const std::bad_alloc*>(&error)  ? PyExc_MemoryError
+                                                                     : PyExc_RuntimeError,
+                      error.what());
+      return -1;
+    }
+  }
+
+  template <class T> static int step_from_c(void* stream, const T* x, T* y) {
+    return static_cast<StreamObject*>(stream)->from_c<T>(
+        [&](Stream<T>& s) { s.step(x, s.layers().front().size.I, y, s.layers().back().size.P); });
+  }
+
+  static int reset_from_c(void* stream, Py_ssize_t row) {
+    auto& self = *static_cast<StreamObject*>(stream);
+    auto reset = [&](auto& s) {
+      if (row < 0 || row >= s.batch())
+        throw std::out_of_range(self.call_ + ": row is " + std::to_string(row) + ", expected 0 to " +
+                                std::to_string(s.batch() - 1));
+      s.reset(row);
+    };
+    return self.doubles() ? self.from_c<double>(reset) : self.from_c<float>(reset);
+  }
+
+  static void* borrow(PyObject* compiled, int doubles) {
+    try {
+      auto& self = py::handle(compiled).cast<StreamObject&>();
+      if (self.doubles() == bool(doubles)) return &self;
+      throw py::type_error(self.call_ + ": the stream's dtype is " + (doubles ? "float32" : "float64") +
+                           ", expected " + (doubles ? "float64" : "float32"));
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_TypeError, error.what());
+      return nullptr;
+    }
+  }
+
   void reset(py::handle rows) {
     visit([&]<class T>(Stream<T>& s) {
       std::vector<i64> chosen;
@@ -374,10 +429,12 @@ class StreamObject {
   }
 
  private:
+  bool doubles() const { return stream_.index() == 1; }
+
   const RecurrentOp& op_;
   std::string call_;
   std::mutex lock_;
-  int generation_ = fork_generation();
+  std::atomic<int> generation_ = fork_generation();
   std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
 };
 
@@ -482,6 +539,9 @@ void bind_recurrent(py::module_& m) {
       .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
       .def("set_state", &StreamObject::set_state, py::arg("state"))
       .def("reset", &StreamObject::reset, py::arg("rows") = py::none(), "Sets rows (all by default) to zero.");
+  static pyrnn_stream_api api{StreamObject::borrow, StreamObject::step_from_c<float>, StreamObject::step_from_c<double>,
+                              StreamObject::reset_from_c};
+  m.attr("_stream_api") = py::capsule(&api, "pyrnn._core._stream_api");
 }
 
 }  // namespace pyrnn

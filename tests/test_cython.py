@@ -1,0 +1,133 @@
+"""The Cython interface (pyrnn/cython_stream.pxd): compiled here against the installed package, same bits as Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import shlex
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+pytest.importorskip("Cython")
+
+PACKAGE = Path(pyrnn.__file__).parent
+EXAMPLE = PACKAGE / "examples" / "pendulum.pyx"
+
+PROBE = """
+# cython: language_level=3
+from pyrnn.cython_stream cimport (float32_of, float32_reset, float32_step, float32_stream, float64_of, float64_reset,
+                                  float64_step, float64_stream)
+
+def run32(stream, const float[:, :, ::1] x, float[:, :, ::1] y):
+    cdef float32_stream s = float32_of(stream)
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(x.shape[0]):
+            float32_step(s, &x[t, 0, 0], &y[t, 0, 0])
+
+def run64(stream, const double[:, :, ::1] x, double[:, :, ::1] y):
+    cdef float64_stream s = float64_of(stream)
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(x.shape[0]):
+            float64_step(s, &x[t, 0, 0], &y[t, 0, 0])
+
+def reset32(stream, Py_ssize_t row):
+    cdef float32_stream s = float32_of(stream)
+    with nogil:
+        float32_reset(s, row)
+
+def reset64(stream, Py_ssize_t row):
+    float64_reset(float64_of(stream), row)
+"""
+
+
+def compiled(source: Path, to: Path):
+    """The module in a .pyx file, built as a user would build it."""
+    generated = to / f"{source.stem}.cpp"
+    module = to / (source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
+    subprocess.run(
+        [sys.executable, "-m", "cython", "--cplus", "-3", "-I", PACKAGE.parent, source, "-o", generated], check=True
+    )
+    compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
+    include = f"-I{sysconfig.get_paths()['include']}"
+    subprocess.run([compiler, "-O1", "-w", "-shared", "-fPIC", include, generated, "-o", module], check=True)
+    spec = importlib.util.spec_from_file_location(source.stem, module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cython")
+    source = folder / "probe.pyx"
+    source.write_text(PROBE)
+    return compiled(source, folder)
+
+
+LAYERS = {
+    "rnn": lambda dtype: pyrnn.RNN(5, 17, dtype=dtype, rng=0),
+    "lstm": lambda dtype: pyrnn.LSTM(5, 16, 2, dtype=dtype, rng=0),
+    "lstm projected": lambda dtype: pyrnn.LSTM(5, 16, proj_size=3, dtype=dtype, rng=0),
+    "gru": lambda dtype: pyrnn.GRU(5, 33, dtype=dtype, rng=0),
+    "gru reset before": lambda dtype: pyrnn.GRU(5, 33, reset_after=False, dtype=dtype, rng=0),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_same_bits_and_the_same_state_as_from_python(probe, name, rows, dtype):
+    layer = LAYERS[name](dtype)
+    x = np.random.default_rng(0).standard_normal((20, rows, 5)).astype(dtype)
+    stream, other = layer.stream(rows), layer.stream(rows)
+    expected = np.stack([other.step(x_t) for x_t in x])
+    y = np.empty_like(expected)
+    run, reset = (probe.run32, probe.reset32) if dtype == "float32" else (probe.run64, probe.reset64)
+    run(stream, x[:12], y[:12])
+    y[12] = stream.step(x[12])  # the two may take turns
+    run(stream, x[13:], y[13:])
+    assert np.array_equal(y, expected)
+    for one, another in zip(stream._compiled.get_state(), other._compiled.get_state(), strict=True):
+        assert np.array_equal(one, another)
+    reset(stream, rows - 1)
+    other.reset(rows - 1)
+    run(stream, x[:1], y[:1])
+    assert np.array_equal(y[0], other.step(x[0]))
+
+
+def test_bad_input(probe):
+    stream = pyrnn.GRU(5, 4, rng=0).stream(2)
+    x, y = np.zeros((1, 2, 5)), np.zeros((1, 2, 4))
+    with pytest.raises(TypeError, match=r"stream is GRU, expected what layer\.stream\(\) returns"):
+        probe.run64(pyrnn.GRU(5, 4), x, y)
+    with pytest.raises(TypeError, match=r"gru\.stream: the stream's dtype is float32, expected float64"):
+        probe.run64(stream, x, y)
+    with pytest.raises(TypeError, match="stream is NoneType"):
+        probe.reset32(None, 0)
+    for row in (-1, 2):
+        with pytest.raises(IndexError, match=f"row is {row}, expected 0 to 1"):
+            probe.reset32(stream, row)
+
+
+def test_the_example_simulates_as_python_does(tmp_path):
+    pendulum = compiled(EXAMPLE, tmp_path)
+    layer = pyrnn.GRU(3, 8, rng=0)
+    angle, velocity, stream, expected = 3.0, 0.0, layer.stream(), []
+    for _ in range(500):
+        torque = stream.step(np.array([math.sin(angle), math.cos(angle), velocity], np.float32))[0]
+        velocity += 0.01 * (float(torque) - 9.81 / 1.0 * math.sin(angle))
+        angle += 0.01 * velocity
+        expected.append(angle)
+    angles = pendulum.simulate(layer.stream(), 3.0, 0.0, 500)
+    assert angles.shape == (500,)
+    assert np.ptp(angles) > 1  # it swings
+    np.testing.assert_allclose(angles, expected, rtol=1e-9)  # a C++ compiler may contract what Python rounds
