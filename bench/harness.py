@@ -23,7 +23,6 @@ from .machine import Machine
 
 DIRECTIONS = ("forward", "both")
 OURS = "pyrnn"
-IDEAL = "by steps"  # our own time without lengths, times valid steps / all steps
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of an array
 TURN = 0.02  # seconds, or one call
 LEAST_ROUNDS = 5
@@ -63,7 +62,8 @@ class Case:
     flops: float
     bytes: float  # read and written at least
     footprint: int  # bytes that are read again and again: which cache they come from
-    ideal: tuple[Run, float] | None = None  # another call of ours, and the share of its time that ours should take
+    ideal: tuple[str, Run, float] | None = None  # another call of ours, its name in the table, and the share of its time
+    #                                              that ours should take
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ class Op:
     shapes: dict[str, list[Shape]] = field(compare=False)
     case: Callable[[Shape, str, Settings], Case]
     has_lengths: bool = False
+    ideal: Callable[[Settings], str | None] = lambda settings: None  # the name in Case.ideal, if there is one
 
     def parse(self, text: str) -> Shape:
         """A shape from the command line."""
@@ -123,10 +124,11 @@ def measure(op: Op, shape: Shape, direction: str, settings: Settings, machine: M
     check(case, settings.dtype)
     runs = {OURS: case.ours, **{name: run for name, run in case.peers.items()}}
     if case.ideal:
-        runs[IDEAL] = case.ideal[0]
+        runs[case.ideal[0]] = case.ideal[1]
     samples, disturbed = take_turns(runs, settings.seconds)
     if case.ideal:
-        samples[IDEAL] = [seconds * case.ideal[1] for seconds in samples[IDEAL]]
+        name, _, share = case.ideal
+        samples[name] = [seconds * share for seconds in samples[name]]
     times = {name: summarise(values) for name, values in samples.items()}
     best_peer = min(case.peers, key=lambda name: times[name].median, default=None)
     ratio = float(np.median(np.divide(samples[best_peer], samples[OURS]))) if best_peer else None

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import pyrnn
+from pyrnn import cython_stream
 
 from . import peers
 from .harness import Case, Op, Run, Settings, Shape
@@ -28,6 +29,9 @@ SHAPES: dict[str, list[Shape]] = {
         (100, 1, 64, 64), (100, 16, 64, 64), (100, 64, 256, 256), (100, 128, 512, 512), (50, 32, 1024, 1024), *MORE,
     ],
 }  # fmt: skip
+BY_STEPS = "by steps"  # our time without lengths, times valid steps / all steps
+CYTHON = "cython"  # a step in a loop of Cython
+CYTHON_STEPS = 100
 STREAM_SHAPES: dict[str, list[Shape]] = {"forward": [(1, 64, 64), (1, 40, 100), (1, 256, 256), (7, 64, 64)]}
 
 
@@ -45,7 +49,8 @@ class Cell:
     def ops(self) -> tuple[Op, Op]:
         """The benchmark of the layer and that of its stream."""
         name = self.name.lower()
-        return Op(name, LETTERS, SHAPES, self.case, True), Op(f"{name}-stream", "N,I,H", STREAM_SHAPES, self.stream)
+        layer = Op(name, LETTERS, SHAPES, self.case, True, lambda settings: BY_STEPS if settings.ragged else None)
+        return layer, Op(f"{name}-stream", "N,I,H", STREAM_SHAPES, self.stream, ideal=lambda settings: CYTHON)
 
     @property
     def states(self) -> int:
@@ -80,7 +85,7 @@ class Cell:
             bytes=passes * settings.itemsize
             * (steps * recurrent + self.gates * hidden * inputs + valid * (inputs + hidden)),
             footprint=recurrent * settings.itemsize,
-            ideal=None if lengths is None else (self.pyrnn(layer, x, dy, None), valid / (steps * batch)),
+            ideal=None if lengths is None else (BY_STEPS, self.pyrnn(layer, x, dy, None), valid / (steps * batch)),
         )  # fmt: skip
 
     def stream(self, shape: Shape, direction: str, settings: Settings) -> Case:
@@ -89,7 +94,8 @@ class Cell:
         rng = np.random.default_rng(0)
         layer = getattr(pyrnn, self.name)(inputs, hidden, dtype=settings.dtype, rng=rng)
         x = rng.standard_normal((batch, inputs)).astype(settings.dtype)
-        step = layer.stream(batch=batch).step
+        stream = layer.stream(batch=batch)
+        step, in_cython, y = stream.step, layer.stream(batch=batch), np.empty((batch, hidden), x.dtype)
         rivals = {
             "torch": lambda: self.torch_stream(layer, x),
             "onnxruntime": lambda: self.onnxruntime_stream(layer, x, settings),
@@ -103,6 +109,7 @@ class Cell:
             flops=2 * batch * weights,
             bytes=settings.itemsize * (weights + batch * (inputs + hidden)),
             footprint=settings.itemsize * weights,
+            ideal=(CYTHON, lambda: cython_stream.repeat(in_cython, x, y, CYTHON_STEPS), 1 / CYTHON_STEPS),
         )
 
     # ------------------------------------------------------------------------------------------------ contenders

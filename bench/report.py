@@ -15,7 +15,7 @@ import click
 
 from pyrnn import files, plots
 
-from .harness import DIRECTIONS, IDEAL, OURS, Op, Row, Settings, Shape, Time
+from .harness import DIRECTIONS, OURS, Op, Row, Settings, Shape, Time
 from .machine import Machine
 
 WHAT = {"forward": "forward", "both": "forward + backward"}
@@ -35,7 +35,7 @@ def heading(machine: Machine, settings: Settings, versions: dict[str, str]) -> N
         "or (mem) of the bandwidth where the bytes, at the size they are read from, take longer than the arithmetic"
     )
     if settings.ragged:
-        click.echo(f"lengths uniform in 1..T; {IDEAL}: our time without lengths, times valid steps / all steps")
+        click.echo("lengths uniform in 1..T; by steps: our time without lengths, times valid steps / all steps")
 
 
 class Table:
@@ -44,7 +44,8 @@ class Table:
     def __init__(self, op: Op, direction: str, shapes: Sequence[Shape], settings: Settings):
         letters = op.letters.split(",")
         self.widths = [max(len(str(number)) for number in column) + 2 for column in zip(letters, *shapes, strict=True)]
-        self.others = [*settings.peers, *([IDEAL] if settings.ragged else [])]
+        ideal = op.ideal(settings)
+        self.others = [*settings.peers, *([ideal] if ideal else [])]
         numbers = "".join(f"{letter:>{width}}" for letter, width in zip(letters, self.widths, strict=True))
         others = "".join(f"{name:>14}" for name in self.others)
         click.echo()

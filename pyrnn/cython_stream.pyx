@@ -33,6 +33,10 @@ cdef extern from "stream_api.h":
 from . import _core
 from .stream import Stream
 
+ctypedef fused real:
+    float
+    double
+
 cdef pyrnn_stream_api *api = <pyrnn_stream_api *>PyCapsule_GetPointer(_core._stream_api, "pyrnn._core._stream_api")
 
 
@@ -64,3 +68,26 @@ cdef int float32_reset(float32_stream stream, Py_ssize_t row) except -1 nogil:
 
 cdef int float64_reset(float64_stream stream, Py_ssize_t row) except -1 nogil:
     return api.reset(stream.stream, row)
+
+
+def repeat(stream, const real[:, ::1] x, real[:, ::1] y, Py_ssize_t count):
+    """`count` steps on the same x (N, I) into y (N, H): the loop that the benchmarks time. Both arrays have the layer's
+    dtype and are C-ordered.
+
+        pyrnn.cython_stream.repeat(stream, x, y, 1000)
+    """
+    cdef void *s = borrow(stream, real is double)
+    cdef Py_ssize_t k
+    layer, rows = stream._layer, stream._rows
+    for name, came, expected in (
+        ("x", (x.shape[0], x.shape[1]), (rows, layer.input_size)),
+        ("y", (y.shape[0], y.shape[1]), (rows, getattr(layer, "proj_size", 0) or layer.hidden_size)),
+    ):
+        if came != expected:
+            raise ValueError(f"cython_stream.repeat: {name} has shape {came}, expected {expected}")
+    with nogil:
+        for k in range(count):
+            if real is double:
+                api.step_double(s, &x[0, 0], &y[0, 0])
+            else:
+                api.step_float(s, &x[0, 0], &y[0, 0])

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+import pyrnn.cython_stream
 
 pytest.importorskip("Cython")
 
@@ -116,6 +117,23 @@ def test_bad_input(probe):
     for row in (-1, 2):
         with pytest.raises(IndexError, match=f"row is {row}, expected 0 to 1"):
             probe.reset32(stream, row)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_repeat(dtype):
+    layer = pyrnn.LSTM(5, 8, proj_size=3, dtype=dtype, rng=0)
+    x, y = np.ones((2, 5), dtype), np.zeros((2, 3), dtype)
+    stream, other = layer.stream(2), layer.stream(2)
+    pyrnn.cython_stream.repeat(stream, x, y, 7)
+    assert np.array_equal(y, [other.step(x) for _ in range(7)][-1])
+    with pytest.raises(ValueError, match=r"x has shape \(1, 5\), expected \(2, 5\)"):
+        pyrnn.cython_stream.repeat(stream, x[:1], y, 1)
+    with pytest.raises(ValueError, match=r"y has shape \(2, 2\), expected \(2, 3\)"):
+        pyrnn.cython_stream.repeat(stream, x, np.zeros((2, 2), dtype), 1)
+    with pytest.raises(TypeError, match="dtype is"):
+        wrong = np.float64 if dtype == "float32" else np.float32
+        pyrnn.cython_stream.repeat(stream, x.astype(wrong), y.astype(wrong), 1)
+    assert np.array_equal(stream.step(x), other.step(x))
 
 
 def test_the_example_simulates_as_python_does(tmp_path):
