@@ -33,6 +33,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
+  static constexpr i64 cached_panels = 704 << 10;  // bytes
   static constexpr i64 together = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
 
  public:
@@ -196,14 +197,45 @@ template <class T, class Cell, class Second> class TimeLoop {
     for (i64 i = 0; i < count; i += 64 / i64(sizeof(T))) __builtin_prefetch(from + i, for_writing, 2);
   }
 
-  // rows' inputs a times panels, from `start` to c, for unit groups [g0, g1); V vectors of each group, none for a cell
-  // without this product.
-  template <int V>
-  static void product(int n, const T* const* a, Segments seg, const T* panels, i64 k, const T* const* start,
-                      T* const* c, i64 c_group, i64 g0, i64 g1) {
-    if constexpr (V > 0)
-      accumulate<V, false>(n, ByRow<T>{a}, seg, Panels<T>{panels + g0 * k * V * L, V * L, k * V * L}, start, c, c_group,
-                           g1 - g0);
+  // Where a chain of sums starts at 0.
+  alignas(64) static constexpr T nothing[group_block * L] = {};
+
+  // A tile's rows as a product reads and writes them.
+  struct Tile {
+    const T *a[max_rows], *start[max_rows];
+    T* out[max_rows];
+  };
+
+  // The product of all tiles with the panels of unit groups [g0, g1), V vectors of each (none for a cell without this
+  // product). each(f) calls f(tile, rows of it) for every tile. Of panels that are too large for a level 2 cache, all of
+  // the `many` tiles use one piece after the other.
+  template <int V, class Each>
+  static void product(bool many, Each each, Segments seg, const T* panels, i64 k, i64 c_group, i64 g0, i64 g1) {
+    if constexpr (V > 0) {
+      constexpr i64 vector = V * L * i64(sizeof(T));
+      constexpr i64 fewest = std::clamp(max_accumulators / (max_rows * V), 1, int(group_block));
+      i64 groups = g1 - g0, piece = k;
+      if (many && groups * k * vector > cached_panels) {
+        groups = std::clamp(cached_panels / (k * vector), std::min(fewest, groups), groups);
+        piece = std::max(cached_panels / (groups * vector) / seg.length, i64(1)) * seg.length;
+        if (seg.count == 1) piece = std::min(k, cached_panels / (groups * vector));
+      }
+      for (i64 g = g0; g < g1; g += groups)
+        for (i64 from = 0; from < k; from += piece) {
+          const i64 length = std::min(piece, k - from), shift = seg.count == 1 ? from : from / seg.length * seg.stride;
+          const Segments part =
+              seg.count == 1 ? Segments{1, length, 0} : Segments{length / seg.length, seg.length, seg.stride};
+          const Panels<T> panel{panels + (g * k + from) * V * L, V * L, k * V * L};
+          each([&](Tile& tile, int n) {
+            for (int r = 0; r < n; ++r) {
+              tile.a[r] += shift, tile.start[r] += (g - g0) * c_group, tile.out[r] += (g - g0) * c_group;
+              if (from) tile.start[r] = tile.out[r];
+            }
+            accumulate<V, false>(n, ByRow<T>{tile.a}, part, panel, tile.start, tile.out, c_group,
+                                 std::min(groups, g1 - g));
+          });
+        }
+    }
   }
 
   // ---------------------------------------------------------------------------------------------------- forward
@@ -226,40 +258,51 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void input_product(i64 from, i64 to) const {
     each_run(units, [&](i64 g0, i64 g1) {
-      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        const T *a[max_rows], *start[max_rows];
-        T* out[max_rows];
-        const T* bias = run.weights.bias + g0 * slots * L;
-        for (int r = 0; r < n; ++r) {
-          a[r] = at(run.x, s[r], j[r]);
-          T* to_record = record(s[r], j[r]) + g0 * slots * L;
-          for (i64 g = 0; g < g1 - g0; ++g)
-            for (int i = 0; i < slots; ++i)
-              if (i < Cell::x_first || i >= Cell::x_first + x_vectors)
-                store(to_record + (g * slots + i) * L, load(bias + (g * slots + i) * L));
-          start[r] = bias + Cell::x_first * L;
-          out[r] = to_record + Cell::x_first * L;
-        }
-        product<x_vectors>(n, a, {1, I, 0}, run.weights.ih, I, start, out, slots * L, g0, g1);
-      });
+      const T* bias = run.weights.bias + g0 * slots * L;
+      if constexpr (x_vectors < slots)
+        each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+          for (int r = 0; r < n; ++r) {
+            T* to_record = record(s[r], j[r]) + g0 * slots * L;
+            for (i64 g = 0; g < g1 - g0; ++g)
+              for (int i = 0; i < slots; ++i)
+                if (i < Cell::x_first || i >= Cell::x_first + x_vectors)
+                  store(to_record + (g * slots + i) * L, load(bias + (g * slots + i) * L));
+          }
+        });
+      auto each = [&](auto f) {
+        each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+          Tile tile;
+          for (int r = 0; r < n; ++r) {
+            tile.a[r] = at(run.x, s[r], j[r]);
+            tile.start[r] = bias + Cell::x_first * L;
+            tile.out[r] = record(s[r], j[r]) + (g0 * slots + Cell::x_first) * L;
+          }
+          f(tile, n);
+        });
+      };
+      product<x_vectors>(true, each, {1, I, 0}, run.weights.ih, I, slots * L, g0, g1);
     });
   }
 
   void hidden_step(i64 s) const {
     const i64 later = s + run.chunk;
     each_run(units, [&](i64 g0, i64 g1) {
+      auto each = [&](auto f) {
+        each_tile(s, [&](i64 j, int n) {
+          Tile tile;
+          for (int r = 0; r < n; ++r) {
+            tile.a[r] = h_prev(s, j + r);
+            tile.start[r] = tile.out[r] = record(s, j + r) + (g0 * slots + Cell::h_first) * L;
+          }
+          f(tile, n);
+        });
+      };
+      product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
       each_tile(s, [&](i64 j, int n) {
-        const T* a[max_rows];
-        T* out[max_rows];
         for (int r = 0; r < n; ++r) {
-          a[r] = h_prev(s, j + r);
-          out[r] = record(s, j + r) + (g0 * slots + Cell::h_first) * L;
           if (run.keep && later < run.end && j + r < rows.alive[later])
             prefetch<1>(record(later, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
-        }
-        product<h_vectors>(n, a, {1, P, 0}, run.weights.hh, P, out, out, slots * L, g0, g1);
-        for (int r = 0; r < n; ++r) {
-          const T* hp = a[r];
+          const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
           T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
           T* rec = record(s, j + r);
@@ -284,16 +327,19 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void second_step(i64 s) const {
     each_run(outputs, [&](i64 g0, i64 g1) {
+      auto each = [&](auto f) {
+        each_tile(s, [&](i64 j, int n) {
+          Tile tile;
+          for (int r = 0; r < n; ++r) {
+            tile.a[r] = mid(s, j + r);
+            tile.out[r] = second_record(s, j + r) + g0 * second_stride;
+            tile.start[r] = projects ? nothing : tile.out[r];
+          }
+          f(tile, n);
+        });
+      };
+      product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.second, H, second_stride, g0, g1);
       each_tile(s, [&](i64 j, int n) {
-        const T* a[max_rows];
-        T* out[max_rows];
-        for (int r = 0; r < n; ++r) {
-          a[r] = mid(s, j + r);
-          out[r] = second_record(s, j + r) + g0 * second_stride;
-          if constexpr (projects)
-            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
-        }
-        product<1>(n, a, {1, H, 0}, run.weights.second, H, out, out, second_stride, g0, g1);
         for (int r = 0; r < n; ++r) {
           const T* hp = h_prev(s, j + r);
           for (i64 g = g0; g < g1; ++g) {
@@ -377,17 +423,21 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void cell_step_back(i64 s) const {
     each_run(units, [&](i64 g0, i64 g1) {
+      if constexpr (has_second) {
+        auto each = [&](auto f) {
+          each_tile(s, [&](i64 j, int n) {
+            Tile tile;
+            for (int r = 0; r < n; ++r) {
+              tile.a[r] = second_record(s, j + r);
+              tile.start[r] = nothing;
+              tile.out[r] = dmid(j + r) + g0 * L;
+            }
+            f(tile, n);
+          });
+        };
+        product<1>(rows.alive[s] > max_rows, each, {Pp / L, L, second_stride}, run.transposed.second, Pp, L, g0, g1);
+      }
       each_tile(s, [&](i64 j, int n) {
-        if constexpr (has_second) {
-          const T* a[max_rows];
-          T* out[max_rows];
-          for (int r = 0; r < n; ++r) {
-            a[r] = second_record(s, j + r);
-            out[r] = dmid(j + r) + g0 * L;
-            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
-          }
-          product<1>(n, a, {Pp / L, L, second_stride}, run.transposed.second, Pp, out, out, L, g0, g1);
-        }
         for (int r = 0; r < n; ++r) {
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
           const T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
@@ -420,23 +470,32 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void hidden_step_back(i64 s) const {
     each_run(outputs, [&](i64 g0, i64 g1) {
-      each_tile(s, [&](i64 j, int n) {
-        const T* a[max_rows];
-        T* out[max_rows];
-        for (int r = 0; r < n; ++r) {
-          a[r] = record(s, j + r) + Cell::h_first * L;
-          out[r] = dh(j + r) + g0 * L;
-          if (s > run.begin && H == P) {
+      if (s > run.begin && H == P)
+        each_tile(s, [&](i64 j, int n) {
+          for (int r = 0; r < n; ++r) {
             prefetch<1>(record(s - 1, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
             if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, j + r) + g0 * L, (g1 - g0) * L);
             if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j + r) + g0 * L, std::min(g1 * L, P) - g0 * L);
           }
-        }
-        product<1>(n, a, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors, out, out, L, g0, g1);
-        for (int r = 0; r < n; ++r)
-          if (rows.is_fresh(s, j + r))
-            for (i64 g = g0; g < g1; ++g) store(out[r] + (g - g0) * L, Vec<T>{});
-      });
+        });
+      auto each = [&](auto f) {
+        each_tile(s, [&](i64 j, int n) {
+          Tile tile;
+          for (int r = 0; r < n; ++r) {
+            tile.a[r] = record(s, j + r) + Cell::h_first * L;
+            tile.start[r] = tile.out[r] = dh(j + r) + g0 * L;
+          }
+          f(tile, n);
+        });
+      };
+      product<1>(rows.alive[s] > max_rows, each, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors,
+                 L, g0, g1);
+      if (!rows.fresh.empty())
+        each_tile(s, [&](i64 j, int n) {
+          for (int r = 0; r < n; ++r)
+            if (rows.is_fresh(s, j + r))
+              for (i64 g = g0; g < g1; ++g) store(dh(j + r) + g * L, Vec<T>{});
+        });
     });
   }
 
@@ -446,14 +505,15 @@ template <class T, class Cell, class Second> class TimeLoop {
     const Slice inputs(groups_of<T>(I), member, run.team);
     each_run(inputs, [&](i64 g0, i64 g1) {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        alignas(64) T sums[max_rows][group_block * L] = {};
-        const T* a[max_rows];
-        T* out[max_rows];
+        alignas(64) T sums[max_rows][group_block * L];
+        Tile tile;
         for (int r = 0; r < n; ++r) {
-          a[r] = record(s[r], j[r]) + Cell::x_first * L;
-          out[r] = sums[r];
+          tile.a[r] = record(s[r], j[r]) + Cell::x_first * L;
+          tile.start[r] = nothing;
+          tile.out[r] = sums[r];
         }
-        product<1>(n, a, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors, out, out, L, g0, g1);
+        product<1>(false, [&](auto f) { f(tile, n); }, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih,
+                   Hp * x_vectors, L, g0, g1);
         for (int r = 0; r < n; ++r)
           std::memcpy(at(run.dx, s[r], j[r]) + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
       });
