@@ -37,6 +37,8 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
+constexpr i64 large_weights = 4 << 20;    // bytes of weights that no level 2 cache holds
+
 template <class T> i64 step_weights(const Layer<T>& l) {
   return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors +
          (l.cell.second ? l.Pp * l.size.H : 0);
@@ -180,9 +182,10 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
     : layer_(std::move(layer)), rows_(std::move(rows)) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
-  // Weight gradients are summed over about 128 rows before they are added to the total: four gates of them fill most of
-  // a level 1 cache.
-  block_ = std::max<i64>(1, (128 + N - 1) / std::max<i64>(N, 1));
+  // Weight gradients are summed over a block of rows before they are added to the total. Four gates of 128 rows fill
+  // most of a level 1 cache; more rows where the total is so large that adding to it takes long.
+  const i64 block_rows = step_weights(layer_) * i64(sizeof(T)) > large_weights ? 512 : 128;
+  block_ = std::max<i64>(1, (block_rows + N - 1) / std::max<i64>(N, 1));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);
   segments_ = std::max<i64>(1, (steps + segment_ - 1) / segment_);
