@@ -1,6 +1,6 @@
 """Memory against time of exact backpropagation through a long sequence: `checkpoint_every` of vjp.
 
-    python -m bench.checkpoints [--cell lstm] [--steps 100000] [--rows 8] [--inputs 8] [--hidden 256] [--every 0 32 316 ...]
+    python -m bench.checkpoints [--cell lstm] [--steps 100000] [--rows 8] [--hidden 256] [--every 0 32 316 ...]
 
 One forward and backward run over all steps, the loss on the final state, for each number of steps between checkpoints
 (0: keep everything), each in a process of its own. Memory is the most the process held at any time, less what it held
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     first: dict[str, float] = {}
     for every in options.every:
-        command = [sys.executable, "-m", __spec__.name if __spec__ else "bench.checkpoints", *given, "--one", str(every)]
+        command = [sys.executable, __file__, *given, "--one", str(every)]
         result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         first = first or result
         if result["check"] != first["check"]:

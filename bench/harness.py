@@ -62,8 +62,7 @@ class Case:
     flops: float
     bytes: float  # read and written at least
     footprint: int  # bytes that are read again and again: which cache they come from
-    ideal: tuple[str, Run, float] | None = None  # another call of ours, its name in the table, and the share of its time
-    #                                              that ours should take
+    ideal: tuple[str, Run, float] | None = None  # its name in the table, another call of ours, the share it is due
 
 
 @dataclass(frozen=True)

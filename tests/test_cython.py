@@ -130,8 +130,8 @@ def test_repeat(dtype):
         pyrnn.cython_stream.repeat(stream, x[:1], y, 1)
     with pytest.raises(ValueError, match=r"y has shape \(2, 2\), expected \(2, 3\)"):
         pyrnn.cython_stream.repeat(stream, x, np.zeros((2, 2), dtype), 1)
+    wrong = np.float64 if dtype == "float32" else np.float32
     with pytest.raises(TypeError, match="dtype is"):
-        wrong = np.float64 if dtype == "float32" else np.float32
         pyrnn.cython_stream.repeat(stream, x.astype(wrong), y.astype(wrong), 1)
     assert np.array_equal(stream.step(x), other.step(x))
 

@@ -398,8 +398,8 @@ class StreamObject {
     try {
       auto& self = py::handle(compiled).cast<StreamObject&>();
       if (self.doubles() == bool(doubles)) return &self;
-      throw py::type_error(self.call_ + ": the stream's dtype is " + (doubles ? "float32" : "float64") +
-                           ", expected " + (doubles ? "float64" : "float32"));
+      throw py::type_error(self.call_ + ": the stream's dtype is " + (doubles ? "float32" : "float64") + ", expected " +
+                           (doubles ? "float64" : "float32"));
     } catch (const std::exception& error) {
       PyErr_SetString(PyExc_TypeError, error.what());
       return nullptr;
