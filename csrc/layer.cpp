@@ -37,7 +37,7 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 
-constexpr i64 large_weights = 4 << 20;    // bytes of weights that no level 2 cache holds
+constexpr i64 large_weights = 4 << 20;  // bytes of weights that no level 2 cache holds
 
 template <class T> i64 step_weights(const Layer<T>& l) {
   return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors +

@@ -33,7 +33,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
-  static constexpr i64 cached_panels = 704 << 10;  // bytes
+  static constexpr i64 cached_panels = 704 << 10;                // bytes
   static constexpr i64 together = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
 
  public:
@@ -207,8 +207,8 @@ template <class T, class Cell, class Second> class TimeLoop {
   };
 
   // The product of all tiles with the panels of unit groups [g0, g1), V vectors of each (none for a cell without this
-  // product). each(f) calls f(tile, rows of it) for every tile. Of panels that are too large for a level 2 cache, all of
-  // the `many` tiles use one piece after the other.
+  // product). each(f) calls f(tile, rows of it) for every tile. Of panels that are too large for a level 2 cache, all
+  // of the `many` tiles use one piece after the other.
   template <int V, class Each>
   static void product(bool many, Each each, Segments seg, const T* panels, i64 k, i64 c_group, i64 g0, i64 g1) {
     if constexpr (V > 0) {
@@ -512,8 +512,9 @@ template <class T, class Cell, class Second> class TimeLoop {
           tile.start[r] = nothing;
           tile.out[r] = sums[r];
         }
-        product<1>(false, [&](auto f) { f(tile, n); }, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih,
-                   Hp * x_vectors, L, g0, g1);
+        product<1>(
+            false, [&](auto f) { f(tile, n); }, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors,
+            L, g0, g1);
         for (int r = 0; r < n; ++r)
           std::memcpy(at(run.dx, s[r], j[r]) + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
       });
