@@ -4,9 +4,9 @@
 // sums that the four bits of unit i can make with them, so one byte shuffle does register_bytes * 4 multiply-adds.
 // A field is a sum of overlaps, each added or subtracted as a bit says. Both are integers: exact in any order.
 //
-// With weights, a sweep keeps the fields and changes them when a unit flips: O(n) per flip and O(1) per unit that stays.
-// With patterns it keeps the overlaps: O(P) bits per unit visited. Sums over weights are chains of double in one order
-// per unit, whatever the number of rows.
+// With weights, a sweep keeps the fields and changes them when a unit flips: O(n) per flip and O(1) per unit that
+// stays. With patterns it keeps the overlaps: O(P) bits per unit visited. Sums over weights are chains of double in one
+// order per unit, whatever the number of rows.
 #pragma once
 
 #include <algorithm>
@@ -24,9 +24,9 @@ template <class T> struct HopfieldLoop {
   using i32 = std::int32_t;
   using u32 = std::uint32_t;
   using Ints = IntVec<float>;
-  static constexpr int L = lanes<float>;      // of 32-bit integers
-  static constexpr int most_together = 8;     // rows that go through the patterns side by side
-  static constexpr int tile_vectors = 4;      // of bytes, in a tile of hebbian
+  static constexpr int L = lanes<float>;   // of 32-bit integers
+  static constexpr int most_together = 8;  // rows that go through the patterns side by side
+  static constexpr int tile_vectors = 4;   // of bytes, in a tile of hebbian
   static constexpr int tile_rows = registers == 32 ? 4 : 2;
   static constexpr int block = tile_vectors * register_bytes;
   static constexpr i64 most_nibbles = 31;  // whose sums, each within -4..4, fit a byte
@@ -176,15 +176,47 @@ template <class T> struct HopfieldLoop {
     std::fill(overlaps + p.P, overlaps + p.words * word_bits, i32(0));
   }
 
-  static void overlaps(const Patterns& p, const i8* state, i32* out, i64 begin, i64 end) {
+  // f.template operator()<R>(row) for all rows, as many side by side as there are, `most` at most.
+  template <int most, class F> static void side_by_side(i64 begin, i64 end, F f) {
+    for (; begin + most <= end; begin += most) f.template operator()<most>(begin);
+    if constexpr (most > 1) side_by_side<most / 2>(begin, end, f);
+  }
+
+  // Units in blocks whose bits stay in the cache; a word's overlaps stay in registers while a block goes by.
+  static void overlaps(const Patterns& p, const i8* state, i32* overlaps, i64 begin, i64 end) {
+    constexpr int vectors = word_bits / L, most = std::max(1, registers / 2 / vectors);
+    constexpr i64 units = 256;
     const i64 width = p.words * word_bits;
-    for (i64 row = begin; row < end; ++row) {
-      std::fill_n(out + row * width, width, i32(0));
-      for (i64 i = 0; i < p.n; ++i)
-        if (const i32 value = state[row * p.n + i])
-          add_unit(p, p.bits + i * p.words, p.negative, value, out + row * width);
-      clear_padding(p, out + row * width);
-    }
+    side_by_side<most>(begin, end, [&]<int R>(i64 row) {
+      const i8* s = state + row * p.n;
+      i32* out = overlaps + row * width;
+      std::fill_n(out, R * width, i32(0));
+      for (i64 first = 0; first < p.n; first += units)
+        for (i64 w = 0; w < p.words; ++w) {
+          Ints acc[R][vectors] = {};
+          for (i64 i = first; i < std::min(first + units, p.n); ++i) {
+            const Ints word = splat_int(i32(p.bits[i * p.words + w]));
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) {
+              const Ints value = splat_int(s[r * p.n + i]);
+#pragma GCC unroll 8
+              for (int v = 0; v < vectors; ++v) acc[r][v] += value & ((word & lane_bits(v)) != 0);
+            }
+          }
+          for (int r = 0; r < R; ++r)
+            for (int v = 0; v < vectors; ++v)
+              for (int k = 0; k < L; ++k) out[r * width + w * word_bits + v * L + k] += acc[r][v][k];
+        }
+      for (int r = 0; r < R; ++r) {  // what is set, less what is not
+        i32 all = 0;
+        for (i64 i = 0; i < p.n; ++i) all += s[r * p.n + i];
+        for (i64 k = 0; k < p.P; ++k) {
+          const i32 m = 2 * out[r * width + k] - all;
+          out[r * width + k] = p.negative[k / word_bits] >> (k % word_bits) & 1 ? -m : m;
+        }
+        clear_padding(p, out + r * width);
+      }
+    });
   }
 
   // ---- patterns: fields
@@ -222,16 +254,10 @@ template <class T> struct HopfieldLoop {
     return 2 * count - p.P;
   }
 
-  // f.template operator()<R>(row) for all rows, as many side by side as there are.
-  template <class F> static void side_by_side(i64 begin, i64 end, F f) {
-    for (; begin + most_together <= end; begin += most_together) f.template operator()<most_together>(begin);
-    for (; begin < end; ++begin) f.template operator()<1>(begin);
-  }
-
   static void pattern_fields(const Patterns& p, const i32* overlaps, const i8* state, double* fields, i64 begin,
                              i64 end) {
     const i64 width = p.words * word_bits;
-    side_by_side(begin, end, [&]<int R>(i64 row) {
+    side_by_side<most_together>(begin, end, [&]<int R>(i64 row) {
       i64 all[R], set[R];
       for (int r = 0; r < R; ++r) all[r] = sum_of(p, overlaps + (row + r) * width);
       for (i64 i = 0; i < p.n; ++i) {
@@ -251,7 +277,7 @@ template <class T> struct HopfieldLoop {
   static void pattern_sweep(const Patterns& p, const Sweep& s, i32* overlaps, i8* state, i64* flips, i64 begin,
                             i64 end) {
     const i64 width = p.words * word_bits;
-    side_by_side(begin, end, [&]<int R>(i64 row) {
+    side_by_side<most_together>(begin, end, [&]<int R>(i64 row) {
       i64 all[R], set[R];
       for (int r = 0; r < R; ++r) {
         all[r] = sum_of(p, overlaps + (row + r) * width);
@@ -287,7 +313,9 @@ template <class T> struct HopfieldLoop {
         const i64 i = s.order[k];
         const u32* bits = p.bits + i * p.words;
         i8& unit = state[row * p.n + i];
-        auto sign = [&](i64 q) { return (bits[q / word_bits] ^ p.negative[q / word_bits]) >> (q % word_bits) & 1 ? 1 : -1; };
+        auto sign = [&](i64 q) {
+          return (bits[q / word_bits] ^ p.negative[q / word_bits]) >> (q % word_bits) & 1 ? 1 : -1;
+        };
         i64 shift = p.n;
         if (gap.relative) {
           i64 most = -last;
@@ -315,8 +343,7 @@ template <class T> struct HopfieldLoop {
   // ---- weights
 
   // Four chains of double per unit and row.
-  template <int R>
-  static void fields_of_unit(const T* weights, i64 n, const double* states, double* fields, i64 i) {
+  template <int R> static void fields_of_unit(const T* weights, i64 n, const double* states, double* fields, i64 i) {
     constexpr int D = lanes<double>, chains = 4;
     typedef T Part __attribute__((vector_size(D * sizeof(T))));
     Vec<double> acc[R][chains] = {};
@@ -366,8 +393,8 @@ template <class T> struct HopfieldLoop {
     }
   }
 
-  static constexpr HopfieldKernels<T> kernels{block, pack, nibbles,       hebbian, overlaps, pattern_fields,
-                                              pattern_sweep, dense_sweep, fields,  sweep};
+  static constexpr HopfieldKernels<T> kernels{block,          pack,          nibbles,     hebbian, overlaps,
+                                              pattern_fields, pattern_sweep, dense_sweep, fields,  sweep};
 };
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -109,8 +109,7 @@ HeldSweep to_sweep(const std::string& call, i64 N, i64 n, py::handle order_, py:
 
 i64 rows_of(const std::string& call, py::handle state_, i64 n) {
   const py::array state = to_typed<i8>(call, "state", state_);
-  if (state.ndim() != 2 || state.shape(1) != n)
-    wrong_shape(call, "state", state, "(N, " + std::to_string(n) + ")");
+  if (state.ndim() != 2 || state.shape(1) != n) wrong_shape(call, "state", state, "(N, " + std::to_string(n) + ")");
   return state.shape(0);
 }
 
@@ -139,9 +138,8 @@ template <class T> py::array hebbian_of(const Held& held) {
   over(p.n, p.n * p.P / 4, [&](i64 begin, i64 end) { k.nibbles(p, nibbles.get(), begin, end); });
   Team team(threads_worth(p.n * p.n * (1 + p.P / 64)));
   const Buffer<i32> scratch(square * team.size());
-  in_parts(team, [&](int part, int parts) {
-    k.hebbian(p, nibbles.get(), scratch.get() + square * part, out, part, parts);
-  });
+  in_parts(team,
+           [&](int part, int parts) { k.hebbian(p, nibbles.get(), scratch.get() + square * part, out, part, parts); });
   return weights;
 }
 
@@ -163,8 +161,7 @@ py::array overlaps(py::handle bits, py::handle negative, py::handle state_) {
   const i8* from = state.data();
   i32* to = result.mutable_data();
   const WithoutGil released;
-  over(N, N * p.n * p.P / 4,
-       [&](i64 begin, i64 end) { kernels<float>().hopfield.overlaps(p, from, to, begin, end); });
+  over(N, N * p.n * p.P / 4, [&](i64 begin, i64 end) { kernels<float>().hopfield.overlaps(p, from, to, begin, end); });
   return result;
 }
 
@@ -186,8 +183,8 @@ py::array pattern_fields(py::handle bits, py::handle negative, py::handle overla
   return fields;
 }
 
-py::array pattern_sweep(py::handle bits, py::handle negative, py::handle overlaps_, py::handle state_,
-                        py::handle order, py::handle threshold, py::handle external, py::handle off) {
+py::array pattern_sweep(py::handle bits, py::handle negative, py::handle overlaps_, py::handle state_, py::handle order,
+                        py::handle threshold, py::handle external, py::handle off) {
   const std::string call = "hopfield.pattern_sweep";
   const Held held = to_patterns(call, bits, negative);
   const Patterns& p = held.patterns;
@@ -246,9 +243,8 @@ py::array fields(py::handle weights_, py::handle state_) {
     const WithoutGil released;
     const Buffer<double> states(N * n);
     std::copy_n(from, N * n, states.get());
-    over(n, N * n * n, [&](i64 begin, i64 end) {
-      kernels<T>().hopfield.fields(w, n, states.get(), N, to, begin, end);
-    });
+    over(n, N * n * n,
+         [&](i64 begin, i64 end) { kernels<T>().hopfield.fields(w, n, states.get(), N, to, begin, end); });
     return result;
   });
 }
@@ -268,9 +264,8 @@ py::array sweep(py::handle weights_, py::handle fields_, py::handle state_, py::
     const T* w = weights.data();
     i64* counted = flips.mutable_data();
     const WithoutGil released;
-    over(N, N * n * std::max<i64>(8, n / 20), [&](i64 begin, i64 end) {
-      kernels<T>().hopfield.sweep(w, held.sweep, field, state, counted, begin, end);
-    });
+    over(N, N * n * std::max<i64>(8, n / 20),
+         [&](i64 begin, i64 end) { kernels<T>().hopfield.sweep(w, held.sweep, field, state, counted, begin, end); });
     return flips;
   });
 }
@@ -289,7 +284,8 @@ void bind_hopfield(py::module_& parent) {
       py::arg("bits"), py::arg("negative"), py::arg("dtype") = "float32",
       "bits (n, words), negative (P,) -> weights (n, n): the signed sum of x_i x_j, i != j.");
   m.def(
-      "overlaps", [](py::object bits, py::object negative, py::object state) { return overlaps(bits, negative, state); },
+      "overlaps",
+      [](py::object bits, py::object negative, py::object state) { return overlaps(bits, negative, state); },
       py::arg("bits"), py::arg("negative"), py::arg("state"),
       "state (N, n) int8 -> (N, 32 words) int32: sign_p sum_i x_pi s_i, 0 beyond P.");
   m.def(
@@ -314,7 +310,8 @@ void bind_hopfield(py::module_& parent) {
          bool relative) { return dense_sweep(bits, negative, overlaps, state, order, gap, external, relative); },
       py::arg("bits"), py::arg("negative"), py::arg("overlaps"), py::arg("state"), py::arg("order"), py::arg("gap"),
       py::arg("external") = none, py::arg("relative") = false,
-      "One asynchronous sweep under an energy -sum_p F(overlap_p), gap (2 n + 1,): its differences F(r + 1) - F(r - 1).");
+      "One asynchronous sweep under an energy -sum_p F(overlap_p), gap (2 n + 1,): its differences F(r + 1) - F(r - "
+      "1).");
   m.def(
       "fields", [](py::object weights, py::object state) { return fields(weights, state); }, py::arg("weights"),
       py::arg("state"), "weights (n, n), state (N, n) int8 -> local fields (N, n) float64.");
