@@ -75,6 +75,7 @@ class Op:
     shapes: dict[str, list[Shape]] = field(compare=False)
     case: Callable[[Shape, str, Settings], Case]
     has_lengths: bool = False
+    own_peers: tuple[str, ...] = ()  # in place of those of the command line
 
     def parse(self, text: str) -> Shape:
         """A shape from the command line."""
