@@ -359,9 +359,9 @@ class Hopfield(_Net):
         w = np.zeros((n, n)) if self._weights is None else self._weights.astype(np.float64)
         for row in on:
             x = np.where(row, 1.0, -1.0)
-            h = w @ x  # h_ij = h_i - w_ij x_j
-            change = np.outer(x / 2 - h, x)
-            w = w + (change + change.T + 2 * w) / n
+            change = (x / 2 - w @ x) / n  # h_ij = h_i - w_ij x_j
+            w *= 1 + 2 / n
+            w += np.column_stack([change, x]) @ np.stack([x, change])
             np.fill_diagonal(w, 0)
         return w.astype(self.dtype)
 
@@ -370,9 +370,10 @@ class Hopfield(_Net):
         _, size, axes = np.linalg.svd(x, full_matrices=False)
         axes = axes[size > max(x.shape, default=0) * np.finfo(np.float64).eps * size.max(initial=0)]
         w = axes.T @ axes
-        w = ((w + w.T) / 2).astype(self.dtype)
+        w = (w + w.T) / 2
+        w[np.abs(w) < self.n_units * np.finfo(np.float64).eps] = 0  # rounding; all there is where n patterns are stored
         np.fill_diagonal(w, 0)
-        return w
+        return w.astype(self.dtype)
 
     # ---- recall
 
