@@ -9,7 +9,9 @@ from . import cross_entropy, embedding, gru, hopfield, linear, lstm, machine, op
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
-    op.name: op for module in (rnn, lstm, gru, stream, linear, cross_entropy, embedding, optim, hopfield) for op in module.OPS
+    op.name: op
+    for module in (rnn, lstm, gru, stream, linear, cross_entropy, embedding, optim, hopfield)
+    for op in module.OPS
 }
 
 EXAMPLES = """examples:

@@ -1,4 +1,4 @@
-"""Associative memories beside NumPy written well and the package hopfieldnetwork: storing, and recall of noisy patterns.
+"""Associative memories beside NumPy written well and the package hopfieldnetwork: storing, and recall from noise.
 
 The peers keep float weights (n, n). NumPy stores by one product X^T X, and visits unit after unit with one dot product
 for all probes at once.

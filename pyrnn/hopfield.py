@@ -643,11 +643,11 @@ def _cancelled(stored: Array, opposite: Array, on: Array) -> tuple[Array, Array]
         return np.packbits(row ^ row[0]).tobytes()
 
     places: dict[bytes, list[int]] = {}
-    for k in np.flatnonzero(opposite):
-        places.setdefault(key(stored[k]), []).append(int(k))
+    for place in np.flatnonzero(opposite).tolist():
+        places.setdefault(key(stored[place]), []).append(place)
     kept, left = np.ones(len(stored), np.bool_), np.ones(len(on), np.bool_)
     for k, row in enumerate(on):
         found = places.get(key(row))
         if found:
-            kept[found.pop()] = left[k] = False
+            kept[found.pop()], left[k] = False, False
     return kept, on[left]

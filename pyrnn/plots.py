@@ -131,7 +131,9 @@ def recalls(path: str | os.PathLike[str], ways: Sequence[Way], shape: tuple[int,
         last = int(moved.max(initial=1))
         shown = np.unique(np.round(np.linspace(0, last, SHOWN)).astype(int))
         pictures = [(way.stored, "stored")]
-        pictures += [(way.states[k], f"{way.times[k]:g} sweep" + ("" if way.times[k] == 1 else "s")) for k in shown[:-1]]
+        pictures += [
+            (way.states[k], f"{way.times[k]:g} sweep" + ("" if way.times[k] == 1 else "s")) for k in shown[:-1]
+        ]
         pictures[1] = (way.states[0], "probe")
         pictures.append((way.states[last], "recalled" if not way.wrong else f"{way.wrong} units wrong"))
         for axes in line[:-1]:
@@ -163,9 +165,9 @@ def recall_rates(
     """Draw the recall rate of each rule against the load P / n, and estimates of the Hebbian capacity as lines."""
     figure = _figure()
     axes = figure.add_subplot()
-    for k, (text, load) in enumerate(sorted(estimates.items(), key=lambda item: item[1])):
-        axes.axvline(load, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.annotate(text, (load, 1.04 + 0.045 * k), xytext=(4, 0), textcoords="offset points", fontsize=8, color=INK,
+    for k, (text, limit) in enumerate(sorted(estimates.items(), key=lambda item: item[1])):
+        axes.axvline(limit, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.annotate(text, (limit, 1.04 + 0.045 * k), xytext=(4, 0), textcoords="offset points", fontsize=8, color=INK,
                       bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
     for rule, (load, rate) in rates.items():
         axes.plot(load, rate, color=RULE_COLOURS[rule], marker="o", markersize=3.5, linewidth=1.6,

@@ -113,9 +113,7 @@ def test_recall_is_a_plain_loop(chunk):
     for seed in range(chunk * 100, chunk * 100 + 100):
         net, weights, probe, external, order, max_sweeps = random_case(seed)
         np.testing.assert_array_equal(net.weights, weights)
-        result = net.recall(
-            probe, external_input=external, order=order, rng=seed, max_sweeps=max_sweeps, record=True
-        )
+        result = net.recall(probe, external_input=external, order=order, rng=seed, max_sweeps=max_sweeps, record=True)
         rng, drawn = np.random.default_rng(seed), []
 
         def orders(sweep, drawn=drawn, rng=rng, order=order, n=net.n_units):
@@ -355,7 +353,9 @@ def plain_dense(x, probe, order, energy, external):
     return s
 
 
-@pytest.mark.parametrize(("form", "degree"), [("polynomial", 2), ("polynomial", 3), ("polynomial", 4), ("exponential", 3)])
+@pytest.mark.parametrize(
+    ("form", "degree"), [("polynomial", 2), ("polynomial", 3), ("polynomial", 4), ("exponential", 3)]
+)
 def test_dense_recall_is_a_plain_loop(form, degree):
     rng = np.random.default_rng(degree)
     energy = math.exp if form == "exponential" else lambda z: z**degree
@@ -497,7 +497,7 @@ def test_default_order_is_seed_zero():
         (lambda net: net.recall([[1] * 4, [1]]), ValueError, "probe is not an array"),
         (lambda net: net.recall([1] * 4, update="both"), ValueError, "update is 'both', expected one of async, sync"),
         (lambda net: net.recall([1] * 4, order=[0, 1, 2]), ValueError, r"order has shape \(3,\), expected \(4,\)"),
-        (lambda net: net.recall([1] * 4, order=[0, 1, 2, 2]), ValueError, "order holds 2 twice, expected a permutation"),
+        (lambda net: net.recall([1] * 4, order=[0, 1, 2, 2]), ValueError, "order holds 2 twice, expected a perm"),
         (lambda net: net.recall([1] * 4, order=[1, 2, 3, 4]), ValueError, "order holds 4, expected a permutation of 0"),
         (lambda net: net.recall([1] * 4, order=[0.0, 1, 2, 3]), TypeError, "order has dtype float64"),
         (lambda net: net.recall([1] * 4, rng="x"), TypeError, "rng is 'x'"),
@@ -513,12 +513,12 @@ def test_default_order_is_seed_zero():
         (lambda net: net.is_stable([1, 1]), ValueError, r"^Hopfield\.is_stable: state has shape"),
         (lambda net: net.store([0, 1, 1, 1]), ValueError, r"^Hopfield\.store: patterns holds 0, expected -1 or 1"),
         (lambda net: net.store([[1, 1, 1]]), ValueError, r"patterns has shape \(1, 3\), expected \(4,\) or \(P, 4\)"),
-        (lambda net: net.store([1] * 4, rule="hebb"), ValueError, "rule is 'hebb', expected one of hebbian, storkey, p"),
+        (lambda net: net.store([1] * 4, rule="hebb"), ValueError, "rule is 'hebb', expected one of hebbian, storkey"),
         (lambda net: net.forget([1, 1, 1, np.nan]), ValueError, r"^Hopfield\.forget: patterns holds nan"),
         (lambda _: pyrnn.Hopfield(0), ValueError, "n_units is 0"),
         (lambda _: pyrnn.Hopfield(2**40), ValueError, "n_units is"),
         (lambda _: pyrnn.Hopfield(4, states="ternary"), ValueError, "states is 'ternary', expected one of bipolar, b"),
-        (lambda _: pyrnn.Hopfield(4, threshold=[0, 0]), ValueError, r"threshold has shape \(2,\), expected \(\) or \(4,\)"),
+        (lambda _: pyrnn.Hopfield(4, threshold=[0, 0]), ValueError, r"threshold has shape .*, expected \(\) or \(4,\)"),
         (lambda _: pyrnn.Hopfield(4, threshold=np.nan), ValueError, "threshold holds nan, expected finite numbers"),
         (lambda _: pyrnn.Hopfield(4, dtype="int8"), ValueError, "dtype is 'int8'"),
         (lambda _: pyrnn.DenseHopfield([[1, 0]]), ValueError, "^DenseHopfield: patterns holds 0"),
@@ -530,7 +530,7 @@ def test_default_order_is_seed_zero():
         (lambda _: pyrnn.ModernHopfield([1.0]), ValueError, "^ModernHopfield: patterns has shape"),
         (lambda _: pyrnn.ModernHopfield([[1.0]], beta=0), ValueError, "beta is 0"),
         (lambda _: pyrnn.ModernHopfield([[1.0]], beta=math.nan), ValueError, "beta is nan"),
-        (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1, 2]), ValueError, r"state has shape \(2,\), expected \(1,\)"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1, 2]), ValueError, r"state has shape .*, expected \(1,\)"),
         (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1], max_steps=-1), ValueError, "max_steps is -1"),
         (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1], tol=-1), ValueError, "tol is -1"),
         (lambda _: pyrnn.ModernHopfield([[1.0]]).vjp([1])[1]([1, 2]), ValueError, "dstate has shape"),
@@ -549,7 +549,7 @@ def test_bad_input(call, error, match):
 KERNEL_CALLS = [
     (lambda k: k.pack(np.ones(3, bool)), ValueError, r"hopfield\.pack: on has shape \(3,\), expected \(P, n\)"),
     (lambda k: k.pack(np.ones((3, 3))), TypeError, "on has dtype float64, expected dtype bool"),
-    (lambda k: k.hebbian(np.ones((3, 2), "u4"), np.zeros(3, bool)), ValueError, r"bits has shape .*, expected \(n, 1\)"),
+    (lambda k: k.hebbian(np.ones((3, 2), "u4"), np.zeros(3, bool)), ValueError, r"bits has shape .*, expected \(n"),
     (lambda k: k.hebbian(np.ones((3, 1), "u4"), np.zeros(3, bool), "f2"), ValueError, "dtype is 'f2'"),
     (lambda k: k.overlaps(np.ones((3, 1), "u4"), np.zeros(3, bool), np.ones((1, 4), "i1")), ValueError, "state has sh"),
     (lambda k: k.fields(np.ones((3, 4), "f4"), np.ones((1, 4), "i1")), ValueError, "weights has shape"),

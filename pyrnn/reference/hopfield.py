@@ -1,7 +1,7 @@
 """Associative memories: Hebbian weights of bipolar patterns, local fields, and asynchronous sweeps.
 
-P patterns x (P, n) of -1 and +1 are kept as bits (n, ceil(P / 32)) uint32: bit p % 32 of word p / 32 in row i is 1 where
-x_pi is +1. `negative` (P,) bool says which patterns count with the sign -1. States are int8: 1 is on, `off` is off.
+P patterns x (P, n) of -1 and +1 are kept as bits (n, ceil(P / 32)) uint32: bit p % 32 of word p / 32 in row i is 1
+where x_pi is +1. `negative` (P,) bool says which patterns count with the sign -1. States are int8: 1 is on, `off` is off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def pack(on: np.ndarray) -> np.ndarray:
     padded = np.zeros((-(-count // WORD) * WORD, n), bool)
     padded[:count] = on
     words = padded.reshape(-1, WORD, n).astype(np.uint32) << np.arange(WORD, dtype=np.uint32)[:, None]
-    return np.ascontiguousarray(words.sum(axis=1, dtype=np.uint32).T)
+    bits: np.ndarray = words.sum(axis=1, dtype=np.uint32).T.copy()
+    return bits
 
 
 def _patterns(bits: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +31,7 @@ def _patterns(bits: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.nd
 def hebbian(bits: np.ndarray, negative: np.ndarray, dtype: str = "float32") -> np.ndarray:
     """w_ij = sum_p sign_p x_pi x_pj, w_ii = 0 (Hopfield 1982, without a factor)."""
     x, sign = _patterns(bits, negative)
-    weights = (x.T * sign) @ x
+    weights: np.ndarray = (x.T * sign) @ x
     np.fill_diagonal(weights, 0)
     return weights.astype(dtype)
 
