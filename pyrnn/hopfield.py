@@ -369,11 +369,11 @@ class Hopfield(_Net):
         x = np.where(_unpacked(bits, count), 1.0, -1.0)
         _, size, axes = np.linalg.svd(x, full_matrices=False)
         axes = axes[size > max(x.shape, default=0) * np.finfo(np.float64).eps * size.max(initial=0)]
-        w = axes.T @ axes
-        w = (w + w.T) / 2
+        product = axes.T @ axes
+        w: Array = ((product + product.T) / 2).astype(self.dtype)
         w[np.abs(w) < self.n_units * np.finfo(np.float64).eps] = 0  # rounding; all there is where n patterns are stored
         np.fill_diagonal(w, 0)
-        return w.astype(self.dtype)
+        return w
 
     # ---- recall
 

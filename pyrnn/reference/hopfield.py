@@ -1,7 +1,7 @@
 """Associative memories: Hebbian weights of bipolar patterns, local fields, and asynchronous sweeps.
 
 P patterns x (P, n) of -1 and +1 are kept as bits (n, ceil(P / 32)) uint32: bit p % 32 of word p / 32 in row i is 1
-where x_pi is +1. `negative` (P,) bool says which patterns count with the sign -1. States are int8: 1 is on, `off` is off.
+where x_pi is +1. `negative` (P,) bool says which patterns have the sign -1. States are int8: 1 is on, `off` is off.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ def _patterns(bits: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.nd
 def hebbian(bits: np.ndarray, negative: np.ndarray, dtype: str = "float32") -> np.ndarray:
     """w_ij = sum_p sign_p x_pi x_pj, w_ii = 0 (Hopfield 1982, without a factor)."""
     x, sign = _patterns(bits, negative)
-    weights: np.ndarray = (x.T * sign) @ x
+    weights = (x.T * sign) @ x
     np.fill_diagonal(weights, 0)
-    return weights.astype(dtype)
+    result: np.ndarray = weights.astype(dtype)
+    return result
 
 
 def overlaps(bits: np.ndarray, negative: np.ndarray, state: np.ndarray) -> np.ndarray:
@@ -47,7 +48,7 @@ def overlaps(bits: np.ndarray, negative: np.ndarray, state: np.ndarray) -> np.nd
 def pattern_fields(bits: np.ndarray, negative: np.ndarray, overlaps: np.ndarray, state: np.ndarray) -> np.ndarray:
     """sum_j w_ij s_j = sum_p x_pi m_p - sum_p sign_p s_i, (N, n) float64."""
     x, sign = _patterns(bits, negative)
-    fields = overlaps[:, : len(sign)].astype(np.int64) @ x - sign.sum() * state.astype(np.int64)
+    fields: np.ndarray = overlaps[:, : len(sign)].astype(np.int64) @ x - sign.sum() * state.astype(np.int64)
     return fields.astype(np.float64)
 
 
