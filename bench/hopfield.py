@@ -18,7 +18,7 @@ RECALLS: list[Shape] = [(1000, 50, 1), (1000, 50, 64), (3000, 150, 1), (3000, 15
 STORES: list[Shape] = [(1000, 100), (3000, 150), (5000, 500)]
 NOISE = 0.1  # of the units of a probe are flipped
 MOST_WEIGHTS = 10**9  # that a peer is asked to keep
-MOST_PRODUCTS = 2 * 10**9  # that hopfieldnetwork is asked to add up; it takes a second for a thousand million
+MOST_PRODUCTS = 2 * 10**10  # that hopfieldnetwork is asked to add up, in three seconds or so
 PEERS = ("numpy", *(["hopfieldnetwork"] if importlib.util.find_spec("hopfieldnetwork") else []))
 
 

@@ -503,8 +503,8 @@ class ModernHopfield:
         if given.ndim != 2 or 0 in given.shape:
             raise shape_error(call, "patterns", given.shape, "(P, d) with at least one pattern and one component")
         self.patterns = np.array(given, order="C")
-        lowest = math.nextafter(0, 1)
-        self.beta = given.shape[1] ** -0.5 if beta is None else real(call, "beta", beta, lowest, 1e300)
+        tiny, largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
+        self.beta = given.shape[1] ** -0.5 if beta is None else real(call, "beta", beta, tiny, largest)
 
     def retrieve(self, state: ArrayLike, *, max_steps: int = 1, tol: float = 1e-4) -> Array:
         """Steps from a state (d,) or (N, d), until no component of a row moves by more than tol; at most max_steps.

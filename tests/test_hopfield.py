@@ -155,6 +155,21 @@ def test_a_row_alone_and_any_threads():
                 np.testing.assert_array_equal(alone.energies, batch.energies[row, : alone.sweeps + 1])
 
 
+@pytest.mark.parametrize("rule", ["storkey", "pseudo_inverse"])
+def test_energy_never_rises_with_real_weights(rule):
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        n = int(rng.integers(2, 80))
+        states = str(rng.choice(list(OFF)))
+        net = pyrnn.Hopfield(n, states=states, threshold=rng.normal(size=n), dtype=str(rng.choice(["f4", "f8"])))
+        net.store(random_states(rng, (int(rng.integers(1, n + 1)), n), states), rule)
+        external = rng.normal(size=n)
+        result = net.recall(random_states(rng, (4, n), states), external_input=external, record=True)
+        assert result.converged.all()
+        assert np.all(np.diff(result.energies, axis=1) <= 1e-12 * n)
+        np.testing.assert_allclose(result.energies[:, -1], net.energy(result.state, external), atol=1e-12 * n)
+
+
 def test_patterns_and_weights_recall_the_same():
     rng = np.random.default_rng(1)
     patterns, more = random_states(rng, (20, 64)), random_states(rng, (64, 64))
@@ -235,6 +250,24 @@ def test_synchronous(rule):
                     assert result.converged[row] == (seen[-1] == seen[-2]).all()
                     assert (result.sweeps[row], result.flips[row]) == (len(seen) - 1, flips)
                     break
+
+
+@pytest.mark.parametrize("states", list(OFF))
+def test_synchronous_with_threshold_and_input(states):
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        n = int(rng.integers(1, 20))
+        threshold, external = rng.integers(-2, 3, n) / 2, rng.integers(-2, 3, (3, n))
+        net = pyrnn.Hopfield(n, states=states, threshold=threshold)
+        net.store(random_states(rng, (3, n), states))
+        probe = random_states(rng, (3, n), states)
+        result = net.recall(probe, update="sync", external_input=external, max_sweeps=1, record=True)
+        field = probe @ net.weights + external
+        expected = np.where(field > threshold, 1, np.where(field < threshold, OFF[states], probe))
+        np.testing.assert_array_equal(result.state, expected)
+        np.testing.assert_array_equal(result.converged, (expected == probe).all(axis=1))
+        np.testing.assert_array_equal(net.is_stable(probe, external), result.converged)
+        np.testing.assert_array_equal(result.energies[:, -1], net.energy(expected, external))
 
 
 def test_two_cycle():
