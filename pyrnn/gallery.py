@@ -6,7 +6,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -86,10 +85,10 @@ def way(net: Hopfield, stored: Array, probe: Array, rng: np.random.Generator, ma
     return Way(stored, np.array(states), np.array(times), net.energy(np.array(states)))
 
 
-def recall_rates(n: int, trials: int, seed: int, report: Any = lambda: None) -> dict[str, tuple[Array, Array]]:
+def recall_rates(n: int, trials: int, seed: int) -> dict[str, tuple[Array, Array]]:
     """For each rule loads P / n and the share of random patterns that a recall from the pattern itself keeps.
 
-    A pattern counts where at least 95% of the units are right at the end. `report` is called after each load.
+    A pattern counts where at least 95% of the units are right at the end.
     """
     rng = np.random.default_rng(seed)
     counts = sorted({max(1, round(load * n)) for load in LOADS})
@@ -103,7 +102,6 @@ def recall_rates(n: int, trials: int, seed: int, report: Any = lambda: None) -> 
                 net.store(patterns, rule)
                 kept.append((np.mean(net.recall(patterns).state == patterns, axis=1) >= RIGHT).mean())
             found.append(float(np.mean(kept)))
-        report()
     return {rule: (np.array(counts) / n, np.array(found)) for rule, found in rates.items()}
 
 

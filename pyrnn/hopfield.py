@@ -36,6 +36,7 @@ FLOAT64 = np.dtype("float64")
 MOST_UNITS = 2**25
 OFF = {"bipolar": -1, "binary": 0}
 RULES = ("hebbian", "storkey", "pseudo_inverse")
+BLOCK = 32  # rows of weights that are changed together, while they are in the cache
 CHUNK = 2**24  # entries that are looked at together, so that checks need little memory
 
 
@@ -254,7 +255,7 @@ class Hopfield(_Net):
 
         Where `storage` is "patterns" they are made anew each time.
         """
-        weights = self._made() if self._weights is None else self._weights.view()
+        weights = self._hebbian() if self._weights is None else self._weights.view()
         weights.flags.writeable = False
         return weights
 
@@ -276,9 +277,9 @@ class Hopfield(_Net):
             self._weights = self._storkey(on)
             self._count += len(on)
         else:
-            bits, _ = self._joined(on, False)
-            self._weights = self._projection(bits, self._count + len(on))
-            self._bits = bits
+            joined = _appended(self._bits, self._negative, on, negative=False)
+            self._weights = self._projection(joined[0], self._count + len(on))
+            self._bits, self._negative = joined
             self._count += len(on)
         if self._weights is not None:
             self.storage = "weights"
@@ -329,7 +330,7 @@ class Hopfield(_Net):
         if self.rule not in (None, rule):
             raise ValueError(f"{call}: this net holds {self.rule} weights, which cannot be mixed with {rule} ones")
 
-    def _made(self) -> Array:
+    def _hebbian(self) -> Array:
         weights: Array = kernels.hopfield.hebbian(self._bits, self._negative, self.dtype.name)
         return weights
 
@@ -348,11 +349,8 @@ class Hopfield(_Net):
         self._bits, self._negative = _appended(bits, signs, on, negative)
         self._count = len(self._negative)
         if self._count > self.n_units:
-            self._weights, self.storage = self._made(), "weights"
+            self._weights, self.storage = self._hebbian(), "weights"
             self._bits, self._negative = self._bits[:, :0], self._negative[:0]
-
-    def _joined(self, on: Array, negative: bool) -> tuple[Array, Array]:
-        return _appended(self._bits, np.zeros(self._count, np.bool_), on, negative)
 
     def _storkey(self, on: Array) -> Array:
         n = self.n_units
@@ -360,8 +358,10 @@ class Hopfield(_Net):
         for row in on:
             x = np.where(row, 1.0, -1.0)
             change = (x / 2 - w @ x) / n  # h_ij = h_i - w_ij x_j
-            w *= 1 + 2 / n
-            w += np.column_stack([change, x]) @ np.stack([x, change])
+            left, right = np.column_stack([change, x]), np.stack([x, change])
+            for rows in (slice(first, first + BLOCK) for first in range(0, n, BLOCK)):
+                w[rows] *= 1 + 2 / n
+                w[rows] += left[rows] @ right  # exact products, one rounding: symmetric
             np.fill_diagonal(w, 0)
         return w.astype(self.dtype)
 

@@ -148,6 +148,8 @@ def test_a_row_alone_and_any_threads():
                 again = net.recall(np.asfortranarray(probe), external_input=external[:, ::-1][:, ::-1], record=True)
             for name in ("state", "converged", "sweeps", "flips", "energies"):
                 np.testing.assert_array_equal(getattr(batch, name), getattr(again, name))
+            np.testing.assert_array_equal(net.weights, net.weights.T)
+            assert not net.weights.diagonal().any()
             for row in range(21):
                 alone = net.recall(probe[row], external_input=external[row], record=True)
                 np.testing.assert_array_equal(alone.state, batch.state[row])
