@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 from collections.abc import Sequence
@@ -35,7 +36,7 @@ class Way:
 def digits() -> tuple[Array, tuple[int, int]]:
     """The first ten images of scikit-learn's digits, one of each, as patterns (10, 64), and their shape."""
     try:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+        load_digits = importlib.import_module("sklearn.datasets").load_digits
     except ImportError:
         raise ValueError("the digits come with scikit-learn: pip install scikit-learn, or name images") from None
     images = load_digits().images[:10]
