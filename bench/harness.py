@@ -75,6 +75,7 @@ class Op:
     case: Callable[[Shape, str, Settings], Case]
     has_lengths: bool = False
     ideal: Callable[[Settings], str | None] = lambda settings: None  # the name in Case.ideal, if there is one
+    own_peers: tuple[str, ...] = ()  # in place of those of the command line
 
     def parse(self, text: str) -> Shape:
         """A shape from the command line."""

@@ -45,9 +45,9 @@ class Table:
         letters = op.letters.split(",")
         self.widths = [max(len(str(number)) for number in column) + 2 for column in zip(letters, *shapes, strict=True)]
         ideal = op.ideal(settings)
-        self.others = [*settings.peers, *([ideal] if ideal else [])]
+        self.others = [*(op.own_peers or settings.peers), *([ideal] if ideal else [])]
         numbers = "".join(f"{letter:>{width}}" for letter, width in zip(letters, self.widths, strict=True))
-        others = "".join(f"{name:>14}" for name in self.others)
+        others = "".join(f"{name[:13]:>14}" for name in self.others)
         click.echo()
         click.echo(click.style(f"{op.name}, {WHAT[direction]}" if len(op.shapes) > 1 else op.name, bold=True))
         click.echo(click.style(f"{numbers}{OURS:>13}{'rate':>13}{'share':>9}{others}{'ratio':>7}", dim=True))

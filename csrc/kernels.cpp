@@ -4,6 +4,7 @@
 #include "cells/rnn.hpp"
 #include "cross_entropy.hpp"
 #include "dispatch.hpp"
+#include "hopfield.hpp"
 #include "linear.hpp"
 #include "machine.hpp"
 #include "optim.hpp"
@@ -30,6 +31,7 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{{
                                       },
                                       {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>,
                                        sgd<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
+                                      HopfieldLoop<PYRNN_REAL>::kernels,
                                       fma_loop<PYRNN_REAL>,
                                       read_loop<PYRNN_REAL>};
 

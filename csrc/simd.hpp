@@ -251,6 +251,38 @@ template <class T> PYRNN_INLINE Vec<T> tanh(Vec<T> x) {
   return from_bits<T>(to_bits<T>(y) | (to_bits<T>(x) & to_bits<T>(splat(T(-0.0)))));
 }
 
+// Bytes, a register of them. `lookup` takes table[index[i]] for each byte, 0 <= index[i] < 16, from a table of 16 that
+// `repeat16` has spread over the register.
+typedef std::int8_t Bytes __attribute__((vector_size(register_bytes)));
+PYRNN_INLINE Bytes load_bytes(const std::uint8_t* p) {
+  Bytes v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+#if defined(__AVX512F__)
+PYRNN_INLINE Bytes repeat16(const std::int8_t* table) {
+  return (Bytes)_mm512_maskz_broadcast_i32x4(__mmask16(-1), _mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+}
+PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) {
+  return (Bytes)_mm512_shuffle_epi8((__m512i)table, (__m512i)index);
+}
+#elif defined(__AVX2__)
+PYRNN_INLINE Bytes repeat16(const std::int8_t* table) {
+  return (Bytes)_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)));
+}
+PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) {
+  return (Bytes)_mm256_shuffle_epi8((__m256i)table, (__m256i)index);
+}
+#elif defined(__aarch64__)
+PYRNN_INLINE Bytes repeat16(const std::int8_t* table) { return (Bytes)vld1q_s8(table); }
+PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)vqtbl1q_s8((int8x16_t)table, (uint8x16_t)index); }
+#else
+PYRNN_INLINE Bytes repeat16(const std::int8_t* table) {
+  return (Bytes)_mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+}
+PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)_mm_shuffle_epi8((__m128i)table, (__m128i)index); }
+#endif
+
 // The sum of all lanes, always in the same order.
 template <class T> PYRNN_INLINE T sum(Vec<T> v) {
   T total = 0;

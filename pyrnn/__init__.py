@@ -1,10 +1,11 @@
-"""Recurrent neural networks on the CPU: NumPy arrays in, NumPy arrays out."""
+"""Recurrent neural networks and associative memories on the CPU: NumPy arrays in, NumPy arrays out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from . import kernels
+from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .layers import Embedding, Linear
 from .losses import cross_entropy
 from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
@@ -23,9 +24,12 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "DenseHopfield",
     "Embedding",
+    "Hopfield",
     "Linear",
     "Model",
+    "ModernHopfield",
     "__version__",
     "clip_grad_norm",
     "clip_grad_value",

@@ -38,14 +38,19 @@ def any_array(call: str, name: str, value: Any) -> Array:
         raise ValueError(f"{call}: {name} is not an array: {error}") from None
 
 
-def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
-    """An array-like of real numbers as an array of `dtype`; complex, object and string arrays are a TypeError."""
-    if type(value) is np.ndarray and value.dtype is dtype:  # the usual case, fast
-        return value
+def numbers_array(call: str, name: str, value: Any) -> Array:
+    """An array-like of real numbers in its own dtype; complex, object and string arrays are a TypeError."""
     array = any_array(call, name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected real numbers")
-    return array.astype(dtype, copy=False)
+    return array
+
+
+def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
+    """The same as an array of `dtype`."""
+    if type(value) is np.ndarray and value.dtype is dtype:  # the usual case, fast
+        return value
+    return numbers_array(call, name, value).astype(dtype, copy=False)
 
 
 def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

@@ -134,6 +134,50 @@ class cross_entropy:
     @staticmethod
     def forward(logits: Array, targets: Array, weights: Array | None = None) -> tuple[float, Array]: ...
 
+class hopfield:
+    @staticmethod
+    def pack(on: Array) -> Array: ...
+    @staticmethod
+    def hebbian(bits: Array, negative: Array, dtype: str = "float32") -> Array: ...
+    @staticmethod
+    def overlaps(bits: Array, negative: Array, state: Array) -> Array: ...
+    @staticmethod
+    def pattern_fields(bits: Array, negative: Array, overlaps: Array, state: Array) -> Array: ...
+    @staticmethod
+    def pattern_sweep(
+        bits: Array,
+        negative: Array,
+        overlaps: Array,
+        state: Array,
+        order: Array,
+        threshold: Array,
+        external: Array | None = None,
+        off: int = -1,
+    ) -> Array: ...
+    @staticmethod
+    def dense_sweep(
+        bits: Array,
+        negative: Array,
+        overlaps: Array,
+        state: Array,
+        order: Array,
+        gap: Array,
+        external: Array | None = None,
+        relative: bool = False,
+    ) -> Array: ...
+    @staticmethod
+    def fields(weights: Array, state: Array) -> Array: ...
+    @staticmethod
+    def sweep(
+        weights: Array,
+        fields: Array,
+        state: Array,
+        order: Array,
+        threshold: Array,
+        external: Array | None = None,
+        off: int = -1,
+    ) -> Array: ...
+
 class adam:
     @staticmethod
     def step(

@@ -1,4 +1,5 @@
-"""The command line `pyrnn`: train, sample and evaluate character models, run the benchmarks, show the installation."""
+"""The command line `pyrnn`: train, sample and evaluate character models, draw recalls, run the benchmarks, show the
+installation."""
 
 from __future__ import annotations
 
@@ -285,6 +286,58 @@ def _write(characters: Iterator[str]) -> None:
             sys.stdout.flush()
     sys.stdout.write("\n")
     sys.stdout.flush()
+
+
+# ---------------------------------------------------------------------------------------------------- hopfield
+
+
+@cli.command()
+@click.argument("images", nargs=-1)
+@click.option("--out", default="hopfield.png", show_default=True, help="Picture of the recalls.")
+@click.option("--load", default="hopfield-load.png", show_default=True,
+              help="Picture of the recall rate against the load P / n, for all rules; '' for none.")  # fmt: skip
+@click.option("--rule", type=click.Choice(["hebbian", "storkey", "pseudo_inverse"]), default="pseudo_inverse",
+              show_default=True)  # fmt: skip
+@click.option("--noise", type=Real(min=0, max=1), default=0.15, show_default=True, help="Share of units to flip.")
+@click.option("--size", type=click.IntRange(min=2, max=64), default=32, show_default=True,
+              help="IMAGES are made so many pixels high and wide.")  # fmt: skip
+@click.option("--show", type=COUNT, default=5, show_default=True, help="Recalls in the picture.")
+@click.option("--units", type=click.IntRange(min=10, max=5000), default=200, show_default=True,
+              help="Of the nets whose recall rate is measured.")  # fmt: skip
+@click.option("--trials", type=COUNT, default=2, show_default=True, help="Nets for each load.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: float, size: int, show: int, units: int,
+             trials: int, seed: int) -> None:  # fmt: skip
+    """Store IMAGES in a Hopfield net, recall them from noise, and draw both.
+
+    Without IMAGES: the ten digits that come with scikit-learn. Writes one picture with probes, states along the way,
+    recalled patterns and energies, and one with the recall rate of random patterns for each rule.
+    """
+    import numpy as np
+
+    from . import gallery, plots
+    from .hopfield import Hopfield
+
+    written = [path for path in (out, load) if path]
+    for path in written:
+        plots.check(path)
+    if len({*map(os.path.realpath, written)} - {*map(os.path.realpath, images)}) < len(written):
+        raise click.UsageError("--out and --load must be two files, and none of the images")
+    patterns, shape = gallery.images(images, size) if images else gallery.digits()
+    net = Hopfield(patterns.shape[1])
+    net.store(patterns, rule)
+    rng = np.random.default_rng(seed)
+    ways = [gallery.way(net, p, gallery.corrupted(p, noise, rng), rng) for p in patterns[:show]]
+    name = rule.replace("_", " ")
+    title = f"{len(patterns)} patterns in {net.n_units} units, {name}, {noise:.0%} of the units flipped"
+    plots.recalls(out, ways, shape, title)
+    right = sum(way.wrong == 0 for way in ways)
+    _note(f"{right} of {len(ways)} recalled exactly. Picture: {out}")
+    if load:
+        rates = gallery.recall_rates(units, trials, seed)
+        title = f"Random patterns in {units} units, at least {gallery.RIGHT:.0%} of the units right"
+        plots.recall_rates(load, rates, gallery.estimates(units), title)
+        _note(f"Recall rate against load: {load}")
 
 
 # ---------------------------------------------------------------------------------------------------- the others

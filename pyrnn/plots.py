@@ -1,15 +1,18 @@
-"""Pictures: the loss curve of a training run. Needs matplotlib (the extra `plot`)."""
+"""Pictures: the loss curve of a training run, recalls of a Hopfield net. Needs matplotlib (the extra `plot`)."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import files
+
+if TYPE_CHECKING:
+    from .gallery import Way
 
 INK, GRID, TRAIN, BATCH, VALID = "#333333", "#e4e4e4", "#4a78b0", "#c4d3e8", "#c8442f"
 
@@ -30,13 +33,13 @@ def _suffix(path: str | os.PathLike[str]) -> str:
     return os.path.splitext(path)[1].removeprefix(".").lower()
 
 
-def _figure() -> Any:
+def _figure(width: float = 8, height: float = 4.8) -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise ValueError('a picture needs matplotlib: pip install "pyrnn[plot]"') from None
-    figure = Figure(figsize=(8, 4.8), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -105,6 +108,78 @@ def loss_curve(
     axes.spines[["top", "right"]].set_visible(False)
     if len(train) or len(valid):
         axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     content = io.BytesIO()
     figure.savefig(content, format=_suffix(path))
     files.replace(path, content.getvalue())
+
+
+SHOWN = 6  # states of a recall, the probe and the end among them
+
+
+def recalls(path: str | os.PathLike[str], ways: Sequence[Way], shape: tuple[int, int], title: str) -> None:
+    """Draw a row for each recall: the stored pattern, states from the probe to the end, and the energy along it."""
+    figure = _figure(12, 1.0 + 1.45 * len(ways))
+    grid = figure.subplots(
+        len(ways), SHOWN + 2, squeeze=False, gridspec_kw={"width_ratios": [*[1.0] * (SHOWN + 1), 2.2]}
+    )
+    for line, way in zip(grid, ways, strict=True):
+        moved = np.flatnonzero((way.states[1:] != way.states[:-1]).any(axis=1)) + 1  # the rest is all the same
+        last = int(moved.max(initial=1))
+        shown = np.unique(np.round(np.linspace(0, last, SHOWN)).astype(int))
+        pictures = [(way.stored, "stored")]
+        pictures += [
+            (way.states[k], f"{way.times[k]:g} sweep" + ("" if way.times[k] == 1 else "s")) for k in shown[:-1]
+        ]
+        pictures[1] = (way.states[0], "probe")
+        pictures.append((way.states[last], "recalled" if not way.wrong else f"{way.wrong} units wrong"))
+        for axes in line[:-1]:
+            axes.set_axis_off()
+        for axes, (state, text) in zip([*line[: len(pictures) - 1], line[SHOWN]], pictures, strict=True):
+            axes.imshow(state.reshape(shape), cmap="gray", vmin=-1.15, vmax=1.15, interpolation="nearest")
+            wrong = VALID if state is pictures[-1][0] and way.wrong else INK
+            axes.set_title(text, fontsize=8, color=wrong, pad=3)
+        energy = line[-1]
+        energy.plot(way.times, way.energies, color=TRAIN, linewidth=1.4, marker="o", markersize=3)
+        energy.set_ylabel("energy", fontsize=8)
+        energy.tick_params(labelsize=7)
+        energy.grid(color=GRID)
+        energy.spines[["top", "right"]].set_visible(False)
+    grid[-1][-1].set_xlabel("sweeps", fontsize=8)
+    figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _save(figure, path)
+
+
+RULE_COLOURS = {"hebbian": TRAIN, "storkey": "#5a9a5a", "pseudo_inverse": VALID}
+
+
+def recall_rates(
+    path: str | os.PathLike[str],
+    rates: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    estimates: Mapping[str, float],
+    title: str,
+) -> None:
+    """Draw the recall rate of each rule against the load P / n, and estimates of the Hebbian capacity as lines."""
+    figure = _figure()
+    axes = figure.add_subplot()
+    for k, (text, limit) in enumerate(sorted(estimates.items(), key=lambda item: item[1])):
+        axes.axvline(limit, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.annotate(text, (limit, 1.04 + 0.045 * k), xytext=(4, 0), textcoords="offset points", fontsize=8, color=INK,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 1})  # fmt: skip
+    for rule, (load, rate) in rates.items():
+        axes.plot(load, rate, color=RULE_COLOURS[rule], marker="o", markersize=3.5, linewidth=1.6,
+                  label=rule.replace("_", " "))  # fmt: skip
+    axes.set_ylim(-0.03, 1.2)
+    axes.set_yticks(np.arange(0, 1.01, 0.2))
+    axes.set_xlim(0, None)
+    axes.set_xlabel("load: patterns / units")
+    axes.set_ylabel("share of patterns that stay")
+    axes.set_title(title, loc="left", color=INK)
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc=(0.64, 0.62))
+    _save(figure, path)

@@ -271,6 +271,74 @@ def call_flat_op(rng):
     attempt(rng, positional(function, *list(arguments)[:count]), arguments, keep=0.1)
 
 
+def a_memory(rng):
+    """Arguments of the kernels of associative memories, by name."""
+    count, op = int(rng.choice([0, 1, 5, 40])), kernels.hopfield
+    negative, state = rng.random(count) < 0.3, np.where(rng.random((N, V)) < 0.5, np.int8(-1), np.int8(1))
+    bits = op.pack(rng.random((count, V)) < 0.5)
+    weights = op.hebbian(bits, negative, str(rng.choice(["float32", "float64"])))
+    return {
+        "on": rng.random((count, V)) < 0.5,
+        "bits": bits,
+        "negative": negative,
+        "dtype": "float64",
+        "overlaps": op.overlaps(bits, negative, state),
+        "weights": weights,
+        "fields": op.fields(weights, state),
+        "state": state,
+        "order": rng.permutation(V),
+        "threshold": np.zeros(V),
+        "gap": np.arange(2.0 * V + 1),
+        "external": normal(rng, "f8", N, V) if rng.random() < 0.5 else None,
+        "relative": bool(rng.random() < 0.5),
+        "off": -1,
+    }
+
+
+def call_memory(rng):
+    takes = {
+        "pack": "on",
+        "hebbian": "bits negative dtype",
+        "overlaps": "bits negative state",
+        "pattern_fields": "bits negative overlaps state",
+        "pattern_sweep": "bits negative overlaps state order threshold external off",
+        "dense_sweep": "bits negative overlaps state order gap external relative",
+        "fields": "weights state",
+        "sweep": "weights fields state order threshold external off",
+    }
+    name = str(rng.choice(list(takes)))
+    given = a_memory(rng)
+    arguments = {argument: given[argument] for argument in takes[name].split()}
+    attempt(rng, getattr(kernels.hopfield, name), arguments, keep=0.1)
+
+
+def call_net(rng):
+    patterns = np.where(rng.random((T, V)) < 0.5, -1, 1)
+    probe = {"probe": patterns[:N], "order": rng.permutation(V), "rng": 0, "external_input": normal(rng, "f4", N, V),
+             "max_sweeps": 3, "record": True, "update": str(rng.choice(["async", "sync"]))}  # fmt: skip
+    kind = rng.integers(3)
+    if kind == 0:
+        options = {"n_units": V, "states": "bipolar", "threshold": np.zeros(V), "dtype": "float32"}
+        net = attempt(rng, pyrnn.Hopfield, options, keep=0.8)
+        if net is None or net.n_units > 1000:
+            return
+        rule = str(rng.choice(["hebbian", "storkey", "pseudo_inverse"]))
+        attempt(rng, net.store, {"patterns": patterns, "rule": rule}, keep=0.5)
+        attempt(rng, net.forget, {"patterns": patterns[0]}, keep=0.5)
+        attempt(rng, net.is_stable, {"state": patterns, "external_input": None}, keep=0.2)
+        attempt(rng, net.capacity, {})
+    elif kind == 1:
+        form = str(rng.choice(["polynomial", "exponential"]))
+        net = attempt(rng, pyrnn.DenseHopfield, {"patterns": patterns, "energy": form, "degree": 3}, keep=0.6)
+    else:
+        net = attempt(rng, pyrnn.ModernHopfield, {"patterns": patterns, "beta": 1.0, "dtype": "float64"}, keep=0.6)
+        probe = {"state": patterns[:N], "max_steps": 3, "tol": 0.1}
+    if net is None:
+        return
+    attempt(rng, net.energy, {"state": patterns[:N]}, keep=0.2)
+    attempt(rng, net.retrieve if kind == 2 else net.recall, probe, keep=0.2)
+
+
 def call_set_num_threads(rng):
     value = junk(rng)
     if isinstance(value, np.ndarray) or (isinstance(value, int) and value > 2):
@@ -357,6 +425,9 @@ CALLS = [
     call_cell,
     call_cell_stream,
     call_flat_op,
+    call_memory,
+    call_memory,
+    call_net,
     call_set_num_threads,
     call_layer,
     call_layer,

@@ -179,6 +179,8 @@ def test_package_says_that_it_is_typed():
 
 # ---- the public surface
 
+RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=None, max_sweeps=100, record=False)"
+
 
 @pytest.mark.parametrize(
     ("function", "signature"),
@@ -203,6 +205,18 @@ def test_package_says_that_it_is_typed():
         (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
         (pyrnn.LSTM.state_dict, "(self)"),
         (pyrnn.LSTM.zero_grad, "(self)"),
+        (pyrnn.Hopfield, "(n_units, *, states='bipolar', threshold=0.0, dtype='float32')"),
+        (pyrnn.Hopfield.store, "(self, patterns, rule='hebbian')"),
+        (pyrnn.Hopfield.forget, "(self, patterns)"),
+        (pyrnn.Hopfield.recall, RECALL),
+        (pyrnn.Hopfield.energy, "(self, state, external_input=None)"),
+        (pyrnn.Hopfield.is_stable, "(self, state, external_input=None)"),
+        (pyrnn.Hopfield.capacity, "(self)"),
+        (pyrnn.DenseHopfield, "(patterns, *, energy='polynomial', degree=3, dtype='float32')"),
+        (pyrnn.DenseHopfield.recall, RECALL),
+        (pyrnn.ModernHopfield, "(patterns, *, beta=None, dtype='float32')"),
+        (pyrnn.ModernHopfield.retrieve, "(self, state, *, max_steps=1, tol=0.0001)"),
+        (pyrnn.ModernHopfield.vjp, "(self, state, *, max_steps=1, tol=0.0001)"),
         (pyrnn.set_num_threads, "(n)"),
         (pyrnn.get_num_threads, "()"),
         (pyrnn.threads, "(n)"),

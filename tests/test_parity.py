@@ -551,3 +551,45 @@ def test_norm(dtype):
         expected = reference.norm.l2(x)
         assert kernels.norm.l2(relay(rng, x)) == pytest.approx(expected, rel=1e-14)
     assert kernels.norm.l2(np.full(4, 1e30, "float32")) == pytest.approx(2e30, rel=1e-7)  # squares in float64
+
+
+def hopfield_results(backend, lay, rng, dtype):
+    """Every function of the op on one random memory; `lay` gives each array its memory layout."""
+    op = backend.hopfield
+    n, rows = int(rng.choice([1, 2, 5, 17, 64, 130])), int(rng.choice([0, 1, 3, 9]))
+    count, off = int(rng.choice([0, 1, 31, 32, 33, 70])), int(rng.choice([-1, 0]))
+    negative = lay(rng.random(count) < 0.3)
+    states = [np.where(rng.random((rows, n)) < 0.5, 1, o).astype(np.int8) for o in (off, off, -1)]
+    order, threshold = lay(rng.permutation(n)), lay(rng.integers(-2, 3, n) / 2)
+    external = (None, rng.integers(-3, 4, n) / 1, rng.integers(-3, 4, (rows, n)) / 1)[int(rng.integers(3))]
+    options = (order, threshold, external, off)
+    gap, relative = lay(np.sort(rng.integers(0, 99, 2 * n + 1)) / 1), bool(rng.random() < 0.5) and external is None
+
+    bits = op.pack(lay(rng.random((count, n)) < 0.5))
+    weights = op.hebbian(lay(bits), negative, dtype)
+    states[1] = states[0].copy()
+    overlaps, fields = op.overlaps(bits, negative, lay(states[0])), op.fields(lay(weights), lay(states[1]))
+    results = [bits, weights, overlaps.copy(), fields.copy()]
+    results += [op.pattern_fields(bits, negative, lay(overlaps), lay(states[0]))]
+    np.testing.assert_array_equal(results[-1], fields)
+    results += [op.pattern_sweep(lay(bits), negative, overlaps, states[0], *options), overlaps]
+    results += [op.sweep(lay(weights), fields, states[1], *options), fields]
+    np.testing.assert_array_equal(states[0], states[1])
+    dense = op.overlaps(bits, negative, states[2])
+    results += [op.dense_sweep(bits, negative, dense, states[2], order, gap, external, relative), dense]
+    return results + states
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hopfield(dtype):
+    """Equal, not close: integers, and sums of integers."""
+
+    def strided(a):
+        return np.repeat(a, 2, axis=-1)[..., ::2]
+
+    for seed in range(cases(60)):
+        ours = hopfield_results(kernels, strided, np.random.default_rng(seed), dtype)
+        theirs = hopfield_results(reference, lambda a: a, np.random.default_rng(seed), dtype)
+        for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            assert a.dtype == b.dtype
+            np.testing.assert_array_equal(a, b, err_msg=f"seed {seed}, result {k}")

@@ -58,6 +58,9 @@ template <> inline const char* dtype_name<float>() { return "float32"; }
 template <> inline const char* dtype_name<double>() { return "float64"; }
 template <> inline const char* dtype_name<i64>() { return "int64"; }
 template <> inline const char* dtype_name<bool>() { return "bool"; }
+template <> inline const char* dtype_name<std::int8_t>() { return "int8"; }
+template <> inline const char* dtype_name<std::int32_t>() { return "int32"; }
+template <> inline const char* dtype_name<std::uint32_t>() { return "uint32"; }
 
 // An array of exactly this dtype, else TypeError. No copy.
 template <class T> py::array to_typed(const std::string& call, const std::string& name, py::handle object) {

@@ -1,0 +1,653 @@
+"""Hopfield, DenseHopfield and ModernHopfield: associative memories that recall a stored pattern from a part of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import kernels
+from ._arrays import (
+    MOST,
+    Array,
+    boolean,
+    choice,
+    float_dtype,
+    generator,
+    integer,
+    integer_array,
+    numbers_array,
+    real,
+    real_array,
+    shape_error,
+    shaped_array,
+    used_pullback,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    Rng = int | np.random.Generator | None
+
+FLOAT64 = np.dtype("float64")
+MOST_UNITS = 2**25
+OFF = {"bipolar": -1, "binary": 0}
+RULES = ("hebbian", "storkey", "pseudo_inverse")
+BLOCK = 32  # rows of weights that are changed together, while they are in the cache
+CHUNK = 2**24  # entries that are looked at together, so that checks need little memory
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What a recall found. With one probe the arrays (N,) are single values.
+
+    state: like the probe, in the net's dtype. converged: True after a sweep without a flip. sweeps: their number, that
+    last one included. flips: changes of units in all. energies: None, or with `record` the energy at the start and
+    after each sweep, float64, (sweeps + 1,) or (N, most sweeps + 1), where a finished row's last value is repeated.
+    """
+
+    state: Array
+    converged: Any
+    sweeps: Any
+    flips: Any
+    energies: Array | None
+
+
+class _Net:
+    """What nets with units of two values share: states in and out, and the recall."""
+
+    n_units: int
+    dtype: np.dtype[Any]
+    _off: int
+
+    # A net keeps what it works on, such as local fields, beside the states (N, n) it belongs to.
+    def _begin(self, state: Array) -> Array:
+        raise NotImplementedError
+
+    def _sweep(self, work: Array, state: Array, order: Array, external: Array | None) -> Array:
+        """Visit all units; state and work are changed, the flips (N,) returned."""
+        raise NotImplementedError
+
+    def _all_at_once(self, work: Array, state: Array, external: Array | None) -> Array:
+        """The state after all units have changed at the same time."""
+        raise NotImplementedError
+
+    def _energies(self, work: Array, state: Array, external: Array | None) -> Array:
+        """(N,)"""
+        raise NotImplementedError
+
+    def recall(
+        self,
+        probe: ArrayLike,
+        *,
+        update: str = "async",
+        order: ArrayLike | None = None,
+        rng: Rng = None,
+        external_input: ArrayLike | None = None,
+        max_sweeps: int = 100,
+        record: bool = False,
+    ) -> Recall:
+        """Update the units until nothing changes: the stored pattern that the probe resembles, if all goes well.
+
+        probe: (n,) or (N, n), each row is recalled as if alone, with the same bits. update "async": units change one at
+        a time, all of them once in a sweep, in `order` (a permutation of 0..n-1, the same in each sweep) or without it
+        in a fresh random order for each sweep from `rng` (None is seed 0), shared by the rows. "sync": all units change
+        at once; order and rng play no part; a state that returns after two steps ends the recall, not converged.
+        external_input: (n,) or (N, n), added to the local fields. max_sweeps: the recall stops after so many.
+        record: keep the energies.
+
+        Returns a `Recall`. TypeError and ValueError for what does not fit: values that are not states, an order that is
+        no permutation, NaN.
+
+            result = net.recall(probe, record=True)
+            result.state, result.converged, result.energies
+        """
+        call = f"{type(self).__name__}.recall"
+        state, single = self._states(call, "probe", probe)
+        external = self._external(call, external_input, state, single)
+        at_once = choice(call, "update", update, ("async", "sync")) == "sync"
+        rng = generator(call, 0 if rng is None else rng)
+        fixed = None if order is None else self._order(call, order)
+        max_sweeps = integer(call, "max_sweeps", max_sweeps, 0, MOST)
+        boolean(call, "record", record)
+
+        rows = np.arange(len(state))  # those that are still moving; state, work and external are theirs
+        result = state.copy()
+        converged = np.zeros(len(rows), np.bool_)
+        sweeps, flips = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        work = self._begin(state)
+        energies = [self._energies(work, state, external)] if record else []
+        before_last = None
+        for _ in range(max_sweeps):
+            if not rows.size:
+                break
+            if at_once:
+                last, state = state, self._all_at_once(work, state, external)
+                changed = np.count_nonzero(state != last, axis=1)
+                ended = changed == 0
+                if before_last is not None:
+                    ended |= (state == before_last).all(axis=1)
+                before_last = last
+                work = self._begin(state)
+            else:
+                visited = rng.permutation(self.n_units) if fixed is None else fixed
+                changed = self._sweep(work, state, visited, external)
+                ended = changed == 0
+            result[rows] = state
+            sweeps[rows] += 1
+            flips[rows] += changed
+            converged[rows] = changed == 0
+            if record:
+                energies.append(energies[-1].copy())
+                energies[-1][rows] = self._energies(work, state, external)
+            if ended.any():
+                on = ~ended
+                rows, state, work = rows[on], state[on], work[on]
+                before_last = None if before_last is None else before_last[on]
+                external = external if external is None or external.ndim == 1 else external[on]
+        found = np.stack(energies, axis=1) if record else None
+        if single:
+            values = (bool(converged[0]), int(sweeps[0]), int(flips[0]))
+            return Recall(result[0].astype(self.dtype), *values, None if found is None else found[0])
+        return Recall(result.astype(self.dtype), converged, sweeps, flips, found)
+
+    def energy(self, state: ArrayLike, external_input: ArrayLike | None = None) -> Any:
+        """The energy of a state (n,), or of each of (N, n), in float64; it never rises in an asynchronous recall.
+
+        net.energy(state)
+        """
+        call = f"{type(self).__name__}.energy"
+        states, single = self._states(call, "state", state)
+        external = self._external(call, external_input, states, single)
+        energies = self._energies(self._begin(states), states, external)
+        return float(energies[0]) if single else energies
+
+    def _states(self, call: str, name: str, value: Any) -> tuple[Array, bool]:
+        """(N, n) int8, and whether it was one state (n,). A copy."""
+        on, single = _on(call, name, value, self.n_units, self._off, "N")
+        state = on.view(np.int8)
+        if self._off:
+            state *= 2
+            state -= 1
+        return state, single
+
+    def _order(self, call: str, value: Any) -> Array:
+        order = integer_array(call, "order", value)
+        n = self.n_units
+        if order.shape != (n,):
+            raise shape_error(call, "order", order.shape, f"({n},)")
+        outside = order[(order < 0) | (order >= n)]
+        if outside.size:
+            raise ValueError(f"{call}: order holds {outside[0]}, expected a permutation of 0 to {n - 1}")
+        twice = np.flatnonzero(np.bincount(order, minlength=n) > 1)
+        if twice.size:
+            raise ValueError(f"{call}: order holds {twice[0]} twice, expected a permutation of 0 to {n - 1}")
+        return order
+
+    def _external(self, call: str, value: Any, state: Array, single: bool) -> Array | None:
+        """float64 (n,) or (N, n), whatever the net's dtype."""
+        if value is None:
+            return None
+        array = real_array(call, "external_input", value, FLOAT64)
+        if array.shape != (self.n_units,) and (single or array.shape != state.shape):
+            expected = f"({self.n_units},)" + ("" if single else f" or {state.shape}")
+            raise shape_error(call, "external_input", array.shape, expected)
+        return _finite(call, "external_input", array)
+
+
+class Hopfield(_Net):
+    """The network of Hopfield 1982: n units of two values, symmetric weights, and an energy that recall descends.
+
+    states: "bipolar" (-1 and 1) or "binary" (0 and 1). threshold: a number or (n,). dtype: of the weights and of the
+    states that come out; fields, thresholds, external inputs and energies are float64. Unit i turns on where
+    external_input_i + sum_j w_ij s_j is above threshold_i, off where it is below, and stays where it is equal. The
+    energy is -1/2 sum_ij w_ij s_i s_j + sum_i threshold_i s_i - sum_i external_input_i s_i.
+
+    Rules of `store`, none of them with self-connections; a net keeps to the first one it was given:
+    "hebbian": w_ij = sum over patterns of x_i x_j, exact integers; binary patterns are mapped to -1 and 1 for learning.
+    "storkey": Storkey 1997, w_ij += (x_i x_j - x_i h_ji - h_ij x_j) / n with h_ij = sum of w_ik x_k over k != i, j.
+    "pseudo_inverse": Personnaz, Guyon & Dreyfus 1986, the projection on the space that the patterns span.
+
+    `storage` tells what the net keeps. "patterns": the Hebbian patterns as bits, n * P / 8 bytes, while there are no
+    more than units; local fields follow from the overlaps of state and patterns, O(P) for each unit visited, and the
+    weights are only made when `weights` is asked for. "weights": the matrix (n, n) in dtype, with more patterns or
+    another rule; local fields are kept, a flip costs O(n) and a unit that stays O(1). Both give the same recall, in
+    Hebbian nets the same bits.
+
+    `rule` is None until something is stored; `n_patterns` counts what is stored, a forgotten pattern that was not
+    stored included. TypeError and ValueError for arguments that make no net.
+
+        net = pyrnn.Hopfield(100)
+        net.store(patterns)  # (P, 100)
+        result = net.recall(probe)  # (100,) or (N, 100)
+    """
+
+    def __init__(
+        self, n_units: int, *, states: str = "bipolar", threshold: ArrayLike = 0.0, dtype: DTypeLike = "float32"
+    ) -> None:
+        call = type(self).__name__
+        self.n_units = integer(call, "n_units", n_units, 1, MOST_UNITS)
+        self.states = choice(call, "states", states, tuple(OFF))
+        self._off = OFF[self.states]
+        given = real_array(call, "threshold", threshold, FLOAT64)
+        if given.shape not in ((), (self.n_units,)):
+            raise shape_error(call, "threshold", given.shape, f"() or ({self.n_units},)")
+        self.threshold = np.array(np.broadcast_to(_finite(call, "threshold", given), self.n_units))
+        self.dtype = float_dtype(call, dtype)
+        self.rule: str | None = None
+        self.storage = "patterns"
+        self._bits = kernels.hopfield.pack(np.empty((0, self.n_units), np.bool_))  # hebbian, pseudo_inverse
+        self._negative = np.zeros(0, np.bool_)
+        self._count = 0
+        self._weights: Array | None = None
+
+    @property
+    def n_patterns(self) -> int:
+        """The number of stored patterns."""
+        return self._count
+
+    @property
+    def weights(self) -> Array:
+        """The weights (n, n): symmetric bit for bit, with a zero diagonal, read-only.
+
+        Where `storage` is "patterns" they are made anew each time.
+        """
+        weights = self._hebbian() if self._weights is None else self._weights.view()
+        weights.flags.writeable = False
+        return weights
+
+    def store(self, patterns: ArrayLike, rule: str = "hebbian") -> None:
+        """Store patterns (P, n) or one (n,), in addition to those stored before.
+
+        rule: "hebbian", "storkey" or "pseudo_inverse". ValueError for another rule than before, for a wrong shape and
+        for values that are not states; nothing is changed then.
+
+            net.store(patterns, rule="pseudo_inverse")
+        """
+        call = "Hopfield.store"
+        choice(call, "rule", rule, RULES)
+        self._check_rule(call, rule)
+        on, _ = _on(call, "patterns", patterns, self.n_units, self._off, "P")
+        if rule == "hebbian":
+            self._add(on, negative=False)
+        elif rule == "storkey":
+            self._weights = self._storkey(on)
+            self._count += len(on)
+        else:
+            joined = _appended(self._bits, self._negative, on, negative=False)
+            self._weights = self._projection(joined[0], self._count + len(on))
+            self._bits, self._negative = joined
+            self._count += len(on)
+        if self._weights is not None:
+            self.storage = "weights"
+        self.rule = rule
+
+    def forget(self, patterns: ArrayLike) -> None:
+        """The inverse of a Hebbian store: subtracts the patterns' weights, of patterns that were stored or not
+        (unlearning, Hopfield, Feinstein & Palmer 1983). Arguments and errors as in `store`.
+
+        net.forget(patterns)
+        """
+        call = "Hopfield.forget"
+        self._check_rule(call, "hebbian")
+        on, _ = _on(call, "patterns", patterns, self.n_units, self._off, "P")
+        self._add(on, negative=True)
+        self.rule = "hebbian"
+
+    def is_stable(self, state: ArrayLike, external_input: ArrayLike | None = None) -> Any:
+        """Whether no unit of a state (n,) would change, or of each of (N, n).
+
+        net.is_stable(pattern)
+        """
+        call = "Hopfield.is_stable"
+        states, single = self._states(call, "state", state)
+        external = self._external(call, external_input, states, single)
+        stable = (self._all_at_once(self._begin(states), states, external) == states).all(axis=1)
+        return bool(stable[0]) if single else stable
+
+    def capacity(self) -> int:
+        """The number of random patterns (each unit on or off by a coin) that the rule recalls with few errors.
+
+        hebbian, and an empty net: 0.138 n (Amit, Gutfreund & Sompolinsky 1985; about 1.6 % of the units wrong at the
+        limit; without any error n / (2 ln n), McEliece et al. 1987). storkey: n / sqrt(2 ln n) (Storkey 1997).
+        pseudo_inverse: n (Personnaz, Guyon & Dreyfus 1986; from n / 2 on its basins of attraction are small).
+
+            net.capacity()
+        """
+        n = self.n_units
+        if self.rule == "pseudo_inverse":
+            return n
+        if self.rule == "storkey":
+            return int(n / math.sqrt(2 * math.log(n))) if n > 2 else 1
+        return int(0.138 * n)
+
+    # ---- rules
+
+    def _check_rule(self, call: str, rule: str) -> None:
+        if self.rule not in (None, rule):
+            raise ValueError(f"{call}: this net holds {self.rule} weights, which cannot be mixed with {rule} ones")
+
+    def _hebbian(self) -> Array:
+        weights: Array = kernels.hopfield.hebbian(self._bits, self._negative, self.dtype.name)
+        return weights
+
+    def _add(self, on: Array, negative: bool) -> None:
+        """Add the Hebbian weights of patterns, or subtract them."""
+        if self._weights is not None:
+            sign = np.full(len(on), negative)
+            self._weights = self._weights + kernels.hopfield.hebbian(kernels.hopfield.pack(on), sign, self.dtype.name)
+            self._count += -len(on) if negative else len(on)
+            return
+        bits, signs = self._bits, self._negative
+        if (signs != negative).any():  # what cancels is taken out
+            kept, on = _cancelled(_unpacked(bits, len(signs)), signs != negative, on)
+            signs = signs[kept]
+            bits = kernels.hopfield.pack(_unpacked(bits, len(kept))[kept])
+        self._bits, self._negative = _appended(bits, signs, on, negative)
+        self._count = len(self._negative)
+        if self._count > self.n_units:
+            self._weights, self.storage = self._hebbian(), "weights"
+            self._bits, self._negative = self._bits[:, :0], self._negative[:0]
+
+    def _storkey(self, on: Array) -> Array:
+        n = self.n_units
+        w = np.zeros((n, n)) if self._weights is None else self._weights.astype(np.float64)
+        for row in on:
+            x = np.where(row, 1.0, -1.0)
+            change = (x / 2 - w @ x) / n  # h_ij = h_i - w_ij x_j
+            left, right = np.column_stack([change, x]), np.stack([x, change])
+            for rows in (slice(first, first + BLOCK) for first in range(0, n, BLOCK)):
+                w[rows] *= 1 + 2 / n
+                w[rows] += left[rows] @ right  # exact products, one rounding: symmetric
+            np.fill_diagonal(w, 0)
+        return w.astype(self.dtype)
+
+    def _projection(self, bits: Array, count: int) -> Array:
+        x = np.where(_unpacked(bits, count), 1.0, -1.0)
+        _, size, axes = np.linalg.svd(x, full_matrices=False)
+        axes = axes[size > max(x.shape, default=0) * np.finfo(np.float64).eps * size.max(initial=0)]
+        product = axes.T @ axes
+        w: Array = ((product + product.T) / 2).astype(self.dtype)
+        w[np.abs(w) < self.n_units * np.finfo(np.float64).eps] = 0  # rounding; all there is where n patterns are stored
+        np.fill_diagonal(w, 0)
+        return w
+
+    # ---- recall
+
+    def _begin(self, state: Array) -> Array:
+        """The overlaps, or the local fields."""
+        work: Array = (
+            kernels.hopfield.overlaps(self._bits, self._negative, state)
+            if self._weights is None
+            else kernels.hopfield.fields(self._weights, state)
+        )
+        return work
+
+    def _fields(self, work: Array, state: Array) -> Array:
+        if self._weights is None:
+            work = kernels.hopfield.pattern_fields(self._bits, self._negative, work, state)
+        return work
+
+    def _sweep(self, work: Array, state: Array, order: Array, external: Array | None) -> Array:
+        option = (order, self.threshold, external, self._off)
+        flips: Array = (
+            kernels.hopfield.pattern_sweep(self._bits, self._negative, work, state, *option)
+            if self._weights is None
+            else kernels.hopfield.sweep(self._weights, work, state, *option)
+        )
+        return flips
+
+    def _all_at_once(self, work: Array, state: Array, external: Array | None) -> Array:
+        fields = self._fields(work, state)
+        if external is not None:
+            fields = external + fields
+        off = np.where(fields < self.threshold, np.int8(self._off), state)
+        return np.where(fields > self.threshold, np.int8(1), off)
+
+    def _energies(self, work: Array, state: Array, external: Array | None) -> Array:
+        energies: Array = (state * self._fields(work, state)).sum(axis=1) / -2 + (state * self.threshold).sum(axis=1)
+        if external is not None:
+            energies -= (state * external).sum(axis=1)
+        return energies
+
+
+class DenseHopfield(_Net):
+    """The dense associative memory of Krotov & Hopfield 2016: E = -sum_p F(pattern_p . state), bipolar.
+
+    energy "polynomial": F(z) = z ** degree; memory for about n ** (degree - 1) patterns. "exponential": F(z) = exp(z)
+    (Demircigil et al. 2017), about 2 ** (n / 2). A unit turns to the value of lower energy, given all others and its
+    external input (which adds -sum_i external_input_i s_i to the energy); it stays where both are equal. In float64 the
+    energy itself is -inf where exp(z) or the sum is too large for it, which recall does not depend on.
+
+    patterns: (P, n) or (n,) of -1 and 1. dtype: of the states that come out. TypeError and ValueError for arguments
+    that make no net, such as a degree for which n ** degree is more than a float64 can hold.
+
+        net = pyrnn.DenseHopfield(patterns, energy="exponential")
+        result = net.recall(probe)
+    """
+
+    _off = -1
+
+    def __init__(
+        self, patterns: ArrayLike, *, energy: str = "polynomial", degree: int = 3, dtype: DTypeLike = "float32"
+    ) -> None:
+        call = type(self).__name__
+        on, _ = _on(call, "patterns", patterns, None, self._off, "P")
+        self.n_patterns, self.n_units = on.shape
+        self.form = choice(call, "energy", energy, ("polynomial", "exponential"))
+        self.degree = integer(call, "degree", degree, 1, MOST)
+        self.dtype = float_dtype(call, dtype)
+        self._bits = kernels.hopfield.pack(on)
+        self._negative = np.zeros(len(on), np.bool_)
+        n = self.n_units
+        with np.errstate(over="ignore"):
+            if self.form == "polynomial":
+                values = np.arange(-n - 1, n + 2, dtype=np.float64) ** self.degree
+                if not np.isfinite(values.sum() * max(1, self.n_patterns)):
+                    raise ValueError(f"{call}: degree is {self.degree}, too large for {n} units")
+                self._gap = values[2:] - values[:-2]
+            else:
+                self._gap = (math.e - 1 / math.e) * np.exp(np.arange(-2 * n, 1, dtype=np.float64))
+
+    def _begin(self, state: Array) -> Array:
+        overlaps: Array = kernels.hopfield.overlaps(self._bits, self._negative, state)
+        return overlaps
+
+    def _sweep(self, work: Array, state: Array, order: Array, external: Array | None) -> Array:
+        relative = self.form == "exponential"
+        flips: Array = kernels.hopfield.dense_sweep(
+            self._bits, self._negative, work, state, order, self._gap, external, relative
+        )
+        return flips
+
+    def _all_at_once(self, work: Array, state: Array, external: Array | None) -> Array:
+        x = np.where(_unpacked(self._bits, self.n_patterns), 1, -1)
+        inputs = np.zeros(state.shape) if external is None else np.broadcast_to(2 * external, state.shape).copy()
+        for m, s, input_ in zip(work[:, : self.n_patterns], state, inputs, strict=True):
+            rest = m[:, None] - x * s  # (P, n)
+            index = rest + self.n_units
+            if self.form == "exponential":
+                most = rest.max(axis=0, initial=-2 * self.n_units)
+                index = rest - most + 2 * self.n_units
+                input_ *= np.exp(np.minimum(-most.astype(np.float64), 700))
+            input_ += (x * self._gap[index]).sum(axis=0)
+        return np.where(inputs > 0, np.int8(1), np.where(inputs < 0, np.int8(-1), state))
+
+    def _energies(self, work: Array, state: Array, external: Array | None) -> Array:
+        overlaps = work[:, : self.n_patterns].astype(np.float64)
+        with np.errstate(over="ignore"):
+            values = overlaps**self.degree if self.form == "polynomial" else np.exp(overlaps)
+            energies: Array = -values.sum(axis=1)
+        if external is not None:
+            energies -= (state * external).sum(axis=1)
+        return energies
+
+
+class ModernHopfield:
+    """The continuous Hopfield network of Ramsauer et al. 2021: one step is softmax(beta s Y^T) Y, an attention.
+
+    patterns Y: (P, d), any real numbers. beta: None is 1 / sqrt(d). States and results are in dtype. TypeError and
+    ValueError for arguments that make no net.
+
+        net = pyrnn.ModernHopfield(patterns, beta=8.0)
+        state = net.retrieve(probe)  # (d,) or (N, d)
+    """
+
+    def __init__(self, patterns: ArrayLike, *, beta: float | None = None, dtype: DTypeLike = "float32") -> None:
+        call = type(self).__name__
+        self.dtype = float_dtype(call, dtype)
+        given = real_array(call, "patterns", patterns, self.dtype)
+        if given.ndim != 2 or 0 in given.shape:
+            raise shape_error(call, "patterns", given.shape, "(P, d) with at least one pattern and one component")
+        self.patterns = np.array(given, order="C")
+        tiny, largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
+        self.beta = given.shape[1] ** -0.5 if beta is None else real(call, "beta", beta, tiny, largest)
+
+    def retrieve(self, state: ArrayLike, *, max_steps: int = 1, tol: float = 1e-4) -> Array:
+        """Steps from a state (d,) or (N, d), until no component of a row moves by more than tol; at most max_steps.
+
+        net.retrieve(probe, max_steps=10)
+        """
+        states, single = self._states("ModernHopfield.retrieve", state)
+        result, _ = self._steps("ModernHopfield.retrieve", states, max_steps, tol)
+        return result[0] if single else result
+
+    def vjp(
+        self, state: ArrayLike, *, max_steps: int = 1, tol: float = 1e-4
+    ) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array]]]:
+        """`retrieve`, and pullback(dstate) -> (dstate, dpatterns) through the steps that were made, which can be called
+        once and owns what it needs.
+
+            state, pullback = net.vjp(probe)
+            dprobe, dpatterns = pullback(dstate)
+        """
+        call = "ModernHopfield.vjp"
+        states, single = self._states(call, state)
+        result, steps = self._steps(call, states, max_steps, tol)
+        saved = [(self.patterns.copy(), steps)]
+        shape = result.shape[1:] if single else result.shape
+
+        def pullback(dstate: ArrayLike) -> tuple[Array, Array]:
+            call = "ModernHopfield pullback"
+            if not saved:
+                raise used_pullback(call)
+            d = shaped_array(call, "dstate", dstate, self.dtype, shape).reshape(-1, shape[-1]).copy()
+            y, steps = saved.pop()
+            dy = np.zeros_like(y)
+            for rows, s, p in reversed(steps):
+                dp = d[rows] @ y.T
+                da = self._beta() * p * (dp - (p * dp).sum(axis=1, keepdims=True))
+                dy += p.T @ d[rows] + da.T @ s
+                d[rows] = da @ y
+            return d.reshape(shape), dy
+
+        return (result[0] if single else result), pullback
+
+    def energy(self, state: ArrayLike) -> Any:
+        """-lse(beta, Y s) + s.s / 2 + ln(P) / beta + max |y|^2 / 2 of a state (d,) or of each of (N, d), in float64;
+        at least 0, and no step raises it.
+
+        net.energy(state)
+        """
+        states, single = self._states("ModernHopfield.energy", state)
+        s, y = states.astype(np.float64), self.patterns.astype(np.float64)
+        a = self.beta * s @ y.T
+        most = a.max(axis=1)
+        lse = (most + np.log(np.exp(a - most[:, None]).sum(axis=1))) / self.beta
+        constant = math.log(len(y)) / self.beta + (y * y).sum(axis=1).max() / 2
+        energies = -lse + (s * s).sum(axis=1) / 2 + constant
+        return float(energies[0]) if single else energies
+
+    def _beta(self) -> Any:
+        return self.dtype.type(self.beta)
+
+    def _states(self, call: str, value: Any) -> tuple[Array, bool]:
+        array = real_array(call, "state", value, self.dtype)
+        d = self.patterns.shape[1]
+        if array.ndim not in (1, 2) or array.shape[-1] != d:
+            raise shape_error(call, "state", array.shape, f"({d},) or (N, {d})")
+        return array.reshape(-1, d), array.ndim == 1
+
+    def _steps(self, call: str, s: Array, max_steps: Any, tol: Any) -> tuple[Array, list[tuple[Array, Array, Array]]]:
+        """The last states, and for each step the rows it moved, their states before and their softmax."""
+        max_steps, tol = integer(call, "max_steps", max_steps, 0, MOST), real(call, "tol", tol, 0)
+        result, rows = s.copy(), np.arange(len(s))
+        steps = []
+        for _ in range(max_steps):
+            if not rows.size:
+                break
+            before = result[rows]
+            a = self._beta() * (before @ self.patterns.T)
+            p = np.exp(a - a.max(axis=1, keepdims=True))
+            p /= p.sum(axis=1, keepdims=True)
+            result[rows] = p @ self.patterns
+            steps.append((rows, before, p))
+            rows = rows[(np.abs(result[rows] - before) > tol).any(axis=1)]
+        return result, steps
+
+
+# ---- patterns of two values
+
+
+def _on(call: str, name: str, value: Any, n: int | None, off: int, letter: str) -> tuple[Array, bool]:
+    """Where states (rows, n) or (n,) are on, (rows, n), and whether it was one; ValueError for another value."""
+    array = numbers_array(call, name, value)
+    wanted = "n" if n is None else n
+    if array.ndim not in (1, 2) or (array.shape[-1] != n if n is not None else 0 in array.shape[-1:]):
+        raise shape_error(call, name, array.shape, f"({wanted},) or ({letter}, {wanted})")
+    if array.shape[-1] > MOST_UNITS:
+        raise shape_error(call, name, array.shape, f"at most {MOST_UNITS} units")
+    rows = array.reshape(-1, array.shape[-1])
+    on = np.empty(rows.shape, np.bool_)
+    step = max(1, CHUNK // rows.shape[1])
+    for first in range(0, len(rows), step):
+        part = rows[first : first + step]
+        np.equal(part, 1, out=on[first : first + step])
+        good = on[first : first + step] | (part == off)
+        if not good.all():
+            raise ValueError(f"{call}: {name} holds {part[~good][0]}, expected {off} or 1")
+    return on, array.ndim == 1
+
+
+def _finite(call: str, name: str, array: Array) -> Array:
+    if not np.isfinite(array).all():
+        raise ValueError(f"{call}: {name} holds {array[~np.isfinite(array)][0]}, expected finite numbers")
+    return array
+
+
+def _unpacked(bits: Array, count: int) -> Array:
+    """bits (n, words) -> (count, n) booleans."""
+    octets = np.ascontiguousarray(bits, "<u4").view(np.uint8)
+    return np.unpackbits(octets, axis=1, bitorder="little", count=count).view(np.bool_).T
+
+
+def _appended(bits: Array, signs: Array, on: Array, negative: bool) -> tuple[Array, Array]:
+    """Bits and signs with more patterns; the first new ones fill up the last word."""
+    spare = len(signs) % 32
+    if spare:
+        new = kernels.hopfield.pack(np.concatenate([np.zeros((spare, len(bits)), np.bool_), on]))
+        new[:, 0] |= bits[:, -1]
+    else:
+        new = kernels.hopfield.pack(on)
+    joined = np.concatenate([bits[:, : len(signs) // 32], new], axis=1) if bits.size else new
+    return joined, np.concatenate([signs, np.full(len(on), negative)])
+
+
+def _cancelled(stored: Array, opposite: Array, on: Array) -> tuple[Array, Array]:
+    """Which stored patterns stay (P,), and the new ones that are left; a pattern and its inverse have equal weights."""
+
+    def key(row: Array) -> bytes:
+        return np.packbits(row ^ row[0]).tobytes()
+
+    places: dict[bytes, list[int]] = {}
+    for place in np.flatnonzero(opposite).tolist():
+        places.setdefault(key(stored[place]), []).append(place)
+    kept, left = np.ones(len(stored), np.bool_), np.ones(len(on), np.bool_)
+    for k, row in enumerate(on):
+        found = places.get(key(row))
+        if found:
+            kept[found.pop()], left[k] = False, False
+    return kept, on[left]

@@ -1,0 +1,612 @@
+"""Associative memories: the worked examples of a lecture, exact parity with a plain loop, energies, rules, errors."""
+
+import math
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+OFF = {"bipolar": -1, "binary": 0}
+
+
+def random_states(rng, shape, states="bipolar"):
+    return np.where(rng.random(shape) < 0.5, 1, OFF[states])
+
+
+def plain_recall(weights, probe, orders, threshold, external, off, max_sweeps):
+    """Python integers and floats, unit after unit: state, converged, sweeps, flips, energies."""
+    n = len(probe)
+    s = [int(v) for v in probe]
+    w = [[float(v) for v in row] for row in weights]
+    flips, energies, sweeps, converged = 0, [plain_energy(w, s, threshold, external)], 0, False
+    while sweeps < max_sweeps and not converged:
+        changed = 0
+        for i in orders(sweeps):
+            value = external[i] + sum(w[i][j] * s[j] for j in range(n))
+            new = 1 if value > threshold[i] else off if value < threshold[i] else s[i]
+            changed += new != s[i]
+            s[i] = new
+        sweeps += 1
+        flips += changed
+        converged = changed == 0
+        energies.append(plain_energy(w, s, threshold, external))
+    return s, converged, sweeps, flips, energies
+
+
+def plain_energy(w, s, threshold, external):
+    n = len(s)
+    pairs = sum(w[i][j] * s[i] * s[j] for i in range(n) for j in range(n))
+    return -pairs / 2 + sum(threshold[i] * s[i] - external[i] * s[i] for i in range(n))
+
+
+# ---- worked examples
+
+
+def test_binary_example():
+    net = pyrnn.Hopfield(4, states="binary")
+    net.store([1, 1, 1, 0])
+    np.testing.assert_array_equal(net.weights, [[0, 1, 1, -1], [1, 0, 1, -1], [1, 1, 0, -1], [-1, -1, -1, 0]])
+    external = [0, 0, 1, 0]
+    state, inputs = [0, 0, 1, 0], []
+    for unit, after in zip((0, 3, 2, 1), ([1, 0, 1, 0], [1, 0, 1, 0], [1, 0, 1, 0], [1, 1, 1, 0]), strict=True):
+        inputs.append(float(external[unit] + net.weights[unit] @ state))
+        state[unit] = int(inputs[-1] > 0)
+        assert state == after
+    assert inputs == [1, -2, 2, 2]
+    result = net.recall([0, 0, 1, 0], order=[0, 3, 2, 1], external_input=external, record=True)
+    assert result.state.tolist() == [1, 1, 1, 0]
+    assert (result.converged, result.sweeps, result.flips) == (True, 2, 2)
+    assert result.energies.tolist() == [-1, -4, -4]
+
+
+def test_bipolar_example():
+    net = pyrnn.Hopfield(4)
+    net.store([1, 1, 1, -1])
+    states = [[1 - 2 * (k >> i & 1) for i in range(4)] for k in range(16)]
+    deep = [s for s, energy in zip(states, net.energy(states), strict=True) if energy == -6]
+    assert sorted(deep) == [[-1, -1, -1, 1], [1, 1, 1, -1]]
+    assert set(net.energy(states)) == {-6, 0, 2}
+    result = net.recall([-1, -1, 1, -1], order=[0, 1, 2, 3])
+    assert result.state.tolist() == [1, 1, 1, -1]
+    assert (result.converged, result.sweeps, result.flips) == (True, 2, 2)
+    moves = net.recall([-1, -1, 1, -1], order=[0, 2, 3, 1], max_sweeps=1)
+    assert moves.state.tolist() == [1, 1, 1, -1]
+    assert net.is_stable([1, 1, 1, -1])
+    assert not net.is_stable([-1, -1, 1, -1])
+
+
+# ---- a plain loop
+
+
+def random_case(seed):
+    """A net, probes, and the arguments of a recall, with ties, in all the forms that are allowed."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 25)) if seed % 50 else int(rng.integers(100, 301))
+    count = int(rng.integers(0, n + 3))  # more than n: stored as weights
+    states, rows = str(rng.choice(list(OFF))), int(rng.choice([1, 1, 2, 9])) if n < 100 else 1
+    threshold = rng.integers(-3, 4, n) / 2 if rng.random() < 0.5 else float(rng.integers(-1, 2))
+    net = pyrnn.Hopfield(n, states=states, threshold=threshold, dtype=str(rng.choice(["float32", "float64"])))
+    patterns = random_states(rng, (count, n), states)
+    cut = int(rng.integers(0, count + 1))
+    net.store(patterns[:cut])
+    net.store(patterns[cut:])
+    expected = np.zeros((n, n))
+    for x in patterns:
+        x = 2 * (x > 0) - 1
+        expected += np.outer(x, x)
+    if count and rng.random() < 0.3:
+        gone = patterns[: int(rng.integers(1, count + 1))] if rng.random() < 0.5 else random_states(rng, (2, n), states)
+        net.forget(gone)
+        for x in gone:
+            x = 2 * (x > 0) - 1
+            expected -= np.outer(x, x)
+    np.fill_diagonal(expected, 0)
+    probe = random_states(rng, (rows, n), states)
+    external = rng.integers(-3, 4, (rows, n) if rng.random() < 0.5 else n) if rng.random() < 0.5 else None
+    order = rng.permutation(n) if rng.random() < 0.5 else None
+    return net, expected, probe, external, order, int(rng.choice([1, 2, 100]))
+
+
+@pytest.mark.parametrize("chunk", range(20))
+def test_recall_is_a_plain_loop(chunk):
+    for seed in range(chunk * 100, chunk * 100 + 100):
+        net, weights, probe, external, order, max_sweeps = random_case(seed)
+        np.testing.assert_array_equal(net.weights, weights)
+        result = net.recall(probe, external_input=external, order=order, rng=seed, max_sweeps=max_sweeps, record=True)
+        rng, drawn = np.random.default_rng(seed), []
+
+        def orders(sweep, drawn=drawn, rng=rng, order=order, n=net.n_units):
+            while len(drawn) <= sweep:
+                drawn.append(rng.permutation(n))
+            return drawn[sweep] if order is None else order
+
+        values = np.zeros_like(probe) if external is None else np.broadcast_to(external, probe.shape)
+        for row, s in enumerate(probe):
+            state, converged, sweeps, flips, energies = plain_recall(
+                weights, s, orders, net.threshold.tolist(), values[row].tolist(), OFF[net.states], max_sweeps
+            )
+            assert result.state[row].tolist() == state, seed
+            assert (result.converged[row], result.sweeps[row], result.flips[row]) == (converged, sweeps, flips), seed
+            assert result.energies[row, : sweeps + 1].tolist() == energies, seed
+            assert (result.energies[row, sweeps:] == energies[-1]).all()
+            assert np.all(np.diff(energies) <= 0), seed
+        np.testing.assert_array_equal(net.energy(result.state, external), result.energies[:, -1])
+        assert (net.is_stable(result.state, external) >= result.converged).all()
+
+
+def test_a_row_alone_and_any_threads():
+    """The same bits, also where the weights are no integers."""
+    rng = np.random.default_rng(0)
+    for rule in ("hebbian", "storkey", "pseudo_inverse"):
+        for dtype in ("float32", "float64"):
+            net = pyrnn.Hopfield(203, threshold=rng.normal(size=203) / 10, dtype=dtype)
+            net.store(random_states(rng, (30, 203)), rule)
+            probe, external = random_states(rng, (21, 203)), rng.normal(size=(21, 203))
+            batch = net.recall(probe, external_input=external, record=True)
+            with pyrnn.threads(1):
+                again = net.recall(np.asfortranarray(probe), external_input=external[:, ::-1][:, ::-1], record=True)
+            for name in ("state", "converged", "sweeps", "flips", "energies"):
+                np.testing.assert_array_equal(getattr(batch, name), getattr(again, name))
+            np.testing.assert_array_equal(net.weights, net.weights.T)
+            assert not net.weights.diagonal().any()
+            for row in range(21):
+                alone = net.recall(probe[row], external_input=external[row], record=True)
+                np.testing.assert_array_equal(alone.state, batch.state[row])
+                assert (alone.sweeps, alone.flips) == (batch.sweeps[row], batch.flips[row])
+                np.testing.assert_array_equal(alone.energies, batch.energies[row, : alone.sweeps + 1])
+
+
+@pytest.mark.parametrize("rule", ["storkey", "pseudo_inverse"])
+def test_energy_never_rises_with_real_weights(rule):
+    rng = np.random.default_rng(2)
+    for _ in range(100):
+        n = int(rng.integers(2, 80))
+        states = str(rng.choice(list(OFF)))
+        net = pyrnn.Hopfield(n, states=states, threshold=rng.normal(size=n), dtype=str(rng.choice(["f4", "f8"])))
+        net.store(random_states(rng, (int(rng.integers(1, n + 1)), n), states), rule)
+        external = rng.normal(size=n)
+        result = net.recall(random_states(rng, (4, n), states), external_input=external, record=True)
+        assert result.converged.all()
+        assert np.all(np.diff(result.energies, axis=1) <= 1e-12 * n)
+        np.testing.assert_allclose(result.energies[:, -1], net.energy(result.state, external), atol=1e-12 * n)
+
+
+def test_patterns_and_weights_recall_the_same():
+    rng = np.random.default_rng(1)
+    patterns, more = random_states(rng, (20, 64)), random_states(rng, (64, 64))
+    small, large = pyrnn.Hopfield(64), pyrnn.Hopfield(64)
+    small.store(patterns)
+    large.store(np.concatenate([patterns, more]))
+    large.forget(more)
+    assert (small.storage, large.storage) == ("patterns", "weights")
+    assert small.n_patterns == large.n_patterns == 20
+    np.testing.assert_array_equal(small.weights, large.weights)
+    probe = random_states(rng, (9, 64))
+    a, b = small.recall(probe, record=True), large.recall(probe, record=True)
+    np.testing.assert_array_equal(a.state, b.state)
+    np.testing.assert_array_equal(a.energies, b.energies)
+
+
+def test_many_units():
+    """Overlaps and Hebbian weights at sizes around the tiles, and patterns that need more words."""
+    for n, count in [(63, 64), (64, 65), (65, 1), (255, 130), (257, 250), (600, 599)]:
+        x = random_states(np.random.default_rng(n), (count, n))
+        net = pyrnn.Hopfield(n)
+        net.store(x)
+        expected = x.T @ x
+        np.fill_diagonal(expected, 0)
+        np.testing.assert_array_equal(net.weights, expected)
+
+
+def test_one_at_a_time_is_all_at_once():
+    x = random_states(np.random.default_rng(0), (70, 90), "binary")
+    one, all_ = pyrnn.Hopfield(90, states="binary"), pyrnn.Hopfield(90, states="binary")
+    for row in x:
+        one.store(row)
+    all_.store(x.astype(bool))
+    np.testing.assert_array_equal(one.weights, all_.weights)
+    np.testing.assert_array_equal(one._bits, all_._bits)
+
+
+def test_forget():
+    rng = np.random.default_rng(0)
+    x, y = random_states(rng, (6, 50)), random_states(rng, (3, 50))
+    net = pyrnn.Hopfield(50)
+    net.store(x)
+    before = net.weights
+    net.forget(y)
+    assert net.n_patterns == 9
+    net.store(y[:2])
+    net.store(-y[2])  # has the same weights
+    assert net.n_patterns == 6
+    np.testing.assert_array_equal(net.weights, before)
+    net.forget(x)
+    assert net.n_patterns == 0
+    assert not net.weights.any()
+    assert net.is_stable(x).all()  # ties: everything stays
+
+
+# ---- synchronous
+
+
+@pytest.mark.parametrize("rule", ["hebbian", "storkey", "pseudo_inverse"])
+def test_synchronous(rule):
+    rng = np.random.default_rng(3)
+    for _ in range(200):
+        n = int(rng.integers(1, 30))
+        net = pyrnn.Hopfield(n, dtype="float64")
+        net.store(random_states(rng, (int(rng.integers(1, n + 1)), n)), rule)
+        probe = random_states(rng, (5, n))
+        result = net.recall(probe, update="sync", record=True)
+        for row in range(5):
+            seen, flips = [probe[row]], 0
+            while True:
+                field = net.weights @ seen[-1]
+                if rule != "hebbian" and np.min(np.abs(field)) < 1e-12:
+                    break  # a tie but for rounding
+                seen.append(np.where(field > 0, 1, np.where(field < 0, -1, seen[-1])))
+                flips += np.count_nonzero(seen[-1] != seen[-2])
+                if (seen[-1] == seen[-2]).all() or (len(seen) > 2 and (seen[-1] == seen[-3]).all()):
+                    np.testing.assert_array_equal(result.state[row], seen[-1])
+                    assert result.converged[row] == (seen[-1] == seen[-2]).all()
+                    assert (result.sweeps[row], result.flips[row]) == (len(seen) - 1, flips)
+                    break
+
+
+@pytest.mark.parametrize("states", list(OFF))
+def test_synchronous_with_threshold_and_input(states):
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        n = int(rng.integers(1, 20))
+        threshold, external = rng.integers(-2, 3, n) / 2, rng.integers(-2, 3, (3, n))
+        net = pyrnn.Hopfield(n, states=states, threshold=threshold)
+        net.store(random_states(rng, (3, n), states))
+        probe = random_states(rng, (3, n), states)
+        result = net.recall(probe, update="sync", external_input=external, max_sweeps=1, record=True)
+        field = probe @ net.weights + external
+        expected = np.where(field > threshold, 1, np.where(field < threshold, OFF[states], probe))
+        np.testing.assert_array_equal(result.state, expected)
+        np.testing.assert_array_equal(result.converged, (expected == probe).all(axis=1))
+        np.testing.assert_array_equal(net.is_stable(probe, external), result.converged)
+        np.testing.assert_array_equal(result.energies[:, -1], net.energy(expected, external))
+
+
+def test_two_cycle():
+    net = pyrnn.Hopfield(2)
+    net.forget([1, 1])  # w = -1
+    result = net.recall([1, 1], update="sync")
+    assert (result.converged, result.sweeps, result.flips) == (False, 2, 4)
+    assert result.state.tolist() == [1, 1]
+
+
+# ---- rules
+
+
+def test_storkey_is_the_published_sum():
+    rng = np.random.default_rng(0)
+    n, x = 12, random_states(rng, (4, 12))
+    w = np.zeros((n, n))
+    for p in x:
+        h = np.array([[sum(w[i, k] * p[k] for k in range(n) if k not in (i, j)) for j in range(n)] for i in range(n)])
+        w = w + (np.outer(p, p) - p[:, None] * h.T - h * p[None, :]) / n
+        np.fill_diagonal(w, 0)
+    net = pyrnn.Hopfield(n, dtype="float64")
+    net.store(x[:2], "storkey")
+    net.store(x[2:], "storkey")
+    np.testing.assert_allclose(net.weights, w, rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(net.weights, net.weights.T)
+    assert net.storage == "weights"
+
+
+def test_pseudo_inverse_is_the_projection():
+    rng = np.random.default_rng(0)
+    x = random_states(rng, (30, 40))
+    net = pyrnn.Hopfield(40, dtype="float64")
+    net.store(x[:11], "pseudo_inverse")
+    net.store(x[11:], "pseudo_inverse")
+    net.store(x[:3], "pseudo_inverse")  # nothing new
+    expected = x.T @ np.linalg.inv(x @ x.T) @ x
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(net.weights, expected, atol=1e-12)
+    np.testing.assert_array_equal(net.weights, net.weights.T)
+    assert net.is_stable(x).all()
+    assert net.n_patterns == 33
+
+
+def test_rules_are_not_mixed():
+    rules = ("hebbian", "storkey", "pseudo_inverse")
+    for first in rules:
+        net = pyrnn.Hopfield(4)
+        net.store([1, 1, -1, 1], first)
+        before = net.weights
+        for second in rules:
+            if second != first:
+                match = rf"^Hopfield\.store: this net holds {first} weights, which cannot be mixed with {second} ones$"
+                with pytest.raises(ValueError, match=match):
+                    net.store([1, -1, -1, 1], second)
+        if first != "hebbian":
+            with pytest.raises(ValueError, match=r"^Hopfield\.forget: this net holds"):
+                net.forget([1, 1, -1, 1])
+        np.testing.assert_array_equal(net.weights, before)
+
+
+def test_recall_rate_against_load():
+    """Few errors far below 0.138 n and many above for Hebbian weights; Storkey's hold longer, the projection to n."""
+    rng = np.random.default_rng(0)
+    n = 300
+
+    def right(rule, load):
+        """Mean share of units that are right after a recall from the pattern itself."""
+        x = random_states(rng, (int(load * n), n))
+        net = pyrnn.Hopfield(n)
+        net.store(x, rule)
+        return float((net.recall(x).state == x).mean())
+
+    assert right("hebbian", 0.05) > 0.999
+    assert right("hebbian", 0.1) > 0.98
+    assert right("hebbian", 0.25) < 0.85
+    assert right("storkey", 0.2) > 0.99 > right("hebbian", 0.2)
+    assert right("pseudo_inverse", 0.9) == 1
+
+
+def test_capacity():
+    net = pyrnn.Hopfield(1000)
+    assert net.capacity() == 138
+    net.store(np.ones(1000), "storkey")
+    assert net.capacity() == int(1000 / math.sqrt(2 * math.log(1000)))
+    other = pyrnn.Hopfield(1000)
+    other.store(np.ones(1000), "pseudo_inverse")
+    assert other.capacity() == 1000
+
+
+def test_large_net():
+    """Nothing of size n^2: the weights of this net would be 1.6 GB."""
+    rng = np.random.default_rng(0)
+    n = 20_000
+    x = rng.integers(0, 2, (200, n), dtype=np.int8)
+    net = pyrnn.Hopfield(n, states="binary", threshold=0.0)
+    net.store(x)
+    bipolar = pyrnn.Hopfield(n)
+    bipolar.store(2 * x - 1)
+    probe = (2 * x[7] - 1) * np.where(rng.random(n) < 0.1, -1, 1)
+    result = bipolar.recall(probe)
+    assert result.converged
+    np.testing.assert_array_equal(result.state, 2 * x[7] - 1)
+
+
+# ---- dense and modern
+
+
+def plain_dense(x, probe, order, energy, external):
+    """Unit by unit, each turned to the lower energy of the two."""
+    s = [int(v) for v in probe]
+    for i in order:
+        both = [sum(energy(sum(p[j] * (v if j == i else s[j]) for j in range(len(s)))) for p in x) for v in (1, -1)]
+        gain = both[0] - both[1] + 2 * external[i]
+        s[i] = 1 if gain > 0 else -1 if gain < 0 else s[i]
+    return s
+
+
+@pytest.mark.parametrize(
+    ("form", "degree"), [("polynomial", 2), ("polynomial", 3), ("polynomial", 4), ("exponential", 3)]
+)
+def test_dense_recall_is_a_plain_loop(form, degree):
+    rng = np.random.default_rng(degree)
+    energy = math.exp if form == "exponential" else lambda z: z**degree
+    for _ in range(100):
+        n, count = int(rng.integers(1, 12)), int(rng.integers(1, 40))
+        x, probe = random_states(rng, (count, n)), random_states(rng, (3, n))
+        external = rng.integers(-4, 5, n) + (0.25 if form == "exponential" else 0)
+        order = rng.permutation(n)
+        net = pyrnn.DenseHopfield(x, energy=form, degree=degree)
+        result = net.recall(probe, order=order, max_sweeps=1, external_input=external)
+        for row in range(3):
+            expected = plain_dense(x.tolist(), probe[row], order, energy, external.tolist())
+            assert result.state[row].tolist() == expected
+        full = net.recall(probe, external_input=external, record=True)
+        assert full.converged.all()
+        assert np.all(np.diff(full.energies, axis=1) <= 1e-12 * np.abs(full.energies[:, 1:]))
+        values = [-sum(energy(int(p @ s)) for p in x) for s in probe]
+        np.testing.assert_allclose(net.energy(probe), values, rtol=1e-13)
+
+
+def test_dense_of_degree_two_is_classical():
+    rng = np.random.default_rng(0)
+    x, probe = random_states(rng, (9, 80)), random_states(rng, (5, 80))
+    net = pyrnn.Hopfield(80)
+    net.store(x)
+    dense = pyrnn.DenseHopfield(x, degree=2)
+    for update in ("async", "sync"):
+        a, b = net.recall(probe, update=update), dense.recall(probe, update=update)
+        np.testing.assert_array_equal(a.state, b.state)
+        np.testing.assert_array_equal(a.flips, b.flips)
+
+
+def test_dense_remembers_more_than_a_classical_net():
+    rng = np.random.default_rng(0)
+    n = 60
+    x = random_states(rng, (200, n))
+    probe = x[:20].copy()
+    probe[:, :6] *= -1
+    for net in (pyrnn.DenseHopfield(x, degree=4), pyrnn.DenseHopfield(x, energy="exponential")):
+        for update in ("async", "sync"):
+            assert (net.recall(probe, update=update).state == x[:20]).mean() > 0.99
+    large = pyrnn.DenseHopfield(random_states(rng, (5, 2000)), energy="exponential")
+    result = large.recall(np.ones(2000), record=True)  # exp(2000) is beyond float64
+    assert result.converged
+
+
+def test_modern_steps_energy_and_gradients():
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(7, 5))
+    net = pyrnn.ModernHopfield(y, beta=1.5, dtype="float64")
+    s = rng.normal(size=(4, 5))
+
+    def step(s):
+        a = np.exp(1.5 * s @ y.T)
+        return a / a.sum(axis=1, keepdims=True) @ y
+
+    np.testing.assert_allclose(net.retrieve(s), step(s), atol=1e-14)
+    np.testing.assert_allclose(net.retrieve(s[0], max_steps=3, tol=0), step(step(step(s)))[0], atol=1e-14)
+    energies = [net.energy(net.retrieve(s, max_steps=k, tol=0)) for k in range(6)]
+    assert np.all(np.diff(energies, axis=0) <= 1e-12)
+    assert np.min(energies) >= 0
+    fixed = net.retrieve(s, max_steps=1000, tol=1e-9)
+    np.testing.assert_allclose(fixed, step(fixed), atol=1e-8)
+
+    weight = rng.normal(size=(4, 5))
+    for steps in (0, 1, 4):
+        out, pullback = net.vjp(s, max_steps=steps, tol=0)
+        np.testing.assert_array_equal(out, net.retrieve(s, max_steps=steps, tol=0))
+        ds, dy = pullback(weight)
+
+        def loss(s, y, steps=steps):
+            other = pyrnn.ModernHopfield(y, beta=1.5, dtype="float64")
+            return float((weight * other.retrieve(s, max_steps=steps, tol=0)).sum())
+
+        for array, grad, where in [(s, ds, lambda a: (a, y)), (y, dy, lambda a: (s, a))]:
+            numeric = np.zeros_like(array)
+            for index in np.ndindex(*array.shape):
+                up, down = array.copy(), array.copy()
+                up[index] += 1e-6
+                down[index] -= 1e-6
+                numeric[index] = (loss(*where(up)) - loss(*where(down))) / 2e-6
+            np.testing.assert_allclose(grad, numeric, atol=1e-8)
+        with pytest.raises(RuntimeError, match="called before"):
+            pullback(weight)
+
+
+def test_modern_rows_stop_by_themselves():
+    y = np.eye(4) * 4
+    net = pyrnn.ModernHopfield(y, beta=4.0)
+    s = np.array([[4.0, 0, 0, 0], [0.5, 0.4, 0.3, 0.2]], "f4")
+    both = net.retrieve(s, max_steps=50)
+    for row in range(2):
+        np.testing.assert_allclose(both[row], net.retrieve(s[row], max_steps=50), atol=1e-6)
+    assert both.dtype == np.float32
+    assert pyrnn.ModernHopfield(np.ones((3, 16))).beta == 0.25
+
+
+# ---- results and errors
+
+
+def test_forms_of_the_result():
+    net = pyrnn.Hopfield(5)
+    net.store([1, 1, -1, 1, -1])
+    one, none, batch = net.recall(np.ones(5)), net.recall(np.zeros((0, 5))), net.recall(np.ones((3, 5)), record=True)
+    assert (one.state.shape, one.state.dtype, one.energies) == ((5,), np.float32, None)
+    assert (type(one.converged), type(one.sweeps), type(one.flips)) == (bool, int, int)
+    assert (none.state.shape, none.converged.shape) == ((0, 5), (0,))
+    assert (batch.state.shape, batch.energies.shape[0]) == ((3, 5), 3)
+    assert (batch.converged.dtype, batch.sweeps.dtype, batch.flips.dtype) == (bool, np.int64, np.int64)
+    assert isinstance(net.energy(np.ones(5)), float)
+    assert isinstance(net.is_stable(np.ones(5)), bool)
+    stopped = net.recall(np.ones(5), max_sweeps=0, record=True)
+    assert (stopped.converged, stopped.sweeps, stopped.energies.shape) == (False, 0, (1,))
+    probe = np.ones(5)
+    net.recall(probe)
+    assert probe.tolist() == [1] * 5
+
+
+def test_default_order_is_seed_zero():
+    rng = np.random.default_rng(5)
+    net = pyrnn.Hopfield(40)
+    net.store(random_states(rng, (10, 40)))
+    probe = random_states(rng, (6, 40))
+    first = net.recall(probe).state
+    np.testing.assert_array_equal(first, net.recall(probe, rng=0).state)
+    np.testing.assert_array_equal(first, net.recall(probe, rng=np.random.default_rng(0)).state)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda net: net.recall([1, 0, 1, 1]), ValueError, r"^Hopfield\.recall: probe holds 0, expected -1 or 1$"),
+        (lambda net: net.recall([1, np.nan, 1, 1]), ValueError, "probe holds nan, expected -1 or 1"),
+        (lambda net: net.recall([1, 1, 1]), ValueError, r"probe has shape \(3,\), expected \(4,\) or \(N, 4\)"),
+        (lambda net: net.recall(np.ones((1, 1, 4))), ValueError, "probe has shape"),
+        (lambda net: net.recall(1), ValueError, r"probe has shape \(\)"),
+        (lambda net: net.recall(np.ones(4, complex)), TypeError, "probe has dtype complex128, expected real numbers"),
+        (lambda net: net.recall(["1"] * 4), TypeError, "probe has dtype"),
+        (lambda net: net.recall([[1] * 4, [1]]), ValueError, "probe is not an array"),
+        (lambda net: net.recall([1] * 4, update="both"), ValueError, "update is 'both', expected one of async, sync"),
+        (lambda net: net.recall([1] * 4, order=[0, 1, 2]), ValueError, r"order has shape \(3,\), expected \(4,\)"),
+        (lambda net: net.recall([1] * 4, order=[0, 1, 2, 2]), ValueError, "order holds 2 twice, expected a perm"),
+        (lambda net: net.recall([1] * 4, order=[1, 2, 3, 4]), ValueError, "order holds 4, expected a permutation of 0"),
+        (lambda net: net.recall([1] * 4, order=[0.0, 1, 2, 3]), TypeError, "order has dtype float64"),
+        (lambda net: net.recall([1] * 4, rng="x"), TypeError, "rng is 'x'"),
+        (lambda net: net.recall([1] * 4, max_sweeps=-1), ValueError, "max_sweeps is -1"),
+        (lambda net: net.recall([1] * 4, max_sweeps=1.5), TypeError, "max_sweeps is 1.5"),
+        (lambda net: net.recall([1] * 4, record=1), TypeError, "record is 1, expected True or False"),
+        (lambda net: net.recall([1] * 4, external_input=[0] * 3), ValueError, "external_input has shape"),
+        (lambda net: net.recall([1] * 4, external_input=np.zeros((1, 4))), ValueError, r"expected \(4,\)$"),
+        (lambda net: net.recall([[1] * 4] * 2, external_input=np.zeros((3, 4))), ValueError, r"or \(2, 4\)$"),
+        (lambda net: net.recall([1] * 4, external_input=[0, np.nan, 0, 0]), ValueError, "external_input holds nan"),
+        (lambda net: net.recall([1] * 4, external_input=[0, np.inf, 0, 0]), ValueError, "external_input holds inf"),
+        (lambda net: net.energy([1, 2, 1, 1]), ValueError, r"^Hopfield\.energy: state holds 2"),
+        (lambda net: net.is_stable([1, 1]), ValueError, r"^Hopfield\.is_stable: state has shape"),
+        (lambda net: net.store([0, 1, 1, 1]), ValueError, r"^Hopfield\.store: patterns holds 0, expected -1 or 1"),
+        (lambda net: net.store([[1, 1, 1]]), ValueError, r"patterns has shape \(1, 3\), expected \(4,\) or \(P, 4\)"),
+        (lambda net: net.store([1] * 4, rule="hebb"), ValueError, "rule is 'hebb', expected one of hebbian, storkey"),
+        (lambda net: net.forget([1, 1, 1, np.nan]), ValueError, r"^Hopfield\.forget: patterns holds nan"),
+        (lambda _: pyrnn.Hopfield(0), ValueError, "n_units is 0"),
+        (lambda _: pyrnn.Hopfield(2**40), ValueError, "n_units is"),
+        (lambda _: pyrnn.Hopfield(4, states="ternary"), ValueError, "states is 'ternary', expected one of bipolar, b"),
+        (lambda _: pyrnn.Hopfield(4, threshold=[0, 0]), ValueError, r"threshold has shape .*, expected \(\) or \(4,\)"),
+        (lambda _: pyrnn.Hopfield(4, threshold=np.nan), ValueError, "threshold holds nan, expected finite numbers"),
+        (lambda _: pyrnn.Hopfield(4, dtype="int8"), ValueError, "dtype is 'int8'"),
+        (lambda _: pyrnn.DenseHopfield([[1, 0]]), ValueError, "^DenseHopfield: patterns holds 0"),
+        (lambda _: pyrnn.DenseHopfield(np.zeros((2, 0))), ValueError, "patterns has shape"),
+        (lambda _: pyrnn.DenseHopfield([1, 1], energy="cubic"), ValueError, "energy is 'cubic'"),
+        (lambda _: pyrnn.DenseHopfield([1, 1], degree=0), ValueError, "degree is 0"),
+        (lambda _: pyrnn.DenseHopfield([1, 1], degree=10000), ValueError, "degree is 10000, too large for 2 units"),
+        (lambda _: pyrnn.DenseHopfield([1, 1]).recall([1, 0]), ValueError, r"^DenseHopfield\.recall: probe holds 0"),
+        (lambda _: pyrnn.ModernHopfield([1.0]), ValueError, "^ModernHopfield: patterns has shape"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]], beta=0), ValueError, "beta is 0"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]], beta=math.nan), ValueError, "beta is nan"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1, 2]), ValueError, r"state has shape .*, expected \(1,\)"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1], max_steps=-1), ValueError, "max_steps is -1"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]]).retrieve([1], tol=-1), ValueError, "tol is -1"),
+        (lambda _: pyrnn.ModernHopfield([[1.0]]).vjp([1])[1]([1, 2]), ValueError, "dstate has shape"),
+    ],
+)
+def test_bad_input(call, error, match):
+    net = pyrnn.Hopfield(4)
+    net.store([1, 1, 1, -1])
+    before = net.weights
+    with pytest.raises(error, match=match):
+        call(net)
+    np.testing.assert_array_equal(net.weights, before)
+    assert net.n_patterns == 1
+
+
+KERNEL_CALLS = [
+    (lambda k: k.pack(np.ones(3, bool)), ValueError, r"hopfield\.pack: on has shape \(3,\), expected \(P, n\)"),
+    (lambda k: k.pack(np.ones((3, 3))), TypeError, "on has dtype float64, expected dtype bool"),
+    (lambda k: k.hebbian(np.ones((3, 2), "u4"), np.zeros(3, bool)), ValueError, r"bits has shape .*, expected \(n"),
+    (lambda k: k.hebbian(np.ones((3, 1), "u4"), np.zeros(3, bool), "f2"), ValueError, "dtype is 'f2'"),
+    (lambda k: k.overlaps(np.ones((3, 1), "u4"), np.zeros(3, bool), np.ones((1, 4), "i1")), ValueError, "state has sh"),
+    (lambda k: k.fields(np.ones((3, 4), "f4"), np.ones((1, 4), "i1")), ValueError, "weights has shape"),
+    (lambda k: sweep(k, order=np.array([0, 0, 1])), ValueError, "order holds 0 twice"),
+    (lambda k: sweep(k, order=np.array([0, 3, 1])), ValueError, "order holds 3, expected a permutation"),
+    (lambda k: sweep(k, threshold=np.zeros(2)), ValueError, "threshold has shape"),
+    (lambda k: sweep(k, external=np.zeros((2, 3))), ValueError, "external has shape"),
+    (lambda k: sweep(k, off=1), ValueError, "off is 1, expected -1 to 0"),
+    (lambda k: sweep(k, fields=None), TypeError, "fields has type NoneType"),
+    (lambda k: sweep(k, state=np.ones((1, 3))), TypeError, "state has dtype float64"),
+]
+
+
+def sweep(kernels, **changes):
+    arguments = {
+        "weights": np.zeros((3, 3)), "fields": np.zeros((1, 3)), "state": np.ones((1, 3), np.int8),
+        "order": np.arange(3), "threshold": np.zeros(3),
+    }  # fmt: skip
+    return kernels.sweep(**(arguments | changes))
+
+
+@pytest.mark.parametrize(("call", "error", "match"), KERNEL_CALLS)
+def test_kernels_refuse(call, error, match):
+    with pytest.raises(error, match=match):
+        call(pyrnn.kernels.hopfield)
