@@ -1,6 +1,7 @@
 // Which compiled kernels this process uses: the best instruction set the CPU has, or a lower one by PYRNN_ISA.
 #pragma once
 
+#include "attention.hpp"
 #include "dense.hpp"
 #include "recurrence.hpp"
 
@@ -22,6 +23,7 @@ enum class CellKind {
 template <class T> struct Kernels {
   CellKernels<T> cells[int(CellKind::count)];
   DenseKernels<T> dense;
+  AttentionKernels<T> attention;
   // The machine's limits (machine.hpp): multiply-adds done, and a pass over memory.
   i64 (*fma_loop)(i64 rounds, T* sink);
   void (*read_loop)(const T* data, i64 n, T* sink);

@@ -23,5 +23,6 @@ PYBIND11_MODULE(_core, m) {
   bind_lstm(m);
   bind_gru(m);
   bind_dense(m);
+  bind_attention(m);
   bind_machine(m);
 }

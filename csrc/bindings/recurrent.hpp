@@ -34,6 +34,7 @@ void bind_rnn(py::module_& m);
 void bind_lstm(py::module_& m);
 void bind_gru(py::module_& m);
 void bind_dense(py::module_& m);
+void bind_attention(py::module_& m);
 void bind_machine(py::module_& m);
 
 inline constexpr const char* forward_doc =
