@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import cross_entropy, embedding, gru, linear, lstm, machine, optim, peers, report, rnn, stream
+from . import attention, cross_entropy, embedding, gru, linear, lstm, machine, optim, peers, report, rnn, stream
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
-    op.name: op for module in (rnn, lstm, gru, stream, linear, cross_entropy, embedding, optim) for op in module.OPS
+    op.name: op
+    for module in (rnn, lstm, gru, stream, attention, linear, cross_entropy, embedding, optim)
+    for op in module.OPS
 }
 
 EXAMPLES = """examples:

@@ -96,8 +96,10 @@ void attention_backward(const Attention<T>& a, const T* dout, const T* out, cons
   const Buffer<T> scratch(scratch_size * team.size());
   const Buffer<T> own(padded == a.E ? 0 : rows * padded);
   T* sums = padded == a.E ? dquery : own.get();
+  const Buffer<T> means(rows);
   in_parts(team, [&](int part, int parts) {
     const i64 begin = rows * part / parts, end = rows * (part + 1) / parts;
+    k.means(dout, out, a.Ev, begin, end, means.get());
     if (begin < end && padded) std::memset(sums + begin * padded, 0, std::size_t((end - begin) * padded) * sizeof(T));
   });
 
@@ -112,7 +114,7 @@ void attention_backward(const Attention<T>& a, const T* dout, const T* out, cons
     const bool first;
   };
   Progress progress(heads * key_blocks);
-  const AttentionGrads<T> grads{dout, out, stats, sums, dkey, dvalue};
+  const AttentionGrads<T> grads{dout, out, stats, means.get(), sums, dkey, dvalue};
   in_tasks(team, heads * key_blocks, [&](int part, i64 task) {
     k.grads(a, grads, task / key_blocks, task % key_blocks, blocks.data(), i64(blocks.size()),
             scratch.get() + part * scratch_size, Queue(progress, task, task % key_blocks == 0));

@@ -46,6 +46,7 @@ struct RowBlock {
 template <class T> struct AttentionGrads {
   const T *dout, *out;  // [B, Hq, S, Ev]
   const T* stats;       // [B, Hq, S, 2]
+  const T* means;       // [B, Hq, S], dout . out
   T* dquery;            // [B, Hq, S, padded E], added to; to be multiplied by the scale at the end
   T *dkey, *dvalue;     // [B, Hk, K, E], [B, Hk, K, Ev], written
 };
@@ -73,6 +74,9 @@ template <class T> struct AttentionKernels {
   // Merges the partial results of `runs` runs, `partials` [runs, row_block, Ev padded + 2], into the first, and
   // finishes.
   void (*merge)(const Attention<T>&, i64 head, RowBlock, i64 runs, T* partials, T* out, T* stats);
+  // means[r] = dout[r] . out[r] for rows [begin, end) of features Ev, in the order in which scores' gradients are
+  // summed: where a row sees a single key, the difference of the two is exactly 0.
+  void (*means)(const T* dout, const T* out, i64 Ev, i64 begin, i64 end, T* means);
   i64 (*grads_scratch_size)(const Attention<T>&);
   // The gradients through one block of keys: of its keys and values, and what it adds to those of the queries. Before
   // it adds to block of rows r it calls turns.wait(r), afterwards turns.done(r).

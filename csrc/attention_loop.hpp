@@ -434,6 +434,17 @@ template <class T> struct AttentionLoop {
 
   // ---- backward
 
+  static void means(const T* dout, const T* out, i64 Ev, i64 begin, i64 end, T* means) {
+    constexpr i64 together = 8;  // independent chains
+    for (i64 r = begin; r < end; r += together) {
+      const i64 n = std::min(together, end - r);
+      Vec<T> sums[together] = {};
+      for (i64 e = 0; e < Ev; ++e)
+        for (i64 i = 0; i < n; ++i) sums[i] = fma(splat(dout[(r + i) * Ev + e]), splat(out[(r + i) * Ev + e]), sums[i]);
+      for (i64 i = 0; i < n; ++i) means[r + i] = sums[i][0];
+    }
+  }
+
   static i64 grads_scratch_size(const A& a) {
     const i64 Ep = padded<T>(a.E), Evp = padded<T>(a.Ev);
     return row_block * (2 * key_block + Ep + Evp + 2) + key_block * (a.E + a.Ev + 2 * Ep + Evp + 1) + 64 * 16;
@@ -481,11 +492,8 @@ template <class T> struct AttentionLoop {
         T *s = scores + r * key_block, *ds = dscores + r * key_block;
         mask(a, row, part, s, slope);
         const T most = d.stats[2 * row.place], total = d.stats[2 * row.place + 1];
-        const T* out = d.out + row.place * a.Ev;
-        Vec<T> products{};
-        for (i64 e = 0; e < a.Ev; e += L) products = fma(load(dout + r * Evp + e), load(out + e, a.Ev - e), products);
         const Vec<T> shift = splat(most), share = splat(total == 0 ? T(0) : T(1) / total),
-                     mean = splat(sum<T>(products));
+                     mean = splat(d.means[row.place]);
         for (i64 j = part.begin; j < part.end; j += L) {
           const Vec<T> x = load(s + j), p = exp<T>(x - shift) * share;
           Vec<T> g = p * (load(ds + j) - mean);
@@ -528,8 +536,8 @@ template <class T> struct AttentionLoop {
     }
   }
 
-  static constexpr AttentionKernels<T> kernels{L,     packed_size,        pack, scratch_size, attend,
-                                               merge, grads_scratch_size, grads};
+  static constexpr AttentionKernels<T> kernels{L,     packed_size,        pack, scratch_size, attend, merge,
+                                               means, grads_scratch_size, grads};
 };
 
 }  // namespace pyrnn::PYRNN_ISA
