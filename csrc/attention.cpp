@@ -15,6 +15,8 @@ namespace {
 
 // Heads whose packed keys lie in memory at a time: as many as fit in this, one at least.
 constexpr i64 packed_bytes = i64(16) << 20;
+// Packed keys of a head that stay in a core's own cache.
+constexpr i64 small_head_bytes = i64(256) << 10;
 
 i64 blocks_of(i64 n, i64 block) { return (n + block - 1) / block; }
 
@@ -62,9 +64,21 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
     return;
   }
 
-  // Keys that several blocks of rows look at are packed once, for some heads at a time.
+  // Keys that several blocks of rows look at are packed once. Where heads are many and small, one thread does all of
+  // one.
   const bool shared = row_blocks > 1 && key_blocks > 0;
   const i64 packed_size = shared ? k.packed_size(a) : 0;
+  if (shared && heads >= 2 * team.size() && packed_size * i64(sizeof(T)) <= small_head_bytes) {
+    const Buffer<T> packed(packed_size * team.size());
+    in_tasks(team, heads, [&](int part, i64 head) {
+      T* own = packed.get() + part * packed_size;
+      for (i64 block = 0; block < key_blocks; ++block) k.pack(a, head, block, own);
+      for (const RowBlock& rows : blocks)
+        k.attend(a, head, rows, 0, runs, own, scratch.get() + part * scratch_size, nullptr, out, stats);
+    });
+    return;
+  }
+  // Else all threads pack, for some heads at a time, and then share the blocks of rows.
   const i64 at_once =
       shared ? std::clamp<i64>(packed_bytes / i64(sizeof(T)) / std::max<i64>(packed_size, 1), 1, heads) : heads;
   const Buffer<T> packed(packed_size * at_once);

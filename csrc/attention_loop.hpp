@@ -221,25 +221,27 @@ template <class T> struct AttentionLoop {
 
   PYRNN_INLINE static T exp1(T x) { return exp<T>(splat(x))[0]; }
 
-  // exponentials in place of the scores, the state brought to the new maximum. Hidden ones become -1 if `guarded`.
-  static void soften(const Rows& rows, Part part, T* scores, State state, i64 Evp, bool guarded) {
+  // Exponentials in place of the scores, the state brought to the new maximum. `Guarded`: hidden ones become -1.
+  template <bool Guarded> static void soften(const Rows& rows, Part part, T* scores, State state, i64 Evp) {
     for (int r = 0; r < rows.count; ++r) {
       T* s = scores + r * key_block;
       const T before = state.most[r], now = largest_of(part, s);
       T most = before;
       if (now > before) {
         most = state.most[r] = now;
-        const Vec<T> shrink = splat(exp1(before - now));
-        state.total[r] *= shrink;
-        T* o = state.sums + r * Evp;
-        for (i64 e = 0; e < Evp; e += L) store(o + e, load(o + e) * shrink);
+        if (before != hidden) {
+          const Vec<T> shrink = splat(exp1(before - now));
+          state.total[r] *= shrink;
+          T* o = state.sums + r * Evp;
+          for (i64 e = 0; e < Evp; e += L) store(o + e, load(o + e) * shrink);
+        }
       }
       const Vec<T> shift = splat(most == hidden ? T(0) : most);
       Vec<T> total = state.total[r];
       for (i64 j = part.begin; j < part.end; j += L) {
         const Vec<T> x = load(s + j), p = exp<T>(x - shift);
         total += p;
-        store(s + j, guarded ? select<T>(x == splat(hidden), splat(T(-1)), p) : p);
+        store(s + j, Guarded ? select<T>(x == splat(hidden), splat(T(-1)), p) : p);
       }
       state.total[r] = total;
     }
@@ -261,11 +263,14 @@ template <class T> struct AttentionLoop {
   }
 
   static bool finite(const T* x, i64 n) {
-    Vec<T> bad{};
+    Vec<T> bad[4] = {};  // 0, or NaN for what is not finite
+    const Vec<T> zero{};
     i64 i = 0;
-    for (; i + L <= n; i += L) bad += load(x + i) * T(0);  // 0, or NaN for what is not finite
-    if (i < n) bad += load(x + i, n - i) * T(0);
-    return sum<T>(bad) == 0;
+    for (; i + 4 * L <= n; i += 4 * L)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) bad[j] = fma(load(x + i + j * L), zero, bad[j]);
+    for (; i < n; i += L) bad[0] = fma(load(x + i, n - i), zero, bad[0]);
+    return sum<T>((bad[0] + bad[1]) + (bad[2] + bad[3])) == 0;
   }
 
   static i64 packed_size(const A& a) {
@@ -346,14 +351,15 @@ template <class T> struct AttentionLoop {
         }
       }
       for (int r = 0; r < rows.count; ++r) mask(a, rows.row[r], part, scores + r * key_block, nullptr);
-      soften(rows, part, scores, state, Evp, guarded);
       if (guarded) {
+        soften<true>(rows, part, scores, state, Evp);
         guarded_multiply(
             rows.count, part.begin, part.end,
             [&](i64 i, i64 k, T& x) { return x = scores[i * key_block + k], !(x < 0); }, values, value_row, state.sums,
             Evp, Evp / L);
         continue;
       }
+      soften<false>(rows, part, scores, state, Evp);
       for (i64 j = part.begin; j < part.end; j += chunk)
         multiply(rows.count, Along{scores + j, key_block}, {1, std::min(chunk, part.end - j), 0},
                  Panels<T>{values + j * value_row, value_row, L}, false, state.sums, Evp, Evp / L);
@@ -387,19 +393,30 @@ template <class T> struct AttentionLoop {
     Scratch work{scratch};
     T* q = work.take(row_block * Ep);
     T *sums = work.take(row_block * Evp), *most = work.take(row_block), *total = work.take(row_block);
-    State state{work.take(row_block * Evp), work.take(row_block), nullptr};
-    state.total = reinterpret_cast<Vec<T>*>(work.take(row_block * L));
+    State next{work.take(row_block * Evp), work.take(row_block), nullptr};
+    next.total = reinterpret_cast<Vec<T>*>(work.take(row_block * L));
     Rows rows;
     take_rows(a, h, block, rows, q);
-    std::fill_n(sums, rows.count * Evp, T(0));
-    std::fill_n(most, rows.count, hidden);
-    std::fill_n(total, rows.count, T(0));
     run0 = std::max(run0, rows.low / key_run), run1 = std::min(run1, (rows.high + key_run - 1) / key_run);
+    bool empty = true;
     for (i64 number = run0; number < run1; ++number) {
+      // The first one takes place where the results are to be: the same as merging it into nothing.
+      const State state = empty ? State{sums, most, next.total} : next;
       run(a, h, rows, number, q, packed, work, state, false);
       if (!finite(state.sums, rows.count * Evp)) run(a, h, rows, number, q, packed, work, state, true);
-      for (int r = 0; r < rows.count; ++r)
-        merge_row(Evp, sums + r * Evp, most[r], total[r], state.sums + r * Evp, state.most[r], sum<T>(state.total[r]));
+      for (int r = 0; r < rows.count; ++r) {
+        const T lanes_total = sum<T>(state.total[r]);
+        if (empty)
+          total[r] = lanes_total;
+        else
+          merge_row(Evp, sums + r * Evp, most[r], total[r], state.sums + r * Evp, state.most[r], lanes_total);
+      }
+      empty = false;
+    }
+    if (empty) {
+      std::fill_n(sums, rows.count * Evp, T(0));
+      std::fill_n(most, rows.count, hidden);
+      std::fill_n(total, rows.count, T(0));
     }
     for (int r = 0; r < rows.count; ++r) {
       if (!partial) {
@@ -417,18 +434,14 @@ template <class T> struct AttentionLoop {
     int r = 0;
     for (i64 g = block.g0; g < block.g1; ++g)
       for (i64 i = block.i0; i < block.i1; ++i, ++r) {
-        T* p = partials + r * (Evp + 2);
-        T sums_most = hidden, sums_total = 0;
-        // As `attend` does it for many runs: from nothing, in ascending order.
-        T* first = p;
-        sums_most = first[Evp], sums_total = first[Evp + 1];
+        T* first = partials + r * (Evp + 2);
         for (i64 n = 1; n < runs; ++n) {
-          const T* next = p + n * partial_size(a);
-          merge_row(Evp, first, sums_most, sums_total, next, next[Evp], next[Evp + 1]);
+          const T* next = first + n * partial_size(a);
+          merge_row(Evp, first, first[Evp], first[Evp + 1], next, next[Evp], next[Evp + 1]);
         }
         Row row{};
         row.place = ((b * a.Hk + k) * a.G + g) * a.S + i;
-        finish_row(a, row, first, sums_most, sums_total, out, stats);
+        finish_row(a, row, first, first[Evp], first[Evp + 1], out, stats);
       }
   }
 

@@ -165,6 +165,10 @@ void pack(const T* weight, i64 row, const std::array<int, V>& gate, i64 units, i
         const T* source = weight + (gate[v] * units + g * L) * row + k;
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < valid ? load(source + i * row, width) : Vec<T>{};
+        // Rows are read across, which no prefetcher of a CPU sees through: the next group's are asked for here.
+        for (int i = 0; i < L; ++i)
+          __builtin_prefetch(
+              reinterpret_cast<const void*>(std::uintptr_t(source) + std::uintptr_t((L + i) * row) * sizeof(T)));
         transpose<T>(block);
         for (i64 i = 0; i < width; ++i) store(panel + ((k + i) * V + v) * L, block[i]);
       }
