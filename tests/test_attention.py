@@ -22,7 +22,9 @@ def assert_near(actual, expected, dtype, what=""):
     for k, (a, e) in enumerate(zip(actual, expected, strict=True)):
         assert a.shape == e.shape, f"{what} {k}"
         error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
-        assert error <= PROMISED[dtype] * max(largest, 1e-3), f"{what} result {k} is off by {error:.3g} of {largest:.3g}"
+        assert error <= PROMISED[dtype] * max(largest, 1e-3), (
+            f"{what} result {k} is off by {error:.3g} of {largest:.3g}"
+        )
 
 
 # ---- the reference
@@ -90,7 +92,9 @@ def seen_by_bounds(s, k, causal, offset, window, lengths):
 def test_torch(mask, dtype):
     torch = pytest.importorskip("torch")
     torch.set_num_threads(1)
-    choices = itertools.product([False, True], [0, "int", "array"], [None, (5, -1), (-1, 3), (4, 9)], [0.0, 2.0], [False, True])
+    choices = itertools.product(
+        [False, True], [0, "int", "array"], [None, (5, -1), (-1, 3), (4, 9)], [0.0, 2.0], [False, True]
+    )
     for seed, (causal, offset, window, softcap, ragged) in enumerate(choices):
         rng = np.random.default_rng(seed)
         n, groups, heads = 2, int(rng.integers(1, 4)), int(rng.integers(1, 3))
@@ -111,7 +115,7 @@ def test_torch(mask, dtype):
             scores = softcap * torch.tanh(scores / softcap)
         if given is not None and given.dtype != bool:
             scores = scores + torch.from_numpy(np.maximum(given, -1e30).astype("f8"))
-        shown = torch.from_numpy(seen)
+        shown = torch.from_numpy(np.array(seen))
         weights = torch.softmax(torch.where(shown, scores, -1e300), -1) * shown
         expected = weights @ inputs[2].repeat_interleave(groups, 1)
         grads = torch.autograd.grad(expected, inputs, torch.from_numpy(dout.astype("f8")))
@@ -162,7 +166,9 @@ def test_dtypes(rng):
     assert attend(query.astype("f2"), key, value).dtype == "f4"
     assert attend(np.arange(6).reshape(2, 3), np.ones((4, 3), int), np.eye(4, dtype=bool)).dtype == "f4"
     assert attend(query.tolist(), key.tolist(), value.tolist()).dtype == "f8"
-    assert_same_bits([attend(query, key, value, np.ones((5, 7), "f8"))], [attend(query, key, value, np.ones((5, 7), "f4"))])
+    assert_same_bits(
+        [attend(query, key, value, np.ones((5, 7), "f8"))], [attend(query, key, value, np.ones((5, 7), "f4"))]
+    )
 
 
 @pytest.mark.parametrize(("s", "k"), [(0, 5), (5, 0), (0, 0)])
@@ -173,7 +179,9 @@ def test_nothing_to_do(s, k, rng):
     for grad, array in zip(pullback(out), (query, key, value), strict=True):
         np.testing.assert_array_equal(grad, np.zeros(array.shape))
     for heads in (0, 1):
-        assert attend(draw(rng, "f4", heads, 3, 0), draw(rng, "f4", heads, 2, 0), draw(rng, "f4", heads, 2, 0)).shape == (heads, 3, 0)
+        assert attend(
+            draw(rng, "f4", heads, 3, 0), draw(rng, "f4", heads, 2, 0), draw(rng, "f4", heads, 2, 0)
+        ).shape == (heads, 3, 0)
     assert attend(draw(rng, "f4", 0, 2, 3, 4), draw(rng, "f4", 2, 5, 4), draw(rng, "f4", 2, 5, 6)).shape == (0, 2, 3, 6)
 
 
@@ -211,7 +219,7 @@ def test_what_is_hidden_reaches_nothing(dtype, poison, rng):
         np.testing.assert_array_equal(dvalue[~reached], grads[2][~reached])
     # Seen by nobody: padding, beyond the causal bound, outside the window.
     query[:, bad_queries] = 1
-    for options in ({"kv_lengths": 3}, {"window": (0, 0), "q_offset": 4 - s}, {"is_causal": True, "q_offset": 3 - s}):
+    for options in ({"kv_lengths": 3}, {"window": (0, 0), "q_offset": 3 - s}, {"is_causal": True, "q_offset": 3 - s}):
         out, pull = attend_vjp(query, key, value, **options)
         assert np.isfinite(out).all()
         assert all(np.isfinite(grad).all() for grad in pull(dout))
@@ -232,7 +240,11 @@ def test_one_key_alone_has_no_gradient_through_the_weights(rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_query_alone_or_among_others(dtype, rng):
-    for k, e, ev, options in [(70, 16, 16, {}), (1300, 33, 20, {"is_causal": True}), (2600, 8, 64, {"window": (700, 90)})]:
+    for k, e, ev, options in [
+        (70, 16, 16, {}),
+        (1300, 33, 20, {"is_causal": True}),
+        (2600, 8, 64, {"window": (700, 90)}),
+    ]:
         s = 61
         query, key, value = draw(rng, dtype, 4, s, e), draw(rng, dtype, 2, k, e), draw(rng, dtype, 2, k, ev)
         dout = draw(rng, dtype, 4, s, ev)
@@ -265,7 +277,12 @@ def test_prefill_and_decoding(dtype, rng):
 def test_any_number_of_threads(dtype, rng):
     for shape in ((1, 1, 5000, 32), (2, 300, 300, 16), (1, 200, 2100, 24), (3, 7, 4000, 17)):
         h, s, k, e = shape
-        query, key, value, dout = draw(rng, dtype, h, s, e), draw(rng, dtype, h, k, e), draw(rng, dtype, h, k, e), draw(rng, dtype, h, s, e)
+        query, key, value, dout = (
+            draw(rng, dtype, h, s, e),
+            draw(rng, dtype, h, k, e),
+            draw(rng, dtype, h, k, e),
+            draw(rng, dtype, h, s, e),
+        )
         results = []
         for n in (1, 2, 3, 5, 16):
             with pyrnn.threads(n):
@@ -351,7 +368,10 @@ def test_multihead_attention_defaults(rng):
     dquery, dkey, dvalue = layer.vjp(x, key)[1](out)
     assert (dquery.shape, dkey.shape, dvalue) == (x.shape, key.shape, None)
     assert_same_bits([layer(x[:, 1], is_causal=True)], [out[:, 1]])
-    assert_same_bits([pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]], [pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]])
+    assert_same_bits(
+        [pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]],
+        [pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]],
+    )
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -392,7 +412,9 @@ def test_positional_encoding():
     angles = np.arange(4)[:, None] * rates
     np.testing.assert_allclose(y[:, 1], np.where(np.arange(5) % 2 == 0, np.sin(angles), np.cos(angles)), atol=1e-14)
     assert_same_bits([encode(np.zeros((1, 5)), offset=3)], [y[3:, 0]])
-    assert_same_bits([pyrnn.PositionalEncoding(5, batch_first=True, dtype="float64")(np.zeros((2, 4, 5)))], [y.swapaxes(0, 1)])
+    assert_same_bits(
+        [pyrnn.PositionalEncoding(5, batch_first=True, dtype="float64")(np.zeros((2, 4, 5)))], [y.swapaxes(0, 1)]
+    )
 
 
 def test_additive_attention(rng):
@@ -452,7 +474,7 @@ Q, KEY, V = np.zeros((2, 4, 5, 8)), np.zeros((2, 4, 7, 8)), np.zeros((2, 4, 7, 3
 )  # fmt: skip
 @pytest.mark.parametrize("function", [attend, attend_vjp])
 def test_wrong_arguments(function, arguments, options, error, message):
-    with pytest.raises(error, match=f"^{function.__name__}: {message}"):
+    with pytest.raises(error, match=f"^{function.__name__}: .*{message}"):
         function(*arguments, **options)
 
 
@@ -491,7 +513,9 @@ def test_layers_refuse_what_makes_no_layer(rng):
     with pytest.raises(ValueError, match="num_kv_heads is 3, expected a divisor of 4"):
         pyrnn.MultiheadAttention(8, 4, num_kv_heads=3)
     layer = pyrnn.MultiheadAttention(8, 2, rng=0)
-    with pytest.raises(ValueError, match=r"MultiheadAttention: query has shape \(3, 7\), expected \(S, N, 8\) or \(S, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"MultiheadAttention: query has shape \(3, 7\), expected \(S, N, 8\) or \(S, 8\)"
+    ):
         layer(np.zeros((3, 7)))
     with pytest.raises(TypeError, match="there is no argument 'causal'"):
         layer(np.zeros((3, 8)), causal=True)

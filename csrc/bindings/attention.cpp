@@ -24,6 +24,12 @@ Batch batch_of(const py::array& a) {
   return batch;
 }
 
+std::string shape_words(const std::vector<py::ssize_t>& shape) {
+  py::tuple words(shape.size());
+  for (std::size_t i = 0; i < shape.size(); ++i) words[i] = shape[i];
+  return py::str(words);
+}
+
 bool same_batch(const Batch& batch, const py::array& a) {
   if (std::size_t(a.ndim()) != batch.shape.size() + 3) return false;
   return std::equal(batch.shape.begin(), batch.shape.end(), a.shape());
@@ -158,7 +164,7 @@ template <class T> struct AttentionCall {
     const py::array_t<i64> array = to_packed<i64>(call, name, object);
     if (std::size_t(array.ndim()) != batch.shape.size() ||
         !std::equal(batch.shape.begin(), batch.shape.end(), array.shape()))
-      wrong_shape(call, name, array, py::str(py::tuple(py::cast(batch.shape))));
+      wrong_shape(call, name, array, shape_words(batch.shape));
     out.assign(array.data(), array.data() + array.size());
   }
 };
@@ -191,7 +197,7 @@ py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle
       const py::array_t<T> array = to_packed<T>(name, what, object);
       const std::vector<py::ssize_t> shape = call.shape(call.Hq, a.S, features);
       if (std::size_t(array.ndim()) != shape.size() || !std::equal(shape.begin(), shape.end(), array.shape()))
-        wrong_shape(name, what, array, py::str(py::tuple(py::cast(shape))));
+        wrong_shape(name, what, array, shape_words(shape));
       return array;
     };
     const py::array_t<T> dout = given("dout", dout_, a.Ev), out = given("out", out_, a.Ev),
