@@ -57,8 +57,8 @@ class _Call:
 
     def owned(self) -> _Call:
         """The same with copies of everything, the repeated axes of a broadcast kept short."""
-        arrays = (None if a is None else _copied(a) for a in (self.query, self.key, self.value, self.mask))
-        return _Call(*arrays, self.options, self.flat)  # type: ignore[arg-type]
+        mask = None if self.mask is None else _copied(self.mask)
+        return _Call(_copied(self.query), _copied(self.key), _copied(self.value), mask, self.options, self.flat)
 
     def forward(self) -> tuple[Array, Array]:
         out, stats = kernels.attention.forward(self.query, self.key, self.value, self.mask, **self.options)
@@ -90,15 +90,15 @@ def scaled_dot_product_attention(
     """softmax(scale query key^T + mask) value, never with the whole matrix of scores in memory.
 
     query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> (..., Hq, S, Ev). Arrays of rank 3 are
-    (heads, S, E), of rank 2 one head; the axes before the heads broadcast. Hq = Hk, or Hk = 1, or with `enable_gqa` Hq a
-    multiple of Hk. float32 or float64, the widest of the three; other real dtypes are converted.
+    (heads, S, E), of rank 2 one head; the axes before the heads broadcast. Hq = Hk, or Hk = 1, or with `enable_gqa` Hq
+    a multiple of Hk. float32 or float64, the widest of the three; other real dtypes are converted.
 
     `attn_mask` broadcasts to (..., Hq, S, K): booleans, True = attend, or floats added to the scores, where -inf hides.
     `is_causal`: query i sees key j where j <= i + `q_offset`, an int or integers over the axes before the heads.
-    `window` (left, right): i + q_offset - left <= j <= i + q_offset + right; -1 leaves a side open. `softcap` > 0: scores
-    become softcap * tanh(scores / softcap) before the masks. `kv_lengths` (integers over the axes before the heads): keys
-    from there on are padding. `scale` defaults to 1/sqrt(E). A query that sees no key gives 0; what no query sees is
-    never read. TypeError and ValueError for what does not fit.
+    `window` (left, right): i + q_offset - left <= j <= i + q_offset + right; -1 leaves a side open. `softcap` > 0:
+    scores become softcap * tanh(scores / softcap) before the masks. `kv_lengths` (integers over the axes before the
+    heads): keys from there on are padding. `scale` defaults to 1/sqrt(E). A query that sees no key gives 0; what no
+    query sees is never read. TypeError and ValueError for what does not fit.
 
     Vaswani et al. 2017, arXiv:1706.03762; computed in blocks as by Dao et al. 2022, arXiv:2205.14135.
 
@@ -135,7 +135,7 @@ def scaled_dot_product_attention_vjp(
         dq, dk, dv = pullback(out - target)
     """
     name = "scaled_dot_product_attention_vjp"
-    shapes = [np.shape(array) for array in (query, key, value)]  # type: ignore[arg-type]
+    shapes = [np.shape(array) for array in (query, key, value)]
     call = _prepare(
         name, query, key, value, attn_mask, is_causal, scale, enable_gqa, q_offset, window, softcap, kv_lengths
     )
@@ -191,7 +191,8 @@ def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
         for axis in range(gradient.ndim)
         if (back := axis - gradient.ndim) < -len(shape) or (shape[back] == 1 and gradient.shape[axis] != 1)
     )
-    return gradient.sum(axis=axes).reshape(shape)
+    total: Array = gradient.sum(axis=axes).reshape(shape)
+    return total
 
 
 def _prepare(
@@ -296,8 +297,8 @@ class MultiheadAttention(Layer):
     Parameters and initialisation as in torch.nn.MultiheadAttention: `in_proj_weight` (E + 2*Hk*d, E), query, key and
     value one below the other, with d = E / num_heads and Hk = `num_kv_heads` (num_heads by default); `q_proj_weight`,
     `k_proj_weight`, `v_proj_weight` instead where `kdim` or `vdim` differs from E; `in_proj_bias`, `out_proj.weight`,
-    `out_proj.bias`. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for arguments that make
-    no layer.
+    `out_proj.bias`. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for arguments that
+    make no layer.
 
     Masks are those of `scaled_dot_product_attention`: True = attend. torch's module means the opposite.
 
@@ -357,8 +358,8 @@ class MultiheadAttention(Layer):
     def __call__(
         self, query: ArrayLike, key: ArrayLike | None = None, value: ArrayLike | None = None, **arguments: Any
     ) -> Array:
-        """query (S, N, E), key (K, N, kdim), value (K, N, vdim) -> (S, N, E); with `batch_first` N comes first, unbatched
-        it is left out. key defaults to the query, value to the key. `arguments` are those of
+        """query (S, N, E), key (K, N, kdim), value (K, N, vdim) -> (S, N, E); with `batch_first` N comes first,
+        unbatched it is left out. key defaults to the query, value to the key. `arguments` are those of
         `scaled_dot_product_attention`; attn_mask broadcasts to (N, H, S, K). TypeError and ValueError for what does not
         fit.
 
@@ -432,8 +433,8 @@ class MultiheadAttention(Layer):
     def stream(
         self, batch: int = 1, *, window: Window = None, softcap: float = 0.0, scale: float | None = None
     ) -> AttentionStream:
-        """Causal self-attention one step at a time, with a growing cache of keys and values: the same bits as a call with
-        is_causal=True on the whole sequence. It works on the weights as they are now.
+        """Causal self-attention one step at a time, with a growing cache of keys and values: the same bits as a call
+        with is_causal=True on the whole sequence. It works on the weights as they are now.
 
         stream = layer.stream(batch=3)
         out_t = stream.step(x[t])  # (N, E) -> (N, E)
@@ -494,13 +495,13 @@ class MultiheadAttention(Layer):
     def _heads(self, call: str, inputs: list[Array], weights: dict[str, Array], arguments: dict[str, Any]) -> _Call:
         """The projections of the inputs, (N, heads, rows, d), ready to attend."""
         bias = weights.get("in_proj_bias")
-        heads = []
+        heads: list[Array] = []
         for k, x in enumerate(inputs):
             name, rows = self._projection(k)
             part = None if bias is None else bias[self._cuts[k] : self._cuts[k + 1]]
             y = self._linear(x, weights[name][rows], part)
             heads.append(self._split(y, self.num_heads if k == 0 else self.num_kv_heads))
-        return _prepare_by_name(call, *heads, arguments)
+        return _prepare_by_name(call, heads, arguments)
 
     def _linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
         y: Array = self._op.forward(x.reshape(-1, x.shape[-1]), weight, bias)
@@ -535,8 +536,9 @@ class MultiheadAttention(Layer):
         return out if batched else self._without_batch(out)
 
 
-def _prepare_by_name(call: str, query: Array, key: Array, value: Array, arguments: dict[str, Any]) -> _Call:
-    """`_prepare` for arguments a caller passes on: those of scaled_dot_product_attention, by name."""
+def _prepare_by_name(call: str, heads: Sequence[Array], arguments: dict[str, Any]) -> _Call:
+    """`_prepare` of query, key and value for arguments passed on: those of scaled_dot_product_attention, by name."""
+    query, key, value = heads
     defaults = {
         "attn_mask": None, "is_causal": False, "scale": None, "enable_gqa": True, "q_offset": 0, "window": None,
         "softcap": 0.0, "kv_lengths": None,
@@ -581,8 +583,8 @@ class AttentionStream:
         return out.reshape(layer.embed_dim) if single else out.reshape(self._batch, layer.embed_dim)
 
     def __call__(self, x: ArrayLike) -> Array:
-        """A chunk of steps in the layer's layout: (S, N, E) -> (S, N, E), (N, S, E) with `batch_first`, or (S, E) where N
-        is 1. ValueError for another shape.
+        """A chunk of steps in the layer's layout: (S, N, E) -> (S, N, E), (N, S, E) with `batch_first`, or (S, E) where
+        N is 1. ValueError for another shape.
 
         out = stream(x)
         """
@@ -622,7 +624,7 @@ class AttentionStream:
         cache[0, :, :, before:after] = key
         cache[1, :, :, before:after] = value
         arguments = {"is_causal": True, "q_offset": before, **self._options}
-        heads = _prepare_by_name(call, query, cache[0, :, :, :after], cache[1, :, :, :after], arguments).forward()[0]
+        heads = _prepare_by_name(call, (query, cache[0, :, :, :after], cache[1, :, :, :after]), arguments).forward()[0]
         out = layer._linear(layer._mixed(heads), weights["out_proj.weight"], weights.get("out_proj.bias"))
         self._cache, self._length = cache, after
         return out
@@ -675,13 +677,14 @@ class PositionalEncoding:
 
 
 class AdditiveAttention(Layer):
-    """A small network compares each query with each key: Bahdanau et al. 2015, arXiv:1409.0473, for encoder-decoder models.
+    """A small network compares each query with each key: Bahdanau et al. 2015, arXiv:1409.0473, for encoder-decoder
+    models.
 
         score(q, k) = score.weight . tanh(query.weight q + key.weight k + bias),  out = softmax(score) value
 
     Parameters: `query.weight` (H, Q), `key.weight` (H, D), `bias` (H,), `score.weight` (H,), uniform in ±1/sqrt of the
-    number of inputs (H for `score.weight` and `bias`). rng: None, an int seed or a numpy.random.Generator. TypeError and
-    ValueError for arguments that make no layer.
+    number of inputs (H for `score.weight` and `bias`). rng: None, an int seed or a numpy.random.Generator. TypeError
+    and ValueError for arguments that make no layer.
 
         layer = pyrnn.AdditiveAttention(32, 64, 16, rng=0)
         context, weights = layer(decoder_state, encoder_outputs, need_weights=True)
@@ -709,9 +712,9 @@ class AdditiveAttention(Layer):
         self, query: ArrayLike, key: ArrayLike, value: ArrayLike | None = None, *, kv_lengths: ArrayLike | None = None,
         need_weights: bool = False,
     ) -> Any:  # fmt: skip
-        """query (N, S, Q), key (N, K, D), value (N, K, Ev) (the key by default) -> (N, S, Ev), and with `need_weights` the
-        weights (N, S, K) too. `kv_lengths` (N,): keys from there on are padding and never read; a row without keys gives
-        0. TypeError and ValueError for what does not fit.
+        """query (N, S, Q), key (N, K, D), value (N, K, Ev) (the key by default) -> (N, S, Ev), and with `need_weights`
+        the weights (N, S, K) too. `kv_lengths` (N,): keys from there on are padding and never read; a row without keys
+        gives 0. TypeError and ValueError for what does not fit.
 
         context = layer(state[:, None], outputs, kv_lengths=lengths)
         """
@@ -723,8 +726,8 @@ class AdditiveAttention(Layer):
     def vjp(
         self, query: ArrayLike, key: ArrayLike, value: ArrayLike | None = None, *, kv_lengths: ArrayLike | None = None
     ) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array | None]]]:
-        """out, pullback. pullback(dout) -> (dquery, dkey, dvalue), dvalue None (and part of dkey) where no value was given;
-        it adds to `grads`, can be called once, and owns what it needs.
+        """out, pullback. pullback(dout) -> (dquery, dkey, dvalue), dvalue None (and part of dkey) where no value was
+        given; it adds to `grads`, can be called once, and owns what it needs.
 
         out, pullback = layer.vjp(query, key)
         dquery, dkey, _ = pullback(out - target)

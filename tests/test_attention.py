@@ -40,7 +40,8 @@ def test_reference_gradients_by_finite_differences(softcap, masked, rng):
         mask = rng.random((2, 4, 3, 6)) < 0.6
         mask = mask if masked == "bool" else np.where(mask, draw(rng, "f8", 2, 4, 3, 6), -np.inf)
     options = {
-        "scale": 0.7, "softcap": softcap, "left": 3, "right": 1, "offsets": np.array([1, 2]), "lengths": np.array([6, 4])
+    options = {"scale": 0.7, "softcap": softcap, "left": 3, "right": 1}
+    options |= {"offsets": np.array([1, 2]), "lengths": np.array([6, 4])}
     }  # fmt: skip
     out, stats = reference.attention.forward(query, key, value, mask, **options)
     grads = reference.attention.backward(dout, query, key, value, out, stats, mask, **options)
@@ -70,7 +71,7 @@ MASKS = {
     "heads": lambda rng, n, h, s, k: rng.random((h, s, 1)) < 0.7,
     "all": lambda rng, n, h, s, k: rng.random((n, h, s, k)) < 0.6,
     "added": lambda rng, n, h, s, k: rng.standard_normal((s, k)),
-    "added, some -inf": lambda rng, n, h, s, k: np.where(rng.random((n, 1, s, k)) < 0.5, rng.standard_normal((n, 1, s, k)), -np.inf),
+    "added, some -inf": lambda rng, n, h, s, k: np.where(rng.random((n, 1, s, k)) < 0.5, rng.random((s, k)), -np.inf),
 }  # fmt: skip
 
 
@@ -453,13 +454,13 @@ Q, KEY, V = np.zeros((2, 4, 5, 8)), np.zeros((2, 4, 7, 8)), np.zeros((2, 4, 7, 3
         ((Q, KEY[..., :7], V), {}, ValueError, r"key has shape \(2, 4, 7, 7\), expected \(..., Hk, K, 8\)"),
         ((Q, KEY, V[:, :, :6]), {}, ValueError, r"value has shape \(2, 4, 6, 3\)"),
         ((Q[0, 0, 0], KEY, V), {}, ValueError, r"query has shape \(8,\)"),
-        ((Q, KEY[:, :2], V[:, :2]), {}, ValueError, r"key has shape \(2, 2, 7, 8\), expected \(..., 4, K, 8\) or one head"),
+        ((Q, KEY[:, :2], V[:, :2]), {}, ValueError, r"key has shape \(2, 2, 7, 8\), expected \(..., 4, K, 8\)"),
         ((Q, KEY[:, :3], V[:, :3]), {"enable_gqa": True}, ValueError, "divides the 4 of query"),
         ((Q, np.zeros((3, 4, 7, 8)), np.zeros((3, 4, 7, 3))), {}, ValueError, "axes before the heads"),
         ((Q + 1j, KEY, V), {}, TypeError, "query has dtype complex128"),
         ((Q, KEY, np.zeros(V.shape, object)), {}, TypeError, "value has dtype object"),
         ((Q, KEY, V, np.ones((5, 7), int)), {}, TypeError, "attn_mask has dtype int64, expected booleans or floats"),
-        ((Q, KEY, V, np.ones((5, 6), bool)), {}, ValueError, r"attn_mask has shape \(5, 6\), expected a shape that broadcasts to \(2, 4, 5, 7\)"),
+        ((Q, KEY, V, np.ones((5, 6), bool)), {}, ValueError, r"attn_mask has shape \(5, 6\), .*\(2, 4, 5, 7\)"),
         ((Q, KEY, V), {"is_causal": 1}, TypeError, "is_causal is 1, expected True or False"),
         ((Q, KEY, V), {"window": (-2, 0)}, ValueError, r"window\[0\] is -2, expected at least -1"),
         ((Q, KEY, V), {"window": 3}, ValueError, "window is 3"),

@@ -76,7 +76,9 @@ def methods(node):
 
 
 def test_there_are_ops():
-    assert {"rnn", "lstm", "gru", "linear", "embedding", "cross_entropy", "adam", "sgd", "norm"} <= set(OPS)
+    assert {"rnn", "lstm", "gru", "attention", "linear", "embedding", "cross_entropy", "adam", "sgd", "norm"} <= set(
+        OPS
+    )
     assert set(RECURRENT) >= {"rnn", "lstm", "gru"}
 
 
@@ -203,6 +205,23 @@ def test_package_says_that_it_is_typed():
         (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
         (pyrnn.LSTM.state_dict, "(self)"),
         (pyrnn.LSTM.zero_grad, "(self)"),
+        (
+            pyrnn.scaled_dot_product_attention,
+            "(query, key, value, attn_mask=None, is_causal=False, scale=None, enable_gqa=False, *, q_offset=0,"
+            " window=None, softcap=0.0, kv_lengths=None)",
+        ),
+        (
+            pyrnn.scaled_dot_product_attention_vjp,
+            "(query, key, value, attn_mask=None, is_causal=False, scale=None, enable_gqa=False, *, q_offset=0,"
+            " window=None, softcap=0.0, kv_lengths=None)",
+        ),
+        (
+            pyrnn.MultiheadAttention,
+            "(embed_dim, num_heads, bias=True, *, kdim=None, vdim=None, num_kv_heads=None, batch_first=False,"
+            " dtype='float32', rng=None)",
+        ),
+        (pyrnn.MultiheadAttention.__call__, "(self, query, key=None, value=None, **arguments)"),
+        (pyrnn.MultiheadAttention.vjp, "(self, query, key=None, value=None, **arguments)"),
         (pyrnn.set_num_threads, "(n)"),
         (pyrnn.get_num_threads, "()"),
         (pyrnn.threads, "(n)"),

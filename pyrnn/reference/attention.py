@@ -20,7 +20,8 @@ def forward(
     offsets: Array | None = None,
     lengths: Array | None = None,
 ) -> tuple[Array, Array]:
-    """query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S, 2).
+    """query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S,
+    2).
 
         s = scale q k^T,  s <- softcap tanh(s / softcap),  s <- s + mask or -inf where hidden
         out = softmax(s) v,  stats = largest s, sum of exp(s - largest);  both 0 where a query sees nothing
