@@ -39,10 +39,8 @@ def test_reference_gradients_by_finite_differences(softcap, masked, rng):
     if masked:
         mask = rng.random((2, 4, 3, 6)) < 0.6
         mask = mask if masked == "bool" else np.where(mask, draw(rng, "f8", 2, 4, 3, 6), -np.inf)
-    options = {
     options = {"scale": 0.7, "softcap": softcap, "left": 3, "right": 1}
     options |= {"offsets": np.array([1, 2]), "lengths": np.array([6, 4])}
-    }  # fmt: skip
     out, stats = reference.attention.forward(query, key, value, mask, **options)
     grads = reference.attention.backward(dout, query, key, value, out, stats, mask, **options)
     for array, grad in zip((query, key, value), grads, strict=True):

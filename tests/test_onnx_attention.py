@@ -23,8 +23,8 @@ def node_cases():
 
 
 CASES = node_cases()
-# Their fourth output is the scores before the softmax (qk_matmul_output_mode 0, 1 and 2), which are never in memory as a
-# whole and cannot be asked for; the other outputs are compared. 12 of the 93 cases of onnx 1.23.
+# Their fourth output is the scores before the softmax (qk_matmul_output_mode 0, 1 and 2), which are never in memory as
+# a whole and cannot be asked for; the other outputs are compared. 12 of the 93 cases of onnx 1.23.
 SCORES = {
     "test_attention_3d_with_past_and_present_qk_matmul",
     "test_attention_3d_with_past_and_present_qk_matmul_bias",
