@@ -226,9 +226,8 @@ def _prepare(
         raise shape_error(call, "key", key.shape, f"(..., Hk, K, {features}), as query has")
     if value.shape[-2] != keys or value.shape[-3] not in (1, heads):
         raise shape_error(call, "value", value.shape, f"(..., {heads}, {keys}, Ev), as key has")
-    if not (
-        heads in (1, query_heads) or (boolean(call, "enable_gqa", enable_gqa) and heads and query_heads % heads == 0)
-    ):
+    enable_gqa = boolean(call, "enable_gqa", enable_gqa)
+    if heads not in (1, query_heads) and not (enable_gqa and heads and query_heads % heads == 0):
         expected = f"(..., {query_heads}, K, {features}) or one head, as query has"
         if enable_gqa:
             expected = f"a number of heads that divides the {query_heads} of query"
