@@ -498,6 +498,12 @@ def test_kernels_refuse_what_does_not_fit(arguments, options, error, message):
         kernels.attention.forward(*arguments, scale=1.0, **options)
 
 
+def test_axes_that_no_memory_holds():
+    one = np.zeros((1, 1, 1), "f4")
+    with pytest.raises(ValueError, match=r"an axis has 576460752303423488 elements, expected at most 2147483647"):
+        attend(np.zeros((1, 60, 1), "f4"), np.broadcast_to(one, (1, 2**59, 1)), np.broadcast_to(one, (1, 2**59, 1)))
+
+
 def test_far_offsets_and_windows(rng):
     query, key, value = draw(rng, "f4", 5, 8), draw(rng, "f4", 7, 8), draw(rng, "f4", 7, 3)
     most = 2**63 - 1

@@ -10,7 +10,8 @@ namespace pyrnn {
 
 namespace {
 
-constexpr i64 far = i64(1) << 40;  // beyond every key; sums of a few such do not overflow
+constexpr i64 most = (i64(1) << 31) - 1;  // of one axis: sizes of work memory do not overflow
+constexpr i64 far = i64(1) << 40;         // beyond every key; sums of a few such do not overflow
 
 // The axes before the last three, as one.
 struct Batch {
@@ -85,6 +86,10 @@ template <class T> struct AttentionCall {
     if (!same_batch(batch, value) || value.shape(n - 3) != a.Hk || value.shape(n - 2) != a.K)
       wrong_shape(call, "value", value, "(..., Hk, K, Ev) as key, which has shape " + shape_text(key));
     a.Ev = value.shape(n - 1);
+    for (i64 size : {a.S, a.K, a.E, a.Ev})
+      if (size > most)
+        wrong_value(call,
+                    "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
     if (a.Hk == 0 ? Hq != 0 : Hq % a.Hk != 0)
       wrong_shape(call, "key", key, "heads that divide those of query, which has shape " + shape_text(query));
     a.B = batch.size, a.G = a.Hk ? Hq / a.Hk : 0;
