@@ -5,12 +5,26 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import cross_entropy, embedding, gru, hopfield, linear, lstm, machine, optim, peers, report, rnn, stream
+from . import (
+    attention,
+    cross_entropy,
+    embedding,
+    gru,
+    hopfield,
+    linear,
+    lstm,
+    machine,
+    optim,
+    peers,
+    report,
+    rnn,
+    stream,
+)
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
     op.name: op
-    for module in (rnn, lstm, gru, stream, linear, cross_entropy, embedding, optim, hopfield)
+    for module in (rnn, lstm, gru, stream, attention, linear, cross_entropy, embedding, optim, hopfield)
     for op in module.OPS
 }
 

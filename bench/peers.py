@@ -86,7 +86,7 @@ def jax_both(function: Callable[..., Any], dy: np.ndarray, *inputs: np.ndarray) 
 
 def onnx_run(
     op: str, attributes: dict[str, Any], inputs: dict[str, np.ndarray | None], outputs: list[str], fed: list[str],
-    settings: Settings,
+    settings: Settings, *, opset: int = 17, ir_version: int = 8,
 ) -> Callable[[dict[str, np.ndarray]], list[np.ndarray]]:  # fmt: skip
     """A model of one node: feeds -> outputs. Inputs in `fed` are fed, the others are its constants; "" stands for an
     output that nobody wants.
@@ -105,7 +105,7 @@ def onnx_run(
     results = [helper.make_tensor_value_info(name, kind, None) for name in wanted]
     constants = [numpy_helper.from_array(array, name) for name, array in given.items() if name not in fed]
     graph = helper.make_graph([node], "bench", feeds, results, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "associative.hpp"
+#include "attention.hpp"
 #include "dense.hpp"
 #include "recurrence.hpp"
 
@@ -24,6 +25,7 @@ template <class T> struct Kernels {
   CellKernels<T> cells[int(CellKind::count)];
   DenseKernels<T> dense;
   HopfieldKernels<T> hopfield;
+  AttentionKernels<T> attention;
   // The machine's limits (machine.hpp): multiply-adds done, and a pass over memory.
   i64 (*fma_loop)(i64 rounds, T* sink);
   void (*read_loop)(const T* data, i64 n, T* sink);

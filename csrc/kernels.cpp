@@ -1,4 +1,5 @@
 // The list of cells and kernels, compiled once per instruction set (PYRNN_ISA) and dtype (PYRNN_REAL).
+#include "attention_loop.hpp"
 #include "cells/gru.hpp"
 #include "cells/lstm.hpp"
 #include "cells/rnn.hpp"
@@ -32,6 +33,7 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{{
                                       {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>,
                                        sgd<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
                                       HopfieldLoop<PYRNN_REAL>::kernels,
+                                      AttentionLoop<PYRNN_REAL>::kernels,
                                       fma_loop<PYRNN_REAL>,
                                       read_loop<PYRNN_REAL>};
 

@@ -16,7 +16,7 @@ template <class T> struct LinearLoop {
   static void pack(const Linear<T>& m, T* panels, int part, int parts) {
     const i64 groups = groups_of<T>(m.O);
     static constexpr std::array<int, 1> gate{0};
-    pyrnn::PYRNN_ISA::pack(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts, panels);
+    pyrnn::PYRNN_ISA::pack(m.weight, m.I, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts, panels);
   }
 
   // Packs W for `input_grads`, [Ip/L][Op][L].

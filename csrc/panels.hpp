@@ -150,10 +150,11 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
   }
 }
 
-// A weight matrix as the user holds it, row-major (gates * units, columns): rows of one gate and one unit group.
-// Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector v.
+// A weight matrix as the user holds it, row-major (gates * units, columns), rows `row` apart: rows of one gate and one
+// unit group. Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector
+// v.
 template <class T, std::size_t V>
-void pack(const T* weight, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+void pack(const T* weight, i64 row, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
     T* panel = panels + g * columns * V * L;
@@ -161,9 +162,13 @@ void pack(const T* weight, const std::array<int, V>& gate, i64 units, i64 column
     for (i64 k = 0; k < columns; k += L) {
       const i64 width = columns - k < L ? columns - k : L;
       for (int v = 0; v < int(V); ++v) {
-        const T* source = weight + (gate[v] * units + g * L) * columns + k;
+        const T* source = weight + (gate[v] * units + g * L) * row + k;
         Vec<T> block[L];
-        for (int i = 0; i < L; ++i) block[i] = i < valid ? load(source + i * columns, width) : Vec<T>{};
+        for (int i = 0; i < L; ++i) block[i] = i < valid ? load(source + i * row, width) : Vec<T>{};
+        // Rows are read across, which no prefetcher of a CPU sees through: the next group's are asked for here.
+        for (int i = 0; i < L; ++i)
+          __builtin_prefetch(
+              reinterpret_cast<const void*>(std::uintptr_t(source) + std::uintptr_t((L + i) * row) * sizeof(T)));
         transpose<T>(block);
         for (i64 i = 0; i < width; ++i) store(panel + ((k + i) * V + v) * L, block[i]);
       }

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -282,6 +283,41 @@ PYRNN_INLINE Bytes repeat16(const std::int8_t* table) {
 }
 PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)_mm_shuffle_epi8((__m128i)table, (__m128i)index); }
 #endif
+
+// The larger of two, lane by lane; the second where one is NaN, as x86 has it.
+#if defined(__AVX512F__)
+PYRNN_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_maskz_max_ps(__mmask16(-1), a, b); }
+PYRNN_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_maskz_max_pd(__mmask8(-1), a, b); }
+#elif defined(__AVX2__)
+PYRNN_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+PYRNN_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
+#else
+template <class V> PYRNN_INLINE V larger(V a, V b) { return a > b ? a : b; }
+#endif
+
+// The largest of all lanes, where none is NaN.
+template <class T> PYRNN_INLINE T largest(Vec<T> v) {
+  constexpr auto rotated = []<int... i>(std::integer_sequence<int, i...>, Vec<T> x, auto by) {
+    return __builtin_shufflevector(x, x, ((i + decltype(by)::value) % lanes<T>)...);
+  };
+  using Lanes = std::make_integer_sequence<int, lanes<T>>;
+  if constexpr (lanes<T> > 8) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 8>{}));
+  if constexpr (lanes<T> > 4) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 4>{}));
+  if constexpr (lanes<T> > 2) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 2>{}));
+  v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 1>{}));
+  return v[0];
+}
+
+// Bytes as a mask: all bits of a lane where its byte is not 0. The first n only (n > 0), the others are 0.
+template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n) {
+  typedef std::uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+  Bytes bytes{};
+  if (n >= lanes<T>)
+    std::memcpy(&bytes, p, lanes<T>);
+  else
+    std::memcpy(&bytes, p, std::size_t(n));
+  return __builtin_convertvector(bytes, IntVec<T>) != 0;
+}
 
 // The sum of all lanes, always in the same order.
 template <class T> PYRNN_INLINE T sum(Vec<T> v) {

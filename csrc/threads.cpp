@@ -222,4 +222,10 @@ void Barrier::wait_for(int other, int round) const {
   while (!arrived()) std::this_thread::sleep_for(std::chrono::microseconds(20));
 }
 
+void Progress::wait_for(std::int64_t run, std::int64_t count) const {
+  const auto arrived = [&] { return counts_[run].load(std::memory_order_acquire) >= count; };
+  look(arrived);
+  while (!arrived()) std::this_thread::sleep_for(std::chrono::microseconds(20));
+}
+
 }  // namespace pyrnn

@@ -43,6 +43,22 @@ class Barrier {
   const int members_;
 };
 
+// How far several runs have come, each counted up by one thread while others wait for it.
+class Progress {
+ public:
+  explicit Progress(std::int64_t runs) : counts_(new std::atomic<std::int64_t>[std::size_t(runs)] {}) {}
+
+  void raise(std::int64_t run, std::int64_t count) { counts_[run].store(count, std::memory_order_release); }
+  void wait(std::int64_t run, std::int64_t count) const {
+    if (counts_[run].load(std::memory_order_acquire) < count) wait_for(run, count);
+  }
+
+ private:
+  void wait_for(std::int64_t run, std::int64_t count) const;
+
+  const std::unique_ptr<std::atomic<std::int64_t>[]> counts_;
+};
+
 struct Worker;
 
 // The calling thread and up to `wanted - 1` workers, held until destruction.
@@ -77,6 +93,16 @@ inline int threads_worth(std::int64_t work) {
 // f(part, parts) on every member of a team.
 template <class F> void in_parts(Team& team, F f) {
   auto job = [&](int part) { f(part, team.size()); };
+  team.run(job);
+}
+
+// f(part, task) for each task, which threads take in ascending order, one after the other. A task may wait for one
+// before it: that has been taken by a thread that runs.
+template <class F> void in_tasks(Team& team, std::int64_t tasks, F f) {
+  std::atomic<std::int64_t> next{0};
+  auto job = [&](int part) {
+    for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) f(part, task);
+  };
   team.run(job);
 }
 

@@ -42,10 +42,11 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   static void pack(const Weights<const T>& w, const Sizes& size, const Packed<T>& out, int part, int parts) {
     const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
-    pyrnn::PYRNN_ISA::pack(w.ih, Cell::x_gates, size.H, size.I, mine.begin, mine.end, out.ih);
-    pyrnn::PYRNN_ISA::pack(w.hh, Cell::h_gates, size.H, size.P, mine.begin, mine.end, out.hh);
+    pyrnn::PYRNN_ISA::pack(w.ih, size.I, Cell::x_gates, size.H, size.I, mine.begin, mine.end, out.ih);
+    pyrnn::PYRNN_ISA::pack(w.hh, size.P, Cell::h_gates, size.H, size.P, mine.begin, mine.end, out.hh);
     if constexpr (has_second)
-      pyrnn::PYRNN_ISA::pack(second_weight(w), Second::gates, size.P, size.H, mine_p.begin, mine_p.end, out.second);
+      pyrnn::PYRNN_ISA::pack(second_weight(w), size.H, Second::gates, size.P, size.H, mine_p.begin, mine_p.end,
+                             out.second);
     for (i64 g = mine.begin; g < mine.end; ++g) {
       const i64 valid = size.H - g * L;
       T* bias = out.bias + g * slots * L;

@@ -5,6 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import kernels
+from .attention import (
+    AdditiveAttention,
+    MultiheadAttention,
+    PositionalEncoding,
+    attention_weights,
+    scaled_dot_product_attention,
+    scaled_dot_product_attention_vjp,
+)
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .layers import Embedding, Linear
 from .losses import cross_entropy
@@ -24,19 +32,25 @@ __all__ = [
     "RNN",
     "SGD",
     "Adam",
+    "AdditiveAttention",
     "DenseHopfield",
     "Embedding",
     "Hopfield",
     "Linear",
     "Model",
     "ModernHopfield",
+    "MultiheadAttention",
+    "PositionalEncoding",
     "__version__",
+    "attention_weights",
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
     "get_num_threads",
     "kernels",
     "reference",
+    "scaled_dot_product_attention",
+    "scaled_dot_product_attention_vjp",
     "set_num_threads",
     "threads",
 ]

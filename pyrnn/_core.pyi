@@ -118,6 +118,39 @@ class gru:
     @staticmethod
     def stream(layers: Sequence[Entries], batch: int, *, reset_after: bool = True) -> Stream: ...
 
+class attention:
+    @staticmethod
+    def forward(
+        query: Array,
+        key: Array,
+        value: Array,
+        mask: Array | None = None,
+        *,
+        scale: float,
+        left: int = -1,
+        right: int = -1,
+        softcap: float = 0.0,
+        offsets: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, Array]: ...
+    @staticmethod
+    def backward(
+        dout: Array,
+        query: Array,
+        key: Array,
+        value: Array,
+        out: Array,
+        stats: Array,
+        mask: Array | None = None,
+        *,
+        scale: float,
+        left: int = -1,
+        right: int = -1,
+        softcap: float = 0.0,
+        offsets: Array | None = None,
+        lengths: Array | None = None,
+    ) -> tuple[Array, Array, Array]: ...
+
 class linear:
     @staticmethod
     def forward(x: Array, weight: Array, bias: Array | None) -> Array: ...

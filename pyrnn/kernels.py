@@ -7,6 +7,7 @@ fit is a TypeError or a ValueError. Layers, losses and optimisers convert, and c
 try:
     from ._core import (
         adam,
+        attention,
         cross_entropy,
         embedding,
         get_num_threads,
@@ -30,6 +31,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "adam",
+    "attention",
     "cross_entropy",
     "embedding",
     "get_num_threads",

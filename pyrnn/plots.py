@@ -1,4 +1,5 @@
-"""Pictures: the loss curve of a training run, recalls of a Hopfield net. Needs matplotlib (the extra `plot`)."""
+"""Pictures: the loss curve of a training run, recalls of a Hopfield net, a map of attention. Needs matplotlib (the
+extra `plot`)."""
 
 from __future__ import annotations
 
@@ -108,6 +109,45 @@ def loss_curve(
     axes.spines[["top", "right"]].set_visible(False)
     if len(train) or len(valid):
         axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def attention_map(
+    path: str | os.PathLike[str],
+    weights: np.ndarray,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    title: str = "",
+) -> None:
+    """Draw weights (S, K) as a map: a row for each query, a column for each key, with their tokens at the axes.
+
+    ValueError where the tokens are not S and K.
+
+        weights = layer.attention_weights(x, is_causal=True)  # (N, H, S, K)
+        pyrnn.plots.attention_map("map.png", weights[0, 0], list("hello"), list("hello"))
+    """
+    weights = np.asarray(weights)
+    if weights.shape != (len(queries), len(keys)):
+        raise ValueError(f"attention_map: weights has shape {weights.shape}, expected ({len(queries)}, {len(keys)})")
+    cell = 0.32  # inches
+    figure = _figure(2.2 + cell * len(keys), 1.6 + cell * len(queries))
+    axes = figure.add_subplot()
+    image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(float(weights.max(initial=0)), 1e-9))
+    axes.set_xticks(range(len(keys)), [repr(token)[1:-1] for token in keys], rotation=90, family="monospace")
+    axes.set_yticks(range(len(queries)), [repr(token)[1:-1] for token in queries], family="monospace")
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("keys")
+    axes.set_ylabel("queries")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(1, len(keys)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(queries)) - 0.5, minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
+    if title:
+        figure.suptitle(title, color=INK)
     _save(figure, path)
 
 

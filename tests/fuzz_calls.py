@@ -339,6 +339,40 @@ def call_net(rng):
     attempt(rng, net.retrieve if kind == 2 else net.recall, probe, keep=0.2)
 
 
+def call_attention(rng):
+    dtype = rng.choice(["f4", "f8"])
+    query, key, value = normal(rng, dtype, N, 4, T, I), normal(rng, dtype, N, 2, 9, I), normal(rng, dtype, N, 2, 9, V)
+    arrays = {"query": query, "key": key, "value": value}
+    seen = rng.random((N, 4, T, 9)) < 0.5
+    bounds = {"scale": 0.5, "left": 3, "right": 2, "softcap": 1.0}
+    bounds |= {"offsets": rng.integers(-3, 9, N), "lengths": rng.integers(0, 10, N)}
+    options = {"attn_mask": seen, "is_causal": True, "scale": 0.5, "enable_gqa": True, "q_offset": 2}
+    options |= {"window": (3, 2), "softcap": 1.0, "kv_lengths": rng.integers(0, 10, N)}
+    out, stats = kernels.attention.forward(**arrays, mask=seen, **bounds)
+    layer, x = pyrnn.MultiheadAttention(I, 1, rng=0), rng.standard_normal((T, N, I))
+    stream, additive = layer.stream(N), pyrnn.AdditiveAttention(I, I, 5, rng=0)
+    calls = [
+        (kernels.attention.forward, {**arrays, "mask": seen, **bounds}),
+        (
+            kernels.attention.backward,
+            {"dout": normal(rng, dtype, *out.shape), **arrays, "out": out, "stats": stats, "mask": seen, **bounds},
+        ),
+        (pyrnn.scaled_dot_product_attention, {**arrays, **options}),
+        (pyrnn.scaled_dot_product_attention_vjp, {**arrays, **options}),
+        (pyrnn.scaled_dot_product_attention_vjp(**arrays, enable_gqa=True)[1], {"dout": out}),
+        (layer, {"query": x, "key": x, "value": x, "is_causal": True, "kv_lengths": rng.integers(0, T, N)}),
+        (layer.vjp(x)[1], {"dout": x}),
+        (stream.step, {"x": x[0]}),
+        (stream, {"x": x}),
+        (additive, {"query": x, "key": x, "value": x, "kv_lengths": rng.integers(0, N, T)}),
+        (pyrnn.PositionalEncoding(I), {"x": x, "offset": 3}),
+    ]
+    function, arguments = calls[rng.integers(len(calls))]
+    result = attempt(rng, function, arguments, keep=0.1)
+    if function is pyrnn.scaled_dot_product_attention_vjp and result is not None:
+        attempt(rng, result[1], {"dout": out}, keep=0.5)
+
+
 def call_set_num_threads(rng):
     value = junk(rng)
     if isinstance(value, np.ndarray) or (isinstance(value, int) and value > 2):
@@ -428,6 +462,7 @@ CALLS = [
     call_memory,
     call_memory,
     call_net,
+    call_attention,
     call_set_num_threads,
     call_layer,
     call_layer,

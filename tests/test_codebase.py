@@ -76,7 +76,9 @@ def methods(node):
 
 
 def test_there_are_ops():
-    assert {"rnn", "lstm", "gru", "linear", "embedding", "cross_entropy", "adam", "sgd", "norm"} <= set(OPS)
+    assert {"rnn", "lstm", "gru", "attention", "linear", "embedding", "cross_entropy", "adam", "sgd", "norm"} <= set(
+        OPS
+    )
     assert set(RECURRENT) >= {"rnn", "lstm", "gru"}
 
 
@@ -217,6 +219,23 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (pyrnn.ModernHopfield, "(patterns, *, beta=None, dtype='float32')"),
         (pyrnn.ModernHopfield.retrieve, "(self, state, *, max_steps=1, tol=0.0001)"),
         (pyrnn.ModernHopfield.vjp, "(self, state, *, max_steps=1, tol=0.0001)"),
+        (
+            pyrnn.scaled_dot_product_attention,
+            "(query, key, value, attn_mask=None, is_causal=False, scale=None, enable_gqa=False, *, q_offset=0,"
+            " window=None, softcap=0.0, kv_lengths=None)",
+        ),
+        (
+            pyrnn.scaled_dot_product_attention_vjp,
+            "(query, key, value, attn_mask=None, is_causal=False, scale=None, enable_gqa=False, *, q_offset=0,"
+            " window=None, softcap=0.0, kv_lengths=None)",
+        ),
+        (
+            pyrnn.MultiheadAttention,
+            "(embed_dim, num_heads, bias=True, *, kdim=None, vdim=None, num_kv_heads=None, batch_first=False,"
+            " dtype='float32', rng=None)",
+        ),
+        (pyrnn.MultiheadAttention.__call__, "(self, query, key=None, value=None, **arguments)"),
+        (pyrnn.MultiheadAttention.vjp, "(self, query, key=None, value=None, **arguments)"),
         (pyrnn.set_num_threads, "(n)"),
         (pyrnn.get_num_threads, "()"),
         (pyrnn.threads, "(n)"),

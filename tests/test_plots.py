@@ -1,5 +1,6 @@
-"""The picture of a training run: what its parts are and where they lie."""
+"""The pictures: what their parts are and where they lie."""
 
+import numpy as np
 import pytest
 
 from pyrnn import plots
@@ -11,7 +12,7 @@ def drawn(monkeypatch, path, valid):
     """The axes of a loss curve."""
     figures = []
     make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda: figures.append(make()) or figures[-1])
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     train = [(1000 * k, 2 + 4 / k) for k in range(1, 200)]
     plots.loss_curve(path, train, valid, "LSTM", 6.0)
     return figures[0].axes[0]
@@ -32,3 +33,18 @@ def test_many_validations_have_no_markers(tmp_path, monkeypatch, count, marked):
     lines = {line.get_label(): line for line in axes.lines}
     assert (lines["held-out tenth"].get_marker() == "o") == marked
     assert lines["training"].get_zorder() > lines["held-out tenth"].get_zorder()
+
+
+def test_attention_map(tmp_path, monkeypatch):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    weights = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
+    plots.attention_map(tmp_path / "map.png", weights, ["a", "\n"], ["x", "y", "z"], "head 0")
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "\\n"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["x", "y", "z"]
+    np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+    assert (tmp_path / "map.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"weights has shape \(2, 3\), expected \(3, 3\)"):
+        plots.attention_map(tmp_path / "map.png", weights, "xyz", "xyz")

@@ -24,5 +24,6 @@ PYBIND11_MODULE(_core, m) {
   bind_gru(m);
   bind_dense(m);
   bind_hopfield(m);
+  bind_attention(m);
   bind_machine(m);
 }

@@ -35,6 +35,7 @@ void bind_lstm(py::module_& m);
 void bind_gru(py::module_& m);
 void bind_dense(py::module_& m);
 void bind_hopfield(py::module_& m);
+void bind_attention(py::module_& m);
 void bind_machine(py::module_& m);
 
 inline constexpr const char* forward_doc =

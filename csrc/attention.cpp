@@ -1,0 +1,149 @@
+// Deals the tasks of attention to threads: blocks of rows forward, blocks of keys backward.
+#include "attention.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "memory.hpp"
+#include "threads.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+// Heads whose packed keys lie in memory at a time: as many as fit in this, one at least.
+constexpr i64 packed_bytes = i64(16) << 20;
+// Packed keys of a head that stay in a core's own cache.
+constexpr i64 small_head_bytes = i64(256) << 10;
+
+i64 blocks_of(i64 n, i64 block) { return (n + block - 1) / block; }
+
+// The rows of a head in blocks: of one query head, or of all queries of several where they are few. Alike in size, so
+// that none is left with a handful of rows.
+template <class T> std::vector<RowBlock> row_blocks_of(const Attention<T>& a) {
+  std::vector<RowBlock> blocks;
+  if (a.S == 0) return blocks;
+  const i64 heads = std::clamp<i64>(row_block / a.S, 1, a.G), cuts = blocks_of(a.S, row_block);
+  const i64 rows = std::min(row_block, blocks_of(blocks_of(a.S, cuts), 6) * 6);
+  for (i64 g = 0; g < a.G; g += heads)
+    for (i64 i = 0; i < a.S; i += rows) blocks.push_back({g, std::min(g + heads, a.G), i, std::min(i + rows, a.S)});
+  return blocks;
+}
+
+// Multiply-adds of products over `features`, for the pairs of queries and keys that bounds leave.
+template <class T> i64 work_of(const Attention<T>& a, i64 features) {
+  const i64 seen = a.left < 0 || a.right < 0 ? a.K : std::min(a.K, a.left + a.right + 1);
+  return i64(std::min(double(a.B) * double(a.Hk * a.G) * double(a.S) * double(seen) * double(features), 1e18));
+}
+
+}  // namespace
+
+template <class T> void attention_forward(const Attention<T>& a, T* out, T* stats) {
+  const AttentionKernels<T>& k = kernels<T>().attention;
+  const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), runs = blocks_of(a.K, key_run);
+  const std::vector<RowBlock> blocks = row_blocks_of(a);
+  const i64 row_blocks = i64(blocks.size());
+  Team team(threads_worth(work_of(a, a.E + a.Ev)));
+  const i64 scratch_size = k.scratch_size(a);
+  const Buffer<T> scratch(scratch_size * team.size());
+
+  // Few rows and many keys: threads share the runs of keys.
+  if (team.size() > 1 && runs > 1 && heads * row_blocks < 2 * team.size()) {
+    const i64 partial_size = row_block * ((a.Ev + k.lanes - 1) / k.lanes * k.lanes + 2);
+    const Buffer<T> partials(heads * row_blocks * runs * partial_size);
+    in_tasks(team, heads * row_blocks * runs, [&](int part, i64 task) {
+      const i64 rows = task / runs, number = task % runs;
+      k.attend(a, rows / row_blocks, blocks[std::size_t(rows % row_blocks)], number, number + 1, nullptr,
+               scratch.get() + part * scratch_size, partials.get() + task * partial_size, out, stats);
+    });
+    for (i64 rows = 0; rows < heads * row_blocks; ++rows)
+      k.merge(a, rows / row_blocks, blocks[std::size_t(rows % row_blocks)], runs,
+              partials.get() + rows * runs * partial_size, out, stats);
+    return;
+  }
+
+  // Keys that several blocks of rows look at are packed once. Where heads are many and small, one thread does all of
+  // one.
+  const bool shared = row_blocks > 1 && key_blocks > 0;
+  const i64 packed_size = shared ? k.packed_size(a) : 0;
+  if (shared && heads >= 2 * team.size() && packed_size * i64(sizeof(T)) <= small_head_bytes) {
+    const Buffer<T> packed(packed_size * team.size());
+    in_tasks(team, heads, [&](int part, i64 head) {
+      T* own = packed.get() + part * packed_size;
+      for (i64 block = 0; block < key_blocks; ++block) k.pack(a, head, block, own);
+      for (const RowBlock& rows : blocks)
+        k.attend(a, head, rows, 0, runs, own, scratch.get() + part * scratch_size, nullptr, out, stats);
+    });
+    return;
+  }
+  // Else all threads pack, for some heads at a time, and then share the blocks of rows.
+  const i64 at_once =
+      shared ? std::clamp<i64>(packed_bytes / i64(sizeof(T)) / std::max<i64>(packed_size, 1), 1, heads) : heads;
+  const Buffer<T> packed(packed_size * at_once);
+  for (i64 first = 0; first < heads; first += at_once) {
+    const i64 count = std::min(at_once, heads - first);
+    if (shared)
+      in_tasks(team, count * key_blocks, [&](int, i64 task) {
+        k.pack(a, first + task / key_blocks, task % key_blocks, packed.get() + task / key_blocks * packed_size);
+      });
+    in_tasks(team, count * row_blocks, [&](int part, i64 task) {
+      // The last rows first: where attention is causal they see most.
+      const i64 head = task / row_blocks, rows = row_blocks - 1 - task % row_blocks;
+      k.attend(a, first + head, blocks[std::size_t(rows)], 0, runs,
+               shared ? packed.get() + head * packed_size : nullptr, scratch.get() + part * scratch_size, nullptr, out,
+               stats);
+    });
+  }
+}
+
+template <class T>
+void attention_backward(const Attention<T>& a, const T* dout, const T* out, const T* stats, T* dquery, T* dkey,
+                        T* dvalue) {
+  const AttentionKernels<T>& k = kernels<T>().attention;
+  const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), rows = heads * a.G * a.S;
+  const i64 padded = (a.E + k.lanes - 1) / k.lanes * k.lanes;
+  const std::vector<RowBlock> blocks = row_blocks_of(a);
+  Team team(threads_worth(work_of(a, 3 * a.E + 2 * a.Ev)));
+  const i64 scratch_size = k.grads_scratch_size(a);
+  const Buffer<T> scratch(scratch_size * team.size());
+  const Buffer<T> own(padded == a.E ? 0 : rows * padded);
+  T* sums = padded == a.E ? dquery : own.get();
+  const Buffer<T> means(rows);
+  in_parts(team, [&](int part, int parts) {
+    const i64 begin = rows * part / parts, end = rows * (part + 1) / parts;
+    k.means(dout, out, a.Ev, begin, end, means.get());
+    if (begin < end && padded) std::memset(sums + begin * padded, 0, std::size_t((end - begin) * padded) * sizeof(T));
+  });
+
+  struct Queue final : Turns {
+    Queue(Progress& progress, i64 task, bool first) : progress(progress), task(task), first(first) {}
+    void wait(i64 rows) const override {
+      if (!first) progress.wait(task - 1, rows + 1);
+    }
+    void done(i64 rows) const override { progress.raise(task, rows + 1); }
+    Progress& progress;
+    const i64 task;
+    const bool first;
+  };
+  Progress progress(heads * key_blocks);
+  const AttentionGrads<T> grads{dout, out, stats, means.get(), sums, dkey, dvalue};
+  in_tasks(team, heads * key_blocks, [&](int part, i64 task) {
+    k.grads(a, grads, task / key_blocks, task % key_blocks, blocks.data(), i64(blocks.size()),
+            scratch.get() + part * scratch_size, Queue(progress, task, task % key_blocks == 0));
+  });
+  in_parts(team, [&](int part, int parts) {
+    for (i64 r = rows * part / parts; r < rows * (part + 1) / parts; ++r)
+      for (i64 e = 0; e < a.E; ++e) dquery[r * a.E + e] = sums[r * padded + e] * a.scale;
+  });
+}
+
+template void attention_forward(const Attention<float>&, float*, float*);
+template void attention_forward(const Attention<double>&, double*, double*);
+template void attention_backward(const Attention<float>&, const float*, const float*, const float*, float*, float*,
+                                 float*);
+template void attention_backward(const Attention<double>&, const double*, const double*, const double*, double*,
+                                 double*, double*);
+
+}  // namespace pyrnn

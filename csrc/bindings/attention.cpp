@@ -1,0 +1,252 @@
+// pyrnn.kernels.attention: scaled dot-product attention, forward and backward.
+#include "../attention.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "recurrent.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+constexpr i64 most = (i64(1) << 31) - 1;  // of one axis: sizes of work memory do not overflow
+constexpr i64 far = i64(1) << 40;         // beyond every key; sums of a few such do not overflow
+
+// The axes before the last three, as one.
+struct Batch {
+  std::vector<py::ssize_t> shape;
+  i64 size = 1;
+};
+
+Batch batch_of(const py::array& a) {
+  Batch batch;
+  for (py::ssize_t i = 0; i + 3 < a.ndim(); ++i) batch.shape.push_back(a.shape(i)), batch.size *= a.shape(i);
+  return batch;
+}
+
+std::string shape_words(const std::vector<py::ssize_t>& shape) {
+  py::tuple words(shape.size());
+  for (std::size_t i = 0; i < shape.size(); ++i) words[i] = shape[i];
+  return py::str(words);
+}
+
+bool same_batch(const Batch& batch, const py::array& a) {
+  if (std::size_t(a.ndim()) != batch.shape.size() + 3) return false;
+  return std::equal(batch.shape.begin(), batch.shape.end(), a.shape());
+}
+
+// Where each element of the batch begins, in elements of T.
+template <class T> void batch_offsets(const Batch& batch, const py::array& a, std::vector<i64>& offsets) {
+  offsets.assign(std::size_t(batch.size), 0);
+  i64 repeat = 1;  // elements of the batch for one step along an axis
+  for (std::size_t axis = batch.shape.size(); axis-- > 0;) {
+    const i64 n = batch.shape[axis], stride = a.strides(py::ssize_t(axis)) / i64(sizeof(T));
+    for (i64 b = 0; b < batch.size; ++b) offsets[std::size_t(b)] += b / repeat % n * stride;
+    repeat *= n;
+  }
+}
+
+// All strides whole numbers of elements, and memory aligned; with `plain_rows` the last axis side by side.
+template <class T> bool has_plain_strides(const py::array& a, bool plain_rows) {
+  if (plain_rows && !has_plain_rows<T>(a)) return false;
+  if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return false;
+  for (py::ssize_t i = 0; i < a.ndim(); ++i)
+    if (a.strides(i) % py::ssize_t(sizeof(T)) != 0) return false;
+  return true;
+}
+
+template <class T> i64 stride(const py::array& a, int from_end) {
+  return a.strides(a.ndim() - from_end) / i64(sizeof(T));
+}
+
+// The arguments of one call, checked; arrays are read where they lie, or from copies where their rows do not lie plain.
+template <class T> struct AttentionCall {
+  Attention<T> a;
+  Batch batch;
+  i64 Hq = 0;
+  py::array query, key, value, mask;
+  std::vector<typename Attention<T>::Place> places;
+  std::vector<i64> offsets, lengths;
+
+  AttentionCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle mask_,
+                double scale, py::handle left, py::handle right, double softcap, py::handle offsets_,
+                py::handle lengths_) {
+    query = take(call, "query", query_);
+    if (query.ndim() < 3) wrong_shape(call, "query", query, "(..., Hq, S, E)");
+    batch = batch_of(query);
+    key = take(call, "key", key_);
+    value = take(call, "value", value_);
+    const py::ssize_t n = query.ndim();
+    Hq = query.shape(n - 3), a.S = query.shape(n - 2), a.E = query.shape(n - 1);
+    if (!same_batch(batch, key) || key.shape(n - 1) != a.E)
+      wrong_shape(call, "key", key,
+                  "(..., Hk, K, " + std::to_string(a.E) + ") as query, which has shape " + shape_text(query));
+    a.Hk = key.shape(n - 3), a.K = key.shape(n - 2);
+    if (!same_batch(batch, value) || value.shape(n - 3) != a.Hk || value.shape(n - 2) != a.K)
+      wrong_shape(call, "value", value, "(..., Hk, K, Ev) as key, which has shape " + shape_text(key));
+    a.Ev = value.shape(n - 1);
+    for (i64 size : {a.S, a.K, a.E, a.Ev})
+      if (size > most)
+        wrong_value(call,
+                    "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
+    if (a.Hk == 0 ? Hq != 0 : Hq % a.Hk != 0)
+      wrong_shape(call, "key", key, "heads that divide those of query, which has shape " + shape_text(query));
+    a.B = batch.size, a.G = a.Hk ? Hq / a.Hk : 0;
+    a.query = static_cast<const T*>(query.data()), a.key = static_cast<const T*>(key.data());
+    a.value = static_cast<const T*>(value.data());
+    a.query_head = stride<T>(query, 3), a.query_row = stride<T>(query, 2);
+    a.key_head = stride<T>(key, 3), a.key_row = stride<T>(key, 2);
+    a.value_head = stride<T>(value, 3), a.value_row = stride<T>(value, 2);
+
+    places.resize(std::size_t(batch.size));
+    std::vector<i64> from;
+    const auto place = [&](i64 Attention<T>::Place::* which) {
+      for (std::size_t b = 0; b < places.size(); ++b) places[b].*which = from[b];
+    };
+    batch_offsets<T>(batch, query, from), place(&Attention<T>::Place::query);
+    batch_offsets<T>(batch, key, from), place(&Attention<T>::Place::key);
+    batch_offsets<T>(batch, value, from), place(&Attention<T>::Place::value);
+    if (!mask_.is_none()) {
+      mask = to_array(call, "mask", mask_);
+      if (!same_batch(batch, mask) || mask.shape(n - 3) != Hq || mask.shape(n - 2) != a.S || mask.shape(n - 1) != a.K)
+        wrong_shape(
+            call, "mask", mask,
+            "(..., " + std::to_string(Hq) + ", " + std::to_string(a.S) + ", " + std::to_string(a.K) + ") as query");
+      if (py::isinstance<py::array_t<bool>>(mask)) {
+        a.seen = static_cast<const std::uint8_t*>(mask.data());
+        mask_strides<std::uint8_t>(from);
+      } else if (py::isinstance<py::array_t<T>>(mask)) {
+        if (!has_plain_strides<T>(mask, false)) mask = py::array(mask.attr("copy")("C"));
+        a.bias = static_cast<const T*>(mask.data());
+        mask_strides<T>(from);
+      } else {
+        wrong_type(call, "mask", mask, std::string("dtype bool or ") + dtype_name<T>());
+      }
+      place(&Attention<T>::Place::mask);
+    }
+    a.places = places.data();
+
+    a.left = std::min(to_integer(call, "left", left, -1, INT64_MAX), far);
+    a.right = std::min(to_integer(call, "right", right, -1, INT64_MAX), far);
+    if (!(softcap >= 0) || !std::isfinite(softcap))
+      wrong_value(call, "softcap is " + std::to_string(softcap) + ", expected at least 0");
+    a.scale = T(scale), a.softcap = T(softcap);
+    if (!offsets_.is_none()) {
+      numbers(call, "offsets", offsets_, offsets);
+      for (i64& at : offsets) at = std::clamp(at, -far, far);
+      a.offsets = offsets.data();
+    }
+    if (!lengths_.is_none()) {
+      numbers(call, "lengths", lengths_, lengths);
+      for (i64 length : lengths)
+        if (length < 0 || length > a.K)
+          wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(a.K));
+      a.lengths = lengths.data();
+    }
+  }
+
+  std::vector<py::ssize_t> shape(i64 heads, i64 rows, i64 features) const {
+    std::vector<py::ssize_t> shape = batch.shape;
+    shape.insert(shape.end(), {heads, rows, features});
+    return shape;
+  }
+
+ private:
+  static py::array take(const std::string& call, const std::string& name, py::handle object) {
+    py::array array = to_typed<T>(call, name, object);
+    if (array.ndim() && !has_plain_strides<T>(array, true)) array = py::array(array.attr("copy")("C"));
+    return array;
+  }
+
+  template <class M> void mask_strides(std::vector<i64>& from) {
+    batch_offsets<M>(batch, mask, from);
+    a.mask_head = stride<M>(mask, 3), a.mask_row = stride<M>(mask, 2), a.mask_key = stride<M>(mask, 1);
+  }
+
+  // One integer for each element of the batch.
+  void numbers(const std::string& call, const std::string& name, py::handle object, std::vector<i64>& out) const {
+    const py::array_t<i64> array = to_packed<i64>(call, name, object);
+    if (std::size_t(array.ndim()) != batch.shape.size() ||
+        !std::equal(batch.shape.begin(), batch.shape.end(), array.shape()))
+      wrong_shape(call, name, array, shape_words(batch.shape));
+    out.assign(array.data(), array.data() + array.size());
+  }
+};
+
+py::tuple attention_forward_call(py::handle query, py::handle key, py::handle value, py::handle mask, double scale,
+                                 py::handle left, py::handle right, double softcap, py::handle offsets,
+                                 py::handle lengths) {
+  const std::string name = "attention.forward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    py::array_t<T> out = empty<T>(call.shape(call.Hq, call.a.S, call.a.Ev)),
+                   stats = empty<T>(call.shape(call.Hq, call.a.S, 2));
+    T *out_data = out.mutable_data(), *stats_data = stats.mutable_data();
+    {
+      const WithoutGil released;
+      attention_forward(call.a, out_data, stats_data);
+    }
+    return py::make_tuple(out, stats);
+  });
+}
+
+py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle key, py::handle value, py::handle out_,
+                                  py::handle stats_, py::handle mask, double scale, py::handle left, py::handle right,
+                                  double softcap, py::handle offsets, py::handle lengths) {
+  const std::string name = "attention.backward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    const Attention<T>& a = call.a;
+    const auto given = [&](const char* what, py::handle object, i64 features) {
+      const py::array_t<T> array = to_packed<T>(name, what, object);
+      const std::vector<py::ssize_t> shape = call.shape(call.Hq, a.S, features);
+      if (std::size_t(array.ndim()) != shape.size() || !std::equal(shape.begin(), shape.end(), array.shape()))
+        wrong_shape(name, what, array, shape_words(shape));
+      return array;
+    };
+    const py::array_t<T> dout = given("dout", dout_, a.Ev), out = given("out", out_, a.Ev),
+                         stats = given("stats", stats_, 2);
+    py::array_t<T> dquery = empty<T>(call.shape(call.Hq, a.S, a.E)), dkey = empty<T>(call.shape(a.Hk, a.K, a.E)),
+                   dvalue = empty<T>(call.shape(a.Hk, a.K, a.Ev));
+    T *dq = dquery.mutable_data(), *dk = dkey.mutable_data(), *dv = dvalue.mutable_data();
+    {
+      const WithoutGil released;
+      attention_backward(a, dout.data(), out.data(), stats.data(), dq, dk, dv);
+    }
+    return py::make_tuple(dquery, dkey, dvalue);
+  });
+}
+
+}  // namespace
+
+void bind_attention(py::module_& parent) {
+  const py::none none;
+  const py::int_ open(-1);
+  py::module_ attention = parent.def_submodule("attention", "Scaled dot-product attention, compiled.");
+  attention.def(
+      "forward",
+      [](py::object query, py::object key, py::object value, py::object mask, double scale, py::object left,
+         py::object right, double softcap, py::object offsets, py::object lengths) {
+        return attention_forward_call(query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+      },
+      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask") = none, py::kw_only(), py::arg("scale"),
+      py::arg("left") = open, py::arg("right") = open, py::arg("softcap") = 0.0, py::arg("offsets") = none,
+      py::arg("lengths") = none,
+      "query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S, "
+      "2).");
+  attention.def(
+      "backward",
+      [](py::object dout, py::object query, py::object key, py::object value, py::object out, py::object stats,
+         py::object mask, double scale, py::object left, py::object right, double softcap, py::object offsets,
+         py::object lengths) {
+        return attention_backward_call(dout, query, key, value, out, stats, mask, scale, left, right, softcap, offsets,
+                                       lengths);
+      },
+      py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"), py::arg("stats"),
+      py::arg("mask") = none, py::kw_only(), py::arg("scale"), py::arg("left") = open, py::arg("right") = open,
+      py::arg("softcap") = 0.0, py::arg("offsets") = none, py::arg("lengths") = none,
+      "Returns dquery, dkey, dvalue, shaped as query, key and value.");
+}
+
+}  // namespace pyrnn

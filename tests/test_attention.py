@@ -1,0 +1,565 @@
+"""Attention: finite differences, torch, exact zeros, the same bits, the layers, and wrong arguments."""
+
+import itertools
+
+import numpy as np
+import pytest
+from cells import DTYPES, assert_same_bits, cases, python
+
+import pyrnn
+from pyrnn import kernels, reference
+from pyrnn import scaled_dot_product_attention as attend
+from pyrnn import scaled_dot_product_attention_vjp as attend_vjp
+
+PROMISED = {"float32": 2e-5, "float64": 1e-9}
+
+
+def draw(rng, dtype, *shape):
+    return rng.standard_normal(shape).astype(dtype)
+
+
+def assert_near(actual, expected, dtype, what=""):
+    for k, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        assert a.shape == e.shape, f"{what} {k}"
+        error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
+        assert error <= PROMISED[dtype] * max(largest, 1e-3), (
+            f"{what} result {k} is off by {error:.3g} of {largest:.3g}"
+        )
+
+
+# ---- the reference
+
+
+@pytest.mark.parametrize("softcap", [0.0, 1.5])
+@pytest.mark.parametrize("masked", [None, "bool", "float"])
+def test_reference_gradients_by_finite_differences(softcap, masked, rng):
+    query, key, value = draw(rng, "f8", 2, 4, 3, 5), draw(rng, "f8", 2, 2, 6, 5), draw(rng, "f8", 2, 2, 6, 3)
+    dout = draw(rng, "f8", 2, 4, 3, 3)
+    mask = None
+    if masked:
+        mask = rng.random((2, 4, 3, 6)) < 0.6
+        mask = mask if masked == "bool" else np.where(mask, draw(rng, "f8", 2, 4, 3, 6), -np.inf)
+    options = {"scale": 0.7, "softcap": softcap, "left": 3, "right": 1}
+    options |= {"offsets": np.array([1, 2]), "lengths": np.array([6, 4])}
+    out, stats = reference.attention.forward(query, key, value, mask, **options)
+    grads = reference.attention.backward(dout, query, key, value, out, stats, mask, **options)
+    for array, grad in zip((query, key, value), grads, strict=True):
+        for index in np.ndindex(array.shape):
+            kept, sides = array[index], []
+            for step in (1e-6, -1e-6):
+                array[index] = kept + step
+                sides.append((reference.attention.forward(query, key, value, mask, **options)[0] * dout).sum())
+            array[index] = kept
+            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(grad[index], rel=1e-6, abs=1e-8)
+
+
+def test_reference_is_the_formula(rng):
+    query, key, value = draw(rng, "f8", 1, 4, 5), draw(rng, "f8", 1, 6, 5), draw(rng, "f8", 1, 6, 3)
+    scores = np.exp(query[0] @ key[0].T * 0.3)
+    expected = scores / scores.sum(axis=1, keepdims=True) @ value[0]
+    np.testing.assert_allclose(reference.attention.forward(query, key, value, scale=0.3)[0][0], expected, rtol=1e-12)
+
+
+# ---- torch
+
+MASKS = {
+    "none": lambda rng, n, h, s, k: None,
+    "rows and keys": lambda rng, n, h, s, k: rng.random((s, k)) < 0.6,
+    "keys": lambda rng, n, h, s, k: rng.random((n, 1, 1, k)) < 0.6,
+    "heads": lambda rng, n, h, s, k: rng.random((h, s, 1)) < 0.7,
+    "all": lambda rng, n, h, s, k: rng.random((n, h, s, k)) < 0.6,
+    "added": lambda rng, n, h, s, k: rng.standard_normal((s, k)),
+    "added, some -inf": lambda rng, n, h, s, k: np.where(rng.random((n, 1, s, k)) < 0.5, rng.random((s, k)), -np.inf),
+}  # fmt: skip
+
+
+def seen_by_bounds(s, k, causal, offset, window, lengths):
+    """(N, 1, S, K) booleans."""
+    at, j = np.arange(s)[:, None] + np.asarray(offset).reshape(-1, 1, 1, 1), np.arange(k)
+    seen = np.ones((1, 1, s, k), bool) & (at == at)
+    if causal:
+        seen = seen & (j <= at)
+    if window and window[0] >= 0:
+        seen = seen & (j >= at - window[0])
+    if window and window[1] >= 0:
+        seen = seen & (j <= at + window[1])
+    return seen if lengths is None else seen & (j < np.reshape(lengths, (-1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mask", MASKS)
+def test_torch(mask, dtype):
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+    choices = itertools.product(
+        [False, True], [0, "int", "array"], [None, (5, -1), (-1, 3), (4, 9)], [0.0, 2.0], [False, True]
+    )
+    for seed, (causal, offset, window, softcap, ragged) in enumerate(choices):
+        rng = np.random.default_rng(seed)
+        n, groups, heads = 2, int(rng.integers(1, 4)), int(rng.integers(1, 3))
+        s, k = int(rng.choice([1, 7, 50, 97])), int(rng.choice([1, 9, 64, 130, 300]))
+        e, ev = (int(size) for size in rng.choice([3, 8, 16, 33, 64], 2))
+        offset = {0: 0, "int": 3, "array": np.array([2, -3])}[offset]
+        lengths = rng.integers(0, k + 1, n) if ragged else None
+        query, dout = draw(rng, dtype, n, heads * groups, s, e), draw(rng, dtype, n, heads * groups, s, ev)
+        key, value = draw(rng, dtype, n, heads, k, e), draw(rng, dtype, n, heads, k, ev)
+        given = MASKS[mask](rng, n, heads * groups, s, k)
+        given = given if given is None or given.dtype == bool else given.astype(dtype)
+        seen = np.broadcast_to(seen_by_bounds(s, k, causal, offset, window, lengths), (n, heads * groups, s, k))
+        if given is not None:
+            seen = seen & (given if given.dtype == bool else given > -np.inf)
+        inputs = [torch.from_numpy(a.astype("f8")).requires_grad_() for a in (query, key, value)]
+        scores = inputs[0] @ inputs[1].repeat_interleave(groups, 1).transpose(-1, -2) / e**0.5
+        if softcap:
+            scores = softcap * torch.tanh(scores / softcap)
+        if given is not None and given.dtype != bool:
+            scores = scores + torch.from_numpy(np.maximum(given, -1e30).astype("f8"))
+        shown = torch.from_numpy(np.array(seen))
+        weights = torch.softmax(torch.where(shown, scores, -1e300), -1) * shown
+        expected = weights @ inputs[2].repeat_interleave(groups, 1)
+        grads = torch.autograd.grad(expected, inputs, torch.from_numpy(dout.astype("f8")))
+        out, pullback = attend_vjp(
+            query, key, value, given, causal, enable_gqa=True, q_offset=offset, window=window, softcap=softcap,
+            kv_lengths=lengths,
+        )  # fmt: skip
+        expected = [expected.detach().numpy(), *(g.numpy() for g in grads)]
+        assert_near([out, *pullback(dout)], expected, dtype, f"seed {seed}")
+
+
+def test_torch_defaults(rng):
+    torch = pytest.importorskip("torch")
+    query, key, value = draw(rng, "f4", 2, 3, 40, 16), draw(rng, "f4", 2, 3, 40, 16), draw(rng, "f4", 2, 3, 40, 8)
+    for causal in (False, True):
+        theirs = torch.nn.functional.scaled_dot_product_attention(
+            *map(torch.from_numpy, (query, key, value)), is_causal=causal
+        )
+        assert_near([attend(query, key, value, is_causal=causal)], [theirs.numpy()], "float32")
+
+
+# ---- shapes
+
+
+def test_ranks_and_broadcasting(rng):
+    query, key, value = draw(rng, "f4", 5, 8), draw(rng, "f4", 7, 8), draw(rng, "f4", 7, 3)
+    out, pullback = attend_vjp(query, key, value)
+    assert out.shape == (5, 3)
+    assert [g.shape for g in pullback(out)] == [(5, 8), (7, 8), (7, 3)]
+    assert_same_bits([attend(query[None], key[None], value[None])], [out[None]])
+    queries = draw(rng, "f4", 2, 3, 4, 5, 8)
+    out, pullback = attend_vjp(queries, key, value)
+    assert out.shape == (2, 3, 4, 5, 3)
+    dq, dk, dv = pullback(out)
+    assert (dk.shape, dv.shape) == ((7, 8), (7, 3))
+    each = [attend_vjp(q, key, value) for q in queries.reshape(-1, 5, 8)]
+    assert_same_bits([out], [np.stack([o for o, _ in each]).reshape(out.shape)])
+    grads = [pull(o) for o, pull in each]
+    np.testing.assert_allclose(dk, sum(g[1] for g in grads), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(dv, sum(g[2] for g in grads), rtol=1e-4, atol=1e-5)
+    assert_same_bits([dq.reshape(-1, 5, 8)], [np.stack([g[0] for g in grads])])
+    assert attend(draw(rng, "f4", 1, 2, 3, 8), draw(rng, "f4", 4, 1, 7, 8), draw(rng, "f4", 7, 3)).shape == (4, 2, 3, 3)
+
+
+def test_dtypes(rng):
+    query, key, value = draw(rng, "f4", 5, 8), draw(rng, "f4", 7, 8), draw(rng, "f4", 7, 3)
+    assert attend(query, key.astype("f8"), value).dtype == "f8"
+    assert attend(query.astype("f2"), key, value).dtype == "f4"
+    assert attend(np.arange(6).reshape(2, 3), np.ones((4, 3), int), np.eye(4, dtype=bool)).dtype == "f4"
+    assert attend(query.tolist(), key.tolist(), value.tolist()).dtype == "f8"
+    assert_same_bits(
+        [attend(query, key, value, np.ones((5, 7), "f8"))], [attend(query, key, value, np.ones((5, 7), "f4"))]
+    )
+
+
+@pytest.mark.parametrize(("s", "k"), [(0, 5), (5, 0), (0, 0)])
+def test_nothing_to_do(s, k, rng):
+    query, key, value = draw(rng, "f4", 2, s, 8), draw(rng, "f4", 2, k, 8), draw(rng, "f4", 2, k, 3)
+    out, pullback = attend_vjp(query, key, value, is_causal=True)
+    np.testing.assert_array_equal(out, np.zeros((2, s, 3)))
+    for grad, array in zip(pullback(out), (query, key, value), strict=True):
+        np.testing.assert_array_equal(grad, np.zeros(array.shape))
+    for heads in (0, 1):
+        assert attend(
+            draw(rng, "f4", heads, 3, 0), draw(rng, "f4", heads, 2, 0), draw(rng, "f4", heads, 2, 0)
+        ).shape == (heads, 3, 0)
+    assert attend(draw(rng, "f4", 0, 2, 3, 4), draw(rng, "f4", 2, 5, 4), draw(rng, "f4", 2, 5, 6)).shape == (0, 2, 3, 6)
+
+
+# ---- exact zeros
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_hidden_reaches_nothing(dtype, poison, rng):
+    """Keys and values seen by some queries only, by none, and queries that see nothing and hold anything."""
+    s, k = 60, 330
+    query, key = draw(rng, dtype, 2, s, 16), draw(rng, dtype, 2, k, 16)
+    value, dout = draw(rng, dtype, 2, k, 20), draw(rng, dtype, 2, s, 20)
+    mask = rng.random((2, s, k)) < 0.7
+    mask[:, 5] = mask[:, 50] = False
+    bad_keys, bad_values, bad_queries = [3, 70, 300], [9, 70, 301], [5, 50]
+    touched = np.zeros((2, s), bool)
+    for j in (*bad_keys, *bad_values):
+        mask[:, 10:, j] = False
+        touched |= mask[:, :, j]
+    clean, pull = attend_vjp(query, key, value, mask)
+    grads = pull(dout)
+    query, key, value = query.copy(), key.copy(), value.copy()
+    query[:, bad_queries], key[:, bad_keys], value[:, bad_values] = poison, poison, poison
+    for lay in (mask, np.where(mask, 0, -np.inf).astype(dtype)):
+        out, pull = attend_vjp(query, key, value, lay)
+        dquery, dkey, dvalue = pull(dout)
+        np.testing.assert_array_equal(out[~touched], clean[~touched])
+        np.testing.assert_array_equal(dquery[~touched], grads[0][~touched])
+        for grad in (out, dquery):
+            np.testing.assert_array_equal(grad[:, bad_queries], 0)
+        reached = (mask & touched[..., None]).any(axis=1)  # keys that a spoilt query sees
+        assert not np.isfinite(out[touched]).all()
+        np.testing.assert_array_equal(dkey[~reached], grads[1][~reached])
+        np.testing.assert_array_equal(dvalue[~reached], grads[2][~reached])
+    # Seen by nobody: padding, beyond the causal bound, outside the window.
+    query[:, bad_queries] = 1
+    for options in ({"kv_lengths": 3}, {"window": (0, 0), "q_offset": 3 - s}, {"is_causal": True, "q_offset": 3 - s}):
+        out, pull = attend_vjp(query, key, value, **options)
+        assert np.isfinite(out).all()
+        assert all(np.isfinite(grad).all() for grad in pull(dout))
+        assert (out == 0).all(axis=-1).any() or "kv_lengths" in options
+
+
+def test_one_key_alone_has_no_gradient_through_the_weights(rng):
+    query, key, value = draw(rng, "f4", 5, 7), draw(rng, "f4", 9, 7), draw(rng, "f4", 9, 6)
+    out, pull = attend_vjp(query, key, value, window=(0, 0))
+    assert_same_bits([out], [value[:5]])
+    dquery, dkey, _ = pull(draw(rng, "f4", 5, 6))
+    assert not dquery.any()
+    assert not dkey.any()
+
+
+# ---- the same bits
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_alone_or_among_others(dtype, rng):
+    for k, e, ev, options in [
+        (70, 16, 16, {}),
+        (1300, 33, 20, {"is_causal": True}),
+        (2600, 8, 64, {"window": (700, 90)}),
+    ]:
+        s = 61
+        query, key, value = draw(rng, dtype, 4, s, e), draw(rng, dtype, 2, k, e), draw(rng, dtype, 2, k, ev)
+        dout = draw(rng, dtype, 4, s, ev)
+        offset = k - s
+        options = {"enable_gqa": True, **options}
+        out, pull = attend_vjp(query, key, value, q_offset=offset, **options)
+        dquery = pull(dout)[0]
+        for i in (0, 1, 17, 60):
+            one, pull = attend_vjp(query[:, i : i + 1], key, value, q_offset=offset + i, **options)
+            assert_same_bits([one, pull(dout[:, i : i + 1])[0]], [out[:, i : i + 1], dquery[:, i : i + 1]])
+        few = attend(query[2:, 3:25], key[1:], value[1:], q_offset=offset + 3, **options)
+        assert_same_bits([few], [out[2:, 3:25]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_prefill_and_decoding(dtype, rng):
+    s = 1100
+    query, key, value = draw(rng, dtype, 2, s, 12), draw(rng, dtype, 2, s, 12), draw(rng, dtype, 2, s, 12)
+    whole = attend(query, key, value, is_causal=True)
+    for i in (0, 1, 15, 16, 255, 256, 700, 1023, 1024, 1099):
+        step = attend(query[:, i : i + 1], key[:, : i + 1], value[:, : i + 1])
+        assert_same_bits([step], [whole[:, i : i + 1]])
+        padded = attend(query[:, i : i + 1], key, value, kv_lengths=i + 1)
+        assert_same_bits([padded], [step])
+        hidden = attend(query[:, i : i + 1], key, value, np.arange(s) <= i)
+        assert_same_bits([hidden], [step])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_any_number_of_threads(dtype, rng):
+    for shape in ((1, 1, 5000, 32), (2, 300, 300, 16), (1, 200, 2100, 24), (3, 7, 4000, 17)):
+        h, s, k, e = shape
+        query, key, value, dout = (
+            draw(rng, dtype, h, s, e),
+            draw(rng, dtype, h, k, e),
+            draw(rng, dtype, h, k, e),
+            draw(rng, dtype, h, s, e),
+        )
+        results = []
+        for n in (1, 2, 3, 5, 16):
+            with pyrnn.threads(n):
+                out, pull = attend_vjp(query, key, value, is_causal=True, q_offset=k - s)
+                results.append([attend(query, key, value, is_causal=True, q_offset=k - s), out, *pull(dout)])
+        for other in results[1:]:
+            assert_same_bits(other, results[0])
+
+
+def test_any_layout(rng):
+    whole = draw(rng, "f4", 3, 50, 2, 3, 24)  # (N, S, q/k/v in the middle, ...)
+    query, key, value = (whole[:, :, 0, i].reshape(3, 50, 2, 12).transpose(0, 2, 1, 3) for i in range(3))
+    plain = attend(query.copy(), key.copy(), value.copy())
+    assert_same_bits([attend(query, key, value)], [plain])
+    assert_same_bits([attend(np.asfortranarray(query), key[:, ::1], np.asfortranarray(value))], [plain])
+    backwards = attend(query[:, :, ::-1], key, value)
+    assert_same_bits([backwards[:, :, ::-1]], [plain])
+    mask = rng.random((50, 50)) < 0.5
+    assert_same_bits([attend(query, key, value, mask.T)], [attend(query, key, value, mask.T.copy())])
+    added = draw(rng, "f4", 50, 50)
+    assert_same_bits([attend(query, key, value, added.T)], [attend(query, key, value, added.T.copy())])
+
+
+def test_the_pullback_owns_what_it_needs(rng):
+    arrays = [draw(rng, "f4", 2, 40, 8) for _ in range(3)]
+    mask, dout = rng.random((40, 40)) < 0.5, draw(rng, "f4", 2, 40, 8)
+    expected = attend_vjp(*arrays, mask)[1](dout)
+    out, pullback = attend_vjp(*arrays, mask)
+    out[...] = 7
+    for array in (*arrays, mask):
+        array[...] = 1
+    with pytest.raises(ValueError, match=r"dout has shape \(3,\), expected \(2, 40, 8\)"):
+        pullback(np.ones(3))
+    assert_same_bits(pullback(dout), expected)
+    with pytest.raises(RuntimeError, match="has been called before"):
+        pullback(dout)
+
+
+# ---- layers
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("dims", [{}, {"kdim": 10, "vdim": 6}])
+@pytest.mark.parametrize("bias", [False, True])
+def test_multihead_attention_is_torchs(bias, dims, batch_first, rng):
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.MultiheadAttention(12, 3, bias=bias, batch_first=batch_first, dtype=torch.float64, **dims)
+    layer = pyrnn.MultiheadAttention(12, 3, bias, batch_first=batch_first, dtype="float64", rng=0, **dims)
+    assert {n: p.shape for n, p in layer.params.items()} == {n: tuple(p.shape) for n, p in theirs.state_dict().items()}
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_(0, 0.5)
+    layer.load_state_dict({n: p.numpy() for n, p in theirs.state_dict().items()})
+    shapes = [(5, 2, 12), (7, 2, dims.get("kdim", 12)), (7, 2, dims.get("vdim", 12))]
+    arrays = [draw(rng, "f8", *(shape if not batch_first else (shape[1], shape[0], shape[2]))) for shape in shapes]
+    seen = rng.random((5, 7)) < 0.6
+    seen[:, 0] = True
+    inputs = [torch.from_numpy(a).requires_grad_() for a in arrays]
+    expected, weights = theirs(*inputs, attn_mask=torch.from_numpy(~seen), average_attn_weights=False)
+    out, pullback = layer.vjp(*arrays, attn_mask=seen)
+    dout = draw(rng, "f8", *out.shape)
+    expected.backward(torch.from_numpy(dout))
+    assert_near([out, layer(*arrays, attn_mask=seen)], [expected.detach().numpy()] * 2, "float64")
+    assert_near(pullback(dout), [x.grad.numpy() for x in inputs], "float64")
+    for name, parameter in theirs.named_parameters():
+        assert_near([layer.grads[name]], [parameter.grad.numpy()], "float64", name)
+    found = layer.attention_weights(arrays[0], arrays[1], attn_mask=seen) if not dims else None
+    if found is not None:
+        assert_near([found], [weights.detach().numpy()], "float64")
+
+
+def test_multihead_attention_defaults(rng):
+    layer = pyrnn.MultiheadAttention(16, 4, num_kv_heads=2, dtype="float64", rng=0)
+    assert layer.params["in_proj_weight"].shape == (32, 16)
+    x = draw(rng, "f8", 6, 3, 16)
+    out, pullback = layer.vjp(x, is_causal=True)
+    dx, dkey, dvalue = pullback(out)
+    assert dkey is dvalue is None
+    full, pull = layer.vjp(x, x, x, is_causal=True)
+    assert_same_bits([full], [out])
+    np.testing.assert_allclose(sum(pull(full)), dx, atol=1e-12)
+    key = draw(rng, "f8", 4, 3, 16)
+    dquery, dkey, dvalue = layer.vjp(x, key)[1](out)
+    assert (dquery.shape, dkey.shape, dvalue) == (x.shape, key.shape, None)
+    assert_same_bits([layer(x[:, 1], is_causal=True)], [out[:, 1]])
+    assert_same_bits(
+        [pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]],
+        [pyrnn.MultiheadAttention(16, 4, rng=3).params["in_proj_weight"]],
+    )
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_stream(batch_first, rng):
+    layer = pyrnn.MultiheadAttention(16, 4, num_kv_heads=2, batch_first=batch_first, rng=0)
+    x = draw(rng, "f4", 70, 3, 16)
+    lay = (lambda a: a.swapaxes(0, 1)) if batch_first else (lambda a: a)
+    for options in ({}, {"window": (9, -1), "softcap": 3.0}):
+        whole = lay(layer(lay(x), is_causal=True, **options))
+        stream = layer.stream(3, **options)
+        steps = [stream.step(x[t]) for t in range(5)]
+        rest = [lay(stream(lay(x[5:40]))), lay(stream(lay(x[40:])))]
+        assert stream.length == 70
+        assert_same_bits([np.concatenate([np.stack(steps), *rest])], [whole])
+        stream.reset()
+        assert_same_bits([stream.step(x[0])], [whole[0]])
+    single = layer.stream()
+    assert single.step(x[0, 0]).shape == (16,)
+    assert single(x[1:4, 0]).shape == (3, 16)
+    with pytest.raises(ValueError, match=r"x has shape \(3, 16\), expected \(1, 16\)"):
+        single.step(x[0])
+
+
+def test_attention_weights(rng):
+    query, key = draw(rng, "f4", 3, 4, 8), draw(rng, "f4", 3, 6, 8)
+    weights = pyrnn.attention_weights(query, key, is_causal=True)
+    assert weights.shape == (3, 4, 6)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-6)
+    assert not np.triu(weights[0], 1).any()
+    value = draw(rng, "f4", 3, 6, 5)
+    np.testing.assert_allclose(weights @ value, attend(query, key, value, is_causal=True), rtol=1e-4, atol=1e-6)
+
+
+def test_positional_encoding():
+    encode = pyrnn.PositionalEncoding(5, dtype="float64")
+    y = encode(np.zeros((4, 2, 5)))
+    rates = 10000.0 ** (-np.array([0, 0, 2, 2, 4]) / 5)
+    angles = np.arange(4)[:, None] * rates
+    np.testing.assert_allclose(y[:, 1], np.where(np.arange(5) % 2 == 0, np.sin(angles), np.cos(angles)), atol=1e-14)
+    assert_same_bits([encode(np.zeros((1, 5)), offset=3)], [y[3:, 0]])
+    assert_same_bits(
+        [pyrnn.PositionalEncoding(5, batch_first=True, dtype="float64")(np.zeros((2, 4, 5)))], [y.swapaxes(0, 1)]
+    )
+
+
+def test_additive_attention(rng):
+    layer = pyrnn.AdditiveAttention(4, 5, 6, dtype="float64", rng=0)
+    query, key, value = draw(rng, "f8", 2, 3, 4), draw(rng, "f8", 2, 7, 5), draw(rng, "f8", 2, 7, 2)
+    lengths = [7, 4]
+    key[1, 4:] = value[1, 4:] = np.nan
+    out, weights = layer(query, key, value, kv_lengths=lengths, need_weights=True)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1)
+    assert not weights[1, :, 4:].any()
+    dout = draw(rng, "f8", *out.shape)
+    grads = layer.vjp(query, key, value, kv_lengths=lengths)[1](dout)
+    arrays = {"query": query, "key": key, "value": value, **layer.params}
+    found = {**dict(zip(("query", "key", "value"), grads, strict=True)), **layer.grads}
+    for name, array in arrays.items():
+        for index in np.ndindex(array.shape):
+            kept, sides = array[index], []
+            for step in (1e-6, -1e-6):
+                array[index] = kept + step
+                sides.append((layer(query, key, value, kv_lengths=lengths) * dout).sum())
+            array[index] = kept
+            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(found[name][index], rel=1e-5, abs=1e-8), name
+    assert layer(query, key, kv_lengths=[0, 1]).shape == (2, 3, 5)
+    assert not layer(query, key, kv_lengths=[0, 1])[0].any()
+    assert layer.vjp(query, key, kv_lengths=lengths)[1](draw(rng, "f8", 2, 3, 5))[2] is None
+
+
+# ---- wrong arguments
+
+Q, KEY, V = np.zeros((2, 4, 5, 8)), np.zeros((2, 4, 7, 8)), np.zeros((2, 4, 7, 3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((Q, KEY[..., :7], V), {}, ValueError, r"key has shape \(2, 4, 7, 7\), expected \(..., Hk, K, 8\)"),
+        ((Q, KEY, V[:, :, :6]), {}, ValueError, r"value has shape \(2, 4, 6, 3\)"),
+        ((Q[0, 0, 0], KEY, V), {}, ValueError, r"query has shape \(8,\)"),
+        ((Q, KEY[:, :2], V[:, :2]), {}, ValueError, r"key has shape \(2, 2, 7, 8\), expected \(..., 4, K, 8\)"),
+        ((Q, KEY[:, :3], V[:, :3]), {"enable_gqa": True}, ValueError, "divides the 4 of query"),
+        ((Q, np.zeros((3, 4, 7, 8)), np.zeros((3, 4, 7, 3))), {}, ValueError, "axes before the heads"),
+        ((Q + 1j, KEY, V), {}, TypeError, "query has dtype complex128"),
+        ((Q, KEY, np.zeros(V.shape, object)), {}, TypeError, "value has dtype object"),
+        ((Q, KEY, V, np.ones((5, 7), int)), {}, TypeError, "attn_mask has dtype int64, expected booleans or floats"),
+        ((Q, KEY, V, np.ones((5, 6), bool)), {}, ValueError, r"attn_mask has shape \(5, 6\), .*\(2, 4, 5, 7\)"),
+        ((Q, KEY, V), {"is_causal": 1}, TypeError, "is_causal is 1, expected True or False"),
+        ((Q, KEY, V), {"window": (-2, 0)}, ValueError, r"window\[0\] is -2, expected at least -1"),
+        ((Q, KEY, V), {"window": 3}, ValueError, "window is 3"),
+        ((Q, KEY, V), {"softcap": -1.0}, ValueError, "softcap is -1"),
+        ((Q, KEY, V), {"softcap": float("nan")}, ValueError, "softcap is nan"),
+        ((Q, KEY, V), {"scale": "1"}, TypeError, "scale is '1', expected a number"),
+        ((Q, KEY, V), {"q_offset": 1.5}, TypeError, "q_offset has dtype float64, expected integers"),
+        ((Q, KEY, V), {"q_offset": [1, 2, 3]}, ValueError, r"q_offset has shape \(3,\)"),
+        ((Q, KEY, V), {"kv_lengths": [1, 8]}, ValueError, "kv_lengths holds 8, expected 0 to 7"),
+        ((Q, KEY, V), {"kv_lengths": [1.0, 2.0]}, TypeError, "kv_lengths has dtype float64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [attend, attend_vjp])
+def test_wrong_arguments(function, arguments, options, error, message):
+    with pytest.raises(error, match=f"^{function.__name__}: .*{message}"):
+        function(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        ((Q[0, 0], KEY, V), {}, ValueError, "query has shape"),
+        ((Q, KEY[0], V), {}, ValueError, "key has shape"),
+        ((Q, KEY.astype("f4"), V), {}, TypeError, "key has dtype float32, expected dtype float64"),
+        ((Q, KEY[:, :3], V[:, :3]), {}, ValueError, "heads that divide"),
+        ((Q, KEY, V[:, :, :6]), {}, ValueError, "value has shape"),
+        ((Q, KEY, V, np.ones((5, 7), bool)), {}, ValueError, "mask has shape"),
+        ((Q, KEY, V, np.ones((2, 4, 5, 7), "f4")), {}, TypeError, "mask has dtype float32"),
+        ((Q, KEY, V), {"left": -2}, ValueError, "left is -2"),
+        ((Q, KEY, V), {"softcap": -1.0}, ValueError, "softcap is"),
+        ((Q, KEY, V), {"lengths": np.array([8, 1])}, ValueError, "lengths holds 8"),
+        ((Q, KEY, V), {"offsets": np.array([8])}, ValueError, "offsets has shape"),
+    ],
+)
+def test_kernels_refuse_what_does_not_fit(arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        kernels.attention.forward(*arguments, scale=1.0, **options)
+
+
+def test_axes_that_no_memory_holds():
+    one = np.zeros((1, 1, 1), "f4")
+    with pytest.raises(ValueError, match=r"an axis has 576460752303423488 elements, expected at most 2147483647"):
+        attend(np.zeros((1, 60, 1), "f4"), np.broadcast_to(one, (1, 2**59, 1)), np.broadcast_to(one, (1, 2**59, 1)))
+
+
+def test_far_offsets_and_windows(rng):
+    query, key, value = draw(rng, "f4", 5, 8), draw(rng, "f4", 7, 8), draw(rng, "f4", 7, 3)
+    most = 2**63 - 1
+    assert_same_bits([attend(query, key, value, is_causal=True, q_offset=most)], [attend(query, key, value)])
+    assert not attend(query, key, value, is_causal=True, q_offset=-most).any()
+    assert_same_bits([attend(query, key, value, window=(most, 2**70))], [attend(query, key, value)])
+
+
+def test_layers_refuse_what_makes_no_layer(rng):
+    with pytest.raises(ValueError, match="embed_dim is 10, expected a multiple of num_heads 3"):
+        pyrnn.MultiheadAttention(10, 3)
+    with pytest.raises(ValueError, match="num_kv_heads is 3, expected a divisor of 4"):
+        pyrnn.MultiheadAttention(8, 4, num_kv_heads=3)
+    layer = pyrnn.MultiheadAttention(8, 2, rng=0)
+    with pytest.raises(
+        ValueError, match=r"MultiheadAttention: query has shape \(3, 7\), expected \(S, N, 8\) or \(S, 8\)"
+    ):
+        layer(np.zeros((3, 7)))
+    with pytest.raises(TypeError, match="there is no argument 'causal'"):
+        layer(np.zeros((3, 8)), causal=True)
+    with pytest.raises(ValueError, match=r"key has shape \(3, 2, 8\), expected 1 rows in the batch"):
+        layer(np.zeros((3, 1, 8)), np.zeros((3, 2, 8)))
+
+
+def test_large_scores(rng):
+    """Scores far beyond exp's range, and all equal."""
+    for size in (1e3, 1e18):
+        query, key, value = draw(rng, "f4", 20, 8) * size, draw(rng, "f4", 300, 8), draw(rng, "f4", 300, 4)
+        best = (query.astype("f8") @ key.T.astype("f8")).argmax(axis=1)
+        np.testing.assert_allclose(attend(query, key, value, scale=1e3)[0], value[best][0], rtol=1e-6)
+    out = attend(np.zeros((3, 8), "f4"), np.zeros((300, 8), "f4"), value)
+    np.testing.assert_allclose(out, np.broadcast_to(value.mean(axis=0), (3, 4)), atol=1e-6)
+
+
+def test_never_the_whole_matrix_in_memory():
+    """Forward and backward over 8192 queries and keys, whose scores alone would be 256 MB."""
+    grown = python("""
+        import resource
+        import numpy as np, pyrnn
+        query, key, value = np.random.default_rng(0).standard_normal((3, 8192, 8)).astype("f4")
+        pyrnn.set_num_threads(2)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        out, pullback = pyrnn.scaled_dot_product_attention_vjp(query, key, value, is_causal=True)
+        pullback(out)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """)
+    assert int(grown) < 50_000  # kilobytes
+
+
+@pytest.mark.parametrize("seed", range(cases(20)))
+def test_many_keys(seed):
+    """Random long and thin calls, over several runs of keys."""
+    rng = np.random.default_rng(seed)
+    s, k = int(rng.choice([1, 3, 60])), int(rng.integers(1000, 5000))
+    query, key, value = draw(rng, "f8", 2, s, 9), draw(rng, "f8", 1, k, 9), draw(rng, "f8", 1, k, 4)
+    out = attend(query, key, value, is_causal=True, q_offset=k - s, window=(int(rng.integers(10, 4000)), -1))
+    assert np.isfinite(out).all()
+    expected, _ = reference.attention.forward(query, key, value, scale=1 / 3)
+    assert_near([attend(query, key, value)], [expected], "float64")
