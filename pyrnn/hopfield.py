@@ -487,7 +487,8 @@ class DenseHopfield(_Net):
 
 
 class ModernHopfield:
-    """The continuous Hopfield network of Ramsauer et al. 2021: one step is softmax(beta s Y^T) Y, an attention.
+    """The continuous Hopfield network of Ramsauer et al. 2021: one step is softmax(beta s Y^T) Y, an attention, and
+    computed as one. A state has the same bits alone or in a batch.
 
     patterns Y: (P, d), any real numbers. beta: None is 1 / sqrt(d). States and results are in dtype. TypeError and
     ValueError for arguments that make no net.
@@ -537,11 +538,12 @@ class ModernHopfield:
             d = shaped_array(call, "dstate", dstate, self.dtype, shape).reshape(-1, shape[-1]).copy()
             y, steps = saved.pop()
             dy = np.zeros_like(y)
-            for rows, s, p in reversed(steps):
-                dp = d[rows] @ y.T
-                da = self._beta() * p * (dp - (p * dp).sum(axis=1, keepdims=True))
-                dy += p.T @ d[rows] + da.T @ s
-                d[rows] = da @ y
+            for rows, before, after, stats in reversed(steps):
+                dbefore, dkey, dvalue = kernels.attention.backward(
+                    d[rows][None], before[None], y[None], y[None], after, stats, scale=self.beta
+                )
+                dy += dkey[0] + dvalue[0]
+                d[rows] = dbefore[0]
             return d.reshape(shape), dy
 
         return (result[0] if single else result), pullback
@@ -554,15 +556,12 @@ class ModernHopfield:
         """
         states, single = self._states("ModernHopfield.energy", state)
         s, y = states.astype(np.float64), self.patterns.astype(np.float64)
-        a = self.beta * s @ y.T
-        most = a.max(axis=1)
-        lse = (most + np.log(np.exp(a - most[:, None]).sum(axis=1))) / self.beta
+        _, stats = kernels.attention.forward(s[None], y[None], y[None], scale=self.beta)
+        most, total = stats[0].T  # of each state, the largest beta y.s, and the sum of exp(beta y.s - largest)
+        lse = (most + np.log(total)) / self.beta
         constant = math.log(len(y)) / self.beta + (y * y).sum(axis=1).max() / 2
         energies = -lse + (s * s).sum(axis=1) / 2 + constant
         return float(energies[0]) if single else energies
-
-    def _beta(self) -> Any:
-        return self.dtype.type(self.beta)
 
     def _states(self, call: str, value: Any) -> tuple[Array, bool]:
         array = real_array(call, "state", value, self.dtype)
@@ -571,8 +570,10 @@ class ModernHopfield:
             raise shape_error(call, "state", array.shape, f"({d},) or (N, {d})")
         return array.reshape(-1, d), array.ndim == 1
 
-    def _steps(self, call: str, s: Array, max_steps: Any, tol: Any) -> tuple[Array, list[tuple[Array, Array, Array]]]:
-        """The last states, and for each step the rows it moved, their states before and their softmax."""
+    def _steps(
+        self, call: str, s: Array, max_steps: Any, tol: Any
+    ) -> tuple[Array, list[tuple[Array, Array, Array, Array]]]:
+        """The last states, and for each step the rows it moved, their states before, and what attention left."""
         max_steps, tol = integer(call, "max_steps", max_steps, 0, MOST), real(call, "tol", tol, 0)
         result, rows = s.copy(), np.arange(len(s))
         steps = []
@@ -580,11 +581,10 @@ class ModernHopfield:
             if not rows.size:
                 break
             before = result[rows]
-            a = self._beta() * (before @ self.patterns.T)
-            p = np.exp(a - a.max(axis=1, keepdims=True))
-            p /= p.sum(axis=1, keepdims=True)
-            result[rows] = p @ self.patterns
-            steps.append((rows, before, p))
+            y = self.patterns[None]
+            after, stats = kernels.attention.forward(before[None], y, y, scale=self.beta)
+            result[rows] = after[0]
+            steps.append((rows, before, after, stats))
             rows = rows[(np.abs(result[rows] - before) > tol).any(axis=1)]
         return result, steps
 
