@@ -25,7 +25,7 @@ i64 blocks_of(i64 n, i64 block) { return (n + block - 1) / block; }
 template <class T> std::vector<RowBlock> row_blocks_of(const Attention<T>& a) {
   std::vector<RowBlock> blocks;
   if (a.S == 0) return blocks;
-  const i64 heads = std::clamp<i64>(row_block / a.S, 1, a.G), cuts = blocks_of(a.S, row_block);
+  const i64 heads = std::clamp<i64>(row_block / a.S, 1, std::max<i64>(a.G, 1)), cuts = blocks_of(a.S, row_block);
   const i64 rows = std::min(row_block, blocks_of(blocks_of(a.S, cuts), 6) * 6);
   for (i64 g = 0; g < a.G; g += heads)
     for (i64 i = 0; i < a.S; i += rows) blocks.push_back({g, std::min(g + heads, a.G), i, std::min(i + rows, a.S)});
@@ -79,8 +79,9 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
     return;
   }
   // Else all threads pack, for some heads at a time, and then share the blocks of rows.
-  const i64 at_once =
-      shared ? std::clamp<i64>(packed_bytes / i64(sizeof(T)) / std::max<i64>(packed_size, 1), 1, heads) : heads;
+  const i64 at_once = shared ? std::clamp<i64>(packed_bytes / i64(sizeof(T)) / std::max<i64>(packed_size, 1), 1,
+                                               std::max<i64>(heads, 1))
+                             : heads;
   const Buffer<T> packed(packed_size * at_once);
   for (i64 first = 0; first < heads; first += at_once) {
     const i64 count = std::min(at_once, heads - first);
