@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -106,6 +107,7 @@ class _Net:
             result.state, result.converged, result.energies
         """
         call = f"{type(self).__name__}.recall"
+        net = copy.copy(self)  # as it is now, whatever another thread stores meanwhile
         state, single = self._states(call, "probe", probe)
         external = self._external(call, external_input, state, single)
         at_once = choice(call, "update", update, ("async", "sync")) == "sync"
@@ -118,23 +120,23 @@ class _Net:
         result = state.copy()
         converged = np.zeros(len(rows), np.bool_)
         sweeps, flips = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
-        work = self._begin(state)
-        energies = [self._energies(work, state, external)] if record else []
+        work = net._begin(state)
+        energies = [net._energies(work, state, external)] if record else []
         before_last = None
         for _ in range(max_sweeps):
             if not rows.size:
                 break
             if at_once:
-                last, state = state, self._all_at_once(work, state, external)
+                last, state = state, net._all_at_once(work, state, external)
                 changed = np.count_nonzero(state != last, axis=1)
                 ended = changed == 0
                 if before_last is not None:
                     ended |= (state == before_last).all(axis=1)
                 before_last = last
-                work = self._begin(state)
+                work = net._begin(state)
             else:
                 visited = rng.permutation(self.n_units) if fixed is None else fixed
-                changed = self._sweep(work, state, visited, external)
+                changed = net._sweep(work, state, visited, external)
                 ended = changed == 0
             result[rows] = state
             sweeps[rows] += 1
@@ -142,7 +144,7 @@ class _Net:
             converged[rows] = changed == 0
             if record:
                 energies.append(energies[-1].copy())
-                energies[-1][rows] = self._energies(work, state, external)
+                energies[-1][rows] = net._energies(work, state, external)
             if ended.any():
                 on = ~ended
                 rows, state, work = rows[on], state[on], work[on]
@@ -162,7 +164,8 @@ class _Net:
         call = f"{type(self).__name__}.energy"
         states, single = self._states(call, "state", state)
         external = self._external(call, external_input, states, single)
-        energies = self._energies(self._begin(states), states, external)
+        net = copy.copy(self)
+        energies = net._energies(net._begin(states), states, external)
         return float(energies[0]) if single else energies
 
     def _states(self, call: str, name: str, value: Any) -> tuple[Array, bool]:
@@ -198,6 +201,16 @@ class _Net:
         return _finite(call, "external_input", array)
 
 
+class _Memory(NamedTuple):
+    """What a Hopfield net holds; never changed, only replaced as a whole."""
+
+    rule: str | None
+    bits: Array  # hebbian, pseudo_inverse
+    negative: Array
+    stored: int
+    weights: Array | None
+
+
 class Hopfield(_Net):
     """The network of Hopfield 1982: n units of two values, symmetric weights, and an energy that recall descends.
 
@@ -217,8 +230,9 @@ class Hopfield(_Net):
     another rule; local fields are kept, a flip costs O(n) and a unit that stays O(1). Both give the same recall, in
     Hebbian nets the same bits.
 
-    `rule` is None until something is stored; `n_patterns` counts what is stored, a forgotten pattern that was not
-    stored included. TypeError and ValueError for arguments that make no net.
+    `rule` is None until something is stored; `n_patterns` counts the patterns stored, less those forgotten. Several
+    threads may recall from one net, also while one of them stores; two must not store at once. TypeError and ValueError
+    for arguments that make no net.
 
         net = pyrnn.Hopfield(100)
         net.store(patterns)  # (P, 100)
@@ -236,18 +250,25 @@ class Hopfield(_Net):
         if given.shape not in ((), (self.n_units,)):
             raise shape_error(call, "threshold", given.shape, f"() or ({self.n_units},)")
         self.threshold = np.array(np.broadcast_to(_finite(call, "threshold", given), self.n_units))
+        self.threshold.flags.writeable = False
         self.dtype = float_dtype(call, dtype)
-        self.rule: str | None = None
-        self.storage = "patterns"
-        self._bits = kernels.hopfield.pack(np.empty((0, self.n_units), np.bool_))  # hebbian, pseudo_inverse
-        self._negative = np.zeros(0, np.bool_)
-        self._count = 0
-        self._weights: Array | None = None
+        nothing = kernels.hopfield.pack(np.empty((0, self.n_units), np.bool_))
+        self._memory = _Memory(None, nothing, np.zeros(0, np.bool_), 0, None)
+
+    @property
+    def rule(self) -> str | None:
+        """The rule of what is stored."""
+        return self._memory.rule
+
+    @property
+    def storage(self) -> str:
+        """ "patterns" or "weights": what is kept."""
+        return "patterns" if self._memory.weights is None else "weights"
 
     @property
     def n_patterns(self) -> int:
-        """The number of stored patterns."""
-        return self._count
+        """The number of patterns stored, less those forgotten."""
+        return self._memory.stored
 
     @property
     def weights(self) -> Array:
@@ -255,7 +276,8 @@ class Hopfield(_Net):
 
         Where `storage` is "patterns" they are made anew each time.
         """
-        weights = self._hebbian() if self._weights is None else self._weights.view()
+        memory = self._memory
+        weights = self._hebbian(memory.bits, memory.negative) if memory.weights is None else memory.weights.view()
         weights.flags.writeable = False
         return weights
 
@@ -271,19 +293,15 @@ class Hopfield(_Net):
         choice(call, "rule", rule, RULES)
         self._check_rule(call, rule)
         on, _ = _on(call, "patterns", patterns, self.n_units, self._off, "P")
+        memory = self._memory._replace(rule=rule, stored=self._memory.stored + len(on))
         if rule == "hebbian":
-            self._add(on, negative=False)
+            memory = self._added(memory, on, negative=False)
         elif rule == "storkey":
-            self._weights = self._storkey(on)
-            self._count += len(on)
+            memory = memory._replace(weights=self._storkey(memory.weights, on))
         else:
-            joined = _appended(self._bits, self._negative, on, negative=False)
-            self._weights = self._projection(joined[0], self._count + len(on))
-            self._bits, self._negative = joined
-            self._count += len(on)
-        if self._weights is not None:
-            self.storage = "weights"
-        self.rule = rule
+            bits, negative = _appended(memory.bits, memory.negative, on, negative=False)
+            memory = memory._replace(bits=bits, negative=negative, weights=self._projection(bits, len(negative)))
+        self._memory = memory
 
     def forget(self, patterns: ArrayLike) -> None:
         """The inverse of a Hebbian store: subtracts the patterns' weights, of patterns that were stored or not
@@ -294,8 +312,8 @@ class Hopfield(_Net):
         call = "Hopfield.forget"
         self._check_rule(call, "hebbian")
         on, _ = _on(call, "patterns", patterns, self.n_units, self._off, "P")
-        self._add(on, negative=True)
-        self.rule = "hebbian"
+        memory = self._memory._replace(rule="hebbian", stored=self._memory.stored - len(on))
+        self._memory = self._added(memory, on, negative=True)
 
     def is_stable(self, state: ArrayLike, external_input: ArrayLike | None = None) -> Any:
         """Whether no unit of a state (n,) would change, or of each of (N, n).
@@ -305,7 +323,8 @@ class Hopfield(_Net):
         call = "Hopfield.is_stable"
         states, single = self._states(call, "state", state)
         external = self._external(call, external_input, states, single)
-        stable = (self._all_at_once(self._begin(states), states, external) == states).all(axis=1)
+        net = copy.copy(self)
+        stable = (net._all_at_once(net._begin(states), states, external) == states).all(axis=1)
         return bool(stable[0]) if single else stable
 
     def capacity(self) -> int:
@@ -330,31 +349,28 @@ class Hopfield(_Net):
         if self.rule not in (None, rule):
             raise ValueError(f"{call}: this net holds {self.rule} weights, which cannot be mixed with {rule} ones")
 
-    def _hebbian(self) -> Array:
-        weights: Array = kernels.hopfield.hebbian(self._bits, self._negative, self.dtype.name)
+    def _hebbian(self, bits: Array, negative: Array) -> Array:
+        weights: Array = kernels.hopfield.hebbian(bits, negative, self.dtype.name)
         return weights
 
-    def _add(self, on: Array, negative: bool) -> None:
-        """Add the Hebbian weights of patterns, or subtract them."""
-        if self._weights is not None:
+    def _added(self, memory: _Memory, on: Array, negative: bool) -> _Memory:
+        """With the Hebbian weights of patterns added, or subtracted."""
+        if memory.weights is not None:
             sign = np.full(len(on), negative)
-            self._weights = self._weights + kernels.hopfield.hebbian(kernels.hopfield.pack(on), sign, self.dtype.name)
-            self._count += -len(on) if negative else len(on)
-            return
-        bits, signs = self._bits, self._negative
+            return memory._replace(weights=memory.weights + self._hebbian(kernels.hopfield.pack(on), sign))
+        bits, signs = memory.bits, memory.negative
         if (signs != negative).any():  # what cancels is taken out
             kept, on = _cancelled(_unpacked(bits, len(signs)), signs != negative, on)
             signs = signs[kept]
             bits = kernels.hopfield.pack(_unpacked(bits, len(kept))[kept])
-        self._bits, self._negative = _appended(bits, signs, on, negative)
-        self._count = len(self._negative)
-        if self._count > self.n_units:
-            self._weights, self.storage = self._hebbian(), "weights"
-            self._bits, self._negative = self._bits[:, :0], self._negative[:0]
+        bits, signs = _appended(bits, signs, on, negative)
+        if len(signs) <= self.n_units:
+            return memory._replace(bits=bits, negative=signs)
+        return memory._replace(bits=bits[:, :0], negative=signs[:0], weights=self._hebbian(bits, signs))
 
-    def _storkey(self, on: Array) -> Array:
+    def _storkey(self, weights: Array | None, on: Array) -> Array:
         n = self.n_units
-        w = np.zeros((n, n)) if self._weights is None else self._weights.astype(np.float64)
+        w = np.zeros((n, n)) if weights is None else weights.astype(np.float64)
         for row in on:
             x = np.where(row, 1.0, -1.0)
             change = (x / 2 - w @ x) / n  # h_ij = h_i - w_ij x_j
@@ -372,6 +388,10 @@ class Hopfield(_Net):
         product = axes.T @ axes
         w: Array = ((product + product.T) / 2).astype(self.dtype)
         w[np.abs(w) < self.n_units * np.finfo(np.float64).eps] = 0  # rounding; all there is where n patterns are stored
+        # A unit that the patterns determine alone (1 on the diagonal) gets no input from others; rounding must not give
+        # it any.
+        alone = product.diagonal() > 1 - 1e-10
+        w[alone] = w[:, alone] = 0
         np.fill_diagonal(w, 0)
         return w
 
@@ -379,24 +399,26 @@ class Hopfield(_Net):
 
     def _begin(self, state: Array) -> Array:
         """The overlaps, or the local fields."""
+        memory = self._memory
         work: Array = (
-            kernels.hopfield.overlaps(self._bits, self._negative, state)
-            if self._weights is None
-            else kernels.hopfield.fields(self._weights, state)
+            kernels.hopfield.overlaps(memory.bits, memory.negative, state)
+            if memory.weights is None
+            else kernels.hopfield.fields(memory.weights, state)
         )
         return work
 
     def _fields(self, work: Array, state: Array) -> Array:
-        if self._weights is None:
-            work = kernels.hopfield.pattern_fields(self._bits, self._negative, work, state)
+        memory = self._memory
+        if memory.weights is None:
+            work = kernels.hopfield.pattern_fields(memory.bits, memory.negative, work, state)
         return work
 
     def _sweep(self, work: Array, state: Array, order: Array, external: Array | None) -> Array:
-        option = (order, self.threshold, external, self._off)
+        memory, option = self._memory, (order, self.threshold, external, self._off)
         flips: Array = (
-            kernels.hopfield.pattern_sweep(self._bits, self._negative, work, state, *option)
-            if self._weights is None
-            else kernels.hopfield.sweep(self._weights, work, state, *option)
+            kernels.hopfield.pattern_sweep(memory.bits, memory.negative, work, state, *option)
+            if memory.weights is None
+            else kernels.hopfield.sweep(memory.weights, work, state, *option)
         )
         return flips
 
@@ -446,7 +468,7 @@ class DenseHopfield(_Net):
         with np.errstate(over="ignore"):
             if self.form == "polynomial":
                 values = np.arange(-n - 1, n + 2, dtype=np.float64) ** self.degree
-                if not np.isfinite(values.sum() * max(1, self.n_patterns)):
+                if not np.isfinite(np.abs(values).sum() * max(1, self.n_patterns)):
                     raise ValueError(f"{call}: degree is {self.degree}, too large for {n} units")
                 self._gap = values[2:] - values[:-2]
             else:
@@ -513,7 +535,7 @@ class ModernHopfield:
         net.retrieve(probe, max_steps=10)
         """
         states, single = self._states("ModernHopfield.retrieve", state)
-        result, _ = self._steps("ModernHopfield.retrieve", states, max_steps, tol)
+        result, _ = self._steps("ModernHopfield.retrieve", states, max_steps, tol, keep=False)
         return result[0] if single else result
 
     def vjp(
@@ -527,7 +549,7 @@ class ModernHopfield:
         """
         call = "ModernHopfield.vjp"
         states, single = self._states(call, state)
-        result, steps = self._steps(call, states, max_steps, tol)
+        result, steps = self._steps(call, states, max_steps, tol, keep=True)
         saved = [(self.patterns.copy(), steps)]
         shape = result.shape[1:] if single else result.shape
 
@@ -571,9 +593,9 @@ class ModernHopfield:
         return array.reshape(-1, d), array.ndim == 1
 
     def _steps(
-        self, call: str, s: Array, max_steps: Any, tol: Any
+        self, call: str, s: Array, max_steps: Any, tol: Any, keep: bool
     ) -> tuple[Array, list[tuple[Array, Array, Array, Array]]]:
-        """The last states, and for each step the rows it moved, their states before, and what attention left."""
+        """The last states; where `keep`, each step: the rows it moved, their states before, and what attention left."""
         max_steps, tol = integer(call, "max_steps", max_steps, 0, MOST), real(call, "tol", tol, 0)
         result, rows = s.copy(), np.arange(len(s))
         steps = []
@@ -584,7 +606,8 @@ class ModernHopfield:
             y = self.patterns[None]
             after, stats = kernels.attention.forward(before[None], y, y, scale=self.beta)
             result[rows] = after[0]
-            steps.append((rows, before, after, stats))
+            if keep:
+                steps.append((rows, before, after, stats))
             rows = rows[(np.abs(result[rows] - before) > tol).any(axis=1)]
         return result, steps
 

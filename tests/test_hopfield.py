@@ -1,6 +1,7 @@
 """Associative memories: the worked examples of a lecture, exact parity with a plain loop, energies, rules, errors."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_one_at_a_time_is_all_at_once():
         one.store(row)
     all_.store(x.astype(bool))
     np.testing.assert_array_equal(one.weights, all_.weights)
-    np.testing.assert_array_equal(one._bits, all_._bits)
+    np.testing.assert_array_equal(one._memory.bits, all_._memory.bits)
 
 
 def test_forget():
@@ -216,7 +217,7 @@ def test_forget():
     net.store(x)
     before = net.weights
     net.forget(y)
-    assert net.n_patterns == 9
+    assert net.n_patterns == 3
     net.store(y[:2])
     net.store(-y[2])  # has the same weights
     assert net.n_patterns == 6
@@ -610,3 +611,64 @@ def sweep(kernels, **changes):
 def test_kernels_refuse(call, error, match):
     with pytest.raises(error, match=match):
         call(pyrnn.kernels.hopfield)
+
+
+# ---- found by review
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_pseudo_inverse_keeps_what_it_stores(dtype):
+    """Units that the patterns determine alone get exactly no input: a rounding error there would turn them."""
+    patterns = [[1, 1, -1, 1, -1, -1], [-1, 1, -1, 1, 1, -1], [1, 1, -1, 1, -1, -1], [-1, 1, 1, 1, 1, -1]]
+    net = pyrnn.Hopfield(6, dtype=dtype)
+    net.store(patterns, "pseudo_inverse")
+    assert net.is_stable(patterns).all()
+    for seed in range(2000):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 10))
+        x = rng.choice([-1, 1], (int(rng.integers(1, n + 1)), n))
+        net = pyrnn.Hopfield(n, dtype=dtype)
+        net.store(x, "pseudo_inverse")
+        assert net.is_stable(x).all(), f"seed {seed}"
+
+
+def test_recall_while_another_thread_stores():
+    rng = np.random.default_rng(0)
+    n, net, errors = 64, pyrnn.Hopfield(64), []
+    probes = rng.choice([-1, 1], (3, n))
+    done = threading.Event()
+
+    def recalls():
+        while not done.is_set():
+            try:
+                energies = net.recall(probes, record=True).energies
+                assert (np.diff(energies, axis=1) <= 0).all()
+            except Exception as error:
+                errors.append(error)
+                return
+
+    threads = [threading.Thread(target=recalls) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(100):  # from patterns to weights on the way
+        net.store(rng.choice([-1, 1], n))
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert net.storage == "weights"
+
+
+def test_n_patterns_counts_forgotten_ones_off():
+    for n in (2, 20):
+        net = pyrnn.Hopfield(n)
+        net.store(np.ones((3, n)))
+        net.forget(np.ones((1, n)))
+        assert net.n_patterns == 2
+
+
+def test_odd_degrees_too_large():
+    patterns = np.ones((200, 10))
+    for degree in (294, 295):
+        with pytest.raises(ValueError, match=f"degree is {degree}, too large for 10 units"):
+            pyrnn.DenseHopfield(patterns, degree=degree)
