@@ -441,8 +441,8 @@ class DenseHopfield(_Net):
     energy "polynomial": F(z) = z ** degree; memory for about n ** (degree - 1) patterns. "exponential": F(z) = exp(z)
     (Demircigil et al. 2017), about 2 ** (n / 2). A unit turns to the value of lower energy, given all others and its
     external input (which adds -sum_i external_input_i s_i to the energy); it stays where both are equal. In float64 the
-    energy itself is -inf where exp(z) or the sum is too large for it, which recall does not depend on. Recall sums the
-    exponential terms in float64 relative to the largest: what is below 1e-16 of it, a term or an external input, is lost.
+    energy itself is -inf where exp(z) or the sum is too large for it, which recall does not depend on. Recall sums
+    exponential terms in float64 relative to the largest: what is below 1e-16 of it, a term or an input, is lost.
 
     patterns: (P, n) or (n,) of -1 and 1. dtype: of the states that come out. TypeError and ValueError for arguments
     that make no net, such as a degree for which n ** degree is more than a float64 can hold.
