@@ -60,15 +60,16 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   }
   run.groups = int(std::min<i64>(threads, rows.N));
   // Ragged rows are dealt in small runs so that every group gets long and short ones.
-  const bool ragged = rows.length[0] != rows.length[rows.N - 1];
-  run.row_block = ragged ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups)
-                         : round_up(rows.N, run.groups) / run.groups;
+  run.row_block = rows.is_ragged() ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups)
+                                   : round_up(rows.N, run.groups) / run.groups;
 }
 
 // Where the rows of a run lie, as it has been shared: groups a page apart.
 template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots) {
   const i64 row = std::min(l.Hp, l.Pp) * i64(sizeof(T));
-  return Places(*run.rows, run.groups, run.row_block, slots, (4096 + row - 1) / row);
+  // Ragged rows lie in small runs, whatever the threads, so that memory follows the valid steps.
+  const i64 row_block = run.rows->is_ragged() ? std::min<i64>(run.row_block, l.cell.max_rows) : run.row_block;
+  return Places(*run.rows, run.groups, row_block, slots, (4096 + row - 1) / row);
 }
 
 // Runs f(run, thread) on the threads that `share` has given it.

@@ -30,6 +30,7 @@ struct Rows {
   // lengths [N] or null; reset [T, N] or null, read with strides in bytes.
   Rows(i64 T, i64 N, const i64* lengths, const std::uint8_t* reset, i64 reset_step, i64 reset_row, bool reverse);
 
+  bool is_ragged() const { return N > 0 && length[0] != length[std::size_t(N) - 1]; }
   i64 time(i64 s, i64 row) const { return reverse ? length[row] - 1 - s : s; }
   bool is_fresh(i64 s, i64 row) const { return !fresh.empty() && fresh[first[s] + row]; }
 };

@@ -221,8 +221,9 @@ template <class T, class Cell, class Second> class TimeLoop {
         piece = std::max(cached_panels / (groups * vector) / seg.length, i64(1)) * seg.length;
         if (seg.count == 1) piece = std::min(k, cached_panels / (groups * vector));
       }
-      for (i64 g = g0; g < g1; g += groups)
-        for (i64 from = 0; from < k; from += piece) {
+      for (i64 g = g0; g < g1; g += groups) {
+        i64 from = 0;
+        do {  // once where k is 0: the sums are then their start
           const i64 length = std::min(piece, k - from), shift = seg.count == 1 ? from : from / seg.length * seg.stride;
           const Segments part =
               seg.count == 1 ? Segments{1, length, 0} : Segments{length / seg.length, seg.length, seg.stride};
@@ -235,7 +236,8 @@ template <class T, class Cell, class Second> class TimeLoop {
             accumulate<V, false>(n, ByRow<T>{tile.a}, part, panel, tile.start, tile.out, c_group,
                                  std::min(groups, g1 - g));
           });
-        }
+        } while ((from += piece) < k);
+      }
     }
   }
 

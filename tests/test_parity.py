@@ -652,3 +652,25 @@ def test_hopfield(dtype):
         for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             assert a.dtype == b.dtype
             np.testing.assert_array_equal(a, b, err_msg=f"seed {seed}, result {k}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "gates"), [("rnn", 1), ("lstm", 4), ("gru", 3)])
+def test_no_inputs(name, gates, dtype):
+    """I = 0: the pre-activations are the bias and the recurrent product."""
+    rng = np.random.default_rng(0)
+    hidden, rows, steps = 5, 7, 20
+    weights = [rng.standard_normal(s).astype(dtype) for s in ((gates * hidden, 0), (gates * hidden, hidden))]
+    weights += [rng.standard_normal(gates * hidden).astype(dtype) for _ in range(2)]
+    state = [rng.standard_normal((rows, hidden)).astype(dtype) for _ in range(2 if name == "lstm" else 1)]
+    x = np.zeros((steps, rows, 0), dtype)
+
+    def ys(backend, dtype):
+        op = getattr(backend, name)
+        given = (*(w.astype(dtype) for w in weights), *[None] * (len(op.WEIGHTS) - 4))
+        arguments = x.astype(dtype), tuple(s.astype(dtype) for s in state), given
+        (y, _), _ = op.vjp(*arguments)
+        return [op.forward(*arguments)[0], y]
+
+    # Roundings of the recurrent product are carried on from step to step.
+    assert_close(ys(kernels, dtype), ys(reference, "f8"), dtype, steps * hidden, ["forward", "vjp"])

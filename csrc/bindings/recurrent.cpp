@@ -39,9 +39,9 @@ py::sequence to_sequence(const std::string& call, const std::string& name, py::h
 template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
 
 // Where an op has each weight; weights.size() where it has none.
-struct Places {
+struct WeightPlaces {
   std::size_t ih, hh, b_ih, b_hh, hr, unit;
-  explicit Places(const RecurrentOp& op)
+  explicit WeightPlaces(const RecurrentOp& op)
       : ih(op.place("weight_ih")),
         hh(op.place("weight_hh")),
         b_ih(op.place("bias_ih")),
@@ -59,7 +59,7 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
     const py::object entry = given[i];
     w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i], entry)));
   }
-  const Places at(op);
+  const WeightPlaces at(op);
   auto present = [&](std::size_t i) { return i < w.arrays.size() && !w.arrays[i].is_none(); };
   auto array = [&](std::size_t i) {
     if (!present(i)) wrong_type(call, op.weights[i], py::none(), std::string("an array of dtype ") + dtype_name<T>());
@@ -236,7 +236,7 @@ class Pullback {
       return to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape);
     };
     const CellKernels<T>& cell = recording->layer().cell;
-    const Places place(op_);
+    const WeightPlaces place(op_);
     Weights<T> grads;
     grads.ih = gradient(place.ih, true, {rows_g, size.I});
     grads.hh = gradient(place.hh, true, {rows_g, size.P});
