@@ -188,6 +188,26 @@ template <class T, class Cell, class Second> class TimeLoop {
     if (n) f(s, j, n);
   }
 
+  // Where a chain of sums starts at 0.
+  alignas(64) static constexpr T nothing[group_block * L] = {};
+
+  // A tile's rows as a product reads and writes them.
+  struct Tile {
+    const T *a[max_rows], *start[max_rows];
+    T* out[max_rows];
+  };
+
+  // For `product`: the tiles of step s, whose rows fill(tile, place in it, row) describes.
+  template <class Fill> auto tiles(i64 s, Fill fill) const {
+    return [this, s, fill](auto f) {
+      each_tile(s, [&](i64 j, int n) {
+        Tile tile;
+        for (int r = 0; r < n; ++r) fill(tile, r, j + r);
+        f(tile, n);
+      });
+    };
+  }
+
   // f(first group, one past the last) for a slice of unit groups, a few at a time.
   template <class F> static void each_run(const Slice& slice, F f) {
     for (i64 g = slice.begin; g < slice.end; g += group_block) f(g, std::min(g + group_block, slice.end));
@@ -197,15 +217,6 @@ template <class T, class Cell, class Second> class TimeLoop {
   template <int for_writing> static void prefetch(const T* from, i64 count) {
     for (i64 i = 0; i < count; i += 64 / i64(sizeof(T))) __builtin_prefetch(from + i, for_writing, 2);
   }
-
-  // Where a chain of sums starts at 0.
-  alignas(64) static constexpr T nothing[group_block * L] = {};
-
-  // A tile's rows as a product reads and writes them.
-  struct Tile {
-    const T *a[max_rows], *start[max_rows];
-    T* out[max_rows];
-  };
 
   // The product of all tiles with the panels of unit groups [g0, g1), V vectors of each (none for a cell without this
   // product). each(f) calls f(tile, rows of it) for every tile. Of panels that are too large for a level 2 cache, all
@@ -290,16 +301,10 @@ template <class T, class Cell, class Second> class TimeLoop {
   void hidden_step(i64 s) const {
     const i64 later = s + run.chunk;
     each_run(units, [&](i64 g0, i64 g1) {
-      auto each = [&](auto f) {
-        each_tile(s, [&](i64 j, int n) {
-          Tile tile;
-          for (int r = 0; r < n; ++r) {
-            tile.a[r] = h_prev(s, j + r);
-            tile.start[r] = tile.out[r] = record(s, j + r) + (g0 * slots + Cell::h_first) * L;
-          }
-          f(tile, n);
-        });
-      };
+      auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
+        tile.a[r] = h_prev(s, row);
+        tile.start[r] = tile.out[r] = record(s, row) + (g0 * slots + Cell::h_first) * L;
+      });
       product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
@@ -330,17 +335,11 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void second_step(i64 s) const {
     each_run(outputs, [&](i64 g0, i64 g1) {
-      auto each = [&](auto f) {
-        each_tile(s, [&](i64 j, int n) {
-          Tile tile;
-          for (int r = 0; r < n; ++r) {
-            tile.a[r] = mid(s, j + r);
-            tile.out[r] = second_record(s, j + r) + g0 * second_stride;
-            tile.start[r] = projects ? nothing : tile.out[r];
-          }
-          f(tile, n);
-        });
-      };
+      auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
+        tile.a[r] = mid(s, row);
+        tile.out[r] = second_record(s, row) + g0 * second_stride;
+        tile.start[r] = projects ? nothing : tile.out[r];
+      });
       product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.second, H, second_stride, g0, g1);
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
@@ -427,17 +426,11 @@ template <class T, class Cell, class Second> class TimeLoop {
   void cell_step_back(i64 s) const {
     each_run(units, [&](i64 g0, i64 g1) {
       if constexpr (has_second) {
-        auto each = [&](auto f) {
-          each_tile(s, [&](i64 j, int n) {
-            Tile tile;
-            for (int r = 0; r < n; ++r) {
-              tile.a[r] = second_record(s, j + r);
-              tile.start[r] = nothing;
-              tile.out[r] = dmid(j + r) + g0 * L;
-            }
-            f(tile, n);
-          });
-        };
+        auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
+          tile.a[r] = second_record(s, row);
+          tile.start[r] = nothing;
+          tile.out[r] = dmid(row) + g0 * L;
+        });
         product<1>(rows.alive[s] > max_rows, each, {Pp / L, L, second_stride}, run.transposed.second, Pp, L, g0, g1);
       }
       each_tile(s, [&](i64 j, int n) {
@@ -481,16 +474,10 @@ template <class T, class Cell, class Second> class TimeLoop {
             if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j + r) + g0 * L, std::min(g1 * L, P) - g0 * L);
           }
         });
-      auto each = [&](auto f) {
-        each_tile(s, [&](i64 j, int n) {
-          Tile tile;
-          for (int r = 0; r < n; ++r) {
-            tile.a[r] = record(s, j + r) + Cell::h_first * L;
-            tile.start[r] = tile.out[r] = dh(j + r) + g0 * L;
-          }
-          f(tile, n);
-        });
-      };
+      auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
+        tile.a[r] = record(s, row) + Cell::h_first * L;
+        tile.start[r] = tile.out[r] = dh(row) + g0 * L;
+      });
       product<1>(rows.alive[s] > max_rows, each, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors,
                  L, g0, g1);
       if (!rows.fresh.empty())
