@@ -1,0 +1,43 @@
+"""Systems to run, read and start from: `python -m pyrnn.examples.<name>`. README.md beside this file is the guide.
+
+Here is what their command lines share.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .. import plots
+
+
+def data_option(expected: str, source: str) -> Callable[[Any], Any]:
+    """The option `--data PATH`. Where it is missing, or leads nowhere, the error says what is expected and its source.
+
+    @data_option("a folder with one file of names per language", "https://...")
+    """
+    help_text = f"{expected[0].upper()}{expected[1:]}."
+
+    def check(context: click.Context, parameter: click.Parameter, path: str | None) -> str:
+        if path is None or not os.path.exists(path):
+            came = "it is missing" if path is None else f"{path} does not exist"
+            raise click.UsageError(f"--data PATH: {came}. Expected: {expected}. It is found at {source}")
+        return path
+
+    return click.option("--data", metavar="PATH", callback=check, help=help_text)
+
+
+def _drawable(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:
+    try:
+        if path is not None:
+            plots.check(path)
+    except (ValueError, OSError) as error:
+        raise click.UsageError(f"--plot: {error}") from None
+    return path
+
+
+plot_option = click.option("--plot", metavar="FILE", callback=_drawable, help="Write the picture (.png, .svg, .pdf).")
+seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
