@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import kernels
+from . import data, kernels
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -46,6 +46,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
+    "data",
     "get_num_threads",
     "kernels",
     "reference",

@@ -1,0 +1,83 @@
+"""Padding, minibatches and held-out parts."""
+
+import numpy as np
+import pytest
+
+import pyrnn
+from pyrnn import data
+
+
+@pytest.mark.parametrize("features", [(), (3,), (2, 0)])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pad_puts_every_sequence_where_lengths_says(rng, features, batch_first):
+    sequences = [rng.standard_normal((steps, *features)) for steps in (4, 0, 7, 1)]
+    array, lengths = data.pad(sequences, batch_first=batch_first)
+    assert array.flags.c_contiguous
+    assert lengths.tolist() == [4, 0, 7, 1]
+    rows = array if batch_first else array.swapaxes(0, 1)
+    assert rows.shape == (4, 7, *features)
+    for row, sequence in zip(rows, sequences, strict=True):
+        np.testing.assert_array_equal(row[: len(sequence)], sequence)
+        assert not row[len(sequence) :].any()
+
+
+def test_pad_keeps_the_dtype():
+    assert data.pad([[], [3, 1]])[0].dtype == np.int64
+    assert data.pad([np.ones(2, np.int8), np.ones(3, np.float32)])[0].dtype == np.float32
+    assert data.pad([[], []])[0].shape == (0, 2)
+
+
+def test_padded_rows_are_the_sequences_to_a_layer(rng):
+    layer = pyrnn.GRU(3, 5, rng=0)
+    sequences = [rng.standard_normal((steps, 3)).astype("float32") for steps in (4, 9, 1)]
+    array, lengths = data.pad(sequences)
+    _, final = layer(array, lengths=lengths)
+    for n, sequence in enumerate(sequences):
+        np.testing.assert_array_equal(final[:, n], layer(sequence)[1])
+
+
+@pytest.mark.parametrize(
+    ("sequences", "error", "message"),
+    [
+        ([], ValueError, "pad: sequences is empty"),
+        ([3], ValueError, r"sequences\[0\] has shape \(\)"),
+        ([[1, 2], [[1, 2]]], ValueError, r"sequences\[1\] has shape \(1, 2\), expected .*\(2,\)"),
+        ([[1], ["a"]], TypeError, r"sequences\[1\] has dtype"),
+    ],
+)
+def test_pad_refuses(sequences, error, message):
+    with pytest.raises(error, match=message):
+        data.pad(sequences)
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 3), (10, 3), (9, 3), (4, 100)])
+def test_minibatches_have_every_row_once(n, size):
+    batches = list(data.minibatches(n, size, 0))
+    assert sorted(np.concatenate([*batches, []])) == list(range(n))
+    assert [len(b) for b in batches] == [size] * (n // size) + [n % size] * (n % size > 0)
+
+
+def test_minibatches_of_a_generator_differ_from_epoch_to_epoch(rng):
+    first, second = (np.concatenate(list(data.minibatches(50, 7, rng))) for _ in range(2))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() != sorted(first)
+
+
+def test_held_out_is_a_split():
+    train, valid = data.held_out(1003, 0.1, 0)
+    assert len(valid) == 100
+    assert sorted([*train, *valid]) == list(range(1003))
+    assert valid.tolist() == sorted(valid)
+    assert valid.tolist() == data.held_out(1003, 0.1, 0)[1].tolist()
+    assert valid.tolist() != data.held_out(1003, 0.1, 1)[1].tolist()
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="minibatches: size is 0"):
+        data.minibatches(3, 0)
+    with pytest.raises(TypeError, match=r"minibatches: n is 3\.0"):
+        data.minibatches(3.0, 1)
+    with pytest.raises(ValueError, match=r"held_out: part is 1\.5"):
+        data.held_out(3, 1.5)
+    with pytest.raises(TypeError, match="held_out: rng"):
+        data.held_out(3, 0.5, "a")
