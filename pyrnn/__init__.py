@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, kernels
+from . import data, decoding, kernels
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -47,6 +47,7 @@ __all__ = [
     "clip_grad_value",
     "cross_entropy",
     "data",
+    "decoding",
     "get_num_threads",
     "kernels",
     "reference",

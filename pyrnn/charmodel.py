@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from . import files
+from .decoding import choose
 from .layers import Embedding, Linear
 from .losses import cross_entropy
 from .optim import Adam, clip_grad_norm
@@ -211,12 +212,7 @@ def _sample(
             logits = step(number)
         if not np.all(np.isfinite(logits)):
             raise ValueError("sample: the model's outputs are not finite, its weights are of no use")
-        if temperature == 0:
-            number = int(np.argmax(logits))
-        else:
-            weights = np.exp((logits - logits.max()) / np.float64(temperature))
-            totals = np.cumsum(weights)
-            number = int(np.searchsorted(totals, rng.random() * totals[-1], side="right"))
+        number = int(choose(logits, temperature, rng))
         yield characters[number]
 
 
