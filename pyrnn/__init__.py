@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, decoding, kernels
+from . import data, decoding, init, kernels
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -14,8 +14,8 @@ from .attention import (
     scaled_dot_product_attention_vjp,
 )
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
-from .layers import Embedding, Linear
-from .losses import cross_entropy
+from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
+from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
 from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
 from .parameters import Model
 from .recurrent import GRU, LSTM, RNN
@@ -34,22 +34,30 @@ __all__ = [
     "Adam",
     "AdditiveAttention",
     "DenseHopfield",
+    "Dropout",
     "Embedding",
     "Hopfield",
+    "LayerNorm",
     "Linear",
+    "LogSoftmax",
     "Model",
     "ModernHopfield",
     "MultiheadAttention",
     "PositionalEncoding",
     "__version__",
     "attention_weights",
+    "binary_cross_entropy",
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
     "data",
     "decoding",
     "get_num_threads",
+    "hinge",
+    "init",
     "kernels",
+    "mean_squared_error",
+    "negative_log_likelihood",
     "reference",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_vjp",

@@ -92,9 +92,9 @@ def boolean_array(call: str, name: str, value: Any, shape: tuple[int, ...], expe
 
 
 def within(call: str, name: str, array: Array, high: int) -> Array:
-    """The array, all of whose entries must be within 0..high."""
+    """The array, all of whose entries must be within 0..high; NaN is not."""
     if array.size and not 0 <= array.min() <= array.max() <= high:
-        bad = array[(array < 0) | (array > high)][0]
+        bad = array[~((array >= 0) & (array <= high))][0]
         raise ValueError(f"{call}: {name} holds {bad}, expected 0 to {high}")
     return array
 

@@ -1,4 +1,4 @@
-"""Embedding and Linear: what a model needs before and after its recurrent layers."""
+"""What a model needs before, between and after its recurrent layers: tables, linear maps, normalisation, dropout."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ._arrays import (
     generator,
     integer,
     integer_array,
+    real,
     real_array,
     shape_error,
+    shape_text,
     shaped_array,
     used_pullback,
     within,
@@ -160,3 +162,208 @@ class Embedding(Layer):
             within(call, "ids", flat, self.num_embeddings - 1)
             raise
         return flat, y.reshape(*ids.shape, self.embedding_dim)
+
+
+class LayerNorm(Layer):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, over the last axis: Ba, Kiros & Hinton 2016,
+    arXiv:1607.06450.
+
+    Parameters as in torch.nn.LayerNorm: weight (E,), ones, and bias (E,), zeros. The variance is that of the E numbers,
+    not an estimate. TypeError and ValueError for arguments that make no layer.
+
+        layer = pyrnn.LayerNorm(16)
+        y = layer(np.ones((5, 3, 16)))  # (..., E) -> (..., E)
+    """
+
+    def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: DTypeLike = "float32") -> None:
+        call = type(self).__name__
+        self.size = integer(call, "size", size, 1, MOST)
+        self.eps = real(call, "eps", eps, 0)
+        self.bias = boolean(call, "bias", bias)
+        shapes: Shapes = {"weight": (self.size,)}
+        if self.bias:
+            shapes["bias"] = (self.size,)
+        super().__init__(float_dtype(call, dtype), shapes)
+        self.params["weight"] = np.ones(self.size)
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """x (..., E) -> y (..., E), in the layer's dtype. TypeError for what is not real numbers, ValueError for a
+        wrong shape.
+
+        y = layer(x)
+        """
+        return self._forward("", x)[2]
+
+    def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x)
+        dx = pullback(y - target)
+        """
+        normal, inverse, y = self._forward(".vjp", x)
+        shape = y.shape
+        saved: list[Array] = [normal, inverse, self.params["weight"].copy()]
+
+        def pullback(dy: ArrayLike) -> Array:
+            call = f"{type(self).__name__} pullback"
+            if not saved:
+                raise used_pullback(call)
+            dy = shaped_array(call, "dy", dy, self.dtype, shape)
+            normal, inverse, weight = saved
+            saved.clear()
+            rows = tuple(range(dy.ndim - 1))
+            with np.errstate(all="ignore"):
+                self.grads["weight"] += np.sum(dy * normal, axis=rows, dtype=np.float64).astype(self.dtype)
+                if self.bias:
+                    self.grads["bias"] += np.sum(dy, axis=rows, dtype=np.float64).astype(self.dtype)
+                dnormal = np.multiply(dy, weight, order="C")
+                centre = dnormal.mean(axis=-1, keepdims=True)
+                along = (dnormal * normal).mean(axis=-1, keepdims=True)
+                dx: Array = (dnormal - centre - normal * along) * inverse
+            return dx
+
+        return y, pullback
+
+    def _forward(self, suffix: str, x: Any) -> tuple[Array, Array, Array]:
+        """(x - mean) / deviation (..., E), 1 / deviation (..., 1), y (..., E)."""
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if array.shape[-1:] != (self.size,):
+            raise shape_error(call, "x", array.shape, f"(..., {self.size})")
+        array = np.ascontiguousarray(array)
+        with np.errstate(all="ignore"):
+            centred = array - array.mean(axis=-1, keepdims=True)
+            inverse = 1 / np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + self.dtype.type(self.eps))
+            normal = centred * inverse
+            y = normal * self.params["weight"]
+            if self.bias:
+                y += self.params["bias"]
+        return normal, inverse, y
+
+
+class Dropout(Layer):
+    """Sets numbers to 0 with probability p and multiplies the others by 1/(1-p), in `vjp` only: a call changes nothing.
+
+    Fresh masks come from `rng` at each `vjp`. With `per_sequence` all steps of a row share one mask (Gal & Ghahramani
+    2016, arXiv:1512.05287): x is then (T, N, F), (N, T, F) with batch_first, or (T, F). rng: None, an int seed or a
+    numpy.random.Generator. No parameters. TypeError and ValueError for arguments that make no layer.
+
+        layer = pyrnn.Dropout(0.5, rng=0)
+        y, pullback = layer.vjp(np.ones((5, 3, 16)))  # (...) -> (...)
+    """
+
+    def __init__(
+        self,
+        p: float,
+        *,
+        per_sequence: bool = False,
+        batch_first: bool = False,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        call = type(self).__name__
+        self.p = real(call, "p", p, 0, 1)
+        self.per_sequence = boolean(call, "per_sequence", per_sequence)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        self.rng = generator(call, rng)
+        super().__init__(float_dtype(call, dtype), {})
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """x as it is, a copy in the layer's dtype. TypeError for what is not real numbers, ValueError for a wrong
+        shape.
+
+        y = layer(x)
+        """
+        y: Array = self._input("", x)[0].copy(order="C")
+        return y
+
+    def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback: x and, in dx = pullback(dy), dy under the same mask. The pullback can be called once.
+
+        y, pullback = layer.vjp(x)
+        dx = pullback(dy)
+        """
+        array, mask_shape = self._input(".vjp", x)
+        shape = array.shape
+        saved = [dropout_mask(self.rng, self.p, mask_shape, self.dtype)]
+        with np.errstate(all="ignore"):
+            y: Array = np.multiply(array, saved[0], order="C")
+
+        def pullback(dy: ArrayLike) -> Array:
+            call = f"{type(self).__name__} pullback"
+            if not saved:
+                raise used_pullback(call)
+            dy = shaped_array(call, "dy", dy, self.dtype, shape)
+            with np.errstate(all="ignore"):
+                dx: Array = np.multiply(dy, saved.pop(), order="C")
+            return dx
+
+        return y, pullback
+
+    def _input(self, suffix: str, x: Any) -> tuple[Array, tuple[int, ...]]:
+        """x, and the shape of its mask."""
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if not self.per_sequence:
+            return array, array.shape
+        if array.ndim not in (2, 3):
+            axes = ("N", "T", "F") if self.batch_first else ("T", "N", "F")
+            raise shape_error(call, "x", array.shape, f"{shape_text(*axes)} or (T, F)")
+        steps = 1 if self.batch_first and array.ndim == 3 else 0
+        return array, (*array.shape[:steps], 1, *array.shape[steps + 1 :])
+
+
+def dropout_mask(rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """1/(1-p) with probability 1-p, else 0."""
+    kept: Array = rng.random(shape, dtype=dtype) >= p
+    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
+
+
+class LogSoftmax(Layer):
+    """y = x - log sum exp x over the last axis: the logarithms of the probabilities of V classes.
+
+    For `negative_log_likelihood` and for adding up scores in a search. No parameters. ValueError for a wrong dtype.
+
+        y = pyrnn.LogSoftmax()(logits)  # (..., V) -> (..., V)
+    """
+
+    def __init__(self, *, dtype: DTypeLike = "float32") -> None:
+        super().__init__(float_dtype(type(self).__name__, dtype), {})
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """x (..., V) -> y (..., V), in the layer's dtype. TypeError for what is not real numbers, ValueError for a
+        wrong shape.
+
+        y = layer(x)
+        """
+        return self._forward("", x)
+
+    def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x)
+        dx = pullback(dy)
+        """
+        y = self._forward(".vjp", x)
+        saved = [y.copy()]
+
+        def pullback(dy: ArrayLike) -> Array:
+            call = f"{type(self).__name__} pullback"
+            if not saved:
+                raise used_pullback(call)
+            dy = np.ascontiguousarray(shaped_array(call, "dy", dy, self.dtype, saved[0].shape))
+            with np.errstate(all="ignore"):
+                dx: Array = dy - np.exp(saved.pop()) * dy.sum(axis=-1, keepdims=True)
+            return dx
+
+        return y, pullback
+
+    def _forward(self, suffix: str, x: Any) -> Array:
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if array.ndim == 0 or array.shape[-1] == 0:
+            raise shape_error(call, "x", array.shape, "(..., V)")
+        with np.errstate(all="ignore"):
+            y: Array = np.subtract(array, array.max(axis=-1, keepdims=True), order="C")
+            y -= np.log(np.exp(y).sum(axis=-1, keepdims=True))
+        return y

@@ -30,6 +30,7 @@ from ._arrays import (
     shaped_array,
     used_pullback,
 )
+from .layers import dropout_mask
 from .parameters import Buffers, Layer, ParameterDict, Shapes
 from .stream import Stream
 
@@ -319,12 +320,6 @@ class Recurrent(Layer, Generic[StateT]):
         elif not batched:
             x = x[:, 0]
         return x, self._join(finals, batched)
-
-
-def dropout_mask(rng: np.random.Generator, p: float, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """1/(1-p) with probability 1-p, else 0."""
-    kept: Array = rng.random(shape, dtype=dtype) >= p
-    return np.multiply(kept, 1 / (1 - p) if p < 1 else 0, dtype=dtype)
 
 
 def combine(operation: np.ufunc, target: Array, other: Array) -> None:

@@ -430,18 +430,32 @@ def call_layer(rng):
                 attempt(rng, stream.reset, {"rows": [0, 1]}, keep=0.2)
 
 
+CLASS_LOSSES = (
+    (pyrnn.cross_entropy, "logits"),
+    (pyrnn.negative_log_likelihood, "log_probabilities"),
+    (pyrnn.hinge, "scores"),
+)
+
+
 def call_the_rest(rng):
     linear, embedding = pyrnn.Linear(I, V, rng=0), pyrnn.Embedding(V, I, rng=0)
     logits, targets = rng.standard_normal((T, N, V)), rng.integers(0, V, (T, N))
+    options = {"lengths": [4, 2, 0], "mask": targets > 2, "batch_first": False}
     calls = [
         (linear, {"x": rng.standard_normal((T, N, I))}),
         (linear.vjp(rng.standard_normal((N, I)))[1], {"dy": rng.standard_normal((N, V))}),
         (embedding, {"ids": targets}),
         (embedding.vjp(targets)[1], {"dy": rng.standard_normal((T, N, I))}),
-        (
-            pyrnn.cross_entropy,
-            {"logits": logits, "targets": targets, "lengths": [4, 2, 0], "mask": targets > 2, "batch_first": False},
-        ),
+        *((loss, {first: logits, "targets": targets, **options}) for loss, first in CLASS_LOSSES),
+        (pyrnn.mean_squared_error, {"predictions": logits, "targets": logits, **options}),
+        (pyrnn.binary_cross_entropy, {"logits": logits, "targets": logits > 0, **options}),
+        (pyrnn.LayerNorm(V).vjp, {"x": logits}),
+        (pyrnn.LayerNorm(V).vjp(logits)[1], {"dy": logits}),
+        (pyrnn.Dropout(0.5, per_sequence=True, rng=0).vjp, {"x": logits}),
+        (pyrnn.LogSoftmax().vjp, {"x": logits}),
+        (pyrnn.init.identity, {"layer": pyrnn.GRU(I, H, rng=0), "scale": 1.0}),
+        (pyrnn.init.orthogonal, {"layer": pyrnn.LSTM(I, H, rng=0), "gain": 1.0, "rng": 0}),
+        (pyrnn.init.forget_gate_bias, {"layer": pyrnn.LSTM(I, H, rng=0), "value": 1.0}),
         (pyrnn.clip_grad_norm, {"model": linear, "max_norm": 1.0}),
         (pyrnn.clip_grad_value, {"model": linear, "value": 1.0}),
         (pyrnn.Adam, {"model": linear, "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}),

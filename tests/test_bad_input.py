@@ -376,17 +376,21 @@ def test_linear_and_embedding():
         refuses(call, error, match)
 
 
-def test_cross_entropy():
-    logits, targets = np.zeros((T, N, 6)), np.zeros((T, N), int)
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("cross_entropy", "logits"), ("negative_log_likelihood", "log_probabilities"), ("hinge", "scores")],
+)
+def test_losses_of_classes(name, first):
+    scores, targets = np.zeros((T, N, 6)), np.zeros((T, N), int)
 
-    def loss(logits=logits, targets=targets, **options):
-        return lambda: pyrnn.cross_entropy(logits, targets, **options)
+    def loss(scores=scores, targets=targets, **options):
+        return lambda: getattr(pyrnn, name)(scores, targets, **options)
 
     for call, error, match in [
-        (loss(0.0), ValueError, r"cross_entropy: logits has shape \(\), expected \(\.\.\., V\)"),
-        (loss(np.zeros((T, N, 0))), ValueError, "logits has shape"),
-        (loss(logits.astype(complex)), TypeError, "logits has dtype complex128"),
-        (loss(None), TypeError, "logits has dtype object"),
+        (loss(0.0), ValueError, rf"{name}: {first} has shape \(\), expected \(\.\.\., V\)"),
+        (loss(np.zeros((T, N, 0))), ValueError, f"{first} has shape"),
+        (loss(scores.astype(complex)), TypeError, f"{first} has dtype complex128"),
+        (loss(None), TypeError, f"{first} has dtype object"),
         (loss(targets=targets.T), ValueError, r"targets has shape \(3, 5\), expected \(5, 3\)"),
         (loss(targets=targets.astype(float)), TypeError, "targets has dtype float64, expected integers"),
         (loss(targets=targets > 0), TypeError, "targets has dtype bool"),
@@ -402,6 +406,87 @@ def test_cross_entropy():
         (loss(targets=targets - 1, mask=targets == 0), ValueError, "targets holds -1"),
     ]:
         refuses(call, error, match)
+
+
+@pytest.mark.parametrize(("name", "first"), [("mean_squared_error", "predictions"), ("binary_cross_entropy", "logits")])
+def test_losses_of_features(name, first):
+    values, targets = np.zeros((T, N, 2)), np.ones((T, N, 2))
+    outside = np.where(np.arange(T)[:, None, None] < 3, targets, 1.5)
+
+    def loss(values=values, targets=targets, **options):
+        return lambda: getattr(pyrnn, name)(values, targets, **options)
+
+    refusals = [
+        (loss(0.0, 0.0), ValueError, rf"{name}: {first} has shape \(\), expected \(\.\.\., F\)"),
+        (loss(values.astype(complex)), TypeError, f"{first} has dtype complex128"),
+        (loss(targets=targets[..., :1]), ValueError, r"targets has shape \(5, 3, 1\), expected \(5, 3, 2\)"),
+        (loss(targets=targets[..., 0]), ValueError, r"targets has shape \(5, 3\), expected \(5, 3, 2\)"),
+        (loss(targets=targets.astype(str)), TypeError, "targets has dtype <U"),
+        (loss(lengths=[1, 2]), ValueError, r"lengths has shape \(2,\), expected \(3,\)"),
+        (loss(lengths=[1, 2, 6]), ValueError, "lengths holds 6, expected 0 to 5"),
+        (loss(np.zeros(6), np.zeros(6), lengths=1), ValueError, "lengths needs targets of one or two axes"),
+        (loss(mask=np.ones((T, N))), TypeError, "mask has dtype float64, expected booleans"),
+        (loss(mask=np.ones((T, N, 2), bool)), ValueError, r"mask has shape \(5, 3, 2\), expected \(5, 3\)"),
+    ]
+    if name == "binary_cross_entropy":
+        loss(targets=outside, lengths=[3, 3, 3])()
+        refusals += [
+            (loss(targets=outside), ValueError, "targets holds 1.5, expected 0 to 1"),
+            (loss(targets=outside, lengths=[3, 4, 3]), ValueError, "targets holds 1.5, expected 0 to 1"),
+            (loss(targets=-targets), ValueError, "targets holds -1.0"),
+            (loss(targets=targets * np.nan), ValueError, "targets holds nan"),
+        ]
+    for call, error, match in refusals:
+        refuses(call, error, match)
+
+
+def test_layers_between():
+    norm, drop, log = pyrnn.LayerNorm(4), pyrnn.Dropout(0.5, per_sequence=True, rng=0), pyrnn.LogSoftmax()
+    x = np.zeros((T, N, 4))
+    for call, error, match in [
+        (lambda: pyrnn.LayerNorm(0), ValueError, "LayerNorm: size is 0, expected at least 1"),
+        (lambda: pyrnn.LayerNorm(4.0), TypeError, "LayerNorm: size is 4.0, expected an integer"),
+        (lambda: pyrnn.LayerNorm(4, eps=-1), ValueError, "LayerNorm: eps is -1"),
+        (lambda: pyrnn.LayerNorm(4, bias=1), TypeError, "LayerNorm: bias is 1"),
+        (lambda: pyrnn.LayerNorm(4, dtype="int"), ValueError, "LayerNorm: dtype is 'int'"),
+        (lambda: norm(x[..., :3]), ValueError, r"LayerNorm: x has shape \(5, 3, 3\), expected \(\.\.\., 4\)"),
+        (lambda: norm.vjp(1.0), ValueError, r"LayerNorm\.vjp: x has shape \(\)"),
+        (lambda: norm(x.astype(str)), TypeError, "LayerNorm: x has dtype"),
+        (lambda: norm.vjp(x)[1](x[0]), ValueError, r"LayerNorm pullback: dy has shape \(3, 4\), expected \(5, 3, 4\)"),
+        (lambda: pyrnn.Dropout(1.5), ValueError, "Dropout: p is 1.5, expected 0 to 1"),
+        (lambda: pyrnn.Dropout("half"), TypeError, "Dropout: p is 'half'"),
+        (lambda: pyrnn.Dropout(0.5, per_sequence=1), TypeError, "Dropout: per_sequence is 1"),
+        (lambda: pyrnn.Dropout(0.5, batch_first=None), TypeError, "Dropout: batch_first is None"),
+        (lambda: pyrnn.Dropout(0.5, rng="a"), TypeError, "Dropout: rng is 'a'"),
+        (lambda: drop(x[0, 0]), ValueError, r"Dropout: x has shape \(4,\), expected \(T, N, F\) or \(T, F\)"),
+        (lambda: drop.vjp(x[None]), ValueError, r"Dropout\.vjp: x has shape"),
+        (lambda: drop.vjp(None), TypeError, r"Dropout\.vjp: x has dtype object"),
+        (lambda: drop.vjp(x)[1](x[:1]), ValueError, "Dropout pullback: dy has shape"),
+        (lambda: pyrnn.LogSoftmax(dtype="f2"), ValueError, "LogSoftmax: dtype is 'f2'"),
+        (lambda: log(0.0), ValueError, r"LogSoftmax: x has shape \(\), expected \(\.\.\., V\)"),
+        (lambda: log.vjp(x[..., :0]), ValueError, r"LogSoftmax\.vjp: x has shape \(5, 3, 0\)"),
+        (lambda: log.vjp(x)[1](0), ValueError, r"LogSoftmax pullback: dy has shape \(\)"),
+    ]:
+        refuses(call, error, match)
+
+
+def test_initial_values():
+    layer, head = pyrnn.LSTM(2, 3, rng=0), pyrnn.Linear(2, 3, rng=0)
+    before = layer.state_dict()
+    for call, error, match in [
+        (lambda: pyrnn.init.identity(head), TypeError, "identity: layer is Linear, expected a recurrent layer"),
+        (lambda: pyrnn.init.identity(layer, "1"), TypeError, "identity: scale is '1'"),
+        (lambda: pyrnn.init.identity(layer, np.nan), ValueError, "identity: scale is nan"),
+        (lambda: pyrnn.init.orthogonal(head), TypeError, "orthogonal: layer is Linear, expected a recurrent layer"),
+        (lambda: pyrnn.init.orthogonal(layer, gain=None), TypeError, "orthogonal: gain is None"),
+        (lambda: pyrnn.init.orthogonal(layer, rng=-1), ValueError, "orthogonal: rng is -1"),
+        (lambda: pyrnn.init.forget_gate_bias(pyrnn.GRU(2, 3)), TypeError, "layer is GRU, expected an LSTM"),
+        (lambda: pyrnn.init.forget_gate_bias(pyrnn.LSTM(2, 3, bias=False)), ValueError, "the layer has no biases"),
+        (lambda: pyrnn.init.forget_gate_bias(layer, True), TypeError, "forget_gate_bias: value is True"),
+    ]:
+        refuses(call, error, match)
+    for name, value in layer.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
 
 
 def test_optimizers_and_clipping():

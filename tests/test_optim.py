@@ -1,4 +1,4 @@
-"""The loss, gradient clipping and the optimisers."""
+"""Gradient clipping and the optimisers."""
 
 import math
 
@@ -18,85 +18,6 @@ def a_model(rng, dtype="float64"):
 def new_gradients(model, rng):
     for _, grads in model.buffers.values():
         grads[:] = rng.standard_normal(grads.size)
-
-
-# Cross-entropy ----------------------------------------------------------------------------------------------------
-
-
-def by_hand(logits, targets, counts):
-    counted = np.asarray(counts, bool)
-    losses = [np.log(np.exp(z).sum()) - z[t] for z, t in zip(logits[counted], targets[counted], strict=True)]
-    return sum(losses) / max(len(losses), 1)
-
-
-@pytest.mark.parametrize("shape", [(), (4,), (4, 3), (2, 4, 3), (0,), (4, 0)])
-def test_cross_entropy_is_its_definition(rng, shape):
-    logits, targets = rng.standard_normal((*shape, 5)), np.asarray(rng.integers(0, 5, shape))
-    loss, dlogits = pyrnn.cross_entropy(logits, targets)
-    assert isinstance(loss, float)
-    assert loss == pytest.approx(by_hand(logits, targets, np.ones(shape)), rel=1e-12)
-    assert dlogits.shape == logits.shape
-    assert dlogits.dtype == np.float64
-    u, eps = rng.standard_normal(logits.shape), 1e-6
-    ends = [pyrnn.cross_entropy(logits + sign * eps * u, targets)[0] for sign in (1, -1)]
-    assert np.sum(dlogits * u) == pytest.approx((ends[0] - ends[1]) / (2 * eps), rel=1e-6, abs=1e-9)
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_what_does_not_count_is_never_read(rng, batch_first):
-    steps, rows = 4, 3
-    logits, targets = rng.standard_normal((steps, rows, 5)), rng.integers(0, 5, (steps, rows))
-    lengths, mask = np.array([4, 0, 2]), rng.random((steps, rows)) < 0.7
-    valid = np.arange(steps)[:, None] < lengths
-    for options, counts in [
-        ({"lengths": lengths}, valid),
-        ({"mask": mask}, mask),
-        ({"lengths": lengths, "mask": mask}, valid & mask),
-    ]:
-        dirty, wrong = np.where(counts[..., None], logits, np.nan), np.where(counts, targets, -100)
-        if batch_first:
-            turned = {name: value.T if value.ndim == 2 else value for name, value in options.items()}
-            loss, dlogits = pyrnn.cross_entropy(dirty.swapaxes(0, 1), wrong.T, batch_first=True, **turned)
-            dlogits = dlogits.swapaxes(0, 1)
-        else:
-            loss, dlogits = pyrnn.cross_entropy(dirty, wrong, **options)
-        assert loss == pytest.approx(by_hand(logits, targets, counts), rel=1e-12)
-        expected, dexpected = pyrnn.cross_entropy(logits[counts], targets[counts])
-        assert loss == pytest.approx(expected, rel=1e-12)
-        np.testing.assert_allclose(dlogits[counts], dexpected, rtol=1e-12)
-        assert not dlogits[~counts].any()
-
-
-def test_cross_entropy_of_one_sequence(rng):
-    logits, targets = rng.standard_normal((4, 5)), rng.integers(0, 5, 4)
-    assert pyrnn.cross_entropy(logits, targets, lengths=2)[0] == pytest.approx(
-        pyrnn.cross_entropy(logits[:2], targets[:2])[0], rel=1e-12
-    )
-
-
-def test_cross_entropy_where_nothing_counts(rng):
-    loss, dlogits = pyrnn.cross_entropy(np.full((4, 2, 5), np.nan), np.full((4, 2), -1), lengths=[0, 0])
-    assert loss == 0
-    assert not dlogits.any()
-
-
-def test_cross_entropy_of_extreme_logits():
-    loss, dlogits = pyrnn.cross_entropy(np.array([[1e4, -1e4], [-1e4, 1e4]], "f4"), [0, 0])
-    assert loss == pytest.approx(1e4)
-    np.testing.assert_allclose(dlogits, [[0, 0], [-0.5, 0.5]])
-    assert dlogits.dtype == np.float32
-    assert math.isnan(pyrnn.cross_entropy([[np.nan, 0.0]], [0])[0])
-
-
-@pytest.mark.parametrize(
-    ("dtype", "result"),
-    [("f2", "f4"), ("f4", "f4"), ("f8", "f8"), ("g", "f8"), ("i1", "f4"), ("i8", "f8"), (">f4", "f4")],
-)
-def test_cross_entropy_dtypes(dtype, result):
-    logits = np.arange(10).reshape(2, 5).astype(dtype)
-    loss, dlogits = pyrnn.cross_entropy(logits, np.array([1, 2], "u1"))
-    assert dlogits.dtype == result
-    assert loss == pytest.approx(pyrnn.cross_entropy(logits.astype("f8"), [1, 2])[0], rel=1e-6)
 
 
 # Clipping ---------------------------------------------------------------------------------------------------------

@@ -182,6 +182,27 @@ def test_other_layers(name):
         assert_close([dx], [given.grad.numpy()], "float32", ["dx"])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["LayerNorm", "LogSoftmax"])
+def test_layers_between(name, dtype):
+    size = 9
+    ours = pyrnn.LayerNorm(size, dtype=dtype) if name == "LayerNorm" else pyrnn.LogSoftmax(dtype=dtype)
+    theirs = torch.nn.LayerNorm(size, dtype=getattr(torch, dtype)) if name == "LayerNorm" else torch.nn.LogSoftmax(-1)
+    rng = np.random.default_rng(0)
+    for params, _ in ours.buffers.values():
+        params[:] = rng.standard_normal(params.size)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in ours.state_dict().items()}, strict=True)
+    x, dy = rng.standard_normal((2, 4, 3, size)).astype(dtype)
+    y, pullback = ours.vjp(x)
+    dx = pullback(dy)
+    given = tensors(x)
+    expected = theirs(given)
+    expected.backward(torch.from_numpy(dy))
+    gradients = [given.grad, *(p.grad for p in theirs.parameters())]
+    names = ["y", "dx", *ours.params]
+    assert_close([y, dx, *ours.grads.values()], [expected.detach().numpy(), *map(np.asarray, gradients)], dtype, names)
+
+
 # ---- initial values
 
 
@@ -214,7 +235,34 @@ def test_linear_initial_range_is_that_of_torch():
             assert 0.09 < np.abs(np.asarray(value)).max() <= 0.1 * (1 + 1e-6)
 
 
-# ---- loss, clipping, optimisers: one training step after another
+# ---- losses
+
+LOSSES = {
+    "cross_entropy": "CrossEntropyLoss",
+    "negative_log_likelihood": "NLLLoss",
+    "hinge": "MultiMarginLoss",
+    "mean_squared_error": "MSELoss",
+    "binary_cross_entropy": "BCEWithLogitsLoss",
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name, dtype):
+    """Of the steps that a mask says: their mean."""
+    rng = np.random.default_rng(0)
+    values, mask = (3 * rng.standard_normal((6, 5, 7))).astype(dtype), rng.random((6, 5)) < 0.7
+    of_features = name in ("mean_squared_error", "binary_cross_entropy")
+    targets = rng.random((6, 5, 7)).astype(dtype) if of_features else rng.integers(0, 7, (6, 5))
+    loss, gradient = getattr(pyrnn, name)(values, targets, mask=mask)
+    given = tensors(values)
+    expected = getattr(torch.nn, LOSSES[name])()(given[torch.from_numpy(mask)], torch.from_numpy(targets[mask]))
+    expected.backward()
+    assert loss == pytest.approx(float(expected.detach()), rel=PROMISED[dtype])
+    assert_close([gradient], [given.grad.numpy()], dtype, ["gradient"])
+
+
+# ---- clipping, optimisers: one training step after another
 
 
 @pytest.mark.parametrize("optimiser", ["SGD", "momentum", "nesterov", "Adam", "Adam_decay"])

@@ -1,0 +1,85 @@
+"""Initial values: identity, orthogonal, the bias of the forget gate."""
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+LAYERS = {
+    "rnn": lambda **k: pyrnn.RNN(3, 5, **k),
+    "lstm": lambda **k: pyrnn.LSTM(3, 5, **k),
+    "lstm_projection": lambda **k: pyrnn.LSTM(3, 5, proj_size=2, **k),
+    "gru": lambda **k: pyrnn.GRU(3, 5, **k),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def layer(request):
+    return LAYERS[request.param](num_layers=2, bidirectional=True, dtype="float64", rng=0)
+
+
+def blocks(layer):
+    """The recurrent weights of each gate, (H, H) or (H, P)."""
+    for name, param in layer.params.items():
+        if name.startswith("weight_hh"):
+            yield from param.reshape(-1, layer.hidden_size, param.shape[1])
+
+
+def others(values, *changed):
+    return {name: value for name, value in values.items() if not name.startswith(changed)}
+
+
+def test_identity(layer):
+    before = layer.state_dict()
+    pyrnn.init.identity(layer, 0.5)
+    for block in blocks(layer):
+        np.testing.assert_array_equal(block, 0.5 * np.eye(*block.shape))
+    assert not any(param.any() for name, param in layer.params.items() if name.startswith("bias"))
+    for name, value in others(before, "weight_hh", "bias").items():
+        np.testing.assert_array_equal(layer.params[name], value)
+
+
+def test_a_relu_network_of_the_identity_sums_its_inputs(rng):
+    layer = pyrnn.RNN(1, 4, nonlinearity="relu", dtype="float64", rng=0)
+    pyrnn.init.identity(layer)
+    layer.params["weight_ih_l0"] = np.ones((4, 1))
+    x = rng.random((300, 2, 1))
+    np.testing.assert_allclose(layer(x)[0][..., :1], x.cumsum(axis=0))
+
+
+def test_orthogonal(layer):
+    before = layer.state_dict()
+    pyrnn.init.orthogonal(layer, 2.0, rng=1)
+    found = list(blocks(layer))
+    for block in found:
+        np.testing.assert_allclose(block.T @ block, 4 * np.eye(block.shape[1]), atol=1e-12)
+    assert len({block.tobytes() for block in found}) == len(found)
+    for name, value in others(before, "weight_hh").items():
+        np.testing.assert_array_equal(layer.params[name], value)
+    again = layer.state_dict()
+    pyrnn.init.orthogonal(layer, 2.0, rng=1)
+    for name, value in again.items():
+        np.testing.assert_array_equal(layer.params[name], value)
+
+
+def test_orthogonal_matrices_have_either_sign():
+    """Without the signs of R the diagonal of Q would nearly always be negative."""
+    layer = pyrnn.GRU(1, 3, num_layers=40, rng=0)
+    pyrnn.init.orthogonal(layer, rng=0)
+    first = np.array([block[0, 0] for block in blocks(layer)])
+    assert 0.3 < (first > 0).mean() < 0.7
+    assert 0.3 < np.mean([np.linalg.det(block) > 0 for block in blocks(layer)]) < 0.7
+
+
+def test_forget_gate_bias(rng):
+    layer = pyrnn.LSTM(3, 5, num_layers=2, bidirectional=True, rng=0)
+    before = layer.state_dict()
+    pyrnn.init.forget_gate_bias(layer, 1.5)
+    for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
+        both = layer.params["bias_ih" + suffix] + layer.params["bias_hh" + suffix]
+        np.testing.assert_array_equal(both[5:10], np.full(5, 1.5, "f4"))
+        for kind in ("bias_ih", "bias_hh"):
+            for kept in (slice(5), slice(10, 20)):
+                np.testing.assert_array_equal(layer.params[kind + suffix][kept], before[kind + suffix][kept])
+    for name, value in others(before, "bias").items():
+        np.testing.assert_array_equal(layer.params[name], value)

@@ -1,0 +1,208 @@
+"""LayerNorm, Dropout and LogSoftmax: values, gradients by finite differences, masks, the same bits."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+T, N, F = 6, 4, 7
+
+LAYERS = {
+    "norm": lambda **k: pyrnn.LayerNorm(F, **k),
+    "norm_without_bias": lambda **k: pyrnn.LayerNorm(F, bias=False, eps=0.1, **k),
+    "dropout": lambda **k: pyrnn.Dropout(0.4, rng=3, **k),
+    "dropout_per_sequence": lambda **k: pyrnn.Dropout(0.4, per_sequence=True, rng=3, **k),
+    "log_softmax": lambda **k: pyrnn.LogSoftmax(**k),
+}
+
+
+@pytest.fixture(params=LAYERS)
+def make(request):
+    return LAYERS[request.param]
+
+
+def randomise(layer, rng):
+    for params, _ in layer.buffers.values():
+        params[:] = rng.standard_normal(params.size)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norm_is_its_definition(rng, dtype):
+    layer = pyrnn.LayerNorm(F, eps=0.01, dtype=dtype)
+    assert list(layer.params) == ["weight", "bias"]
+    x = rng.normal(3, 2, (T, N, F))
+    y = layer(x)
+    assert y.dtype == dtype
+    expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.01)
+    np.testing.assert_allclose(y, expected, atol=1e-5 if dtype == "float32" else 1e-13)
+    randomise(layer, rng)
+    np.testing.assert_allclose(layer(x), expected * layer.params["weight"] + layer.params["bias"], atol=1e-5)
+
+
+def test_log_softmax_is_its_definition(rng):
+    x = rng.standard_normal((T, N, F))
+    y = pyrnn.LogSoftmax(dtype="float64")(x)
+    np.testing.assert_allclose(y, x - np.log(np.exp(x).sum(-1, keepdims=True)), rtol=1e-13)
+    assert pyrnn.LogSoftmax()(x).dtype == np.float32
+    np.testing.assert_array_equal(pyrnn.LogSoftmax()([1e4, 0, -np.inf]), np.array([0, -1e4, -np.inf], "f4"))
+
+
+def test_gradients_are_finite_differences_with_lengths(make, rng):
+    """Between a recurrent layer and a head, through a loss of rows of different lengths."""
+    lengths, targets = [T, 2, 0, 3], rng.integers(0, F, (T, N))
+    x = rng.standard_normal((T, N, 3))
+    model = pyrnn.Model(
+        rnn=pyrnn.GRU(3, F, dtype="float64", rng=0),
+        middle=make(dtype="float64"),
+        head=pyrnn.Linear(F, F, dtype="float64", rng=0),
+    )
+    randomise(model, rng)
+    drawn = copy.deepcopy(getattr(model.middle, "rng", None))
+
+    def vjp(x):
+        if drawn is not None:
+            model.middle.rng = copy.deepcopy(drawn)  # the same masks each time
+        (h, _), pull_rnn = model.rnn.vjp(x, lengths=lengths)
+        y, pull_middle = model.middle.vjp(h)
+        logits, pull_head = model.head.vjp(y)
+        loss, dlogits = pyrnn.cross_entropy(logits, targets, lengths=lengths)
+        return loss, lambda: pull_rnn(pull_middle(pull_head(dlogits)))[0]
+
+    _, pullback = vjp(x)
+    dx = pullback()
+    params, grads = model.buffers[np.dtype("float64")]
+    start, eps = params.copy(), 1e-6
+    for _ in range(3):
+        u, w = rng.standard_normal(x.shape), rng.standard_normal(params.size)
+        ends = []
+        for sign in (1, -1):
+            params[:] = start + sign * eps * w
+            ends.append(vjp(x + sign * eps * u)[0])
+        params[:] = start
+        assert np.sum(dx * u) + grads @ w == pytest.approx((ends[0] - ends[1]) / (2 * eps), rel=1e-6, abs=1e-9)
+
+
+def test_call_is_vjp(make, rng):
+    layer = make(dtype="float64")
+    randomise(layer, rng)
+    x = rng.standard_normal((T, N, F))
+    if hasattr(layer, "p"):
+        layer.p = 0.0
+    y, _ = layer.vjp(x)
+    np.testing.assert_array_equal(layer(x), y)
+    assert not np.shares_memory(layer(x), x)
+
+
+def test_pullback_owns_what_it_needs_and_serves_once(make, rng):
+    layer = make(dtype="float64")
+    x, dy = rng.standard_normal((2, T, N, F))
+    twin = copy.deepcopy(layer)
+    expected = twin.vjp(x)[1](dy)
+    given = x.copy()
+    y, pullback = layer.vjp(given)
+    given[:] = y[:] = np.nan
+    for params, _ in layer.buffers.values():
+        params[:] = np.nan
+    with pytest.raises(ValueError, match="pullback: dy has shape"):
+        pullback(dy[0])
+    np.testing.assert_array_equal(pullback(dy), expected)
+    for name, grad in layer.grads.items():
+        np.testing.assert_array_equal(grad, twin.grads[name])
+    with pytest.raises(RuntimeError, match="has been called before"):
+        pullback(dy)
+
+
+def test_gradients_add_up(rng):
+    layer = pyrnn.LayerNorm(F, dtype="float64")
+    x, dy = rng.standard_normal((2, T, N, F))
+    layer.vjp(x)[1](dy)
+    once = {name: grad.copy() for name, grad in layer.grads.items()}
+    layer.vjp(x)[1](dy)
+    for name, grad in layer.grads.items():
+        np.testing.assert_allclose(grad, 2 * once[name], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["norm", "log_softmax"])
+def test_same_bits_by_rows_and_layouts(rng, name, dtype):
+    size = 100 if name == "norm" else 33
+    layer = pyrnn.LayerNorm(size, dtype=dtype) if name == "norm" else pyrnn.LogSoftmax(dtype=dtype)
+    randomise(layer, rng)
+    x, dy = rng.standard_normal((2, 300, 3, size)).astype(dtype)
+    y, pullback = layer.vjp(x)
+    dx = pullback(dy)
+    for t in (0, 1, 299):
+        one, pull = layer.vjp(x[t, 1])
+        np.testing.assert_array_equal(one, y[t, 1])
+        np.testing.assert_array_equal(pull(dy[t, 1]), dx[t, 1])
+    for relayout in (np.asfortranarray, lambda a: np.repeat(a, 2, -1)[..., ::2], lambda a: a[::-1].copy()[::-1]):
+        other, pull = layer.vjp(relayout(x))
+        np.testing.assert_array_equal(other, y)
+        dother = pull(relayout(dy))
+        np.testing.assert_array_equal(dother, dx)
+        assert other.flags.c_contiguous
+        assert dother.flags.c_contiguous
+
+
+@pytest.mark.parametrize("shape", [(0, N, F), (T, 0, F), (0, F)])
+def test_nothing_to_do(make, shape):
+    layer = make()
+    y, pullback = layer.vjp(np.zeros(shape))
+    assert y.shape == layer(np.zeros(shape)).shape == pullback(y).shape == shape
+    assert not any(grad.any() for grad in layer.grads.values())
+
+
+# Dropout ----------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_scales_what_it_keeps():
+    layer = pyrnn.Dropout(0.25, rng=0)
+    y, pullback = layer.vjp(np.full((50, 40, 10), 3.0))
+    assert set(np.unique(y)) == {np.float32(0), np.float32(4)}
+    assert np.mean(y == 0) == pytest.approx(0.25, abs=0.01)
+    np.testing.assert_array_equal(pullback(np.full(y.shape, 3.0)), y)  # the same mask
+    assert not np.array_equal(layer.vjp(np.full((50, 40, 10), 3.0))[0], y)  # a fresh one
+    assert not pyrnn.Dropout(1.0).vjp(np.ones(5))[0].any()
+    np.testing.assert_array_equal(pyrnn.Dropout(0.0).vjp(np.ones(5))[0], np.ones(5))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_one_mask_per_sequence(batch_first):
+    layer = pyrnn.Dropout(0.5, per_sequence=True, batch_first=batch_first, rng=0)
+    y, pullback = layer.vjp(np.ones((20, 30, 8)))
+    dx = pullback(np.ones((20, 30, 8)))
+    steps = 1 if batch_first else 0
+    first = y.take([0], axis=steps)
+    for array in (y, dx):
+        np.testing.assert_array_equal(array, np.broadcast_to(first, y.shape))
+    rows = first.reshape(-1, 8)
+    assert len(np.unique(rows, axis=0)) > 10
+    y, _ = layer.vjp(np.ones((20, 8)))  # one sequence
+    np.testing.assert_array_equal(y, np.broadcast_to(y[:1], y.shape))
+    assert 0 < np.count_nonzero(y[0]) < 8
+
+
+def test_masks_come_from_the_rng():
+    first, second, other = (pyrnn.Dropout(0.5, rng=seed).vjp(np.ones(100))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
+
+
+def test_layers_without_parameters_live_in_models(rng):
+    model = pyrnn.Model(
+        drop=pyrnn.Dropout(0.5, rng=0),
+        head=pyrnn.Linear(F, 3, dtype="float64", rng=0),
+        log=pyrnn.LogSoftmax(dtype="float64"),
+    )
+    assert list(model.params) == ["head.weight", "head.bias"]
+    model.grads["head.bias"][:] = 1
+    assert pyrnn.clip_grad_norm(model, 1.0) == pytest.approx(3**0.5)
+    for optimizer in (pyrnn.Adam(model), pyrnn.SGD(model, momentum=0.9)):
+        optimizer.step()
+    twin = pickle.loads(pickle.dumps(model))
+    x = rng.standard_normal((T, F))
+    np.testing.assert_array_equal(twin.drop.vjp(x)[0], model.drop.vjp(x)[0])
+    np.testing.assert_array_equal(twin.log(twin.head(x)), model.log(model.head(x)))
