@@ -1,4 +1,4 @@
-"""Text: reading it, turning characters into numbers, and cutting it into the batches of a character model.
+"""Text: reading it, turning characters or words into numbers, and cutting it into the batches of a character model.
 
 A character is a Unicode code point. A text is used as it stands in the file: line ends are not translated, nothing is
 normalised; only a byte order mark at the start of a file is dropped.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -95,6 +96,46 @@ class Vocabulary:
     def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
         """The characters with these numbers."""
         return "".join(self.characters[number] for number in numbers)
+
+
+class Words:
+    """The words a model knows, each with a number; 0 stands for every word it does not know.
+
+    words: all different strings, numbered from 1 in their order; marks such as "<end>" may be among them. ValueError
+    for a word that comes twice.
+
+        words = pyrnn.text.Words.of("to be or not to be".split(), minimum=2)
+        words.encode(["be", "quiet"])  # [1, 0]
+    """
+
+    UNKNOWN = "<unknown>"
+
+    def __init__(self, words: Sequence[str]):
+        self.words = [self.UNKNOWN, *words]
+        self._numbers = {word: number for number, word in enumerate(self.words)}
+        if len(self._numbers) < len(self.words):
+            twice = next(word for number, word in enumerate(self.words) if self._numbers[word] != number)
+            raise ValueError(f"Words: {twice!r} comes twice, or is the mark of the unknown")
+
+    @classmethod
+    def of(cls, words: Iterable[str], minimum: int = 1, marks: Sequence[str] = ()) -> Words:
+        """`marks`, which have the first numbers, then the words that come at least `minimum` times, sorted."""
+        counts = Counter(words)
+        return cls([*marks, *sorted(word for word, n in counts.items() if n >= minimum and word not in marks)])
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __contains__(self, word: str) -> bool:
+        return self._numbers.get(word, 0) != 0
+
+    def encode(self, words: Iterable[str]) -> np.ndarray:
+        """The numbers of these words, int32, 0 where one is unknown."""
+        return np.array([self._numbers.get(word, 0) for word in words], dtype=np.int32)
+
+    def decode(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
+        """The words with these numbers."""
+        return [self.words[number] for number in numbers]
 
 
 class Corpus:

@@ -116,3 +116,21 @@ def test_batches_refuse_a_short_text():
     with pytest.raises(ValueError, match=r"too short: 32 characters .* a batch of 32 rows needs at least 33"):
         text.Batches(np.arange(32), 32, 64)
     assert len(text.Batches(np.arange(33), 32, 64)) == 1
+
+
+def test_words_and_the_unknown():
+    words = text.Words.of(["to", "be", "or", "not", "to", "be", "that", "is"], minimum=2, marks=["<end>"])
+    assert words.words == ["<unknown>", "<end>", "be", "to"]
+    assert words.encode(["to", "or", "be", "<end>"]).tolist() == [3, 0, 2, 1]
+    assert words.decode([3, 0]) == ["to", "<unknown>"]
+    assert "be" in words
+    assert "or" not in words
+    assert "<unknown>" not in words
+    assert len(words) == 4
+
+
+def test_words_are_all_different():
+    with pytest.raises(ValueError, match="'a' comes twice"):
+        text.Words(["a", "b", "a"])
+    with pytest.raises(ValueError, match="'<unknown>' comes twice"):
+        text.Words(["<unknown>"])

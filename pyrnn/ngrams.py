@@ -1,0 +1,181 @@
+"""N-gram language models: the counts that every recurrent language model is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._arrays import MOST, Array, generator, integer, integer_array, real, shape_error, within
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Rng = int | np.random.Generator | None
+
+MOST_TOKENS = 2**31  # a gram's key, the number of its context times V plus its last token, fits an int64
+
+
+class NGram:
+    """The chance of a token after the order - 1 before it, interpolated over all shorter contexts.
+
+        P_k(w | u) = (count(uw) + follow(u) * P_{k-1}(w | u without its first token)) / (count(u) + follow(u))
+        P_0(w) = 1 / V          where u was never seen, P_k = P_{k-1}
+
+    follow(u) is the number of different tokens seen after u (Witten and Bell 1991, method C): a context that was always
+    followed by something new trusts the shorter one more. There is nothing to tune, and no token has chance 0. order 2
+    is a bigram, 3 a trigram.
+
+    tokens  what is learned from: (T,) integers in 0..size-1, or a list of such sequences; no gram crosses their ends
+    size    V, the number of different tokens
+
+    TypeError for what is not integers, ValueError for wrong shapes, tokens and sizes.
+
+        model = pyrnn.ngrams.NGram(vocabulary.encode(text), order=5, size=len(vocabulary))
+        model.bits(vocabulary.encode(other))  # bits per token of another text
+    """
+
+    def __init__(self, tokens: ArrayLike | Sequence[ArrayLike], order: int, size: int) -> None:
+        self.order = integer("NGram", "order", order, 1)
+        self.size = integer("NGram", "size", size, 1, MOST)
+        flat, place = self._flat("NGram", tokens)
+        if len(flat) >= MOST_TOKENS:
+            raise ValueError(f"NGram: {len(flat)} tokens are too many, expected less than {MOST_TOKENS}")
+        # Level k is the sorted table of the grams of k tokens. The key of a gram is (row of its first k - 1 tokens in
+        # the table before) * V + its last token, so that the tables together are a trie.
+        self._keys: list[Array] = []
+        self._counts: list[Array] = []
+        self._totals: list[Array] = []  # of each context: count(u) and follow(u)
+        self._follows: list[Array] = []
+        contexts, rows = 1, np.zeros(len(flat), np.int64)
+        for k in range(self.order):
+            whole = place >= k
+            keys, inverse, counts = np.unique(
+                rows[whole] * self.size + flat[whole], return_inverse=True, return_counts=True
+            )
+            self._keys.append(keys)
+            self._counts.append(counts.astype(np.int32))
+            self._totals.append(np.bincount(keys // self.size, counts, contexts).astype(np.int32))
+            self._follows.append(np.bincount(keys // self.size, minlength=contexts).astype(np.int32))
+            ends = np.full(len(flat), -1)
+            ends[whole] = inverse
+            contexts, rows = len(keys), np.concatenate([[-1], ends[:-1]])  # of a token: the gram that ends before it
+
+    @property
+    def num_counts(self) -> int:
+        """How many different grams it has counted, of all lengths up to the order."""
+        return sum(map(len, self._keys))
+
+    @property
+    def nbytes(self) -> int:
+        """The memory of its tables, in bytes."""
+        return sum(table.nbytes for tables in self._tables() for table in tables)
+
+    def _tables(self) -> tuple[list[Array], ...]:
+        return self._keys, self._counts, self._totals, self._follows
+
+    def probabilities(self, tokens: ArrayLike | Sequence[ArrayLike]) -> Array:
+        """The chance of each token after those before it: tokens (T,), or a list of sequences -> (T,), all in a row.
+
+        The first tokens of a sequence have the contexts there are. Errors as in the constructor.
+
+            model.probabilities([3, 1, 4])
+        """
+        flat, place = self._flat("NGram.probabilities", tokens)
+        chances = np.full(len(flat), 1 / self.size)
+        rows = np.zeros(len(flat), np.int64)
+        for k in range(self.order):
+            known = np.flatnonzero((rows >= 0) & (place >= k))
+            ends = np.full(len(flat), -1)
+            ends[known], chances[known] = self._level(k, rows[known], flat[known], chances[known])
+            rows = np.concatenate([[-1], ends[:-1]])
+        return chances
+
+    def distribution(self, context: ArrayLike) -> Array:
+        """The chances (V,) of all tokens after a context (T,), of which the last order - 1 tokens matter.
+
+        model.distribution([3, 1])
+        """
+        context = self._flat("NGram.distribution", context)[0]
+        chances = np.full(self.size, 1 / self.size)
+        words = np.arange(self.size)
+        for k in range(min(self.order, len(context) + 1)):
+            row = 0
+            for level, token in enumerate(context[len(context) - k :]):
+                row = int(self._find(level, np.array([row]), np.array([token]))[0])
+                if row < 0:
+                    return chances
+            _, chances = self._level(k, np.full(self.size, row), words, chances)
+        return chances
+
+    def bits(self, tokens: ArrayLike | Sequence[ArrayLike]) -> float:
+        """The cross-entropy in bits per token: the mean of -log2 P; 0 for no tokens.
+
+        model.bits([3, 1, 4])
+        """
+        chances = self.probabilities(tokens)
+        return float(-np.log2(chances).mean()) if len(chances) else 0.0
+
+    def perplexity(self, tokens: ArrayLike | Sequence[ArrayLike]) -> float:
+        """2 to the power of `bits`: among so many equally likely tokens a guess would be as hard.
+
+        model.perplexity([3, 1, 4])
+        """
+        return float(2 ** self.bits(tokens))
+
+    def sample(
+        self,
+        length: int,
+        context: ArrayLike = (),
+        *,
+        temperature: float = 1.0,
+        end: int | None = None,
+        rng: Rng = None,
+    ) -> Array:
+        """Up to `length` tokens drawn one after the other, to follow `context`; drawing stops after the token `end`.
+
+        temperature: below 1 likelier tokens come more often, at 0 the likeliest always. rng: None, an int seed or a
+        numpy.random.Generator.
+
+            model.sample(100, rng=0)
+        """
+        call = "NGram.sample"
+        length = integer(call, "length", length, 0)
+        temperature = real(call, "temperature", temperature, 0)
+        if end is not None:
+            end = integer(call, "end", end, 0, self.size - 1)
+        rng = generator(call, rng)
+        tokens = self._flat(call, context)[0].tolist()
+        start = len(tokens)
+        while len(tokens) < start + length and (len(tokens) == start or tokens[-1] != end):
+            logs = np.log(self.distribution(tokens[max(0, len(tokens) - self.order + 1) :]))
+            noise = rng.gumbel(size=self.size)  # the largest of log P / temperature + noise is a draw
+            tokens.append(int(np.argmax(logs + temperature * noise)))
+        return np.array(tokens[start:], np.int64)
+
+    def _find(self, k: int, rows: Array, tokens: Array) -> Array:
+        """The rows in table k of the grams (context row, token), -1 where there is none."""
+        if not len(self._keys[k]):
+            return np.full(len(rows), -1)
+        keys = rows * self.size + tokens
+        found: Array = np.minimum(np.searchsorted(self._keys[k], keys), len(self._keys[k]) - 1)
+        return np.where(self._keys[k][found] == keys, found, -1)
+
+    def _level(self, k: int, rows: Array, tokens: Array, shorter: Array) -> tuple[Array, Array]:
+        """Of contexts of k tokens by their row: the rows of the grams, and P from that with shorter contexts."""
+        found = self._find(k, rows, tokens)
+        counts = np.where(found >= 0, self._counts[k][found], 0) if len(self._counts[k]) else 0
+        totals, follows = self._totals[k][rows].astype(float), self._follows[k][rows]
+        seen = totals > 0
+        return found, np.where(seen, (counts + follows * shorter) / np.where(seen, totals + follows, 1), shorter)
+
+    def _flat(self, call: str, tokens: Any) -> tuple[Array, Array]:
+        """All tokens in a row (T,), and the place of each in its own sequence."""
+        nested = isinstance(tokens, (list, tuple)) and len(tokens) > 0 and np.ndim(tokens[0]) > 0
+        sequences = [integer_array(call, "tokens", sequence) for sequence in (tokens if nested else [tokens])]
+        for sequence in sequences:
+            if sequence.ndim != 1:
+                raise shape_error(call, "tokens", sequence.shape, "(T,)")
+        flat = within(call, "tokens", np.concatenate(sequences), self.size - 1)
+        return flat, np.concatenate([np.arange(len(sequence)) for sequence in sequences])

@@ -1,0 +1,97 @@
+"""N-gram models against their definition in dictionaries."""
+
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+
+from pyrnn.ngrams import NGram
+
+V = 4
+
+
+def by_hand(sequences, order):
+    """context, word -> chance."""
+    counts = defaultdict(Counter)
+    for sequence in sequences:
+        for end, word in enumerate(sequence):
+            for k in range(min(order, end + 1)):
+                counts[tuple(sequence[end - k : end])][word] += 1
+
+    def chance(context, word):
+        shorter = chance(context[1:], word) if context else 1 / V
+        seen = counts.get(context)
+        if not seen:
+            return shorter
+        return (seen[word] + len(seen) * shorter) / (seen.total() + len(seen))
+
+    grams = sum(len(seen) for seen in counts.values())
+    return chance, grams
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_chances_are_their_definition(rng, order):
+    sequences = [rng.integers(0, V, n).tolist() for n in (30, 1, 0, 12)]
+    others = [rng.integers(0, V, n).tolist() for n in (20, 0, 7)]
+    model = NGram([np.array(s, int) for s in sequences], order, V)
+    chance, grams = by_hand(sequences, order)
+    assert model.num_counts == grams
+    expected = [chance(tuple(s[max(0, t - order + 1) : t]), s[t]) for s in others for t in range(len(s))]
+    got = model.probabilities([np.array(s, int) for s in others])
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert model.bits([np.array(s, int) for s in others]) == pytest.approx(-np.mean(np.log2(expected)))
+    assert model.perplexity(others[0]) == pytest.approx(2 ** model.bits(others[0]))
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_distribution_is_the_chances_of_all_tokens(rng, order):
+    tokens = rng.integers(0, V - 1, 50)  # the last token never comes
+    model = NGram(tokens, order, V)
+    for context in [[], [0], [1, 2, 0, 1, 1], [V - 1], [0, V - 1, 1]]:
+        distribution = model.distribution(context)
+        assert distribution.sum() == pytest.approx(1)
+        assert distribution.min() > 0
+        each = [model.probabilities([*context, word])[-1] for word in range(V)]
+        np.testing.assert_allclose(distribution, each, rtol=1e-12)
+
+
+def test_what_was_never_learned_is_uniform():
+    model = NGram([], 3, V)
+    assert model.distribution([1, 2]).tolist() == [1 / V] * V
+    assert model.bits([0, 1]) == 2
+    assert model.bits([]) == 0
+    assert model.num_counts == 0
+
+
+def test_memory_is_that_of_the_counts(rng):
+    small, large = (NGram(rng.integers(0, 50, n), 3, 50) for n in (100, 10_000))
+    assert small.num_counts < large.num_counts
+    assert small.num_counts * 12 <= small.nbytes < small.num_counts * 30  # 12 a gram, 8 a context
+
+
+def test_samples_follow_the_counts():
+    model = NGram([0, 1, 2] * 20, 3, V)
+    assert model.sample(6, [0, 1], temperature=0).tolist() == [2, 0, 1, 2, 0, 1]
+    assert model.sample(6, [0, 1], temperature=0, end=0).tolist() == [2, 0]
+    drawn = model.sample(3000, rng=0)
+    assert drawn.tolist() == model.sample(3000, rng=0).tolist()
+    expected = model.distribution([0, 1])
+    after = drawn[2:][(drawn[:-2] == 0) & (drawn[1:-1] == 1)]
+    np.testing.assert_allclose(np.bincount(after, minlength=V) / len(after), expected, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([0, 4], 2, V), ValueError, "NGram: tokens holds 4, expected 0 to 3"),
+        (([0.5], 2, V), TypeError, "NGram: tokens has dtype float64"),
+        (([[0, 1], [[2]]], 2, V), ValueError, r"NGram: tokens has shape \(1, 1\), expected \(T,\)"),
+        (([0], 0, V), ValueError, "NGram: order is 0"),
+        (([0], 1, 0), ValueError, "NGram: size is 0"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        NGram(*arguments)
+    with pytest.raises(ValueError, match=r"NGram\.sample: temperature"):
+        NGram([0], 1, V).sample(3, temperature=-1)
