@@ -13,6 +13,7 @@ from .attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
+from .diagnostics import GradientFlow, gradient_flow
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
@@ -36,6 +37,7 @@ __all__ = [
     "DenseHopfield",
     "Dropout",
     "Embedding",
+    "GradientFlow",
     "Hopfield",
     "LayerNorm",
     "Linear",
@@ -53,6 +55,7 @@ __all__ = [
     "data",
     "decoding",
     "get_num_threads",
+    "gradient_flow",
     "hinge",
     "init",
     "kernels",

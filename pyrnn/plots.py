@@ -13,9 +13,11 @@ import numpy as np
 from . import files
 
 if TYPE_CHECKING:
+    from .diagnostics import GradientFlow
     from .gallery import Way
 
 INK, GRID, TRAIN, BATCH, VALID = "#333333", "#e4e4e4", "#4a78b0", "#c4d3e8", "#c8442f"
+LINES = ("#c8442f", "#e0912f", "#9dbbe0", "#2f5f9e", "#9fd0ae", "#2f7d4f")  # several lines in one picture
 
 MARKERS = 50  # so many validations have one each; more would merge
 
@@ -222,4 +224,47 @@ def recall_rates(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc=(0.64, 0.62))
+    _save(figure, path)
+
+
+def gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, GradientFlow], title: str = "") -> None:
+    """Draw what `pyrnn.gradient_flow` saw in several layers, on logarithmic axes; of stacks the last layer.
+
+    Left the norm of dL/dh_t against the steps back from the end: geometric mean and range over the rows (of an LSTM's
+    dL/dc_t too, dashed). Right the singular values of the first Jacobian that was asked for, the rows' median. What is
+    below 1e-24 or above 1e24 is drawn there.
+
+        flows = {"RNN": pyrnn.gradient_flow(rnn, x), "LSTM": pyrnn.gradient_flow(lstm, x)}  # x (T, N, I)
+        pyrnn.plots.gradient_flow("flow.png", flows)
+    """
+    figure = _figure(11, 5.2)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for k, (name, flow) in enumerate(flows.items()):
+        colour = LINES[k % len(LINES)]
+        for norms, dashes in [(flow.norms, "-"), (flow.cell_norms, (0, (4, 2)))]:
+            if norms is not None:
+                start = 0 if dashes == "-" else 1  # L has no direct part in c_T
+                back = np.clip(norms[::-1, -1].reshape(len(norms), -1), 1e-24, 1e24)[start:]
+                ago = np.arange(start, len(norms))
+                left.fill_between(ago, back.min(axis=1), back.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+                left.plot(ago, np.exp(np.log(back).mean(axis=1)), color=colour, linewidth=1.8, linestyle=dashes,
+                          label=name if dashes == "-" else None)  # fmt: skip
+        values = np.clip(flow.singular_values[0], 1e-24, 1e24).reshape(-1, flow.singular_values.shape[-1])
+        right.plot(np.arange(1, values.shape[-1] + 1), np.median(values, axis=0), color=colour, linewidth=1.4,
+                   marker="o", markersize=2.5)  # fmt: skip
+    for axes in (left, right):
+        axes.set_yscale("log")
+        axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    cells = any(flow.cell_norms is not None for flow in flows.values())
+    left.set_title("norm of dL/dh$_t$" + " (dashed: of dL/dc$_t$)" * cells, fontsize=10, loc="left")
+    left.set_xlim(0, None)
+    left.set_xlabel("steps back from the end, T - t")
+    right.set_title("singular values of the Jacobian of the final state", fontsize=10, loc="left")
+    right.set_xlabel("from the largest to the smallest")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK)
     _save(figure, path)

@@ -90,3 +90,17 @@ def test_hello_command():
     output = run("hello", "--seed", 1)
     assert "after: hello" in output
     assert "likeliest letters                  'e'         'l'         'l'         'o'" in output
+
+
+# gradient_flow ---------------------------------------------------------------------------------------------------
+
+
+def test_gradient_flow_vanishes_explodes_and_stays(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("gradient_flow", "--hidden", 12, "--steps", 60, "--plot", tmp_path / "flow.png")
+    norms = {line[:34].strip(): float(line[34:62].split()[1]) for line in output.splitlines()[1:]}
+    assert norms["RNN, W 0.9 x orthogonal"] < 1e-3
+    assert norms["RNN, W 2 x orthogonal"] > 10
+    assert max(norms["LSTM, forget gate's bias 0"], norms["GRU, update gate's bias 0"]) < 1e-8
+    assert min(norms["LSTM, forget gate's bias log u"], norms["GRU, update gate's bias log u"]) > 1e-4
+    assert (tmp_path / "flow.png").stat().st_size > 10_000

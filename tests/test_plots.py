@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import pyrnn
 from pyrnn import plots
 
 pytest.importorskip("matplotlib")
@@ -48,3 +49,19 @@ def test_attention_map(tmp_path, monkeypatch):
     assert (tmp_path / "map.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"weights has shape \(2, 3\), expected \(3, 3\)"):
         plots.attention_map(tmp_path / "map.png", weights, "xyz", "xyz")
+
+
+def test_gradient_flow(tmp_path, monkeypatch, rng):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    x = rng.standard_normal((7, 2, 3))
+    layers = {"RNN": pyrnn.RNN(3, 4, rng=0), "LSTM": pyrnn.LSTM(3, 4, rng=0)}
+    flows = {name: pyrnn.gradient_flow(layer, x[:, 0]) for name, layer in layers.items()}
+    plots.gradient_flow(tmp_path / "flow.png", flows, "Flow")
+    left, right = figures[0].axes
+    norms = flows["RNN"].norms[::-1, 0]
+    np.testing.assert_allclose(left.lines[0].get_ydata(), norms, rtol=1e-5)
+    np.testing.assert_allclose(left.lines[2].get_ydata(), flows["LSTM"].cell_norms[-2::-1, 0], rtol=1e-5)
+    np.testing.assert_allclose(right.lines[1].get_ydata(), flows["LSTM"].singular_values[0], rtol=1e-5)
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["RNN", "LSTM"]
