@@ -20,6 +20,7 @@ from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_err
 from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
 from .parameters import Model
 from .recurrent import GRU, LSTM, RNN
+from .seq2seq import Decoder, EncoderDecoder
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ __all__ = [
     "SGD",
     "Adam",
     "AdditiveAttention",
+    "Decoder",
     "DenseHopfield",
     "Dropout",
     "Embedding",
+    "EncoderDecoder",
     "GradientFlow",
     "Hopfield",
     "LayerNorm",

@@ -29,10 +29,9 @@ from .layers import Embedding, Linear
 from .losses import cross_entropy
 from .optim import Adam, clip_grad_norm
 from .parameters import Model
-from .recurrent import GRU, LSTM, RNN
+from .recurrent import CELLS
 from .text import Batches, Corpus, Vocabulary
 
-CELLS = {"lstm": LSTM, "gru": GRU, "rnn": RNN}
 MODEL_KIND, RESUME_KIND, VERSION = "character model", "character model training", 1
 
 MAX_NORM = 1.0  # of the gradient

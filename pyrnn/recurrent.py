@@ -496,3 +496,6 @@ class GRU(Recurrent[Array]):
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             reset_after=self.reset_after,
         )  # fmt: skip
+
+
+CELLS: dict[str, type[Any]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}  # as options of models and commands name them
