@@ -6,8 +6,8 @@ to it is the state of the training itself: the current weights, Adam's moments, 
 batch, the place in the text, the best loss and the loss curve. Both are replaced as a whole (see files.py), so a
 training killed at any moment goes on from the last state written.
 
-Nothing in training is random but the initial weights, so a run of a given number of epochs that was stopped and resumed
-ends with the same bits as one that never stopped. A run of a given number of seconds takes as many batches as the
+Nothing in training is random but the initial weights and the dropout, whose generator is part of the training's state, so
+a run of a given number of epochs that was stopped and resumed ends with the same bits as one that never stopped. A run of a given number of seconds takes as many batches as the
 machine manages, and its learning rate follows the clock: no two of them are equal.
 """
 
@@ -25,7 +25,7 @@ import numpy as np
 
 from . import files
 from .decoding import choose
-from .layers import Embedding, Linear
+from .layers import Dropout, Embedding, Linear
 from .losses import cross_entropy
 from .optim import Adam, clip_grad_norm
 from .parameters import Model
@@ -48,17 +48,21 @@ SAVE_EVERY = 30.0  # seconds between two writings of the training state
 
 
 class CharModel(Model):
-    """Characters in, logits of the next character out: `tokens` (T, N) -> (T, N, V)."""
+    """Characters in, logits of the next character out: `tokens` (T, N) -> (T, N, V).
+
+    In `vjp`, `dropout` acts on the outputs of every recurrent layer, the last included (Zaremba et al. 2014).
+    """
 
     def __init__(self, vocabulary: Vocabulary, cell: str = "lstm", embed: int = 64, hidden: int = 256,
-                 layers: int = 1, rng: int | np.random.Generator | None = None):  # fmt: skip
-        rng = np.random.default_rng(rng)
+                 layers: int = 1, dropout: float = 0.0, rng: int | np.random.Generator | None = None):  # fmt: skip
+        self.rng = np.random.default_rng(rng)
         self.vocabulary = vocabulary
         self.sizes = {"cell": cell, "embed": embed, "hidden": hidden, "layers": layers}
         super().__init__(
-            embed=Embedding(len(vocabulary), embed, rng=rng),
-            rnn=CELLS[cell](embed, hidden, layers, rng=rng),
-            head=Linear(hidden, len(vocabulary), rng=rng),
+            embed=Embedding(len(vocabulary), embed, rng=self.rng),
+            rnn=CELLS[cell](embed, hidden, layers, dropout=dropout if layers > 1 else 0.0, rng=self.rng),
+            dropout=Dropout(dropout, rng=self.rng),
+            head=Linear(hidden, len(vocabulary), rng=self.rng),
         )
 
     def __call__(self, tokens: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
@@ -68,10 +72,13 @@ class CharModel(Model):
     def vjp(self, tokens: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
         x, pull_embed = self.embed.vjp(tokens)
         (y, state), pull_rnn = self.rnn.vjp(x, state)
+        if self.dropout.p:
+            y, pull_dropout = self.dropout.vjp(y)
         logits, pull_head = self.head.vjp(y)
 
         def pullback(dlogits: np.ndarray) -> None:
-            dx, _ = pull_rnn(pull_head(dlogits))
+            dy = pull_head(dlogits)
+            dx, _ = pull_rnn(pull_dropout(dy) if self.dropout.p else dy)
             pull_embed(dx)
 
         return (logits, state), pullback
@@ -226,6 +233,7 @@ class Settings:
     hidden: int = 256
     layers: int = 1
     embed: int = 64
+    dropout: float = 0.0
     batch: int = 32
     steps: int = 64
     lr: float = 0.002
@@ -320,7 +328,7 @@ class Trainer:
         self.valid = corpus.valid[:VALIDATED]
         self.interval = max(1, len(self.batches) * len(self.valid) // len(corpus.valid))  # batches between validations
         self.model = CharModel(corpus.vocabulary, settings.cell, settings.embed, settings.hidden, settings.layers,
-                               rng=settings.seed)  # fmt: skip
+                               settings.dropout, rng=settings.seed)  # fmt: skip
         self.optimiser = Adam(self.model, lr=settings.lr)
         self.state: Any = None  # hidden, carried from batch to batch
         self.curve = Curve()
@@ -355,6 +363,7 @@ class Trainer:
             state = tuple(parts["state"][str(k)] for k in range(len(parts["state"])))
             trainer.state = state if len(state) > 1 else state[0] if state else None
             trainer.curve = Curve(**resumed.curve)
+            trainer.model.rng.bit_generator.state = resumed.progress["rng"]
             for name in cls._PROGRESS:
                 setattr(trainer, name, resumed.progress[name])
         except (KeyError, TypeError, ValueError) as error:
@@ -506,7 +515,8 @@ class Trainer:
             "length": dataclasses.asdict(self.length),
             "sources": self.corpus.sources,
             "text": self.corpus.digest,
-            "progress": {key: getattr(self, key) for key in self._PROGRESS},
+            "progress": {key: getattr(self, key) for key in self._PROGRESS}
+            | {"rng": self.model.rng.bit_generator.state},
             "curve": self.curve.as_dict(),
         }
         files.save(resume_path(self.path), arrays, description)

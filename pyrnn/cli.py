@@ -86,6 +86,8 @@ def cli(context: click.Context) -> None:
 @click.option("--hidden", type=COUNT, default=256, show_default=True, help="Hidden units of a layer.")
 @click.option("--layers", type=COUNT, default=1, show_default=True, help="Recurrent layers.")
 @click.option("--embed", type=COUNT, default=64, show_default=True, help="Numbers that stand for a character.")
+@click.option("--dropout", type=Real(min=0, max=1), default=0.0, show_default=True,
+              help="Part of the recurrent layers' outputs that is dropped in training.")  # fmt: skip
 @click.option("--batch", type=COUNT, default=32, show_default=True, help="Places of the text read side by side.")
 @click.option("--steps", type=COUNT, default=64, show_default=True, help="Characters between two updates.")
 @click.option("--lr", type=Real(min=0, min_open=True), default=0.002, show_default=True, help="Adam's learning rate.")

@@ -94,6 +94,19 @@ def test_bits_refuse_a_short_text():
             charmodel.bits_per_character(model, np.zeros(length, np.int32))
 
 
+def test_dropout_acts_in_training_alone():
+    model = CharModel(Vocabulary.of(TEXT), "gru", 4, 8, layers=2, dropout=0.5, rng=0)
+    numbers = model.vocabulary.encode(TEXT)[:40, None]
+    (first, _), _ = model.vjp(numbers)
+    (second, _), _ = model.vjp(numbers)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(model(numbers)[0], model(numbers)[0])
+    # Its mean over masks is the model without, as far as the head goes: that one is linear.
+    model.params["rnn.weight_ih_l1"] = np.zeros((24, 8))
+    mean = np.mean([model.vjp(numbers)[0][0] for _ in range(400)], axis=0)
+    np.testing.assert_allclose(mean, model(numbers)[0], atol=0.05)
+
+
 def test_a_gradient_step_lowers_the_loss_as_much_as_it_says():
     corpus = Corpus(TEXT)
     for cell in charmodel.CELLS:
@@ -220,9 +233,9 @@ def contents(trainer):
         return arrays, progress, resumed.curve, file.read()
 
 
-@pytest.mark.parametrize(("cell", "layers"), [("lstm", 1), ("gru", 2), ("rnn", 1)])
-def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path, cell, layers):
-    settings = Settings(**(vars(SMALL) | {"cell": cell, "layers": layers}))
+@pytest.mark.parametrize(("cell", "layers", "dropout"), [("lstm", 1, 0.0), ("gru", 2, 0.3), ("rnn", 1, 0.5)])
+def test_a_resumed_run_has_the_bits_of_one_that_never_stopped(tmp_path, cell, layers, dropout):
+    settings = Settings(**(vars(SMALL) | {"cell": cell, "layers": layers, "dropout": dropout}))
     corpus, length = Corpus(TEXT), Length(epochs=3)
     whole = Trainer(corpus, settings, length, tmp_path / "whole")
     whole.run()
