@@ -17,6 +17,7 @@ from .diagnostics import GradientFlow, gradient_flow
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
+from .ode import ODERNN
 from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
 from .parameters import Model
 from .recurrent import GRU, LSTM, RNN
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "GRU",
     "LSTM",
+    "ODERNN",
     "RNN",
     "SGD",
     "Adam",
