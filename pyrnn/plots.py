@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -267,4 +267,49 @@ def gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, GradientFlow
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _save(figure, path)
+
+
+class Forecast(NamedTuple):
+    """A series and what was forecast of it: a row of `forecasts`."""
+
+    name: str
+    values: np.ndarray  # (T,)
+    forecasts: Mapping[int, np.ndarray]  # origin t -> the values forecast for t + 1, t + 2, ...
+    errors: Mapping[str, np.ndarray]  # way of forecasting -> its error 1, 2, ... steps ahead
+
+
+def forecasts(path: str | os.PathLike[str], rows: Sequence[Forecast], shown: int = 150) -> None:
+    """Draw a row for each series: left the end of it, with forecasts from their origins; right errors by the horizon.
+
+    `shown` steps of the series end the picture. A ring marks an origin, the last value that a forecast has seen.
+
+        pyrnn.plots.forecasts("f.png", [plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors})])
+    """
+    figure = _figure(13, 0.6 + 2.9 * len(rows))
+    grid = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"width_ratios": [2.6, 1]})
+    for (left, right), row in zip(grid, rows, strict=True):
+        begin = max(0, len(row.values) - shown)
+        left.plot(np.arange(begin, len(row.values)), row.values[begin:], color="#b5b5b5", linewidth=1.6, label="true")
+        for k, (origin, ahead) in enumerate((t, v) for t, v in sorted(row.forecasts.items()) if t >= begin):
+            steps = np.arange(origin, origin + len(ahead) + 1)
+            left.plot(steps, [row.values[origin], *ahead], color=VALID, linewidth=1.5,
+                      label="" if k else f"forecast, {len(ahead)} steps from each ring")  # fmt: skip
+            left.plot(origin, row.values[origin], "o", markersize=5, markerfacecolor="white", markeredgecolor=VALID)
+        left.set_title(row.name, loc="left", color=INK, fontsize=11)
+        left.set_xlim(begin, len(row.values))
+        colours = dict(zip(row.errors, ("#b5b5b5", INK, TRAIN, VALID, *LINES), strict=False))
+        for way, errors in row.errors.items():
+            right.plot(np.arange(1, len(errors) + 1), errors, "o-", color=colours[way], linewidth=1.6, markersize=3,
+                       label=way)  # fmt: skip
+        right.set_ylim(0, None)
+        right.set_title("error by steps ahead", loc="left", color=INK, fontsize=10)
+        for axes in (left, right):
+            axes.grid(color=GRID)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+    grid[0][0].legend(frameon=False, fontsize=8, loc="upper left")
+    grid[0][1].legend(frameon=False, fontsize=8)
+    grid[-1][0].set_xlabel("step")
+    grid[-1][1].set_xlabel("steps ahead")
     _save(figure, path)

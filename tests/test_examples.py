@@ -104,3 +104,61 @@ def test_gradient_flow_vanishes_explodes_and_stays(tmp_path):
     assert max(norms["LSTM, forget gate's bias 0"], norms["GRU, update gate's bias 0"]) < 1e-8
     assert min(norms["LSTM, forget gate's bias log u"], norms["GRU, update gate's bias log u"]) > 1e-4
     assert (tmp_path / "flow.png").stat().st_size > 10_000
+
+
+# forecasting -----------------------------------------------------------------------------------------------------
+
+
+def some_series(rng):
+    """A wave with noise, a short one, and one that grows by some percent a year."""
+    t = np.arange(600)
+    return {
+        "sunspots": 50 + 40 * np.sin(2 * np.pi * t / 132) + rng.normal(0, 2, 600),
+        "temperatures": 10 + rng.normal(0, 2, 600),
+        "passengers": np.exp(t[:100] / 100) * (100 + 10 * np.sin(2 * np.pi * t[:100] / 12)),
+    }
+
+
+def test_forecasts_see_nothing_after_their_origin(rng):
+    """And are in the units of the series: what a network that is right would say is the series."""
+    from pyrnn.examples import forecasting as f
+
+    for name, values in some_series(rng).items():
+        one, lag = f.Series(name, values), f.KINDS[name].lag
+        np.testing.assert_allclose(
+            one.forecasts(np.pad(one.targets, ((0, f.AHEAD), (0, 0)))), f.ahead(values[lag:]), rtol=1e-4
+        )
+        assert np.all(one.errors(f.ahead(values[lag:])) == 0)
+        assert one.first + lag == len(values) - len(values) // 5
+        changed = values.copy()
+        changed[one.first + lag :] = 2 * changed[one.first + lag :] + 5
+        other, model = f.Series(name, changed), f.Forecaster(4, rng)
+        for seen in ("mean", "scale"):
+            assert getattr(one, seen) == getattr(other, seen)
+        np.testing.assert_array_equal(one.inputs[: one.first], other.inputs[: one.first])
+        y, y_other = model(one.inputs), model(other.inputs)
+        np.testing.assert_array_equal(y[: one.first], y_other[: one.first])
+        for a, b in zip(one.baselines().values(), other.baselines().values(), strict=True):
+            np.testing.assert_array_equal(a[: one.first], b[: one.first])
+        for _ in range(20):
+            inputs, targets = one.window(rng)
+            assert len(inputs) == len(targets) == min(f.WINDOW, one.first - f.AHEAD)
+            known = {tuple(row) for row in one.targets[: one.first - f.AHEAD]}
+            assert tuple(targets[-1]) in known
+
+
+def test_forecasting_command(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    from pyrnn.examples import forecasting as f
+
+    for name, values in some_series(rng).items():
+        rows = "\n".join(f'"{k}",{value}' for k, value in enumerate(values))
+        (tmp_path / f.KINDS[name].file).write_text('"Month","Value"\n' + rows)
+    output = run("forecasting", "--data", tmp_path, "--steps", 40, "--hidden", 8, "--plot", tmp_path / "f.png")
+    lines = [line.split() for line in output.splitlines() if line.split()[:1] in ([name] for name in f.KINDS)]
+    assert len(lines) == 3
+    persistence, seasonal, own, one = np.array([line[1:] for line in lines], float).T
+    assert np.all(own < persistence)
+    assert np.all(own[1:] < seasonal[1:])  # the wave repeats exactly
+    assert np.all(one[1:] < persistence[1:])
+    assert (tmp_path / "f.png").stat().st_size > 10_000

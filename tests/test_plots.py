@@ -65,3 +65,18 @@ def test_gradient_flow(tmp_path, monkeypatch, rng):
     np.testing.assert_allclose(left.lines[2].get_ydata(), flows["LSTM"].cell_norms[-2::-1, 0], rtol=1e-5)
     np.testing.assert_allclose(right.lines[1].get_ydata(), flows["LSTM"].singular_values[0], rtol=1e-5)
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["RNN", "LSTM"]
+
+
+def test_forecasts(tmp_path, monkeypatch):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    values = np.arange(30.0)
+    row = plots.Forecast("tides", values, {5: values[:3], 20: values[21:24]}, {"last": np.ones(3), "GRU": np.zeros(3)})
+    plots.forecasts(tmp_path / "f.png", [row, row], shown=15)
+    left, right = figures[0].axes[:2]
+    np.testing.assert_array_equal(left.lines[0].get_xdata(), np.arange(15, 30))
+    np.testing.assert_array_equal(left.lines[1].get_xdata(), left.lines[1].get_ydata())  # from the origin on
+    assert len(left.lines) == 3  # the forecast from before what is shown is not drawn
+    assert [line.get_label() for line in right.lines] == ["last", "GRU"]
+    assert len(figures[0].axes) == 4
