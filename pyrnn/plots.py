@@ -313,3 +313,46 @@ def forecasts(path: str | os.PathLike[str], rows: Sequence[Forecast], shown: int
     grid[-1][0].set_xlabel("step")
     grid[-1][1].set_xlabel("steps ahead")
     _save(figure, path)
+
+
+class Track(NamedTuple):
+    """Positions in the plane: what was seen, what came, and what was thought to come. A panel of `tracks`."""
+
+    seen: np.ndarray  # (S, 2)
+    true: np.ndarray  # (K, 2)
+    ways: Mapping[str, np.ndarray]  # way of thinking -> (K, 2)
+
+
+def tracks(
+    path: str | os.PathLike[str], panels: Sequence[Track], box: tuple[float, float, float, float], title: str = ""
+) -> None:
+    """Draw tracks, four in a row, in a box (left, right, bottom, top), which cuts them off: dots for what was seen and
+    what came (grey), lines for what was thought to come.
+
+        pyrnn.plots.tracks("t.png", [plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
+    """
+    columns = min(4, len(panels))
+    lines = -(-len(panels) // columns)
+    left, right, bottom, top = box
+    figure = _figure(2.9 * columns + 0.2, 2.9 * (top - bottom) / (right - left) * lines + 0.8)
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        seen, true = np.asarray(panel.seen), np.asarray(panel.true)
+        axes.plot(*seen.T, "o", color=INK, markersize=3.2, label="seen")
+        axes.plot(*true.T, "o", color="#b5b5b5", markersize=5, label="what came")
+        for k, (way, places) in enumerate(panel.ways.items()):
+            dashes = (0, (3, 2)) if k < len(panel.ways) - 1 else "-"
+            axes.plot(*np.concatenate([seen[-1:], places]).T, color=(VALID, TRAIN, *LINES)[len(panel.ways) - 1 - k],
+                      linewidth=1.6, linestyle=dashes, label=way)  # fmt: skip
+        margin = 0.03 * (right - left)
+        axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin), aspect="equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("#b5b5b5")
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _save(figure, path)

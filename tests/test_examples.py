@@ -162,3 +162,33 @@ def test_forecasting_command(rng, tmp_path):
     assert np.all(own[1:] < seasonal[1:])  # the wave repeats exactly
     assert np.all(one[1:] < persistence[1:])
     assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+# ball ------------------------------------------------------------------------------------------------------------
+
+
+def test_balls_fall_bounce_and_are_seen_until_the_curtain(rng):
+    from pyrnn.examples import ball
+
+    track = ball.throw(200, rng)
+    assert track.min() >= 0
+    assert track.max() <= 1
+    change = np.diff(track, n=2, axis=0) / ball.STEP**2  # in free flight the acceleration
+    np.testing.assert_allclose(np.median(change, axis=(0, 1)), [0, -ball.GRAVITY], atol=1e-9)
+    assert 0.01 < np.mean(np.abs(change[..., 0]) > 1e-6) < 0.1  # walls
+    x = ball.look(track, rng)
+    assert not x[ball.SEEN :].any()
+    off = x[: ball.SEEN, :, :2] - track[: ball.SEEN]
+    assert np.std(off) == pytest.approx(ball.NOISE, rel=0.05)
+    line = np.arange(ball.SEEN + ball.AHEAD)[:, None, None] * np.array([0.1, -0.2]) + np.zeros((1, 3, 1)) + 0.3
+    seen = np.concatenate([line, np.ones((*line.shape[:2], 1))], axis=2)
+    np.testing.assert_allclose(ball.straight(seen), line[ball.SEEN :], atol=1e-9)
+    np.testing.assert_allclose(ball.distance(line + np.array([3, 4]), line), 5)
+
+
+def test_ball_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("ball", "--hidden", 24, "--steps", 60, "--batch", 32, "--plot", tmp_path / "t.png")
+    share = float(re.search(r"error is ([\d.]+) of the straight line's", output)[1])
+    assert 0 < share < 1
+    assert (tmp_path / "t.png").stat().st_size > 10_000

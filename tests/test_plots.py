@@ -80,3 +80,18 @@ def test_forecasts(tmp_path, monkeypatch):
     assert len(left.lines) == 3  # the forecast from before what is shown is not drawn
     assert [line.get_label() for line in right.lines] == ["last", "GRU"]
     assert len(figures[0].axes) == 4
+
+
+def test_tracks(tmp_path, monkeypatch, rng):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    seen, true, thought = rng.random((5, 2)), rng.random((3, 2)), rng.random((3, 2))
+    panels = [plots.Track(seen, true, {"line": true, "GRU": thought})] * 5
+    plots.tracks(tmp_path / "t.png", panels, (0, 1, 0, 1), "Tracks")
+    axes = figures[0].axes
+    assert [a.axison for a in axes] == [True] * 5 + [False] * 3
+    lines = {line.get_label(): line.get_xydata() for line in axes[0].lines}
+    assert list(lines) == ["seen", "what came", "line", "GRU"]
+    np.testing.assert_array_equal(lines["GRU"], [seen[-1], *thought])
+    np.testing.assert_array_equal(lines["what came"], true)
