@@ -1,4 +1,4 @@
-"""Passes over all parameters: a step of Adam, a step of SGD with momentum, and the norm of the gradient."""
+"""Passes over all parameters: a step of Adam, of SGD with momentum and of RMSprop, and the norm of the gradient."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ def arrays(shape: Shape, settings: Settings, zeros: int) -> list[np.ndarray]:
 
 
 def torch_step(make: str, shape: Shape, settings: Settings, options: dict[str, object]) -> dict[str, Run]:
-    """A step of torch.optim's fused optimiser, its fastest, if torch is asked for."""
+    """A step of torch.optim's fastest optimiser, fused where there is one, if torch is asked for."""
     if "torch" not in settings.peers:
         return {}
     import torch
 
     params, grads = map(torch.from_numpy, arrays(shape, settings, 0))
     params.requires_grad_().grad = grads
-    optimiser = getattr(torch.optim, make)([params], fused=True, **options)
+    fastest = {} if make == "RMSprop" else {"fused": True}
+    optimiser = getattr(torch.optim, make)([params], **fastest, **options)
 
     def run() -> object:
         optimiser.step()
@@ -67,6 +68,16 @@ def sgd(shape: Shape, direction: str, settings: Settings) -> Case:
     return case(ours, torch_step("SGD", shape, settings, SGD), 5, shape, 3, settings)
 
 
+def rmsprop(shape: Shape, direction: str, settings: Settings) -> Case:
+    params, grads, square = arrays(shape, settings, 1)
+
+    def ours() -> object:
+        kernels.rmsprop.step(params, grads, square, None, keep=0.99, add=0.01, momentum=0.0, **ADAM)
+        return params
+
+    return case(ours, torch_step("RMSprop", shape, settings, {**ADAM, "alpha": 0.99}), 5, shape, 3, settings)
+
+
 def norm(shape: Shape, direction: str, settings: Settings) -> Case:
     flat = arrays(shape, settings, 0)[0]
 
@@ -89,5 +100,6 @@ def norm(shape: Shape, direction: str, settings: Settings) -> Case:
 OPS = (
     Op("adam", "K", {"forward": SHAPES}, adam),
     Op("sgd", "K", {"forward": SHAPES}, sgd),
+    Op("rmsprop", "K", {"forward": SHAPES}, rmsprop),
     Op("norm", "K", {"forward": SHAPES[:3]}, norm),  # of more numbers torch's norm is wrong in the third digit
 )

@@ -30,11 +30,16 @@ template <class T> struct LinearKernels {
 struct AdamStep {
   double lr, beta1, beta2, eps, weight_decay;
   std::int64_t step;  // from 1
+  bool decoupled;     // weight decay of the parameters themselves, not of the gradient
 };
 
 struct SgdStep {
   double lr, momentum, weight_decay;
   bool nesterov;
+};
+
+struct RmspropStep {
+  double lr, keep, add, eps, weight_decay, momentum;
 };
 
 template <class T> struct DenseKernels {
@@ -45,6 +50,7 @@ template <class T> struct DenseKernels {
                         T* dlogits, i64 begin, i64 end);
   void (*adam)(T* params, const T* grads, T* m, T* v, i64 n, const AdamStep&);
   void (*sgd)(T* params, const T* grads, T* velocity, i64 n, const SgdStep&);
+  void (*rmsprop)(T* params, const T* grads, T* square, T* velocity, i64 n, const RmspropStep&);
   double (*sum_of_squares)(const T* x, i64 n);  // n <= norm_block
 };
 

@@ -31,7 +31,7 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{{
                                           cell<GruResetBefore, Candidate>(),
                                       },
                                       {LinearLoop<PYRNN_REAL>::kernels, cross_entropy<PYRNN_REAL>, adam<PYRNN_REAL>,
-                                       sgd<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
+                                       sgd<PYRNN_REAL>, rmsprop<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
                                       HopfieldLoop<PYRNN_REAL>::kernels,
                                       AttentionLoop<PYRNN_REAL>::kernels,
                                       fma_loop<PYRNN_REAL>,

@@ -13,18 +13,21 @@ template <class T, class F> void each_vector(i64 count, F f) {
   for (i64 i = 0; i < count; i += lanes<T>) f(i, count - i);
 }
 
-// Kingma and Ba 2015, with the bias corrections folded into the step size, as torch.optim.Adam computes it.
+// Kingma and Ba 2015, with the bias corrections folded into the step size, as torch.optim.Adam computes it; decoupled:
+// torch.optim.AdamW.
 template <class T> void adam(T* params, const T* grads, T* m, T* v, i64 count, const AdamStep& s) {
   const double correction1 = 1 - std::pow(s.beta1, double(s.step)), correction2 = 1 - std::pow(s.beta2, double(s.step));
   const Vec<T> beta1 = splat(T(s.beta1)), beta2 = splat(T(s.beta2)), eps = splat(T(s.eps));
-  const Vec<T> rest1 = splat(T(1 - s.beta1)), rest2 = splat(T(1 - s.beta2)), decay = splat(T(s.weight_decay));
+  const Vec<T> rest1 = splat(T(1 - s.beta1)), rest2 = splat(T(1 - s.beta2));
+  const Vec<T> decay = splat(T(s.decoupled ? 0 : s.weight_decay));
+  const Vec<T> keep = splat(T(s.decoupled ? 1 - s.lr * s.weight_decay : 1));
   const Vec<T> size = splat(T(s.lr / correction1)), unroot = splat(T(1 / std::sqrt(correction2)));
   each_vector<T>(count, [&](i64 i, i64 n) {
     const Vec<T> p = load(params + i, n), g = fma(decay, p, load(grads + i, n));
     const Vec<T> mean = fma(beta1, load(m + i, n), rest1 * g), square = fma(beta2, load(v + i, n), rest2 * (g * g));
     store(m + i, mean, n);
     store(v + i, square, n);
-    store(params + i, p - size * mean / fma(sqrt(square), unroot, eps), n);
+    store(params + i, keep * p - size * mean / fma(sqrt(square), unroot, eps), n);
   });
 }
 
@@ -40,6 +43,24 @@ template <class T> void sgd(T* params, const T* grads, T* velocity, i64 count, c
       g = s.nesterov ? fma(momentum, moved, g) : moved;
     }
     store(params + i, p - lr * g, n);
+  });
+}
+
+// square = keep square + add g^2: torch.optim.RMSprop, and with keep = add = 1 torch.optim.Adagrad. velocity is null
+// without momentum.
+template <class T> void rmsprop(T* params, const T* grads, T* square, T* velocity, i64 count, const RmspropStep& s) {
+  const Vec<T> lr = splat(T(s.lr)), keep = splat(T(s.keep)), add = splat(T(s.add)), eps = splat(T(s.eps));
+  const Vec<T> decay = splat(T(s.weight_decay)), momentum = splat(T(s.momentum));
+  each_vector<T>(count, [&](i64 i, i64 n) {
+    const Vec<T> p = load(params + i, n), g = fma(decay, p, load(grads + i, n));
+    const Vec<T> sum = fma(keep, load(square + i, n), add * (g * g));
+    store(square + i, sum, n);
+    Vec<T> move = g / (sqrt(sum) + eps);
+    if (velocity) {
+      move = fma(momentum, load(velocity + i, n), move);
+      store(velocity + i, move, n);
+    }
+    store(params + i, p - lr * move, n);
   });
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, decoding, init, kernels
+from . import data, decoding, init, kernels, schedules
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -18,7 +18,7 @@ from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
 from .ode import ODERNN
-from .optim import SGD, Adam, clip_grad_norm, clip_grad_value
+from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 from .parameters import Model
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Decoder, EncoderDecoder
@@ -35,7 +35,9 @@ __all__ = [
     "ODERNN",
     "RNN",
     "SGD",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "AdditiveAttention",
     "Decoder",
     "DenseHopfield",
@@ -51,6 +53,7 @@ __all__ = [
     "ModernHopfield",
     "MultiheadAttention",
     "PositionalEncoding",
+    "RMSprop",
     "__version__",
     "attention_weights",
     "binary_cross_entropy",
@@ -69,6 +72,7 @@ __all__ = [
     "reference",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_vjp",
+    "schedules",
     "set_num_threads",
     "threads",
 ]

@@ -225,6 +225,7 @@ class adam:
         eps: float,
         weight_decay: float,
         step: int,
+        decoupled: bool = False,
     ) -> None: ...
 
 class sgd:
@@ -238,6 +239,22 @@ class sgd:
         momentum: float,
         weight_decay: float,
         nesterov: bool,
+    ) -> None: ...
+
+class rmsprop:
+    @staticmethod
+    def step(
+        params: Array,
+        grads: Array,
+        square: Array,
+        velocity: Array | None,
+        *,
+        lr: float,
+        keep: float,
+        add: float,
+        eps: float,
+        weight_decay: float,
+        momentum: float,
     ) -> None: ...
 
 class norm:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from . import kernels
 from ._arrays import Array, boolean, integer_array, real, within
 from .parameters import Layer, load
+
+BELOW_1 = math.nextafter(1, 0)
 
 
 def clip_grad_norm(model: Layer, max_norm: float) -> float:
@@ -42,11 +44,12 @@ def clip_grad_value(model: Layer, value: float) -> None:
 
 
 class Optimizer:
-    """What SGD and Adam share: flat arrays beside the parameters, looked up in `model.buffers` at each step.
+    """What the optimisers share: flat arrays beside the parameters, looked up in `model.buffers` at each step.
 
     `state_dict()` holds these arrays, not the arguments of the constructor.
     """
 
+    lr: float
     _slots: tuple[str, ...]  # names of the arrays kept for each dtype
 
     def __init__(self, model: Layer) -> None:
@@ -151,6 +154,7 @@ class Adam(Optimizer):
     """
 
     _slots = ("m", "v")
+    _decoupled: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -160,13 +164,13 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        self.lr = real("Adam", "lr", lr, 0)
+        call = type(self).__name__
+        self.lr = real(call, "lr", lr, 0)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"Adam: betas is {betas!r}, expected two numbers")
-        below_1 = math.nextafter(1, 0)
-        self.betas = real("Adam", "betas[0]", betas[0], 0, below_1), real("Adam", "betas[1]", betas[1], 0, below_1)
-        self.eps = real("Adam", "eps", eps, 0)
-        self.weight_decay = real("Adam", "weight_decay", weight_decay, 0)
+            raise TypeError(f"{call}: betas is {betas!r}, expected two numbers")
+        self.betas = real(call, "betas[0]", betas[0], 0, BELOW_1), real(call, "betas[1]", betas[1], 0, BELOW_1)
+        self.eps = real(call, "eps", eps, 0)
+        self.weight_decay = real(call, "weight_decay", weight_decay, 0)
         super().__init__(model)
 
     def _update(self, params: Array, grads: Array, *kept: Array) -> None:
@@ -182,6 +186,114 @@ class Adam(Optimizer):
             eps=self.eps,
             weight_decay=self.weight_decay,
             step=self.steps + 1,
+            decoupled=self._decoupled,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101) as in torch.optim.AdamW.
+
+    As `Adam` with g = grad, and each step starts from (1 - lr * weight_decay) * param: all parameters shrink at one
+    rate, however large their gradients are. Arguments and errors as in Adam.
+
+        optimizer = pyrnn.AdamW(model, lr=2e-3, weight_decay=0.1)
+        optimizer.step()
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(model, lr, betas, eps, weight_decay)
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Tieleman & Hinton 2012, lecture 6.5 of their course) as in torch.optim.RMSprop, not centred.
+
+        g = grad + weight_decay * param
+        square = alpha * square + (1 - alpha) * g^2
+        v = momentum * v + g / (sqrt(square) + eps)
+        param = param - lr * v
+
+    lr, alpha, eps, weight_decay and a momentum that is not 0 may be changed between steps. ValueError for a negative
+    argument or an alpha above 1.
+
+        optimizer = pyrnn.RMSprop(model, lr=1e-3)
+        optimizer.step()
+    """
+
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+    ) -> None:
+        self.lr = real("RMSprop", "lr", lr, 0)
+        self.alpha = real("RMSprop", "alpha", alpha, 0, 1)
+        self.eps = real("RMSprop", "eps", eps, 0)
+        self.weight_decay = real("RMSprop", "weight_decay", weight_decay, 0)
+        self.momentum = real("RMSprop", "momentum", momentum, 0)
+        self._slots = ("square", "velocity") if self.momentum else ("square",)
+        super().__init__(model)
+
+    def _update(self, params: Array, grads: Array, *kept: Array) -> None:
+        kernels.rmsprop.step(
+            params,
+            grads,
+            kept[0],
+            kept[1] if len(kept) > 1 else None,
+            lr=self.lr,
+            keep=self.alpha,
+            add=1 - self.alpha,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=self.momentum,
+        )
+
+
+class Adagrad(Optimizer):
+    """Adagrad (Duchi, Hazan & Singer 2011) as in torch.optim.Adagrad.
+
+        g = grad + weight_decay * param
+        square = square + g^2
+        param = param - lr * g / (sqrt(square) + eps)
+
+    Steps only become smaller: parameters that seldom have a gradient, rows of an `Embedding`, keep large ones. lr, eps
+    and weight_decay may be changed between steps. ValueError for a negative argument.
+
+        optimizer = pyrnn.Adagrad(model, lr=0.1)
+        optimizer.step()
+    """
+
+    _slots = ("square",)
+
+    def __init__(self, model: Layer, lr: float = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
+        self.lr = real("Adagrad", "lr", lr, 0)
+        self.eps = real("Adagrad", "eps", eps, 0)
+        self.weight_decay = real("Adagrad", "weight_decay", weight_decay, 0)
+        super().__init__(model)
+
+    def _update(self, params: Array, grads: Array, *kept: Array) -> None:
+        kernels.rmsprop.step(
+            params,
+            grads,
+            kept[0],
+            None,
+            lr=self.lr,
+            keep=1.0,
+            add=1.0,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            momentum=0.0,
         )
 
 

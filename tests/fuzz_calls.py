@@ -251,6 +251,7 @@ def call_flat_op(rng):
     ids, flat = rng.integers(0, V, N), [normal(rng, dtype, 20) ** 2 for _ in range(4)]
     adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
     sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": True}
+    rms = {"lr": 0.1, "keep": 0.9, "add": 0.1, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.9}
     calls = [
         (kernels.linear.forward, {"x": x, "weight": weight, "bias": normal(rng, dtype, V)}, 3),
         (
@@ -263,6 +264,7 @@ def call_flat_op(rng):
         (kernels.cross_entropy.forward, {"z": normal(rng, dtype, N, V), "t": ids, "w": np.ones(N, dtype)}, 3),
         (kernels.adam.step, {"params": flat[0], "grads": flat[1], "m": flat[2], "v": flat[3], **adam}, 4),
         (kernels.sgd.step, {"params": flat[0], "grads": flat[1], "velocity": flat[2], **sgd}, 3),
+        (kernels.rmsprop.step, {"params": flat[0], "grads": flat[1], "sq": flat[2], "v": flat[3], **rms}, 4),
         (kernels.norm.l2, {"flat": flat[0]}, 1),
         (kernels.get_num_threads, {}, 0),
         (kernels.isa, {}, 0),
@@ -460,11 +462,16 @@ def call_the_rest(rng):
         (pyrnn.clip_grad_value, {"model": linear, "value": 1.0}),
         (pyrnn.Adam, {"model": linear, "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}),
         (pyrnn.SGD, {"model": linear, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.1, "nesterov": True}),
+        (pyrnn.RMSprop, {"model": linear, "lr": 0.1, "alpha": 0.9, "eps": 1e-8, "momentum": 0.9}),
+        (pyrnn.Adagrad, {"model": linear, "lr": 0.1, "eps": 1e-8, "weight_decay": 0.1}),
+        (pyrnn.schedules.Cosine, {"optimizer": pyrnn.SGD(linear), "total": 10, "warmup": 2, "end": 0.1}),
+        (pyrnn.schedules.Step, {"optimizer": pyrnn.SGD(linear), "every": 10, "gamma": 0.1}),
+        (pyrnn.schedules.Plateau(pyrnn.SGD(linear)).step, {"loss": 1.0}),
         (pyrnn.Model, {"a": linear, "b": embedding}),
     ]
     function, arguments = calls[rng.integers(len(calls))]
     result = attempt(rng, function, arguments, keep=0.1)
-    if isinstance(result, (pyrnn.Adam, pyrnn.SGD)):
+    if isinstance(result, pyrnn.optim.Optimizer):
         attempt(rng, result.step, {})
 
 

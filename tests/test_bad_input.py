@@ -499,6 +499,14 @@ def test_optimizers_and_clipping():
         (lambda: pyrnn.Adam(model, betas=(0.9, 1)), ValueError, r"Adam: betas\[1\] is 1"),
         (lambda: pyrnn.Adam(model, eps=-1e-8), ValueError, "Adam: eps is -1e-08"),
         (lambda: pyrnn.Adam(model, weight_decay=math.nan), ValueError, "Adam: weight_decay is nan"),
+        (lambda: pyrnn.AdamW({}), TypeError, "AdamW: model is dict, expected a layer or a model"),
+        (lambda: pyrnn.AdamW(model, weight_decay=-1), ValueError, "AdamW: weight_decay is -1"),
+        (lambda: pyrnn.RMSprop(None), TypeError, "RMSprop: model is NoneType"),
+        (lambda: pyrnn.RMSprop(model, alpha=1.5), ValueError, "RMSprop: alpha is 1.5, expected 0 to 1"),
+        (lambda: pyrnn.RMSprop(model, lr=-1), ValueError, "RMSprop: lr is -1"),
+        (lambda: pyrnn.RMSprop(model, momentum="0"), TypeError, "RMSprop: momentum is '0'"),
+        (lambda: pyrnn.Adagrad(model, eps=math.nan), ValueError, "Adagrad: eps is nan"),
+        (lambda: pyrnn.Adagrad(model, weight_decay=-0.1), ValueError, "Adagrad: weight_decay is -0.1"),
         (lambda: pyrnn.SGD(3), TypeError, "SGD: model is int"),
         (lambda: pyrnn.SGD(model, momentum=-0.5), ValueError, "SGD: momentum is -0.5"),
         (lambda: pyrnn.SGD(model, nesterov=True), ValueError, "SGD: nesterov needs a momentum"),
@@ -510,6 +518,30 @@ def test_optimizers_and_clipping():
         (lambda: pyrnn.clip_grad_value(None, 1), TypeError, "clip_grad_value: model is NoneType"),
     ]:
         refuses(call, error, match)
+
+
+def test_schedules():
+    schedules, optimizer = pyrnn.schedules, pyrnn.SGD(pyrnn.Linear(2, 2), lr=0.5)
+    plateau = schedules.Plateau(optimizer, patience=0)
+    for call, error, match in [
+        (lambda: schedules.Step(None, 3), TypeError, "Step: optimizer is NoneType, expected an optimiser"),
+        (lambda: schedules.Step(optimizer, 0), ValueError, "Step: every is 0, expected at least 1"),
+        (lambda: schedules.Step(optimizer, 2.0), TypeError, "Step: every is 2.0"),
+        (lambda: schedules.Step(optimizer, 2, -1), ValueError, "Step: gamma is -1"),
+        (lambda: schedules.Exponential(optimizer, math.nan), ValueError, "Exponential: gamma is nan"),
+        (lambda: schedules.Linear(optimizer, 0), ValueError, "Linear: total is 0"),
+        (lambda: schedules.Linear(3, 1), TypeError, "Linear: optimizer is int"),
+        (lambda: schedules.Cosine(optimizer, 10, warmup=11), ValueError, "Cosine: warmup is 11, expected 0 to 10"),
+        (lambda: schedules.Cosine(optimizer, 10, end=-0.1), ValueError, "Cosine: end is -0.1"),
+        (lambda: schedules.Plateau(0.1), TypeError, "Plateau: optimizer is float"),
+        (lambda: schedules.Plateau(optimizer, patience=-1), ValueError, "Plateau: patience is -1"),
+        (lambda: schedules.Plateau(optimizer, threshold=1.0), ValueError, "Plateau: threshold is 1"),
+        (lambda: plateau.step(math.nan), ValueError, r"Plateau\.step: loss is nan"),
+        (lambda: plateau.step("1"), TypeError, r"Plateau\.step: loss is '1'"),
+    ]:
+        refuses(call, error, match)
+    assert optimizer.lr == 0.5
+    assert (plateau.best, plateau.waited) == (math.inf, 0)
 
 
 def test_threads():

@@ -67,6 +67,10 @@ def test_clip_grad_value(rng):
 
 OPTIMIZERS = {
     "adam": lambda model: pyrnn.Adam(model, lr=0.1, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.01),
+    "adamw": lambda model: pyrnn.AdamW(model, lr=0.1, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.1),
+    "rmsprop": lambda model: pyrnn.RMSprop(model, lr=0.1, alpha=0.9, eps=1e-3, weight_decay=0.01),
+    "rmsprop_momentum": lambda model: pyrnn.RMSprop(model, lr=0.1, alpha=0.9, eps=1e-3, momentum=0.9),
+    "adagrad": lambda model: pyrnn.Adagrad(model, lr=0.1, eps=1e-3, weight_decay=0.01),
     "sgd": lambda model: pyrnn.SGD(model, lr=0.1, weight_decay=0.01),
     "momentum": lambda model: pyrnn.SGD(model, lr=0.1, momentum=0.9, weight_decay=0.01),
     "nesterov": lambda model: pyrnn.SGD(model, lr=0.1, momentum=0.9, nesterov=True),
@@ -84,6 +88,35 @@ def torch_adam(param, grads, lr=0.1, beta1=0.8, beta2=0.9, eps=1e-3, weight_deca
     return param
 
 
+def torch_adamw(param, grads):
+    for step in range(len(grads)):
+        # m and v know nothing of the decay, so the step without decay is that from any parameter
+        moved = torch_adam(0.0, grads[: step + 1], weight_decay=0.0) - torch_adam(0.0, grads[:step], weight_decay=0.0)
+        param = param * (1 - 0.1 * 0.1) + moved
+    return param
+
+
+def torch_rmsprop(param, grads, weight_decay=0.01, momentum=0.0):
+    """torch.optim.RMSprop on one number, written out."""
+    square = buffer = 0.0
+    for grad in grads:
+        g = grad + weight_decay * param
+        square = 0.9 * square + 0.1 * g * g
+        buffer = momentum * buffer + g / (math.sqrt(square) + 1e-3)
+        param -= 0.1 * buffer
+    return param
+
+
+def torch_adagrad(param, grads):
+    """torch.optim.Adagrad on one number, written out."""
+    total = 0.0
+    for grad in grads:
+        g = grad + 0.01 * param
+        total += g * g
+        param -= 0.1 * g / (math.sqrt(total) + 1e-3)
+    return param
+
+
 def torch_sgd(param, grads, lr=0.1, momentum=0.0, weight_decay=0.01, nesterov=False):
     """torch.optim.SGD on one number: the momentum buffer starts as the first gradient."""
     buffer = None
@@ -96,6 +129,10 @@ def torch_sgd(param, grads, lr=0.1, momentum=0.0, weight_decay=0.01, nesterov=Fa
 
 BY_HAND = {
     "adam": torch_adam,
+    "adamw": torch_adamw,
+    "rmsprop": torch_rmsprop,
+    "rmsprop_momentum": lambda param, grads: torch_rmsprop(param, grads, weight_decay=0.0, momentum=0.9),
+    "adagrad": torch_adagrad,
     "sgd": torch_sgd,
     "momentum": lambda param, grads: torch_sgd(param, grads, momentum=0.9),
     "nesterov": lambda param, grads: torch_sgd(param, grads, momentum=0.9, weight_decay=0.0, nesterov=True),

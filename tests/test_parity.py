@@ -568,6 +568,7 @@ def test_adam(dtype):
             "eps": float(rng.choice([1e-8, 1e-3])),
             "weight_decay": float(rng.choice([0.0, 0.3])),
             "step": int(rng.choice([1, 2, 1000])),
+            "decoupled": bool(rng.random() < 0.5),
         }
         if option["step"] == 1:
             m[:], v[:] = 0, 0
@@ -600,6 +601,34 @@ def test_sgd(dtype):
         assert_close(ours[: len(names)], theirs[: len(names)], dtype, 8, names)
     with pytest.raises(ValueError, match="velocity"):
         kernels.sgd.step(params, grads, None, lr=0.1, momentum=0.9, weight_decay=0.0, nesterov=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rmsprop(dtype):
+    for seed in range(cases(20)):
+        rng = np.random.default_rng(seed)
+        size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
+        params, grads, square, velocity = (rng.standard_normal(size).astype(dtype) for _ in range(4))
+        square = 0.1 + square * square
+        keep, add = [(0.9, 0.1), (0.99, 0.01), (1.0, 1.0)][rng.integers(3)]
+        option = {
+            "lr": 0.1,
+            "keep": keep,
+            "add": add,
+            "eps": float(rng.choice([1e-10, 1e-3])),
+            "weight_decay": float(rng.choice([0.0, 0.3])),
+            "momentum": float(rng.choice([0.0, 0.9])),
+        }
+        with_velocity = option["momentum"] > 0 or rng.random() < 0.5
+        ours = [params.copy(), grads.copy(), square.copy(), velocity.copy() if with_velocity else None]
+        theirs = [None if a is None else a.astype(np.float64) for a in ours]
+        kernels.rmsprop.step(*ours, **option)
+        reference.rmsprop.step(*theirs, **option)
+        names = [f"seed {seed}, {n}" for n in ("params", "grads", "square", "velocity")][: 3 + with_velocity]
+        assert_close(ours[: len(names)], theirs[: len(names)], dtype, 16, names)
+    for backend in (kernels, reference):
+        with pytest.raises(ValueError, match="velocity"):
+            backend.rmsprop.step(params, grads, square, None, **{**option, "momentum": 0.9})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pyrnn.reference import adam, cross_entropy, embedding, gru, linear, lstm, norm, rnn, sgd
+from pyrnn.reference import adam, cross_entropy, embedding, gru, linear, lstm, norm, rmsprop, rnn, sgd
 
 T, N, INPUTS, H, P = 5, 4, 3, 3, 2
 
@@ -670,6 +670,43 @@ def test_adam():
     close([m[0], v[0]], [m2, v2], 1e-14)
 
 
+def test_adam_with_decoupled_decay():
+    """The decay is a factor before the step, and the step is that without decay."""
+    option = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "step": 3}
+    params, m, v, grads = np.array([1.5, -2.0]), np.array([0.3, 0.1]), np.array([0.2, 0.5]), np.array([-0.7, 2.0])
+    plain = [params * (1 - 0.1 * 0.5), m.copy(), v.copy()]
+    adam.step(plain[0], grads, plain[1], plain[2], **option, weight_decay=0.0)
+    adam.step(params, grads, m, v, **option, weight_decay=0.5, decoupled=True)
+    for a, b in zip((params, m, v), plain, strict=True):
+        close(a, b, 1e-15)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop(momentum):
+    """Two steps on one parameter, written out."""
+    lr, keep, add, eps, decay = 0.1, 0.9, 0.1, 1e-3, 0.5
+    p0, d1, d2 = 1.5, -0.7, 2.0
+    g1 = d1 + decay * p0
+    s1 = add * g1**2
+    v1 = g1 / (math.sqrt(s1) + eps)
+    p1 = p0 - lr * v1
+    g2 = d2 + decay * p1
+    s2 = keep * s1 + add * g2**2
+    v2 = momentum * v1 + g2 / (math.sqrt(s2) + eps)
+    p2 = p1 - lr * v2
+
+    params, square, velocity = np.array([p0]), np.zeros(1), np.zeros(1) if momentum else None
+    option = {"lr": lr, "keep": keep, "add": add, "eps": eps, "weight_decay": decay, "momentum": momentum}
+    for d, p in [(d1, p1), (d2, p2)]:
+        grads = np.array([d])
+        rmsprop.step(params, grads, square, velocity, **option)
+        close(params, [p], 1e-14)
+        assert grads == d
+    close(square, [s2], 1e-14)
+    if velocity is not None:
+        close(velocity, [v2], 1e-14)
+
+
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd(nesterov):
     """Two steps on one parameter, written out."""
@@ -703,6 +740,7 @@ def test_optimisers_keep_the_dtype():
     params, grads, a, b = (np.ones(3, np.float32) for _ in range(4))
     adam.step(params, grads, a, b, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, step=1)
     sgd.step(params, grads, a, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+    rmsprop.step(params, grads, a, b, lr=0.1, keep=0.9, add=0.1, eps=1e-8, weight_decay=0.1, momentum=0.9)
     assert {array.dtype for array in (params, grads, a, b)} == {np.dtype(np.float32)}
 
 

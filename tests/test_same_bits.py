@@ -435,9 +435,14 @@ def test_other_layers_on_any_number_of_threads(dtype):
             pyrnn.kernels.adam.step(params, big, m, v, **options, step=2)
             velocity = big * 3
             pyrnn.kernels.sgd.step(params, big, velocity, lr=0.1, momentum=0.9, weight_decay=0.1, nesterov=True)
+            other, square, move = big.copy(), big * big, big * 3
+            options = {"lr": 0.1, "keep": 0.9, "add": 0.1, "eps": 1e-8, "weight_decay": 0.1, "momentum": 0.9}
+            pyrnn.kernels.rmsprop.step(other, big, square, move, **options)
             norm = pyrnn.kernels.norm.l2(big)
             grads = [g.copy() for g in linear.grads.values()]
-            results.append([y, dx, *grads, np.array([loss, norm]), dlogits, params, m, v, velocity])
+            results.append(
+                [y, dx, *grads, np.array([loss, norm]), dlogits, params, m, v, velocity, other, square, move]
+            )
     for result in results[1:]:
         assert_same_bits(result, results[0])
 

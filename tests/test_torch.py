@@ -265,18 +265,26 @@ def test_losses(name, dtype):
 # ---- clipping, optimisers: one training step after another
 
 
-@pytest.mark.parametrize("optimiser", ["SGD", "momentum", "nesterov", "Adam", "Adam_decay"])
+OPTIMISERS = {
+    "SGD": {"lr": 0.3, "weight_decay": 0.01},
+    "SGD_momentum": {"lr": 0.1, "momentum": 0.9},
+    "SGD_nesterov": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
+    "Adam": {"lr": 0.03, "betas": (0.8, 0.95)},
+    "Adam_decay": {"lr": 0.03, "weight_decay": 0.1},
+    "AdamW": {"lr": 0.03},
+    "AdamW_decay": {"lr": 0.03, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3},
+    "RMSprop": {"lr": 0.01, "alpha": 0.9},
+    "RMSprop_momentum": {"momentum": 0.9, "eps": 1e-3, "weight_decay": 0.1},
+    "Adagrad": {},
+    "Adagrad_decay": {"lr": 0.1, "eps": 1e-3, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_training_steps(optimiser):
     """Ten steps of a classifier, gradient clipped: the same losses, norms and parameters."""
     ours, theirs = pair("gru", 4, 9, "float64", 3, num_layers=2, bidirectional=True)
-    name = optimiser.split("_")[0] if optimiser.startswith("Adam") else "SGD"
-    options = {
-        "SGD": {"lr": 0.3, "weight_decay": 0.01},
-        "momentum": {"lr": 0.1, "momentum": 0.9},
-        "nesterov": {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01},
-        "Adam": {"lr": 0.03, "betas": (0.8, 0.95)},
-        "Adam_decay": {"lr": 0.03, "weight_decay": 0.1},
-    }[optimiser]
+    name, options = optimiser.split("_")[0], OPTIMISERS[optimiser]
     mine = getattr(pyrnn, name)(ours, **options)
     other = getattr(torch.optim, name)(theirs.parameters(), **options)
     rng = np.random.default_rng(0)
@@ -299,3 +307,27 @@ def test_training_steps(optimiser):
         assert norm == pytest.approx(float(expected_norm), rel=1e-9)
         values = [p.detach().numpy() for p in theirs.parameters()]
         assert_close(ours.params.values(), values, "float64", ours.params)
+
+
+def test_schedules():
+    torch_schedules = torch.optim.lr_scheduler
+    losses = [3.0, 2.0, 2.5, 1.9999, 2.1, 2.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    for ours, theirs in [
+        (lambda o: pyrnn.schedules.Step(o, 3, 0.5), lambda o: torch_schedules.StepLR(o, 3, 0.5)),
+        (lambda o: pyrnn.schedules.Exponential(o, 0.9), lambda o: torch_schedules.ExponentialLR(o, 0.9)),
+        (lambda o: pyrnn.schedules.Linear(o, 8, end=0.1), lambda o: torch_schedules.LinearLR(o, 1.0, 0.1, 8)),
+        (lambda o: pyrnn.schedules.Cosine(o, 12), lambda o: torch_schedules.CosineAnnealingLR(o, 12)),
+        (lambda o: pyrnn.schedules.Plateau(o, 0.5, 2), lambda o: torch_schedules.ReduceLROnPlateau(o, "min", 0.5, 2)),
+    ]:
+        mine = pyrnn.SGD(pyrnn.Linear(1, 1, rng=0), lr=0.4)
+        other = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.4)
+        schedule, expected = ours(mine), theirs(other)
+        lrs = []
+        for loss in losses:
+            lrs.append((mine.lr, other.param_groups[0]["lr"]))
+            other.step()
+            watched = (loss,) if isinstance(schedule, pyrnn.schedules.Plateau) else ()
+            schedule.step(*watched)
+            expected.step(*watched)
+        np.testing.assert_allclose(*zip(*lrs, strict=True), rtol=1e-12, atol=1e-15)
+        assert len(set(lrs)) > 1

@@ -1,4 +1,5 @@
-// pyrnn.kernels.linear, embedding, cross_entropy, adam, sgd and norm: what a model needs around its recurrent layers.
+// pyrnn.kernels.linear, embedding, cross_entropy, adam, sgd, rmsprop and norm: what a model needs around its recurrent
+// layers.
 #include <algorithm>
 #include <cmath>
 
@@ -196,7 +197,7 @@ template <class F> void over_elements(i64 n, F f) {
 }
 
 void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle v_, double lr, double beta1,
-               double beta2, double eps, double weight_decay, i64 step) {
+               double beta2, double eps, double weight_decay, i64 step, bool decoupled) {
   const std::string call = "adam.step";
   if (step < 1) wrong_value(call, "step is " + std::to_string(step) + ", expected at least 1");
   with_real(call, "params", params_, [&]<class T>() {
@@ -206,7 +207,7 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
     const py::array_t<T> grads = to_packed<T>(call, "grads", grads_);
     check_shape(call, "grads", grads, {n});
     const T* g = grads.data();
-    const AdamStep s{lr, beta1, beta2, eps, weight_decay, step};
+    const AdamStep s{lr, beta1, beta2, eps, weight_decay, step, decoupled};
     const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) { kernels<T>().dense.adam(params + i, g + i, m + i, v + i, count, s); });
   });
@@ -227,6 +228,25 @@ void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, doubl
     const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) {
       kernels<T>().dense.sgd(params + i, g + i, velocity ? velocity + i : nullptr, count, s);
+    });
+  });
+}
+
+void rmsprop_step(py::handle params_, py::handle grads_, py::handle square_, py::handle velocity_, double lr,
+                  double keep, double add, double eps, double weight_decay, double momentum) {
+  const std::string call = "rmsprop.step";
+  with_real(call, "params", params_, [&]<class T>() {
+    const i64 n = flat_size(call, params_);
+    T *params = to_flat<T>(call, "params", params_, n), *square = to_flat<T>(call, "square", square_, n);
+    T* velocity = to_gradient<T>(call, "velocity", velocity_, {n});
+    if (!velocity && momentum != 0) wrong_value(call, "momentum needs a velocity");
+    const py::array_t<T> grads = to_packed<T>(call, "grads", grads_);
+    check_shape(call, "grads", grads, {n});
+    const T* g = grads.data();
+    const RmspropStep s{lr, keep, add, eps, weight_decay, momentum};
+    const WithoutGil released;
+    over_elements(n, [&](i64 i, i64 count) {
+      kernels<T>().dense.rmsprop(params + i, g + i, square + i, velocity ? velocity + i : nullptr, count, s);
     });
   });
 }
@@ -288,10 +308,11 @@ void bind_dense(py::module_& parent) {
   adam.def(
       "step",
       [](py::object params, py::object grads, py::object m, py::object v, double lr, double beta1, double beta2,
-         double eps, double weight_decay,
-         i64 step) { adam_step(params, grads, m, v, lr, beta1, beta2, eps, weight_decay, step); },
+         double eps, double weight_decay, i64 step,
+         bool decoupled) { adam_step(params, grads, m, v, lr, beta1, beta2, eps, weight_decay, step, decoupled); },
       py::arg("params"), py::arg("grads"), py::arg("m"), py::arg("v"), py::kw_only(), py::arg("lr"), py::arg("beta1"),
-      py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("step"), "Changes params, m and v in place.");
+      py::arg("beta2"), py::arg("eps"), py::arg("weight_decay"), py::arg("step"), py::arg("decoupled") = false,
+      "Changes params, m and v in place.");
 
   py::module_ sgd = parent.def_submodule("sgd", "The SGD step, compiled.");
   sgd.def(
@@ -300,6 +321,17 @@ void bind_dense(py::module_& parent) {
          bool nesterov) { sgd_step(params, grads, velocity, lr, momentum, weight_decay, nesterov); },
       py::arg("params"), py::arg("grads"), py::arg("velocity"), py::kw_only(), py::arg("lr"), py::arg("momentum"),
       py::arg("weight_decay"), py::arg("nesterov"), "Changes params and velocity in place.");
+
+  py::module_ rmsprop = parent.def_submodule("rmsprop", "The RMSprop and Adagrad steps, compiled.");
+  rmsprop.def(
+      "step",
+      [](py::object params, py::object grads, py::object square, py::object velocity, double lr, double keep,
+         double add, double eps, double weight_decay, double momentum) {
+        rmsprop_step(params, grads, square, velocity, lr, keep, add, eps, weight_decay, momentum);
+      },
+      py::arg("params"), py::arg("grads"), py::arg("square"), py::arg("velocity"), py::kw_only(), py::arg("lr"),
+      py::arg("keep"), py::arg("add"), py::arg("eps"), py::arg("weight_decay"), py::arg("momentum"),
+      "Changes params, square and velocity in place.");
 
   py::module_ norm = parent.def_submodule("norm", "Norms, compiled.");
   norm.def(

@@ -4,6 +4,19 @@ Nothing here is fast. The compiled kernels are judged by this package, and this 
 values of another library (tests/test_reference.py, tests/test_golden.py).
 """
 
-from . import adam, attention, cross_entropy, embedding, gru, hopfield, linear, lstm, norm, rnn, sgd
+from . import adam, attention, cross_entropy, embedding, gru, hopfield, linear, lstm, norm, rmsprop, rnn, sgd
 
-__all__ = ["adam", "attention", "cross_entropy", "embedding", "gru", "hopfield", "linear", "lstm", "norm", "rnn", "sgd"]
+__all__ = [
+    "adam",
+    "attention",
+    "cross_entropy",
+    "embedding",
+    "gru",
+    "hopfield",
+    "linear",
+    "lstm",
+    "norm",
+    "rmsprop",
+    "rnn",
+    "sgd",
+]

@@ -17,6 +17,7 @@ def step(
     eps: float,
     weight_decay: float,
     step: int,
+    decoupled: bool = False,
 ) -> None:
     """Kingma & Ba 2015 with the weight decay of torch.optim.Adam; all arrays (K,), `step` counts from 1.
 
@@ -25,11 +26,17 @@ def step(
         v = beta2 * v + (1 - beta2) * g^2
         params = params - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 
+    decoupled: the weight decay of AdamW (Loshchilov & Hutter 2019), which the step sizes m and v know nothing of.
+
+        g = grads, and at the end params - lr * weight_decay * params instead of params
+
     params, m and v are overwritten; grads is only read.
     """
-    g = grads + weight_decay * params
+    g = grads if decoupled else grads + weight_decay * params
     m[:] = beta1 * m + (1 - beta1) * g
     v[:] = beta2 * v + (1 - beta2) * g * g
     mean = m / (1 - beta1**step)
     root = np.sqrt(v / (1 - beta2**step))
+    if decoupled:
+        params *= 1 - lr * weight_decay
     params -= lr * mean / (root + eps)
