@@ -84,8 +84,8 @@ template <class T> struct AttentionKernels {
                 i64 row_blocks, T* scratch, const Turns&);
 };
 
-// out [B, Hq, S, Ev], stats [B, Hq, S, 2]: each row's largest score and sum of exponentials, 0 and 0 where it sees
-// nothing.
+// out [B, Hq, S, Ev], stats [B, Hq, S, 2]: each row's largest score times log2(e) and sum of exponentials, 0 and 0
+// where it sees nothing.
 template <class T> void attention_forward(const Attention<T>&, T* out, T* stats);
 
 // dquery [B, Hq, S, E], dkey [B, Hk, K, E], dvalue [B, Hk, K, Ev], written.

@@ -5,6 +5,8 @@
 // row_block x key_block. Backward, for a block of keys and each block of rows: the same scores again, from them the
 // exponentials and the scores' gradients, and the three products with those.
 //
+// Scores are kept times log2(e), a factor that queries take with their scale: their exponentials are powers of 2.
+//
 // Hidden pairs: their score is -inf, hence their exponential 0. That is enough where all numbers are finite. Where they
 // are not (0 * NaN), the block is done once more, pair by pair and without the hidden ones ("guarded"), in the same
 // order: rows that are finite get the same bits.
@@ -12,6 +14,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <numbers>
 
 #include "attention.hpp"
 #include "panels.hpp"
@@ -21,6 +24,7 @@ namespace pyrnn::PYRNN_ISA {
 template <class T> struct AttentionLoop {
   static constexpr int L = lanes<T>;
   static constexpr T hidden = -std::numeric_limits<T>::infinity();
+  static constexpr T log2e = std::numbers::log2e_v<T>, ln2 = std::numbers::ln2_v<T>;
   static constexpr i64 chunk = group_block * L;  // keys whose panels and values are worked on while they are in L1
   static constexpr std::array<int, 1> gate{0};
   static_assert(key_block % chunk == 0 && key_run % key_block == 0 && row_block % max_rows == 0);
@@ -51,11 +55,11 @@ template <class T> struct AttentionLoop {
     return {b, k, a.key + a.places[b].key + k * a.key_head, a.value + a.places[b].value + k * a.value_head};
   }
 
-  // The rows of a block; their queries times the scale go to q, [rows][Ep].
+  // The rows of a block; their queries times the scale and log2(e) go to q, [rows][Ep].
   static void take_rows(const A& a, const Head& h, RowBlock block, Rows& rows, T* q) {
     const i64 Ep = padded<T>(a.E), length = a.lengths ? a.lengths[h.b] : a.K, offset = a.offsets ? a.offsets[h.b] : 0;
     rows.count = 0, rows.low = a.K, rows.high = 0;
-    const Vec<T> scale = splat(a.scale);
+    const Vec<T> scale = splat(a.scale * log2e);
     for (i64 g = block.g0; g < block.g1; ++g)
       for (i64 i = block.i0; i < block.i1; ++i) {
         const i64 head = h.k * a.G + g, at = i + offset;
@@ -157,7 +161,7 @@ template <class T> struct AttentionLoop {
   static void mask(const A& a, const Row& row, Part part, T* s, T* slope) {
     const i64 end = part.end;
     if (a.softcap > 0) {
-      const Vec<T> cap = splat(a.softcap), inverse = splat(T(1) / a.softcap), one = splat(T(1));
+      const Vec<T> cap = splat(a.softcap * log2e), inverse = splat(T(1) / (a.softcap * log2e)), one = splat(T(1));
       for (i64 j = part.begin; j < end; j += L) {
         const Vec<T> t = tanh<T>(load(s + j) * inverse);
         store(s + j, cap * t);
@@ -185,7 +189,7 @@ template <class T> struct AttentionLoop {
           from = values;
         }
         const Vec<T> bias = load(from, n);
-        store(s + j, select<T>(bias == splat(hidden), bias, load(s + j) + bias));
+        store(s + j, select<T>(bias == splat(hidden), bias, fma(bias, splat(log2e), load(s + j))));
       }
     }
     const i64 low = std::max(row.low - part.first, part.begin), high = std::min(row.high - part.first, end);
@@ -219,27 +223,31 @@ template <class T> struct AttentionLoop {
     Vec<T>* total;
   };
 
-  PYRNN_INLINE static T exp1(T x) { return exp<T>(splat(x))[0]; }
+  PYRNN_INLINE static T power(T x) { return exp2<T>(splat(x))[0]; }
 
   // Exponentials in place of the scores, the state brought to the new maximum. `Guarded`: hidden ones become -1.
+  // All rows take each step together: one alone would wait for its maximum.
   template <bool Guarded> static void soften(const Rows& rows, Part part, T* scores, State state, i64 Evp) {
+    alignas(64) T now[row_block], shrink[row_block];
+    for (int r = 0; r < rows.count; ++r) now[r] = largest_of(part, scores + r * key_block);
+    for (int r = 0; r < rows.count; r += L) {
+      const Vec<T> before = load(state.most + r), most = larger(load(now + r), before);
+      store(state.most + r, most);
+      store(now + r, select<T>(most == splat(hidden), Vec<T>{}, most));
+      store(shrink + r, select<T>(before == most, splat(T(1)), exp2<T>(before - most)));
+    }
+    for (int r = 0; r < rows.count; ++r) {
+      if (shrink[r] == 1) continue;
+      state.total[r] *= splat(shrink[r]);
+      T* o = state.sums + r * Evp;
+      for (i64 e = 0; e < Evp; e += L) store(o + e, load(o + e) * splat(shrink[r]));
+    }
     for (int r = 0; r < rows.count; ++r) {
       T* s = scores + r * key_block;
-      const T before = state.most[r], now = largest_of(part, s);
-      T most = before;
-      if (now > before) {
-        most = state.most[r] = now;
-        if (before != hidden) {
-          const Vec<T> shrink = splat(exp1(before - now));
-          state.total[r] *= shrink;
-          T* o = state.sums + r * Evp;
-          for (i64 e = 0; e < Evp; e += L) store(o + e, load(o + e) * shrink);
-        }
-      }
-      const Vec<T> shift = splat(most == hidden ? T(0) : most);
+      const Vec<T> shift = splat(now[r]);
       Vec<T> total = state.total[r];
       for (i64 j = part.begin; j < part.end; j += L) {
-        const Vec<T> x = load(s + j), p = exp<T>(x - shift);
+        const Vec<T> x = load(s + j), p = exp2<T>(x - shift);
         total += p;
         store(s + j, Guarded ? select<T>(x == splat(hidden), splat(T(-1)), p) : p);
       }
@@ -360,9 +368,8 @@ template <class T> struct AttentionLoop {
         continue;
       }
       soften<false>(rows, part, scores, state, Evp);
-      for (i64 j = part.begin; j < part.end; j += chunk)
-        multiply(rows.count, Along{scores + j, key_block}, {1, std::min(chunk, part.end - j), 0},
-                 Panels<T>{values + j * value_row, value_row, L}, false, state.sums, Evp, Evp / L);
+      multiply(rows.count, Along{scores + part.begin, key_block}, {1, part.end - part.begin, 0},
+               Panels<T>{values + part.begin * value_row, value_row, L}, false, state.sums, Evp, Evp / L);
     }
   }
 
@@ -371,7 +378,7 @@ template <class T> struct AttentionLoop {
                                      T next_total) {
     if (next_most == hidden && next_total == 0) return;
     const T now = next_most > most ? next_most : most;
-    const T shift = now == hidden ? T(0) : now, old_share = exp1(most - shift), new_share = exp1(next_most - shift);
+    const T shift = now == hidden ? T(0) : now, old_share = power(most - shift), new_share = power(next_most - shift);
     total = total * old_share + next_total * new_share;
     most = now;
     for (i64 e = 0; e < Evp; e += L)
@@ -508,7 +515,7 @@ template <class T> struct AttentionLoop {
         const Vec<T> shift = splat(most), share = splat(total == 0 ? T(0) : T(1) / total),
                      mean = splat(d.means[row.place]);
         for (i64 j = part.begin; j < part.end; j += L) {
-          const Vec<T> x = load(s + j), p = exp<T>(x - shift) * share;
+          const Vec<T> x = load(s + j), p = exp2<T>(x - shift) * share;
           Vec<T> g = p * (load(ds + j) - mean);
           if (a.softcap > 0) g *= load(slope + j);
           const IntVec<T> off = x == splat(hidden);
@@ -536,15 +543,14 @@ template <class T> struct AttentionLoop {
         multiply(m, Across{p, key_block}, {1, rows.count, 0}, Panels<T>{dout, Evp, L}, false, dv, Evp, Evp / L);
         multiply(m, Across{ds, key_block}, {1, rows.count, 0}, Panels<T>{q, Ep, L}, false, dk, Ep, Ep / L);
         turns.wait(number);
-        for (i64 j = 0; j < keys_seen; j += chunk)
-          multiply(rows.count, Along{ds + j, key_block}, {1, std::min(chunk, keys_seen - j), 0},
-                   Panels<T>{k + j * Ep, Ep, L}, false, dq, Ep, Ep / L);
+        multiply(rows.count, Along{ds, key_block}, {1, keys_seen, 0}, Panels<T>{k, Ep, L}, false, dq, Ep, Ep / L);
       }
       turns.done(number);
     }
     for (i64 j = 0; j < n; ++j) {
       const i64 place = head * a.K + first + j;
-      for (i64 e = 0; e < a.E; e += L) store(d.dkey + place * a.E + e, load(dkey + j * Ep + e), a.E - e);
+      // The queries' log2(e) comes off again.
+      for (i64 e = 0; e < a.E; e += L) store(d.dkey + place * a.E + e, splat(ln2) * load(dkey + j * Ep + e), a.E - e);
       for (i64 e = 0; e < a.Ev; e += L) store(d.dvalue + place * a.Ev + e, load(dvalue + j * Evp + e), a.Ev - e);
     }
   }

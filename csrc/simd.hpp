@@ -114,8 +114,8 @@ template <class T> PYRNN_INLINE IntVec<T> to_bits(Vec<T> v) {
 }
 
 // Constants. x = n ln2 + r, |r| <= ln2/2, and expm1(r) = r + r^2 exp_poly(r); tanh(x) = x + x^3 tanh_poly(x^2) for
-// small x. Both polynomials are Chebyshev fits (relative error 2e-10, or 2e-18 in double). ln2_hi has enough trailing
-// zeros for n * ln2_hi to be exact.
+// small x; 2^r = 1 + r exp2_poly(r), |r| <= 1/2. The polynomials are Chebyshev fits (relative error 2e-10, or 2e-18 in
+// double; of 2^r 5e-9 and 8e-18). ln2_hi has enough trailing zeros for n * ln2_hi to be exact.
 template <class T> struct Constants;
 template <> struct Constants<float> {
   static constexpr float log2e = 1.44269504088896341f, ln2_hi = 0.693145751953125f, ln2_lo = 1.42860682030941723e-06f;
@@ -125,6 +125,8 @@ template <> struct Constants<float> {
   static constexpr float tanh_saturates = 10.f, tanh_small = 0.5625f;
   static constexpr float exp_poly[] = {0.000198909908247f, 0.00139336499963f, 0.00833331092548f,
                                        0.0416664649253f,   0.166666666816f,   0.500000001347f};
+  static constexpr float exp2_poly[] = {0.000154531629451f, 0.00133908633647f, 0.00961808255728f,
+                                        0.0555035711422f,   0.240226507606f,   0.693147188023f};
   static constexpr float tanh_poly[] = {0.00248761464803f, -0.0084992478288f, 0.0218119026084f,
                                         -0.0539640638265f, 0.133333220732f,   -0.333333332839f};
 };
@@ -146,6 +148,10 @@ template <> struct Constants<double> {
                                         0.041666666666666669755,
                                         0.16666666666666670991,
                                         0.5};
+  static constexpr double exp2_poly[] = {4.4549605981865183938e-10, 7.0725859492692236999e-9, 1.0178062445845773521e-7,
+                                         1.3215442587921689653e-6,  1.5252733829836118394e-5, 1.5403530441736050155e-4,
+                                         0.001333355814641693531,   0.0096181291076068885273, 0.055504108664821594339,
+                                         0.2402265069591009822,     0.69314718055994530942};
   static constexpr double tanh_poly[] = {
       7.6344141851187133225e-6,  -0.000033330620139971521292, 0.000094277788283195029801, -0.00023836459039376215278,
       0.00058987881875023410623, -0.001455814943624965443,    0.0035921263528222338178,   -0.0088632354371203770329,
@@ -225,6 +231,14 @@ template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
   Vec<T> n;
   const Vec<T> e = expm1_reduced<T>(x, n) + splat(T(1));
   return scale<T>(e, n);
+}
+
+// 2^x for x <= 0; NaN stays NaN, subnormal results included. Error below 1 ULP.
+template <class T> PYRNN_INLINE Vec<T> exp2(Vec<T> x) {
+  using C = Constants<T>;
+  x = at_least(x, T(-2 * C::bias));  // where it has become 0
+  const Vec<T> n = (x + splat(C::round)) - splat(C::round), r = x - n;
+  return scale<T>(fma(polynomial(C::exp2_poly, r), r, splat(T(1))), n);
 }
 
 // 1 / (1 + e^-x), both sides of the fraction scaled by a power of two so that neither end overflows. Every step is a

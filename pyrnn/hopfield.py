@@ -579,8 +579,8 @@ class ModernHopfield:
         states, single = self._states("ModernHopfield.energy", state)
         s, y = states.astype(np.float64), self.patterns.astype(np.float64)
         _, stats = kernels.attention.forward(s[None], y[None], y[None], scale=self.beta)
-        most, total = stats[0].T  # of each state, the largest beta y.s, and the sum of exp(beta y.s - largest)
-        lse = (most + np.log(total)) / self.beta
+        most, total = stats[0].T  # of each state, the largest log2(e) beta y.s, and the sum of exp(beta y.s - largest)
+        lse = (most * math.log(2) + np.log(total)) / self.beta
         constant = math.log(len(y)) / self.beta + (y * y).sum(axis=1).max() / 2
         energies = -lse + (s * s).sum(axis=1) / 2 + constant
         return float(energies[0]) if single else energies

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 Array = np.ndarray
@@ -24,7 +26,7 @@ def forward(
     2).
 
         s = scale q k^T,  s <- softcap tanh(s / softcap),  s <- s + mask or -inf where hidden
-        out = softmax(s) v,  stats = largest s, sum of exp(s - largest);  both 0 where a query sees nothing
+        out = softmax(s) v,  stats = log2(e) largest s, sum of exp(s - largest);  both 0 where a query sees nothing
 
     Query head h looks at key head h // (Hq / Hk). mask (..., Hq, S, K), bool (True: seen) or added, where -inf hides.
     Query i sees keys i + offset - left .. i + offset + right (-1: no bound) below length; offsets and lengths have the
@@ -35,7 +37,7 @@ def forward(
     total = exps.sum(axis=-1)
     share = exps / np.where(total == 0, 1, total)[..., None]
     out = _visible_product(share, scores > -np.inf, _grouped(value, query))
-    return out.astype(query.dtype), np.stack([most, total], axis=-1).astype(query.dtype)
+    return out.astype(query.dtype), np.stack([most / math.log(2), total], axis=-1).astype(query.dtype)
 
 
 def backward(
@@ -56,11 +58,11 @@ def backward(
 ) -> tuple[Array, Array, Array]:
     """dquery, dkey, dvalue, shaped as query, key and value; out and stats are what forward returned.
 
-    p = exp(s - most) / total,  ds = p (dout v^T - dout . out),  through the cap ds <- ds (1 - tanh^2)
+    p = exp(s - largest s) / total,  ds = p (dout v^T - dout . out),  through the cap ds <- ds (1 - tanh^2)
     """
     keys, scores, slope = _scores(query, key, mask, scale, left, right, softcap, offsets, lengths)
     seen = ~np.isneginf(scores)
-    most, total = stats[..., :1], stats[..., 1:]
+    most, total = stats[..., :1] * math.log(2), stats[..., 1:]
     with np.errstate(invalid="ignore"):
         p = np.where(seen, np.exp(scores - most) / np.where(total == 0, 1, total), 0)
         dp = dout @ np.swapaxes(_grouped(value, query), -1, -2)
