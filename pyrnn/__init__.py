@@ -13,8 +13,10 @@ from .attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
+from .bptt import truncated_bptt
 from .diagnostics import GradientFlow, gradient_flow
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
+from .jordan import Jordan
 from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
 from .ode import ODERNN
@@ -46,6 +48,7 @@ __all__ = [
     "EncoderDecoder",
     "GradientFlow",
     "Hopfield",
+    "Jordan",
     "LayerNorm",
     "Linear",
     "LogSoftmax",
@@ -75,6 +78,7 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "threads",
+    "truncated_bptt",
 ]
 
 
