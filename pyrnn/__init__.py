@@ -27,7 +27,7 @@ from .seq2seq import Decoder, EncoderDecoder
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
-    from . import reference
+    from . import ngrams, plots, reference, text
 
     __version__: str
 
@@ -72,22 +72,27 @@ __all__ = [
     "kernels",
     "mean_squared_error",
     "negative_log_likelihood",
+    "ngrams",
+    "plots",
     "reference",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_vjp",
     "schedules",
     "set_num_threads",
+    "text",
     "threads",
     "truncated_bptt",
 ]
 
+LATER = ("ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+
 
 def __getattr__(name: str) -> Any:
     """What costs import time and is seldom asked for, made at the first use."""
-    if name == "reference":
+    if name in LATER:
         import importlib
 
-        return importlib.import_module(".reference", __name__)
+        return importlib.import_module(f".{name}", __name__)
     if name == "__version__":
         from importlib.metadata import version
 

@@ -302,6 +302,9 @@ def test_reference_and_version_come_at_first_use():
         n for n in imported("import pyrnn") if n.startswith(("pyrnn.reference", "pyrnn.cli", "importlib.metadata"))
     ]
     assert "pyrnn.reference.lstm" in imported("import pyrnn; pyrnn.reference.lstm")
+    assert {"pyrnn.ngrams", "pyrnn.plots", "pyrnn.text"} <= set(
+        imported("import pyrnn as p; p.ngrams, p.plots, p.text")
+    )
     assert "__version__" in dir(pyrnn)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         pyrnn.nothing  # noqa: B018

@@ -72,10 +72,10 @@ class Eye(pyrnn.Model):
 
     def learn(self, steps: int, batch: int, rng: np.random.Generator) -> None:
         """So many steps of Adam, each on new balls."""
-        adam = pyrnn.Adam(self)
+        adam = pyrnn.Adam(self, lr=4e-3)
+        schedule = pyrnn.schedules.Cosine(adam, total=steps)
         bar = tqdm(range(steps))
         for step in bar:
-            adam.lr = 4e-3 * np.cos(np.pi / 2 * step / steps) ** 2
             track = throw(batch, rng)
             self.zero_grad()
             (h, _), pull_rnn = self.rnn.vjp(look(track, rng))
@@ -84,6 +84,7 @@ class Eye(pyrnn.Model):
             pull_rnn(pull_head(dy))
             pyrnn.clip_grad_norm(self, 0.1)
             adam.step()
+            schedule.step()
             if step % 50 == 0:
                 bar.set_description(f"{loss**0.5:.4f} box heights off")
 

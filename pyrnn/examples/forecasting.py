@@ -115,9 +115,9 @@ class Forecaster(pyrnn.Model):
 
     def learn(self, series: Sequence[Series], steps: int, rng: np.random.Generator, name: str) -> None:
         """So many steps of Adam, each on 32 windows of series drawn at random."""
-        adam = pyrnn.Adam(self)
-        for step in tqdm(range(steps), desc=name, leave=False):
-            adam.lr = 5e-3 * np.cos(np.pi / 2 * step / steps) ** 2  # falls to 0 along a cosine
+        adam = pyrnn.Adam(self, lr=5e-3)
+        schedule = pyrnn.schedules.Cosine(adam, total=steps)
+        for _ in tqdm(range(steps), desc=name, leave=False):
             windows = [series[k].window(rng) for k in rng.integers(0, len(series), ROWS)]
             x, lengths = pyrnn.data.pad([inputs for inputs, _ in windows])  # (T, N, 6), (N,)
             target, _ = pyrnn.data.pad([targets for _, targets in windows])  # (T, N, 12)
@@ -128,6 +128,7 @@ class Forecaster(pyrnn.Model):
             pull_rnn(pull_head(dy))
             pyrnn.clip_grad_norm(self, 1.0)
             adam.step()
+            schedule.step()
 
 
 def compare(values: dict[str, np.ndarray], hidden: int, steps: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
