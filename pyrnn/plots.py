@@ -298,7 +298,7 @@ def forecasts(path: str | os.PathLike[str], rows: Sequence[Forecast], shown: int
             left.plot(origin, row.values[origin], "o", markersize=5, markerfacecolor="white", markeredgecolor=VALID)
         left.set_title(row.name, loc="left", color=INK, fontsize=11)
         left.set_xlim(begin, len(row.values))
-        colours = dict(zip(row.errors, ("#b5b5b5", INK, TRAIN, VALID, *LINES), strict=False))
+        colours = dict(zip(row.errors, ("#b5b5b5", INK, LINES[5], TRAIN, VALID, *LINES[1:5]), strict=False))
         for way, errors in row.errors.items():
             right.plot(np.arange(1, len(errors) + 1), errors, "o-", color=colours[way], linewidth=1.6, markersize=3,
                        label=way)  # fmt: skip

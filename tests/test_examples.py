@@ -34,7 +34,11 @@ def test_a_system_is_a_short_lesson(name):
     text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
     assert text.count("\n") < 200
     module = importlib.import_module(f"pyrnn.examples.{name}")
-    assert f"python -m pyrnn.examples.{name}" in module.__doc__
+    commands = re.findall(rf"python -m pyrnn.examples.{name}\b(.*)", module.__doc__)
+    commands += re.findall(rf"`{name}\b([^`]*)`", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    assert commands
+    known = {option for parameter in module.main.params for option in parameter.opts}
+    assert set(re.findall(r"--[\w-]+", " ".join(commands))) <= known
     private = re.findall(r"^ *(?:from|import) (?:\.\.|pyrnn\._|pyrnn import _).*", text, re.MULTILINE)
     assert not private, "an example uses the public API"
     assert module.main.help
@@ -157,7 +161,7 @@ def test_forecasting_command(rng, tmp_path):
     output = run("forecasting", "--data", tmp_path, "--steps", 40, "--hidden", 8, "--plot", tmp_path / "f.png")
     lines = [line.split() for line in output.splitlines() if line.split()[:1] in ([name] for name in f.KINDS)]
     assert len(lines) == 3
-    persistence, seasonal, own, one = np.array([line[1:] for line in lines], float).T
+    persistence, seasonal, _, own, one = np.array([line[1:] for line in lines], float).T
     assert np.all(own < persistence)
     assert np.all(own[1:] < seasonal[1:])  # the wave repeats exactly
     assert np.all(one[1:] < persistence[1:])

@@ -11,7 +11,8 @@ with the true past and nothing later. In training rows are windows of the first 
 come too; windows of several series make one batch, the shorter ones with `lengths`. The last fifth is held out: there
 every origin counts whose twelve steps lie in it. Sunspots are forecast as square roots; passengers, which grow by some
 percent a year, as differences of logarithms to a year before. Persistence says that the last value stays, seasonal
-persistence that it will be as one season ago. It takes six seconds.
+persistence that it will be as one season ago. On series as short and simple as these a linear regression on the last
+twelve values is hard to beat: it is in the table too. It takes six seconds.
 """
 
 from __future__ import annotations
@@ -90,10 +91,19 @@ class Series:
         return self.kind.back(level + ahead(self.before))
 
     def baselines(self) -> dict[str, np.ndarray]:
-        """The same of persistence and seasonal persistence, as far as a season ago is known."""
+        """The same of persistence, seasonal persistence (as far as a season ago is known) and linear regression."""
         last = np.repeat(self.values[:-AHEAD, None], AHEAD, axis=1)
         ago = np.arange(len(last))[:, None] + np.arange(1, AHEAD + 1) - self.kind.season
-        return {"persistence": last, "seasonal": np.where(ago >= 0, self.values[ago], np.nan)}
+        seasonal = np.where(ago >= 0, self.values[ago], np.nan)
+        return {"persistence": last, "seasonal": seasonal, "linear": self.forecasts(self.linear())}
+
+    def linear(self) -> np.ndarray:
+        """(T, 12) like the network's outputs: ridge regressions on the last twelve values and the season."""
+        past = np.lib.stride_tricks.sliding_window_view(np.pad(self.level, (AHEAD - 1, 0)), AHEAD)  # (T, 12)
+        known = np.column_stack([past, self.inputs[:, 1:3], np.ones(len(past))])
+        x, y = (part[AHEAD : self.first - AHEAD] for part in (known, self.targets))
+        predicted: np.ndarray = known @ np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ y)
+        return predicted
 
     def errors(self, forecasts: np.ndarray) -> np.ndarray:
         """Root mean square error of each step ahead (12,), over the origins whose twelve steps are held out."""
@@ -163,11 +173,7 @@ def main(data: str, hidden: int, steps: int, plot: str | None, seed: int) -> Non
         errors = {way: one.errors(forecasts) for way, forecasts in found.items()}
         print(f"{name:<14}" + "".join(f"{np.sqrt(np.mean(error**2)):>18.2f}" for error in errors.values()))
         origins = range(one.first - 1, len(one.values) - AHEAD, AHEAD)
-        panels.append(
-            plots.Forecast(
-                f"{name}, end of the held-out part", one.values, {t: found["one network"][t] for t in origins}, errors
-            )
-        )
+        panels.append(plots.Forecast(name, one.values, {t: found["one network"][t] for t in origins}, errors))
     if plot:
         plots.forecasts(plot, panels)
 
