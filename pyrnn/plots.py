@@ -232,11 +232,14 @@ def gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, GradientFlow
 
     Left the norm of dL/dh_t against the steps back from the end: geometric mean and range over the rows (of an LSTM's
     dL/dc_t too, dashed). Right the singular values of the first Jacobian that was asked for, the rows' median. What is
-    below 1e-24 or above 1e24 is drawn there.
+    below 1e-24 or above 1e24 is drawn there. ValueError for a flow without Jacobians.
 
         flows = {"RNN": pyrnn.gradient_flow(rnn, x), "LSTM": pyrnn.gradient_flow(lstm, x)}  # x (T, N, I)
         pyrnn.plots.gradient_flow("flow.png", flows)
     """
+    for name, flow in flows.items():
+        if len(flow.steps) == 0:
+            raise ValueError(f"gradient_flow: {name} has no Jacobian, its `steps` were empty")
     figure = _figure(11, 5.2)
     left, right = figure.subplots(1, 2, sharey=True)
     for k, (name, flow) in enumerate(flows.items()):

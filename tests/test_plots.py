@@ -65,6 +65,8 @@ def test_gradient_flow(tmp_path, monkeypatch, rng):
     np.testing.assert_allclose(left.lines[2].get_ydata(), flows["LSTM"].cell_norms[-2::-1, 0], rtol=1e-5)
     np.testing.assert_allclose(right.lines[1].get_ydata(), flows["LSTM"].singular_values[0], rtol=1e-5)
     assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["RNN", "LSTM"]
+    with pytest.raises(ValueError, match="gradient_flow: RNN has no Jacobian"):
+        plots.gradient_flow(tmp_path / "flow.png", {"RNN": pyrnn.gradient_flow(layers["RNN"], x, steps=())})
 
 
 def test_forecasts(tmp_path, monkeypatch):
