@@ -157,6 +157,44 @@ template <class T> struct AttentionLoop {
                key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
   }
 
+  // The same for few rows, straight from the keys: they are turned in registers, a few groups at a time, for one alone
+  // would be one long chain.
+  static constexpr int few = 4;
+  static void score_few(const A& a, const Head& h, const Rows& rows, const T* q, Part part, T* scores) {
+    constexpr int together = 4;
+    const i64 Ep = padded<T>(a.E);
+    for (i64 j = part.begin; j < part.end; j += together * L) {
+      const T* keys = h.key + (part.first + j) * a.key_row;
+      const i64 count = a.K - (part.first + j);  // from here to the end
+      const int groups = int(std::min<i64>(together, groups_of<T>(part.end - j)));
+      Vec<T> sums[together][few] = {};
+      for (i64 e = 0; e < a.E; e += L) {
+        const i64 width = std::min<i64>(L, a.E - e);
+        for (int g = 0; g < groups; ++g) {
+          Vec<T> block[L];
+          if (width == L && (g + 1) * L <= count)
+#pragma GCC unroll 16
+            for (int i = 0; i < L; ++i) block[i] = load(keys + (g * L + i) * a.key_row + e);
+          else
+            for (int i = 0; i < L; ++i)
+              block[i] = g * L + i < count ? load(keys + (g * L + i) * a.key_row + e, width) : Vec<T>{};
+          for (int i = 0; i < L; ++i)
+            __builtin_prefetch(reinterpret_cast<const void*>(
+                std::uintptr_t(keys + e) + std::uintptr_t(((together + g) * L + i) * a.key_row) * sizeof(T)));
+          transpose<T>(block);
+          for (int r = 0; r < rows.count; ++r) {
+            Vec<T> s = sums[g][r];
+#pragma GCC unroll 16
+            for (int i = 0; i < L; ++i) s = i < width ? fma(splat(q[r * Ep + e + i]), block[i], s) : s;
+            sums[g][r] = s;
+          }
+        }
+      }
+      for (int g = 0; g < groups; ++g)
+        for (int r = 0; r < rows.count; ++r) store(scores + r * key_block + j + g * L, sums[g][r]);
+    }
+  }
+
   // A row's scores after the soft cap and the masks. `slope` (or null) takes the cap's derivative.
   static void mask(const A& a, const Row& row, Part part, T* s, T* slope) {
     const i64 end = part.end;
@@ -351,6 +389,8 @@ template <class T> struct AttentionLoop {
       }
       if (packed) {
         score(a, rows, q, panels, part, scores);
+      } else if (rows.count <= few) {
+        score_few(a, h, rows, q, part, scores);
       } else {
         for (i64 j = part.begin; j < part.end; j += chunk) {
           const Part piece{part.first, j, std::min(part.end, j + chunk)};

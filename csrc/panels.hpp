@@ -127,27 +127,45 @@ void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, const T* const* s
   }
 }
 
-// Transposes an L x L block held in L vectors: log2(L) rounds of interleaving the first half with the second.
+// Transposes an L x L block held in L vectors: first the squares that lie within 128 bits, by rounds of interleaving,
+// then the square of those, by rounds of sorting even and odd ones apart. Both kinds of round are the cheap shuffles of
+// a CPU; any that crosses both at once takes twice as long.
 template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
-  constexpr int L = lanes<T>;
-  constexpr auto low = []<int... i>(std::integer_sequence<int, i...>, Vec<T> a, Vec<T> b) {
-    return __builtin_shufflevector(a, b, (i / 2 + (i % 2) * L)...);
+  constexpr int L = lanes<T>, inner = 16 / int(sizeof(T)), outer = L / inner;
+  constexpr auto interleave = []<int half, int... i>(std::integer_sequence<int, i...>, Vec<T> a, Vec<T> b) {
+    return __builtin_shufflevector(a, b, (i / inner * inner + half * inner / 2 + i % inner / 2 + i % 2 * L)...);
   };
-  constexpr auto high = []<int... i>(std::integer_sequence<int, i...>, Vec<T> a, Vec<T> b) {
-    return __builtin_shufflevector(a, b, (L / 2 + i / 2 + (i % 2) * L)...);
+  constexpr auto sort = []<int odd, int... i>(std::integer_sequence<int, i...>, Vec<T> a, Vec<T> b) {
+    return __builtin_shufflevector(a, b, ((2 * (i / inner) + odd) * inner + i % inner)...);
   };
   using Lanes = std::make_integer_sequence<int, L>;
 #pragma GCC unroll 4
-  for (int round = 1; round < L; round *= 2) {
-    Vec<T> next[L];
-#pragma GCC unroll 16
-    for (int i = 0; i < L / 2; ++i) {
-      next[2 * i] = low(Lanes{}, block[i], block[i + L / 2]);
-      next[2 * i + 1] = high(Lanes{}, block[i], block[i + L / 2]);
+  for (int g = 0; g < L; g += inner)
+#pragma GCC unroll 4
+    for (int round = 1; round < inner; round *= 2) {
+      Vec<T> next[inner];
+#pragma GCC unroll 4
+      for (int i = 0; i < inner / 2; ++i) {
+        next[2 * i] = interleave.template operator()<0>(Lanes{}, block[g + i], block[g + i + inner / 2]);
+        next[2 * i + 1] = interleave.template operator()<1>(Lanes{}, block[g + i], block[g + i + inner / 2]);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < inner; ++i) block[g + i] = next[i];
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) block[i] = next[i];
-  }
+#pragma GCC unroll 4
+  for (int c = 0; c < inner; ++c)
+#pragma GCC unroll 4
+    for (int round = 1; round < outer; round *= 2) {
+      Vec<T> next[outer];
+#pragma GCC unroll 4
+      for (int i = 0; i < outer / 2; ++i) {
+        const Vec<T> a = block[2 * i * inner + c], b = block[(2 * i + 1) * inner + c];
+        next[i] = sort.template operator()<0>(Lanes{}, a, b);
+        next[i + outer / 2] = sort.template operator()<1>(Lanes{}, a, b);
+      }
+#pragma GCC unroll 4
+      for (int i = 0; i < outer; ++i) block[i * inner + c] = next[i];
+    }
 }
 
 // A weight matrix as the user holds it, row-major (gates * units, columns), rows `row` apart: rows of one gate and one
