@@ -157,41 +157,40 @@ template <class T> struct AttentionLoop {
                key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
   }
 
-  // The same for few rows, straight from the keys: they are turned in registers, a few groups at a time, for one alone
-  // would be one long chain.
+  // The same for few rows, straight from keys (or values) as they lie: `count` of them from the part's first on, E
+  // features. They are turned in registers, some groups at a time, for one alone would be one long chain.
   static constexpr int few = 4;
-  static void score_few(const A& a, const Head& h, const Rows& rows, const T* q, Part part, T* scores) {
+  static void score_few(int rows, const T* q, i64 q_row, const T* keys, i64 key_row, i64 count, i64 E, Part part,
+                        T* scores) {
     constexpr int together = 4;
-    const i64 Ep = padded<T>(a.E);
     for (i64 j = part.begin; j < part.end; j += together * L) {
-      const T* keys = h.key + (part.first + j) * a.key_row;
-      const i64 count = a.K - (part.first + j);  // from here to the end
       const int groups = int(std::min<i64>(together, groups_of<T>(part.end - j)));
       Vec<T> sums[together][few] = {};
-      for (i64 e = 0; e < a.E; e += L) {
-        const i64 width = std::min<i64>(L, a.E - e);
+      for (i64 e = 0; e < E; e += L) {
+        const i64 width = std::min<i64>(L, E - e);
         for (int g = 0; g < groups; ++g) {
+          const i64 first = j + g * L;
+          const T* from = keys + first * key_row + e;
           Vec<T> block[L];
-          if (width == L && (g + 1) * L <= count)
+          if (width == L && first + L <= count)
 #pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) block[i] = load(keys + (g * L + i) * a.key_row + e);
+            for (int i = 0; i < L; ++i) block[i] = load(from + i * key_row);
           else
-            for (int i = 0; i < L; ++i)
-              block[i] = g * L + i < count ? load(keys + (g * L + i) * a.key_row + e, width) : Vec<T>{};
+            for (int i = 0; i < L; ++i) block[i] = first + i < count ? load(from + i * key_row, width) : Vec<T>{};
           for (int i = 0; i < L; ++i)
-            __builtin_prefetch(reinterpret_cast<const void*>(
-                std::uintptr_t(keys + e) + std::uintptr_t(((together + g) * L + i) * a.key_row) * sizeof(T)));
+            __builtin_prefetch(reinterpret_cast<const void*>(std::uintptr_t(from) +
+                                                             std::uintptr_t((together * L + i) * key_row) * sizeof(T)));
           transpose<T>(block);
-          for (int r = 0; r < rows.count; ++r) {
+          for (int r = 0; r < rows; ++r) {
             Vec<T> s = sums[g][r];
 #pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) s = i < width ? fma(splat(q[r * Ep + e + i]), block[i], s) : s;
+            for (int i = 0; i < L; ++i) s = i < width ? fma(splat(q[r * q_row + e + i]), block[i], s) : s;
             sums[g][r] = s;
           }
         }
       }
       for (int g = 0; g < groups; ++g)
-        for (int r = 0; r < rows.count; ++r) store(scores + r * key_block + j + g * L, sums[g][r]);
+        for (int r = 0; r < rows; ++r) store(scores + r * key_block + j + g * L, sums[g][r]);
     }
   }
 
@@ -308,14 +307,18 @@ template <class T> struct AttentionLoop {
       }
   }
 
-  static bool finite(const T* x, i64 n) {
+  static bool finite(const T* x, i64 n) { return finite(x, n, 1, n); }
+  // Rows of n numbers.
+  static bool finite(const T* x, i64 row, i64 rows, i64 n) {
     Vec<T> bad[4] = {};  // 0, or NaN for what is not finite
     const Vec<T> zero{};
-    i64 i = 0;
-    for (; i + 4 * L <= n; i += 4 * L)
+    for (; rows > 0; --rows, x += row) {
+      i64 i = 0;
+      for (; i + 4 * L <= n; i += 4 * L)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) bad[j] = fma(load(x + i + j * L), zero, bad[j]);
-    for (; i < n; i += L) bad[0] = fma(load(x + i, n - i), zero, bad[0]);
+        for (int j = 0; j < 4; ++j) bad[j] = fma(load(x + i + j * L), zero, bad[j]);
+      for (; i < n; i += L) bad[0] = fma(load(x + i, n - i), zero, bad[0]);
+    }
     return sum<T>((bad[0] + bad[1]) + (bad[2] + bad[3])) == 0;
   }
 
@@ -390,7 +393,8 @@ template <class T> struct AttentionLoop {
       if (packed) {
         score(a, rows, q, panels, part, scores);
       } else if (rows.count <= few) {
-        score_few(a, h, rows, q, part, scores);
+        score_few(rows.count, q, padded<T>(a.E), h.key + part.first * a.key_row, a.key_row, a.K - part.first, a.E, part,
+                  scores);
       } else {
         for (i64 j = part.begin; j < part.end; j += chunk) {
           const Part piece{part.first, j, std::min(part.end, j + chunk)};
@@ -523,7 +527,8 @@ template <class T> struct AttentionLoop {
     T *dkey = work.take(key_block * Ep), *dvalue = work.take(key_block * Evp), *slope = work.take(key_block);
     std::fill_n(dkey, n * Ep, T(0));
     std::fill_n(dvalue, n * Evp, T(0));
-    bool packed = false, keys_finite = true;
+    const T *key = h.key + first * a.key_row, *value = h.value + first * a.value_row;
+    bool read = false, packed = false, keys_finite = true;
     Rows rows;
     for (i64 number = 0; number < blocks; ++number) {
       take_rows(a, h, row_blocks[number], rows, q);
@@ -533,20 +538,27 @@ template <class T> struct AttentionLoop {
         turns.done(number);
         continue;
       }
-      if (!packed) {
-        const T *key = h.key + first * a.key_row, *value = h.value + first * a.value_row;
-        pack_keys(a, h, first, 0, n, panels);
-        PYRNN_ISA::pack(value, a.value_row, gate, n, a.Ev, 0, groups_of<T>(n), value_panels);
+      if (!read) {
         copy_rows(key, a.key_row, n, a.E, keys);
-        packed = true;
-        keys_finite = finite(keys, n * Ep) && finite(value_panels, padded<T>(n) * a.Ev);
+        keys_finite = finite(keys, n * Ep) && finite(value, a.value_row, n, a.Ev);
+        read = true;
       }
       for (int r = 0; r < rows.count; ++r) copy_rows(d.dout + rows.row[r].place * a.Ev, a.Ev, 1, a.Ev, dout + r * Evp);
       const bool guarded = !keys_finite || !finite(q, rows.count * Ep) || !finite(dout, rows.count * Evp);
-      score(a, rows, q, panels, part, scores);
-      for (i64 j = part.begin; j < part.end; j += chunk)
-        multiply(rows.count, Along{dout, Evp}, {1, a.Ev, 0}, Panels<T>{value_panels + j * a.Ev, L, a.Ev * L}, true,
-                 dscores + j, key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
+      if (rows.count <= few) {
+        score_few(rows.count, q, Ep, key, a.key_row, n, a.E, part, scores);
+        score_few(rows.count, dout, Evp, value, a.value_row, n, a.Ev, part, dscores);
+      } else {
+        if (!packed) {
+          pack_keys(a, h, first, 0, n, panels);
+          PYRNN_ISA::pack(value, a.value_row, gate, n, a.Ev, 0, groups_of<T>(n), value_panels);
+          packed = true;
+        }
+        score(a, rows, q, panels, part, scores);
+        for (i64 j = part.begin; j < part.end; j += chunk)
+          multiply(rows.count, Along{dout, Evp}, {1, a.Ev, 0}, Panels<T>{value_panels + j * a.Ev, L, a.Ev * L}, true,
+                   dscores + j, key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
+      }
       for (int r = 0; r < rows.count; ++r) {
         const Row& row = rows.row[r];
         T *s = scores + r * key_block, *ds = dscores + r * key_block;
