@@ -358,4 +358,45 @@ def tracks(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", color=INK)
+
+
+def confusion_matrix(path: str | os.PathLike[str], counts: np.ndarray, names: Sequence[str], title: str = "") -> None:
+    """Draw counts (C, C), a row for each true class and a column for each that was said, with `names` at the axes.
+
+    The colour is the share of a row; cells hold their counts, and the right side how many of each row there are and how
+    many of them are right. ValueError where counts is not (C, C).
+
+        plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
+    """
+    counts = np.asarray(counts)
+    if counts.shape != (len(names), len(names)):
+        raise ValueError(f"confusion_matrix: counts has shape {counts.shape}, expected ({len(names)}, {len(names)})")
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    cell = 0.42  # inches
+    figure = _figure(3.0 + cell * len(names), 1.8 + cell * len(names))
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row, column in np.argwhere(counts > 0):
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7,
+                  color="white" if shares[row, column] > 0.5 else INK)  # fmt: skip
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("said")
+    axes.set_ylabel("true")
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(range(len(names)), [f"{share:4.0%} of {total}" if total else "none" for share, total in
+                                         zip(shares.diagonal(), totals, strict=True)], fontsize=8)  # fmt: skip
+    right.tick_params(length=0)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    right.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(1, len(names)) - 0.5, minor=True)
+    axes.set_yticks(np.arange(1, len(names)) - 0.5, minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.5)
+    axes.tick_params(which="minor", length=0)
+    if title:
+        figure.suptitle(title, color=INK)
     _save(figure, path)

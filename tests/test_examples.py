@@ -196,3 +196,73 @@ def test_ball_command(tmp_path):
     share = float(re.search(r"error is ([\d.]+) of the straight line's", output)[1])
     assert 0 < share < 1
     assert (tmp_path / "t.png").stat().st_size > 10_000
+
+
+# name_language ---------------------------------------------------------------------------------------------------
+
+NAMES_OF = {"Even": ["anna", "otto", "abba", "elle", "Anna"], "Odd": ["kim", "tom", "Zoë", "kim"]}
+
+
+def name_files(folder, times=1):
+    for language, names in NAMES_OF.items():
+        lines = [f"{name}{k * 'n'}" for k in range(times) for name in names]
+        (folder / f"{language}.txt").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return folder
+
+
+def test_a_name_comes_once_in_a_language_and_may_come_in_two(tmp_path):
+    from pyrnn.examples import name_language
+
+    (name_files(tmp_path) / "Other.txt").write_text("kim\r\n", encoding="utf-8")
+    pairs = name_language.read(tmp_path)
+    assert len(pairs) == 5 + 3 + 1
+    assert {("kim", "Odd"), ("kim", "Other"), ("anna", "Even"), ("Anna", "Even"), ("Zoë", "Odd")} <= set(pairs)
+    with pytest.raises(ValueError, match="no file of names"):
+        name_language.read(tmp_path / "..." / "none")
+
+
+def test_the_classifier_learns_names_and_reads_new_ones(tmp_path):
+    from pyrnn.examples import name_language
+
+    pairs = name_language.read(name_files(tmp_path))
+    classifier = name_language.train(pairs, networks=2, epochs=80, embed=8, hidden=8, batch=4, lr=0.03)
+    assert classifier([name for name, _ in pairs]) == [language for _, language in pairs]
+    assert name_language.confusions(classifier, pairs).tolist() == [[5, 0], [0, 3]]
+    assert classifier(["漢字"])[0] in NAMES_OF  # characters it does not know
+    assert classifier([]) == []
+    both = classifier.log_probabilities(["anna", "tom"])
+    one = classifier.log_probabilities(["anna"])  # whatever it is padded with
+    np.testing.assert_array_equal(both[0], one[0])
+
+
+def test_the_gradients_of_the_name_network(rng):
+    from pyrnn.examples import name_language
+
+    network = name_language.Network(5, 3, 4, 6, rng)
+    network.drop_in.p = network.drop_out.p = 0.0
+    assert_gradients(network, rng.integers(0, 5, (7, 4)), np.array([7, 3, 1, 5]), rng=rng)
+
+
+def assert_gradients(network, *inputs, rng):
+    """A network's pullback along a random direction of its float32 parameters, by finite differences."""
+    params, grads = network.buffers[np.dtype("float32")]
+    logits, pullback = network.vjp(*inputs)
+    np.testing.assert_allclose(logits, network(*inputs), atol=1e-6)
+    dlogits = rng.standard_normal(logits.shape).astype("float32")
+    pullback(dlogits)
+    start, eps = params.copy(), 1e-2
+    direction = grads / np.linalg.norm(grads)  # where the slope is largest against float32's noise
+    ends = []
+    for sign in (1, -1):
+        params[:] = start + sign * eps * direction
+        ends.append(float(np.sum(network(*inputs).astype(float) * dlogits)))
+    assert (ends[0] - ends[1]) / (2 * eps) == pytest.approx(np.linalg.norm(grads), rel=0.01)
+
+
+def test_name_language_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("name_language", "--data", name_files(tmp_path, 4), "--networks", 1, "--epochs", 30, "--hidden", 8,
+                 "--plot", tmp_path / "c.png")  # fmt: skip
+    assert "names in 2 languages" in output
+    assert 0 <= float(re.search(r"right: ([\d.]+)%", output)[1]) <= 100
+    assert (tmp_path / "c.png").stat().st_size > 10_000

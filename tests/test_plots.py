@@ -97,3 +97,19 @@ def test_tracks(tmp_path, monkeypatch, rng):
     assert list(lines) == ["seen", "what came", "line", "GRU"]
     np.testing.assert_array_equal(lines["GRU"], [seen[-1], *thought])
     np.testing.assert_array_equal(lines["what came"], true)
+
+
+def test_confusion_matrix(tmp_path, monkeypatch):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    plots.confusion_matrix(tmp_path / "c.png", [[8, 2, 0], [1, 3, 0], [0, 0, 0]], ["cat", "dog", "cow"], "animals")
+    axes = figures[0].axes[0]
+    np.testing.assert_allclose(axes.images[0].get_array(), [[0.8, 0.2, 0], [0.25, 0.75, 0], [0, 0, 0]])
+    cells = {text.get_position(): text.get_text() for text in axes.texts}
+    assert cells == {(0, 0): "8", (1, 0): "2", (0, 1): "1", (1, 1): "3"}
+    (right,) = axes.child_axes
+    assert [t.get_text().strip() for t in right.get_yticklabels()] == ["80% of 10", "75% of 4", "none"]
+    assert (tmp_path / "c.png").stat().st_size > 1000
+    with pytest.raises(ValueError, match=r"counts has shape \(1, 2\), expected \(1, 1\)"):
+        plots.confusion_matrix(tmp_path / "c.png", [[1, 2]], ["cat"])
