@@ -400,3 +400,39 @@ def confusion_matrix(path: str | os.PathLike[str], counts: np.ndarray, names: Se
     if title:
         figure.suptitle(title, color=INK)
     _save(figure, path)
+
+
+def spans(
+    path: str | os.PathLike[str],
+    rows: Mapping[str, tuple[np.ndarray, Sequence[tuple[int, int]]]],
+    title: str = "",
+    unit: str = "base",
+) -> None:
+    """Draw a sequence in each row: the chance of every step to be in a span, and beneath it the spans that there are.
+
+    rows: name -> (chances (T,) within 0..1, true spans as (first step, the one after the last)). The line at one half
+    is where a step is said to be in a span.
+
+        plots.spans("genes.png", {"YFG1": (chances, [(20, 120)])})
+    """
+    figure = _figure(11, 0.9 + 1.25 * len(rows))
+    grid = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
+    for axes, (name, (chances, true)) in zip(grid, rows.items(), strict=True):
+        steps = np.arange(len(chances))
+        axes.fill_between(steps, chances, color=BATCH, linewidth=0)
+        axes.plot(steps, chances, color=TRAIN, linewidth=0.9, label="chance the network gives")
+        axes.axhline(0.5, color=INK, linewidth=0.6, linestyle=(0, (2, 3)))
+        axes.axhline(-0.2, color=INK, linewidth=1)
+        for first, end in true:
+            axes.fill_between([first, end], -0.34, -0.06, color=VALID, linewidth=0, zorder=3)
+        axes.fill_between([], [], color=VALID, label="true")
+        axes.set_xlim(0, len(chances))
+        axes.set_ylim(-0.4, 1.05)
+        axes.set_yticks([0, 0.5, 1])
+        axes.tick_params(labelsize=8)
+        axes.set_ylabel(name, fontsize=9, rotation=0, ha="right", va="center")
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+    grid[-1].set_xlabel(unit)
+    grid[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+    figure.suptitle(title, color=INK, x=0.01, ha="left")
+    _save(figure, path)

@@ -266,3 +266,55 @@ def test_name_language_command(tmp_path):
     assert "names in 2 languages" in output
     assert 0 <= float(re.search(r"right: ([\d.]+)%", output)[1]) <= 100
     assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+# sentiment -------------------------------------------------------------------------------------------------------
+
+
+def sentence_files(folder, count, rng):
+    """Sentences of which one word says all; the others are the same on both sides. Not UTF-8."""
+    for name, word in [("rt-polarity.neg", "dull"), ("rt-polarity.pos", "fine")]:
+        others = rng.choice(["a", "film", "so", "café", "it"], (count, 4))
+        lines = [" ".join(rng.permutation([word, *row])) for row in others]
+        (folder / name).write_bytes("\n".join([*lines, ""]).encode("latin-1"))
+    return folder
+
+
+def test_sentiment_is_learned_and_naive_bayes_counts(tmp_path, rng):
+    from pyrnn.examples import sentiment
+
+    sentences, praise = sentiment.read(sentence_files(tmp_path, 60, rng))
+    assert len(sentences) == len(praise) == 120
+    assert all(("fine" in words) == bool(label) for words, label in zip(sentences, praise, strict=True))
+    assert sum("café" in words for words in sentences) > 0
+    networks = sentiment.train(sentences, praise, networks=1, epochs=15, embed=8, hidden=8, batch=10, lr=0.02)
+    new = [["so", "fine"], ["dull"], ["never", "seen", "fine", "it"]]
+    assert (networks[0](new) > 0).tolist() == [True, False, True]
+    assert (sentiment.NaiveBayes(sentences, praise)(new) > 0).tolist() == [True, False, True]
+
+
+def test_pooling_reads_no_padding_and_gradients_go_to_the_maximum(rng):
+    from pyrnn.examples import sentiment
+
+    y, lengths = rng.standard_normal((5, 3, 4)), np.array([5, 2, 1])
+    y[2:, 1], y[1:, 2] = np.inf, np.nan
+    pooled, places = sentiment.pool(y, lengths)
+    for n, length in enumerate(lengths):
+        np.testing.assert_array_equal(pooled[n], y[:length, n].max(axis=0))
+        np.testing.assert_array_equal(places[0, n], y[:length, n].argmax(axis=0))
+
+
+def test_the_gradients_of_the_sentiment_network(rng):
+    from pyrnn import text
+    from pyrnn.examples import sentiment
+
+    network = sentiment.Network(text.Words("abcde"), 4, 6, rng)
+    network.drop_in.p = network.drop_out.p = network.hide = 0.0
+    assert_gradients(network, [list("abcd"), ["e"], list("bd")], rng=rng)
+
+
+def test_sentiment_command(tmp_path, rng):
+    output = run("sentiment", "--data", sentence_files(tmp_path, 60, rng), "--networks", 1, "--epochs", 1)
+    assert "120 sentences, 12 of them held out" in output
+    for name in ["right", "naive Bayes"]:
+        assert 0 <= float(re.search(rf"{name}: ([\d.]+)%", output)[1]) <= 100

@@ -113,3 +113,17 @@ def test_confusion_matrix(tmp_path, monkeypatch):
     assert (tmp_path / "c.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"counts has shape \(1, 2\), expected \(1, 1\)"):
         plots.confusion_matrix(tmp_path / "c.png", [[1, 2]], ["cat"])
+
+
+def test_spans(tmp_path, monkeypatch):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    chances = np.linspace(0, 1, 50)
+    plots.spans(tmp_path / "s.png", {"a": (chances, [(30, 50)]), "b": (chances[:9], [])}, "spans", "step")
+    first, second = figures[0].axes
+    np.testing.assert_array_equal(first.lines[0].get_ydata(), chances)
+    assert first.collections[1].get_paths()[0].get_extents().intervalx.tolist() == [30, 50]
+    assert second.get_xlim() == (0, 9)
+    assert second.get_xlabel() == "step"
+    assert (tmp_path / "s.png").stat().st_size > 1000
