@@ -114,6 +114,9 @@ def loss_curve(
     _save(figure, path)
 
 
+Map = tuple[np.ndarray, Sequence[str], Sequence[str], str]
+
+
 def attention_map(
     path: str | os.PathLike[str],
     weights: np.ndarray,
@@ -128,26 +131,47 @@ def attention_map(
         weights = layer.attention_weights(x, is_causal=True)  # (N, H, S, K)
         pyrnn.plots.attention_map("map.png", weights[0, 0], list("hello"), list("hello"))
     """
-    weights = np.asarray(weights)
-    if weights.shape != (len(queries), len(keys)):
-        raise ValueError(f"attention_map: weights has shape {weights.shape}, expected ({len(queries)}, {len(keys)})")
+    attention_maps(path, [(weights, queries, keys, "")], title)
+
+
+def attention_maps(path: str | os.PathLike[str], maps: Sequence[Map], title: str = "") -> None:
+    """Draw several maps as in `attention_map`, two in a row: weights, queries, keys and a title each.
+
+    pyrnn.plots.attention_maps("maps.png", [(weights, list("salut"), list("hello"), "first"), ...])
+    """
+    maps = [(np.asarray(weights), queries, keys, name) for weights, queries, keys, name in maps]
+    for weights, queries, keys, _ in maps:
+        if weights.shape != (len(queries), len(keys)):
+            raise ValueError(
+                f"attention_map: weights has shape {weights.shape}, expected ({len(queries)}, {len(keys)})"
+            )
     cell = 0.32  # inches
-    figure = _figure(2.2 + cell * len(keys), 1.6 + cell * len(queries))
-    axes = figure.add_subplot()
-    image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(float(weights.max(initial=0)), 1e-9))
-    axes.set_xticks(range(len(keys)), [repr(token)[1:-1] for token in keys], rotation=90, family="monospace")
-    axes.set_yticks(range(len(queries)), [repr(token)[1:-1] for token in queries], family="monospace")
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xlabel("keys")
-    axes.set_ylabel("queries")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_xticks(np.arange(1, len(keys)) - 0.5, minor=True)
-    axes.set_yticks(np.arange(1, len(queries)) - 0.5, minor=True)
-    axes.grid(which="minor", color=GRID, linewidth=0.5)
-    axes.tick_params(which="minor", length=0)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
+    lines = [maps[k : k + 2] for k in range(0, len(maps), 2)]
+    across = max((len(line) for line in lines), default=1)
+    wide = max((sum(2.2 + cell * len(keys) for _, _, keys, _ in line) for line in lines), default=3)
+    high = sum(max(1.6 + cell * len(queries) for _, queries, _, _ in line) for line in lines)
+    figure = _figure(wide, high or 2)
+    grid = figure.subplots(max(len(lines), 1), across, squeeze=False)
+    for axes, (weights, queries, keys, name) in zip(grid.flat, maps, strict=False):
+        image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=max(float(weights.max(initial=0)), 1e-9))
+        upright = all(len(token) < 2 for token in keys)
+        labels = [repr(token)[1:-1] for token in keys]
+        axes.set_xticks(range(len(keys)), labels, rotation=0 if upright else 90, family="monospace")
+        axes.set_yticks(range(len(queries)), [repr(token)[1:-1] for token in queries], family="monospace")
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("keys")
+        axes.set_ylabel("queries")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xticks(np.arange(1, len(keys)) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, len(queries)) - 0.5, minor=True)
+        axes.grid(which="minor", color=GRID, linewidth=0.5)
+        axes.tick_params(which="minor", length=0)
+        axes.set_title(name, loc="left", color=INK)
+        figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
+    for axes in grid.flat[len(maps) :]:
+        axes.set_axis_off()
     if title:
         figure.suptitle(title, color=INK)
     _save(figure, path)
@@ -435,4 +459,24 @@ def spans(
     grid[-1].set_xlabel(unit)
     grid[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.suptitle(title, color=INK, x=0.01, ha="left")
+
+
+def pictures(
+    path: str | os.PathLike[str], images: np.ndarray, titles: Sequence[str], right: Sequence[bool], title: str = ""
+) -> None:
+    """Draw images (N, height, width, 3), numbers in 0..1, four in a row, each with its title, which is red where it is
+    not right.
+
+        pyrnn.plots.pictures("captions.png", images, captions, [caption == truth for ...])
+    """
+    lines = -(-len(images) // 4)
+    figure = _figure(12, 0.4 + 3.3 * lines)
+    grid = figure.subplots(lines, 4, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image, text, good in zip(grid.flat, images, titles, right, strict=False):
+        axes.imshow(image, interpolation="nearest")
+        axes.set_title(text, fontsize=8, color=INK if good else VALID, pad=4)
+    if title:
+        figure.suptitle(title, color=INK)
     _save(figure, path)

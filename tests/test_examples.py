@@ -318,3 +318,42 @@ def test_sentiment_command(tmp_path, rng):
     assert "120 sentences, 12 of them held out" in output
     for name in ["right", "naive Bayes"]:
         assert 0 <= float(re.search(rf"{name}: ([\d.]+)%", output)[1]) <= 100
+
+
+# translation -----------------------------------------------------------------------------------------------------
+
+
+def some_phrases():
+    verbs = {"walk": "marche", "eat": "mange", "sing": "chante", "talk": "parle", "dance": "danse", "fall": "tombe"}
+    people = {"I": "Je", "You": "Tu", "We all": "On"}
+    lines = [f"{person} {verb}.\t{people[person]} {verbs[verb]}.\tCC-BY" for person in people for verb in verbs]
+    return "\n".join([*lines, "I walk.\tMoi, je marche\u202f!", "Go!\tMarche\u202f!"]) + "\n"
+
+
+def test_phrases_are_held_out_with_all_their_translations(tmp_path):
+    from pyrnn.examples.translation import Phrases
+
+    (tmp_path / "p.tsv").write_text(some_phrases() + "Walk!\tMarche\u202f!\n", encoding="utf-8")
+    phrases = Phrases(tmp_path / "p.tsv", seed=0)
+    assert len(phrases.held_out) == 2
+    assert not {french for french, _ in phrases.pairs} & set(phrases.held_out)
+    assert len(phrases.pairs) + sum(map(len, phrases.held_out.values())) == 21
+    everything = {*phrases.pairs, *((f, e) for f, all_of in phrases.held_out.items() for e in all_of)}
+    assert {("Marche !", "Go!"), ("Marche !", "Walk!"), ("Moi, je marche !", "I walk.")} < everything
+    ids, lengths = phrases.sources(["Je\u2603", "Tu danse."])
+    assert ids[2, 0] == phrases.french.index("?") == 0
+    assert lengths.tolist() == [3, 9]
+    target, read = phrases.targets(["I eat.", "You eat."])
+    assert [phrases.english[k] for k in target[: read[0] + 1, 0]] == ["<s>", *"I eat.", "</s>"]
+
+
+def test_translation_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "p.tsv").write_text(some_phrases(), encoding="utf-8")
+    arguments = ("--hidden", 16, "--epochs", 30, "--beam", 3, "--ratio", 0.9, "--plot", tmp_path / "a.png")
+    output = run("translation", "--data", tmp_path / "p.tsv", *arguments)
+    for name in ("without attention", "with attention"):
+        greedy, beam = (float(found) for found in re.search(rf"^{name} +([\d.]+)% +([\d.]+)%", output, re.M).groups())
+        assert 0 <= greedy <= 100
+        assert 0 <= beam <= 100
+    assert (tmp_path / "a.png").stat().st_size > 1000
