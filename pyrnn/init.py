@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import generator, real
-from .recurrent import LSTM, Recurrent
+from ._arrays import MOST, generator, integer, real
+from .recurrent import GRU, LSTM, Recurrent
 
 if TYPE_CHECKING:
     Rng = int | np.random.Generator | None
@@ -66,6 +66,33 @@ def forget_gate_bias(layer: LSTM, value: float = 1.0) -> None:
     for name, param in layer.params.items():
         if name.startswith("bias"):
             param[forget] = value if name.startswith("bias_ih") else 0
+
+
+def chrono(layer: LSTM | GRU, steps: int, rng: Rng = None) -> None:
+    """Biases of the gates with which a unit remembers for about u steps, u uniform in 1..steps-1, one for each unit.
+
+    The forget gate of an LSTM and the update gate of a GRU have log u, the input gate of an LSTM -log u: Tallec &
+    Ollivier 2018, arXiv:1804.11188. Each is bias_ih + bias_hh, of which bias_hh is 0; other biases stay. rng: None, an
+    int seed or a numpy.random.Generator. TypeError for what is no LSTM or GRU, ValueError for one without biases and
+    for less than 2 steps.
+
+        pyrnn.init.chrono(layer, 400, rng=0)
+    """
+    steps = integer("chrono", "steps", steps, 2, MOST)
+    rng = generator("chrono", rng)
+    if not isinstance(layer, (LSTM, GRU)):
+        raise TypeError(f"chrono: layer is {type(layer).__name__}, expected an LSTM or a GRU")
+    if not layer.bias:
+        raise ValueError("chrono: the layer has no biases")
+    hidden = layer.hidden_size
+    for name, param in layer.params.items():
+        if name.startswith("bias_ih"):
+            memory = np.log(rng.uniform(1, steps - 1, hidden))
+            param[hidden : 2 * hidden] = memory
+            if isinstance(layer, LSTM):
+                param[:hidden] = -memory
+        elif name.startswith("bias_hh"):
+            param[0 if isinstance(layer, LSTM) else hidden : 2 * hidden] = 0
 
 
 def _recurrent(call: str, layer: Any) -> Recurrent[Any]:

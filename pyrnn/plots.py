@@ -479,4 +479,49 @@ def pictures(
         axes.set_title(text, fontsize=8, color=INK if good else VALID, pad=4)
     if title:
         figure.suptitle(title, color=INK)
+
+
+class Learning(NamedTuple):
+    """A panel of `learning_curves`: the errors of several models along their training."""
+
+    title: str
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]]  # model -> updates (K,), errors (K,)
+    solved: float  # below it a model is good
+    guess: float  # the error without memory
+    unit: str
+
+
+def learning_curves(path: str | os.PathLike[str], panels: Sequence[Learning], title: str = "") -> None:
+    """Draw errors (on a logarithmic axis) against updates, a panel for each problem, a colour for each model.
+
+    panel = pyrnn.plots.Learning("T = 400", {"LSTM": (updates, errors)}, 0.01, 0.167, "mean squared error")
+    pyrnn.plots.learning_curves("curves.png", [panel])
+    """
+    figure = _figure(12, 3.9 * -(-len(panels) // 2))
+    grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+    for axes, panel in zip(grid, panels, strict=False):
+        for name, (updates, errors) in panel.curves.items():
+            colour = f"C{names.index(name)}"
+            axes.plot(updates, errors, color=colour, linewidth=1.5, label=name, zorder=3)
+            axes.plot(updates[-1], errors[-1], "o", color=colour, markersize=4, zorder=4)
+        for level, text in ((panel.guess, "without memory"), (panel.solved, "solved")):
+            axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            axes.annotate(text, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right", fontsize=8,
+                          textcoords="offset points", color=INK)  # fmt: skip
+        axes.set_yscale("log")
+        axes.set_ylim(top=3 * panel.guess)
+        axes.set_xlim(0, None)
+        axes.set_title(panel.title, loc="left", color=INK)
+        axes.set_ylabel(panel.unit)
+        axes.set_xlabel("updates")
+        axes.grid(color=GRID)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    lines = {line.get_label(): line for axes in grid for line in axes.get_lines() if line.get_label() in names}
+    figure.legend([lines[name] for name in names], names, frameon=False, loc="outside upper right", ncols=len(names))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK)
     _save(figure, path)

@@ -457,6 +457,7 @@ def call_the_rest(rng):
         (pyrnn.LogSoftmax().vjp, {"x": logits}),
         (pyrnn.init.identity, {"layer": pyrnn.GRU(I, H, rng=0), "scale": 1.0}),
         (pyrnn.init.orthogonal, {"layer": pyrnn.LSTM(I, H, rng=0), "gain": 1.0, "rng": 0}),
+        (pyrnn.init.chrono, {"layer": pyrnn.LSTM(I, H, rng=0), "steps": 9, "rng": 0}),
         (pyrnn.init.forget_gate_bias, {"layer": pyrnn.LSTM(I, H, rng=0), "value": 1.0}),
         (pyrnn.clip_grad_norm, {"model": linear, "max_norm": 1.0}),
         (pyrnn.clip_grad_value, {"model": linear, "value": 1.0}),

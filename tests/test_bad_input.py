@@ -482,6 +482,10 @@ def test_initial_values():
         (lambda: pyrnn.init.orthogonal(layer, rng=-1), ValueError, "orthogonal: rng is -1"),
         (lambda: pyrnn.init.forget_gate_bias(pyrnn.GRU(2, 3)), TypeError, "layer is GRU, expected an LSTM"),
         (lambda: pyrnn.init.forget_gate_bias(pyrnn.LSTM(2, 3, bias=False)), ValueError, "the layer has no biases"),
+        (lambda: pyrnn.init.chrono(pyrnn.RNN(2, 3), 9), TypeError, "chrono: layer is RNN, expected an LSTM or a GRU"),
+        (lambda: pyrnn.init.chrono(pyrnn.GRU(2, 3, bias=False), 9), ValueError, "chrono: the layer has no biases"),
+        (lambda: pyrnn.init.chrono(layer, 1), ValueError, "chrono: steps is 1, expected at least 2"),
+        (lambda: pyrnn.init.chrono(layer, 2.0), TypeError, "chrono: steps is 2.0, expected an integer"),
         (lambda: pyrnn.init.forget_gate_bias(layer, True), TypeError, "forget_gate_bias: value is True"),
     ]:
         refuses(call, error, match)

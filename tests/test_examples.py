@@ -357,3 +357,95 @@ def test_translation_command(tmp_path):
         assert 0 <= greedy <= 100
         assert 0 <= beam <= 100
     assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+# long_memory -----------------------------------------------------------------------------------------------------
+
+
+def test_long_memory_draws_what_it_says(rng):
+    from pyrnn.examples import long_memory
+
+    x, sums = long_memory.adding(20, 50, rng)
+    assert x.shape == (20, 50, 2)
+    np.testing.assert_array_equal(x[:10, :, 1].sum(axis=0), np.ones(50))
+    np.testing.assert_array_equal(x[10:, :, 1].sum(axis=0), np.ones(50))
+    np.testing.assert_allclose(sums[0, :, 0], (x[..., 0] * x[..., 1]).sum(axis=0), rtol=1e-6)
+    x, letters = long_memory.copying(30, 5, rng)
+    assert x.shape == (50, 5, 10)
+    symbols = x.argmax(axis=2)
+    np.testing.assert_array_equal(symbols[:10], letters)
+    np.testing.assert_array_equal(np.argwhere(symbols == 9)[:, 0], np.full(5, 39))
+    assert np.all(np.delete(symbols[10:], 29, axis=0) == 8)
+
+
+def test_long_memory_is_learned_and_the_error_falls():
+    from pyrnn.examples import long_memory
+
+    problem = long_memory.Problem("adding", 10, ("GRU",))
+    model, updates, errors = long_memory.learn(problem, "GRU", 32, 800, np.random.default_rng(0))
+    assert errors[0] > 0.05
+    assert model.judge(*problem.draw(500, np.random.default_rng(1))) < problem.solved
+    assert updates[-1] < 800
+
+
+def test_long_memory_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("long_memory", "--hidden", 4, "--updates", 2, "--plot", tmp_path / "curves.png")
+    assert len(re.findall(r"(?:RNN|LSTM|GRU) +\d+\.\d{4} +\d\.\d{4} +[28] ", output)) == 12
+    assert "solved" not in output
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
+# music -----------------------------------------------------------------------------------------------------------
+
+JIG = (
+    "[M:6/8][L:1/8][K:D]f/2g/2|" + "afd ecA|" * 3 + "(3def g2 a2:|[K:G]d|" + "g3 -g2 [dg]|" * 4 + "A/d/2 d3/2A3/2 d2||"
+)
+
+
+def test_music_bars():
+    from pyrnn.examples import music
+
+    found = music.bars(JIG)
+    assert [str(length) for length, _, _ in found] == ["1/8", *["3/4"] * 4, "1/8", *["3/4"] * 5]
+    assert {str(metre) for _, metre, _ in found} == {"3/4"}
+    assert [edge for _, _, edge in found] == [True, False, False, False, True, True, *[False] * 4, True]
+    assert music.parses(JIG)
+    for wrong in [
+        JIG.replace("ecA", "ec", 1),  # a short bar inside
+        JIG.replace("f/2g/2", "f/2g/2" * 7),  # a long one at the start
+        JIG.replace("(3", "("),
+        JIG.replace("[dg]", "[dg"),
+        JIG.replace("[L:1/8]", ""),
+        JIG.replace("[M:6/8]", "[M:4/4]"),
+        JIG[:60],  # too few
+        JIG.replace("2|", "0/0|"),
+        "",
+    ]:
+        assert not music.parses(wrong), wrong
+
+
+def test_music_reads_melodies_and_writes_them_again(tmp_path):
+    from pyrnn.examples import music
+
+    tune = 'X: 7\nT:A tune\n% a comment\nS:EF\nM:4/4\nK:G\nM:6/8\nP:A\n"G"g2g B^AB|\\\n"D7"d2d G3:|\nK:D\na3 | b3||\n\n'
+    (tmp_path / "a.abc").write_text(tune * 2)
+    assert music.read(tmp_path) == ["[M:6/8][L:1/8][K:G]g2g B^AB|d2d G3:|[K:D]a3|b3||"]
+    assert music.abc(JIG, 3).startswith("X:3\nM:6/8\nL:1/8\nK:D\nf/2g/2|afd ecA|afd ecA|afd ecA|\n(3def g2 a2:|[K:G]d|")
+    (tmp_path / "b.abc").write_text(music.abc(JIG, 3))
+    assert music.read(tmp_path)[1] == JIG
+
+
+def test_music_command(tmp_path):
+    from pyrnn.examples import music
+
+    rng = np.random.default_rng(0)
+    bars = ["d2e fed|", "g3 f3|", "agf edc|", "B2A G3|"]
+    tunes = ["[M:6/8][L:1/8][K:D]" + "".join(rng.choice(bars, 9)) + "d3||" for _ in range(40)]
+    (tmp_path / "some.abc").write_text("\n\n".join(music.abc(tune, n) for n, tune in enumerate(tunes)))
+    assert sorted(music.read(tmp_path)) == sorted(tunes)
+    output = run("music", "--data", tmp_path, "--hidden", 24, "--epochs", 4, "--out", tmp_path / "new.abc")
+    bits = [float(number) for number in re.findall(r"(\d\.\d{3}) bits per character, 5-gram (\d\.\d{3})", output)[0]]
+    assert 0 < bits[1] < bits[0] < 6  # so short a training loses
+    assert "of the data 100.0%" in output
+    assert (tmp_path / "new.abc").exists()

@@ -1,4 +1,4 @@
-"""Initial values: identity, orthogonal, the bias of the forget gate."""
+"""Initial values: identity, orthogonal, the biases of gates."""
 
 import numpy as np
 import pytest
@@ -83,3 +83,36 @@ def test_forget_gate_bias(rng):
                 np.testing.assert_array_equal(layer.params[kind + suffix][kept], before[kind + suffix][kept])
     for name, value in others(before, "bias").items():
         np.testing.assert_array_equal(layer.params[name], value)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU"])
+def test_chrono(name):
+    layer = getattr(pyrnn, name)(3, 50, num_layers=2, bidirectional=True, dtype="float64", rng=0)
+    before = layer.state_dict()
+    pyrnn.init.chrono(layer, 101, rng=1)
+    seen = set()
+    for suffix in ("_l0", "_l0_reverse", "_l1", "_l1_reverse"):
+        both = layer.params["bias_ih" + suffix] + layer.params["bias_hh" + suffix]
+        steps = np.exp(both[50:100])  # the gate after the first is what keeps the state in both
+        assert 1 <= steps.min() < 20
+        assert 80 < steps.max() <= 100
+        seen.add(steps.tobytes())
+        if name == "LSTM":
+            np.testing.assert_array_equal(both[:50], -both[50:100])
+        kept = slice(100, None) if name == "LSTM" else np.r_[:50, 100:150]
+        for kind in ("bias_ih", "bias_hh"):
+            np.testing.assert_array_equal(layer.params[kind + suffix][kept], before[kind + suffix][kept])
+    assert len(seen) == 4
+    for key, value in others(before, "bias").items():
+        np.testing.assert_array_equal(layer.params[key], value)
+
+
+def test_chrono_remembers_about_so_many_steps():
+    """Without inputs and recurrent weights the state of a GRU shrinks by the update gate at each step."""
+    layer = pyrnn.GRU(1, 8, dtype="float64", rng=0)
+    for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+        layer.params[name] = np.zeros_like(layer.params[name])
+    pyrnn.init.chrono(layer, 50, rng=0)
+    u = np.exp(layer.params["bias_ih_l0"][8:16])
+    y, _ = layer(np.zeros((20, 1, 1)), np.ones((1, 1, 8)))
+    np.testing.assert_allclose(y[-1, 0], (u / (1 + u)) ** 20)
