@@ -449,3 +449,64 @@ def test_music_command(tmp_path):
     assert 0 < bits[1] < bits[0] < 6  # so short a training loses
     assert "of the data 100.0%" in output
     assert (tmp_path / "new.abc").exists()
+
+
+# introns ---------------------------------------------------------------------------------------------------------
+
+
+def gene_files(folder, count, rng):
+    """Genes of random bases with one intron of T and A between GT and AG; the last is a copy of the first."""
+    records, lines = [], []
+    for n in range(count):
+        first, length = int(rng.integers(5, 40)), int(rng.integers(20, 60))
+        outside = ["".join(rng.choice(list("ACGT"), k)) for k in (first, 80)]
+        bases = outside[0] + "GT" + "".join(rng.choice(list("TTTA"), length - 4)) + "AG" + outside[1]
+        if n == count - 1:
+            bases, first, length = records[0][1], records[0][2], records[0][3]
+        records.append((f"Y{n}", bases, first, length))
+        lines.append(f"{n}\tY{n}\t{first + 1}\t{first + length}\n")
+    (folder / "introns.txt").write_text("".join(lines))
+    (folder / "genes_with_introns.fsa").write_text(
+        "".join(f">{name} GeneID:1\n{bases[:70]}\n{bases[70:]}\n" for name, bases, _, _ in records)
+    )
+    return folder
+
+
+def test_genes_are_read_with_their_introns_and_copies_stay_together(tmp_path, rng):
+    from pyrnn.examples import introns
+
+    genes = introns.read(gene_files(tmp_path, 12, rng))
+    assert len(genes) == 12
+    for gene in genes:
+        ((first, end),) = gene.introns
+        assert gene.bases[first : first + 2] == "GT"
+        assert gene.bases[end - 2 : end] == "AG"
+        assert np.flatnonzero(gene.inside).tolist() == list(range(first, end))
+    assert sorted(map(len, introns.families(genes))) == [1] * 10 + [2]
+    assert [0, 11] in introns.families(genes)
+    assert introns.f1([gene.inside for gene in genes], genes) == 1
+    half = [np.arange(len(gene.bases)) < gene.introns[0][0] + 5 for gene in genes]
+    counted = sum(5 for _ in genes), sum(row.sum() for row in half), sum(gene.inside.sum() for gene in genes)
+    assert introns.f1(half, genes) == pytest.approx(2 * counted[0] / (counted[1] + counted[2]))
+
+
+def test_introns_are_learned(tmp_path, rng):
+    from pyrnn.examples import introns
+
+    genes = introns.read(gene_files(tmp_path, 40, rng))
+    chance = introns.train(genes[:30], hidden=8, epochs=8, lr=0.02)
+    said = [chance(gene) > 0.5 for gene in genes[30:]]
+    assert introns.f1(said, genes[30:]) > 0.8
+    figure, which, best = introns.k_mers(genes[:30], genes[30:])
+    assert figure == introns.f1(best, genes[30:])
+    assert figure > 0.6
+    assert "k = " in which
+
+
+def test_introns_command(tmp_path, rng):
+    pytest.importorskip("matplotlib")
+    output = run("introns", "--data", gene_files(tmp_path, 20, rng), "--hidden", 4, "--epochs", 1,
+                 "--plot", tmp_path / "i.png")  # fmt: skip
+    assert "20 genes, 20 introns, 20 of them GT...AG, 0 GC...AG" in output
+    assert re.search(r"held-out genes: [\d.]+ \(best k-mers: [\d.]+", output)
+    assert (tmp_path / "i.png").stat().st_size > 10_000
