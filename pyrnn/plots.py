@@ -459,6 +459,7 @@ def spans(
     grid[-1].set_xlabel(unit)
     grid[0].legend(frameon=False, fontsize=8, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     figure.suptitle(title, color=INK, x=0.01, ha="left")
+    _save(figure, path)
 
 
 def pictures(
