@@ -382,6 +382,7 @@ def tracks(
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     if title:
         figure.suptitle(title, x=0.01, ha="left", color=INK)
+    _save(figure, path)
 
 
 def confusion_matrix(path: str | os.PathLike[str], counts: np.ndarray, names: Sequence[str], title: str = "") -> None:
@@ -480,6 +481,7 @@ def pictures(
         axes.set_title(text, fontsize=8, color=INK if good else VALID, pad=4)
     if title:
         figure.suptitle(title, color=INK)
+    _save(figure, path)
 
 
 class Learning(NamedTuple):
