@@ -510,3 +510,54 @@ def test_introns_command(tmp_path, rng):
     assert "20 genes, 20 introns, 20 of them GT...AG, 0 GC...AG" in output
     assert re.search(r"held-out genes: [\d.]+ \(best k-mers: [\d.]+", output)
     assert (tmp_path / "i.png").stat().st_size > 10_000
+
+
+# capitals --------------------------------------------------------------------------------------------------------
+
+VERSE = "ROMEO:\nO me! Am I, Anna, 'tis? I'll go--\nand so, she'd go.\n\n"
+
+
+def test_stripping_and_restoring_are_inverse():
+    from pyrnn.examples import capitals
+
+    characters, labels = capitals.strip(VERSE)
+    assert characters == "romeo\no me am i anna tis ill go\nand so shed go\n\n"
+    assert labels[:6] == ["^", "^", "^", "^", "^:", ""]
+    assert labels[characters.index(" tis")] == "'"
+    assert capitals.restore(characters, labels) == VERSE
+
+
+def test_f1_counts_marks_in_their_places():
+    from pyrnn.examples import capitals
+
+    true = ["^", "", ",", "^.", ""]
+    assert capitals.f1(true, true) == (1, 1, 1)
+    assert capitals.f1([""] * 5, true) == (0, 0, 0)
+    # capitals: 1 right of 2 said and 2 true; punctuation: 1 right of 3 said and 2 true
+    assert capitals.f1(["^", "^", ".", ".", ","], true) == pytest.approx((1 / 2, 2 / 5, 4 / 9))
+
+
+@pytest.mark.parametrize("offsets", [(), (1, -1), (2, 1, -1)])
+def test_n_gram_taggers_know_what_they_counted(offsets):
+    from pyrnn.examples import capitals
+
+    characters, labels = capitals.strip(VERSE * 3)
+    said = capitals.NGramTagger(characters, labels, offsets)(characters)
+    assert len(said) == len(labels)
+    assert capitals.f1(said, labels)[2] > (0.9 if offsets else 0.6)
+    assert len(capitals.NGramTagger(characters, labels, offsets)("unknown words\n")) == 14
+
+
+def test_capitals_are_learned():
+    from pyrnn.examples import capitals
+
+    characters, labels = capitals.strip(VERSE * 40)
+    label = capitals.train(characters, labels, hidden=16, epochs=6, steps=40, batch=4, lr=0.01)
+    assert capitals.f1(label(characters[:200]), labels[:200])[2] > 0.9
+
+
+def test_capitals_command(tmp_path):
+    (tmp_path / "verse.txt").write_text(VERSE * 300)
+    output = run("capitals", "--data", tmp_path / "verse.txt", "--hidden", 8, "--epochs", 1)
+    for name in ["the network", "the best n-gram tagger"]:
+        assert 0 <= float(re.search(rf"F1 of {name}: .* both ([\d.]+)", output)[1]) <= 1
