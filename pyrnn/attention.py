@@ -629,11 +629,11 @@ class AttentionStream:
         return out
 
 
-class PositionalEncoding:
+class PositionalEncoding(Layer):
     """Sines and cosines of the position, added to x: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
-    Feature 2k of position p is sin(p / 10000^(2k / E)), feature 2k + 1 its cosine. There are no parameters, and the
-    gradient of x is that of the result. TypeError and ValueError for arguments that make no encoding.
+    Feature 2k of position p is sin(p / 10000^(2k / E)), feature 2k + 1 its cosine. There are no parameters. TypeError
+    and ValueError for arguments that make no encoding.
 
         encode = pyrnn.PositionalEncoding(64)
         y = encode(x)  # (S, N, 64), (S, 64), or (N, S, 64) with batch_first
@@ -643,7 +643,7 @@ class PositionalEncoding:
         call = type(self).__name__
         self.embed_dim = integer(call, "embed_dim", embed_dim, 1, MOST)
         self.batch_first = boolean(call, "batch_first", batch_first)
-        self.dtype = float_dtype(call, dtype)
+        super().__init__(float_dtype(call, dtype), {})
 
     def table(self, positions: ArrayLike) -> Array:
         """positions (...), integers -> (..., E).
@@ -661,7 +661,29 @@ class PositionalEncoding:
 
         y_t = encode(x[t : t + 1], offset=t)
         """
-        call = type(self).__name__
+        return self._encoded("", x, offset)
+
+    def vjp(self, x: ArrayLike, offset: int = 0) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) is dy; it can be called once.
+
+        y, pullback = encode.vjp(x)
+        dx = pullback(dy)
+        """
+        y = self._encoded(".vjp", x, offset)
+        shapes = [y.shape]
+
+        def pullback(dy: ArrayLike) -> Array:
+            call = f"{type(self).__name__} pullback"
+            if not shapes:
+                raise used_pullback(call)
+            dx = shaped_array(call, "dy", dy, self.dtype, shapes[0]).copy()
+            shapes.clear()
+            return dx
+
+        return y, pullback
+
+    def _encoded(self, suffix: str, x: Any, offset: Any) -> Array:
+        call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
         offset = integer(call, "offset", offset, -MOST, MOST)
         if array.ndim not in (2, 3) or array.shape[-1] != self.embed_dim:

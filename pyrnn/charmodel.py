@@ -6,9 +6,10 @@ to it is the state of the training itself: the current weights, Adam's moments, 
 batch, the place in the text, the best loss and the loss curve. Both are replaced as a whole (see files.py), so a
 training killed at any moment goes on from the last state written.
 
-Nothing in training is random but the initial weights and the dropout, whose generator is part of the training's state, so
-a run of a given number of epochs that was stopped and resumed ends with the same bits as one that never stopped. A run of a given number of seconds takes as many batches as the
-machine manages, and its learning rate follows the clock: no two of them are equal.
+Nothing in training is random but the initial weights and the dropout, whose generator is part of the training's state.
+So a run of a given number of epochs that was stopped and resumed ends with the same bits as one that never stopped. A
+run of a given number of seconds takes as many batches as the machine manages, and its learning rate follows the clock:
+no two of them are equal.
 """
 
 from __future__ import annotations

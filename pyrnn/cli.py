@@ -139,7 +139,7 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
         raise
     if plot is not None:
         plots.loss_curve(plot, trainer.curve.train, trainer.curve.valid, _title(trainer),
-                         charmodel.uniform_bits(trainer.model))  # fmt: skip
+                         {"all characters equally likely": charmodel.uniform_bits(trainer.model)})  # fmt: skip
         _note(f"Loss curve: {plot}")
     if not trainer.finished:
         _note(f"Stopped and saved after {trainer.epoch:.2f} epochs. Go on with: "

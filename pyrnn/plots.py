@@ -72,12 +72,12 @@ def loss_curve(
     train: Sequence[Sequence[float]],
     valid: Sequence[Sequence[float]],
     title: str,
-    uniform: float,
+    levels: Mapping[str, float],
 ) -> None:
     """Draw the losses in bits per character against the characters read (a logarithm), and mark the best validation.
 
-    `train` and `valid` are points (characters read, bits per character); `uniform` is the loss of a model that knows
-    nothing, where the curve starts.
+    `train` and `valid` are points (characters read, bits per character); `levels` are losses of others by name, drawn
+    as lines: of a model that knows nothing, where the curve starts, or of one to compare with.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
@@ -91,11 +91,13 @@ def loss_curve(
         read, bits = np.asarray(valid, dtype=float).T
         marker = "o" if len(valid) <= MARKERS else ""
         axes.plot(read, bits, color=VALID, linewidth=1.6, marker=marker, markersize=4, label="held-out tenth")
-    lowest = min((point[1] for point in [*train, *valid]), default=0.0)
-    axes.axhline(uniform, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-    axes.annotate("all characters equally likely", (1, uniform), xycoords=("axes fraction", "data"), xytext=(-4, -4),
-                  textcoords="offset points", ha="right", va="top", fontsize=8, color=INK)  # fmt: skip
-    axes.set_ylim(max(0.0, lowest - 0.08 * (uniform - lowest)), uniform + 0.04 * (uniform - lowest))
+    lowest = min([point[1] for point in [*train, *valid]] + list(levels.values()))
+    for name, level in levels.items():
+        axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, -4), fontsize=8, color=INK,
+                      textcoords="offset points", ha="right", va="top")  # fmt: skip
+    highest = max(levels.values())
+    axes.set_ylim(max(0.0, lowest - 0.08 * (highest - lowest)), highest + 0.04 * (highest - lowest))
     axes.set_xscale("log")
     if len(valid):
         best = int(np.argmin(bits))

@@ -414,6 +414,13 @@ def test_positional_encoding():
     assert_same_bits(
         [pyrnn.PositionalEncoding(5, batch_first=True, dtype="float64")(np.zeros((2, 4, 5)))], [y.swapaxes(0, 1)]
     )
+    again, pullback = encode.vjp(np.zeros((4, 2, 5)))
+    assert_same_bits([again], [y])
+    with pytest.raises(ValueError, match=r"PositionalEncoding pullback: dy has shape \(4, 2\), expected \(4, 2, 5\)"):
+        pullback(y[..., 0])
+    assert_same_bits([pullback(2 * y)], [2 * y])
+    with pytest.raises(RuntimeError, match="called before"):
+        pullback(y)
 
 
 def test_additive_attention(rng):

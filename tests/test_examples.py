@@ -561,3 +561,26 @@ def test_capitals_command(tmp_path):
     output = run("capitals", "--data", tmp_path / "verse.txt", "--hidden", 8, "--epochs", 1)
     for name in ["the network", "the best n-gram tagger"]:
         assert 0 <= float(re.search(rf"F1 of {name}: .* both ([\d.]+)", output)[1]) <= 1
+
+
+# char_lm ---------------------------------------------------------------------------------------------------------
+
+
+def test_char_lm_stands_beside_n_grams(tmp_path):
+    pytest.importorskip("matplotlib")
+    text, picture = tmp_path / "text.txt", tmp_path / "losses.png"
+    text.write_text("the quick brown fox jumps over the lazy dog\n" * 60, encoding="utf-8")
+    output = run("char_lm", "--data", text, "--hidden", 32, "--layers", 2, "--epochs", 12, "--batch", 4, "--steps", 16,
+                 "--plot", picture)  # fmt: skip
+    lines = [line.split() for line in output.splitlines()]
+    bits = {line[0]: float(line[-4]) for line in lines if line and line[0] in ("2-gram", "3-gram", "5-gram", "LSTM,")}
+    assert bits["5-gram"] < bits["3-gram"] < bits["2-gram"]
+    assert bits["LSTM,"] < 4
+    assert picture.stat().st_size > 10_000
+
+
+def test_char_lm_refuses_what_is_no_text(tmp_path):
+    (tmp_path / "short.txt").write_text("short", encoding="utf-8")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe" * 40)
+    assert "too short" in run("char_lm", "--data", tmp_path / "short.txt", code=1)
+    assert "is not UTF-8" in run("char_lm", "--data", tmp_path / "bytes.txt", code=1)

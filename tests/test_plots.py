@@ -15,7 +15,7 @@ def drawn(monkeypatch, path, valid):
     make = plots._figure
     monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     train = [(1000 * k, 2 + 4 / k) for k in range(1, 200)]
-    plots.loss_curve(path, train, valid, "LSTM", 6.0)
+    plots.loss_curve(path, train, valid, "LSTM", {"all equally likely": 6.0, "5-gram": 2.5})
     return figures[0].axes[0]
 
 
