@@ -33,9 +33,12 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 }
 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
-// them and the weights of a step stay in its cache; units otherwise, meeting at every step.
+// them and the weights of a step stay in its cache, or where the weights are so small that reading them for a handful of
+// rows costs less than a meeting, which takes 0.3 us between CPUs that share a cache and 1.5 us between others; units
+// otherwise, meeting at every step.
 constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
+constexpr i64 small_weights = 400 << 10;  // and that even a handful of rows may
 
 constexpr i64 large_weights = 4 << 20;  // bytes of weights that no level 2 cache holds
 
@@ -50,7 +53,9 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   run.groups = run.team = 1;
   run.row_block = std::max<i64>(rows.N, 1);
   if (threads == 1 || rows.steps == 0) return;
-  const bool few_rows = rows.N < 4 * threads, lonely = rows.N < 2 * threads;
+  const bool lonely = rows.N < 2 * threads;
+  const bool even = round_up(rows.N, threads) * 6 <= rows.N * 7;  // no thread has much more than its share of rows
+  const bool few_rows = rows.N < 4 * threads && (lonely || !even || weights * i64(sizeof(T)) > small_weights);
   const bool big_weights = weights * i64(sizeof(T)) > cached_weights && rows.N < 48 * threads;
   if (few_rows || big_weights) {
     const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
