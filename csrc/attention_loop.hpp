@@ -229,18 +229,21 @@ template <class T> struct AttentionLoop {
         store(s + j, select<T>(bias == splat(hidden), bias, fma(bias, splat(log2e), load(s + j))));
       }
     }
+    // Registers on a bound and beyond it.
     const i64 low = std::max(row.low - part.first, part.begin), high = std::min(row.high - part.first, end);
-    if (low > part.begin || high < (end + L - 1) / L * L) {
+    const auto bound = [&](i64 from, i64 to) {
+      using Word = typename Types<T>::Word;
       IntVec<T> lane;
       for (int i = 0; i < L; ++i) lane[i] = i;
-      using Word = typename Types<T>::Word;
-      for (i64 j = part.begin; j < end; j += L)
-        if (j < low || j + L > high) {
-          const IntVec<T> at = lane + Word(j);
-          const IntVec<T> inside = (at >= Word(std::max(low, j))) & (at < Word(std::max<i64>(high, 0)));
-          store(s + j, select<T>(inside, load(s + j), splat(hidden)));
-        }
-    }
+      for (i64 j = from; j < to; j += L) {
+        const IntVec<T> at = lane + Word(j);
+        const IntVec<T> inside = (at >= Word(std::max(low, j))) & (at < Word(std::max<i64>(high, 0)));
+        store(s + j, select<T>(inside, load(s + j), splat(hidden)));
+      }
+    };
+    const i64 clear = std::max(high, part.begin) / L * L;  // from here on not all is below the upper bound
+    bound(part.begin, std::min((low + L - 1) / L * L, clear));
+    bound(clear, end);
   }
 
   // Largest of s[part], -inf where all is hidden; a NaN stays out of it, but enters the sum.

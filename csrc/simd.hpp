@@ -309,17 +309,24 @@ PYRNN_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_ma
 template <class V> PYRNN_INLINE V larger(V a, V b) { return a > b ? a : b; }
 #endif
 
-// The largest of all lanes, where none is NaN.
-template <class T> PYRNN_INLINE T largest(Vec<T> v) {
+// All lanes brought together by an operation of two vectors: halves, quarters and so on.
+template <class T, class F> PYRNN_INLINE T together(Vec<T> v, F f) {
   constexpr auto rotated = []<int... i>(std::integer_sequence<int, i...>, Vec<T> x, auto by) {
     return __builtin_shufflevector(x, x, ((i + decltype(by)::value) % lanes<T>)...);
   };
   using Lanes = std::make_integer_sequence<int, lanes<T>>;
-  if constexpr (lanes<T> > 8) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 8>{}));
-  if constexpr (lanes<T> > 4) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 4>{}));
-  if constexpr (lanes<T> > 2) v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 2>{}));
-  v = larger(v, rotated(Lanes{}, v, std::integral_constant<int, 1>{}));
-  return v[0];
+  if constexpr (lanes<T> > 8) v = f(v, rotated(Lanes{}, v, std::integral_constant<int, 8>{}));
+  if constexpr (lanes<T> > 4) v = f(v, rotated(Lanes{}, v, std::integral_constant<int, 4>{}));
+  if constexpr (lanes<T> > 2) v = f(v, rotated(Lanes{}, v, std::integral_constant<int, 2>{}));
+  return f(v, rotated(Lanes{}, v, std::integral_constant<int, 1>{}))[0];
+}
+
+// The largest of all lanes, where none is NaN, and their sum, always in the same order.
+template <class T> PYRNN_INLINE T largest(Vec<T> v) {
+  return together<T>(v, [](Vec<T> a, Vec<T> b) { return larger(a, b); });
+}
+template <class T> PYRNN_INLINE T sum(Vec<T> v) {
+  return together<T>(v, [](Vec<T> a, Vec<T> b) { return a + b; });
 }
 
 // Bytes as a mask: all bits of a lane where its byte is not 0. The first n only (n > 0), the others are 0.
@@ -331,13 +338,6 @@ template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n
   else
     std::memcpy(&bytes, p, std::size_t(n));
   return __builtin_convertvector(bytes, IntVec<T>) != 0;
-}
-
-// The sum of all lanes, always in the same order.
-template <class T> PYRNN_INLINE T sum(Vec<T> v) {
-  T total = 0;
-  for (int i = 0; i < lanes<T>; ++i) total += v[i];
-  return total;
 }
 
 }  // namespace pyrnn::PYRNN_ISA

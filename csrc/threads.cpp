@@ -43,6 +43,28 @@ template <class Done> void look(Done done) {
   }
 }
 
+// The CPU this thread is on, -1 where the system does not say.
+int this_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Leaves this CPU for another one the thread may use, if there is one. Two threads that look for each other's work
+// never sleep, and then a system may leave them on one CPU for tens of milliseconds, taking turns.
+void step_aside() {
+#if defined(__linux__)
+  cpu_set_t all, others;
+  const int here = sched_getcpu();
+  if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all) != 0) return;
+  others = all;
+  CPU_CLR(std::size_t(here), &others);
+  if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
 int usable_cpus() {
 #if defined(__linux__)
   cpu_set_t set;
@@ -71,10 +93,12 @@ struct Worker {
   void (*call)(void*, int) = nullptr;
   void* job = nullptr;
   int member = 0;
+  int giver_cpu = -1;        // where the thread was that gave the last job
   std::exception_ptr error;  // what the job threw
 
   void loop() {
-    for (int done = 0;;) {
+    constexpr int patience = 32;  // jobs between two steps aside: where the other CPU is taken they are of no use
+    for (int done = 0, aside = -patience;;) {
       look([&] { return order.load(std::memory_order_acquire) != done; });
       order.wait(done, std::memory_order_acquire);
       if (order.load(std::memory_order_acquire) == done) continue;
@@ -84,13 +108,15 @@ struct Worker {
       } catch (...) {
         error = std::current_exception();
       }
+      const bool in_the_way = giver_cpu >= 0 && this_cpu() == giver_cpu && done - aside >= patience;
       finished.store(done, std::memory_order_release);
       finished.notify_one();
+      if (in_the_way) step_aside(), aside = done;
     }
   }
 
   void give(void (*c)(void*, int), void* j, int m) {
-    call = c, job = j, member = m;
+    call = c, job = j, member = m, giver_cpu = this_cpu();
     order.fetch_add(1, std::memory_order_release);
     order.notify_one();
   }
