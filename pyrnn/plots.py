@@ -92,11 +92,12 @@ def loss_curve(
         marker = "o" if len(valid) <= MARKERS else ""
         axes.plot(read, bits, color=VALID, linewidth=1.6, marker=marker, markersize=4, label="held-out tenth")
     lowest = min([point[1] for point in [*train, *valid]] + list(levels.values()))
+    highest = max(levels.values())
     for name, level in levels.items():
         axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, -4), fontsize=8, color=INK,
-                      textcoords="offset points", ha="right", va="top")  # fmt: skip
-    highest = max(levels.values())
+        side, shift, place = (1, -4, "right") if level == highest else (0, 4, "left")  # where the curves are not
+        axes.annotate(name, (side, level), xycoords=("axes fraction", "data"), xytext=(shift, -4), fontsize=8,
+                      textcoords="offset points", ha=place, va="top", color=INK)  # fmt: skip
     axes.set_ylim(max(0.0, lowest - 0.08 * (highest - lowest)), highest + 0.04 * (highest - lowest))
     axes.set_xscale("log")
     if len(valid):

@@ -127,3 +127,16 @@ def test_spans(tmp_path, monkeypatch):
     assert second.get_xlim() == (0, 9)
     assert second.get_xlabel() == "step"
     assert (tmp_path / "s.png").stat().st_size > 1000
+
+
+def test_pictures(tmp_path, monkeypatch, rng):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    images, titles = rng.random((5, 4, 6, 3)), list("abcde")
+    plots.pictures(tmp_path / "p.png", images, titles, [True, True, False, True, True], "five")
+    shown = [axes for axes in figures[0].axes if axes.images]
+    assert [axes.get_title() for axes in shown] == titles
+    assert [axes.title.get_color() for axes in shown] == [plots.VALID if k == 2 else plots.INK for k in range(5)]
+    np.testing.assert_array_equal(shown[4].images[0].get_array(), images[4])
+    assert (tmp_path / "p.png").stat().st_size > 1000

@@ -11,7 +11,7 @@ The state is carried, the gradient is not: truncated backpropagation through tim
 and on the way to the logits, are dropped in training (Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329); without it
 the network knows its million characters by heart before it can write. The last tenth of the text is held out and judges
 the network beside n-grams, by bits per character, perplexity (2 to the power of those) and memory. After Karpathy 2015,
-"The Unreasonable Effectiveness of Recurrent Neural Networks". It takes about twenty minutes.
+"The Unreasonable Effectiveness of Recurrent Neural Networks". It takes some twenty minutes.
 """
 
 from __future__ import annotations
