@@ -584,3 +584,34 @@ def test_char_lm_refuses_what_is_no_text(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe" * 40)
     assert "too short" in run("char_lm", "--data", tmp_path / "short.txt", code=1)
     assert "is not UTF-8" in run("char_lm", "--data", tmp_path / "bytes.txt", code=1)
+
+
+# captions --------------------------------------------------------------------------------------------------------
+
+
+def test_scenes_are_what_their_sentences_say(rng):
+    from pyrnn.examples import captions
+
+    pictures, sentences = captions.scenes(100, False, rng)
+    assert pictures.shape == (100, 24, 24, 3)
+    for picture, sentence in zip(pictures, sentences, strict=True):
+        cells = picture.reshape(3, 8, 3, 8, 3).transpose(0, 2, 1, 3, 4).reshape(9, 64, 3)
+        told = dict.fromkeys(range(9), (0, 0, 0))
+        for part in sentence.split(" and "):
+            _, colour, shape, _, *place = part.split()
+            assert shape in captions.SHAPES
+            told[captions.PLACES.index(" ".join(place))] = captions.COLOURS[colour]
+        for k, colour in told.items():
+            brightest = np.sort(cells[k], axis=0)[-9:].mean(axis=0)  # over shapes of at least 12 pixels
+            assert tuple(brightest > 0.45) == tuple(map(bool, colour))
+    assert 1 <= min(s.count(" at ") for s in sentences) < max(s.count(" at ") for s in sentences) <= 3
+    assert not set(captions.scenes(300, True, rng)[1]) & set(captions.scenes(3000, False, rng)[1])
+    assert set(" ".join(sentences).split()) <= set(captions.WORDS)
+
+
+def test_captions_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("captions", "--hidden", 16, "--steps", 60, "--batch", 16, "--plot", tmp_path / "c.png")
+    assert 0 <= float(re.search(r"all: ([\d.]+)% of 2000 scenes", output)[1]) <= 100
+    assert re.search(r"^For instance: a ", output, re.M)
+    assert (tmp_path / "c.png").stat().st_size > 10_000
