@@ -615,3 +615,23 @@ def test_captions_command(tmp_path):
     assert 0 <= float(re.search(r"all: ([\d.]+)% of 2000 scenes", output)[1]) <= 100
     assert re.search(r"^For instance: a ", output, re.M)
     assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+# name_writer -----------------------------------------------------------------------------------------------------
+
+
+def test_name_writer_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    from itertools import product
+
+    for language, (first, second) in {"Vowelish": ("aeiou", "aeiou"), "Zaratan": ("bdgz", "kptw")}.items():
+        names = {a + b + c + d for a, b, c, d in list(product(first, second, first, second))[::7]}
+        (tmp_path / f"{language}.txt").write_text("\n".join(sorted(names)) + "\n")
+    output = run(
+        "name_writer", "--data", tmp_path, "--hidden", 24, "--epochs", 60, "--networks", 1, "--count", 40,
+        "--temperature", 1.0, "--plot", tmp_path / "n.png",
+    )  # fmt: skip
+    new, right = re.search(r"80 names: ([\d.]+)% new.*recognised in ([\d.]+)% of the new", output, re.DOTALL).groups()
+    assert float(new) > 20
+    assert float(right) > 80  # no letter of one language is in the other
+    assert (tmp_path / "n.png").stat().st_size > 10_000
