@@ -244,9 +244,9 @@ class LayerNorm(Layer):
 class Dropout(Layer):
     """Sets numbers to 0 with probability p and multiplies the others by 1/(1-p), in `vjp` only: a call changes nothing.
 
-    Fresh masks come from `rng` at each `vjp`. With `per_sequence` all steps of a row share one mask (Gal & Ghahramani
-    2016, arXiv:1512.05287): x is then (T, N, F), (N, T, F) with batch_first, or (T, F). rng: None, an int seed or a
-    numpy.random.Generator. No parameters. TypeError and ValueError for arguments that make no layer.
+    Fresh masks come from `rng` at each `vjp`, none where p is 0. With `per_sequence` all steps of a row share one mask
+    (Gal & Ghahramani 2016, arXiv:1512.05287): x is then (T, N, F), (N, T, F) with batch_first, or (T, F). rng: None, an
+    int seed or a numpy.random.Generator. No parameters. TypeError and ValueError for arguments that make no layer.
 
         layer = pyrnn.Dropout(0.5, rng=0)
         y, pullback = layer.vjp(np.ones((5, 3, 16)))  # (...) -> (...)
@@ -285,7 +285,7 @@ class Dropout(Layer):
         """
         array, mask_shape = self._input(".vjp", x)
         shape = array.shape
-        saved = [dropout_mask(self.rng, self.p, mask_shape, self.dtype)]
+        saved = [dropout_mask(self.rng, self.p, mask_shape, self.dtype) if self.p else np.ones((), self.dtype)]
         with np.errstate(all="ignore"):
             y: Array = np.multiply(array, saved[0], order="C")
 

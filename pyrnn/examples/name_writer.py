@@ -12,7 +12,8 @@ read at the next step, until the end is drawn. A low temperature writes typical 
 with few names are shown more often than their share, n^0.5 times instead of n for n names.
 
 Two questions are asked of the names: are they new, that is in no list of any language? And does another network, the
-classifier of `name_language`, trained on the same names, recognise the language that was asked for? FIGURES
+classifier of `name_language`, trained on the same names, recognise the language that was asked for? It does not where a
+small language shares its names with a large one, Scottish with English, Portuguese with Spanish. It takes two minutes.
 """
 
 from __future__ import annotations
