@@ -1,4 +1,4 @@
-// Where work memory comes from: blocks given back are kept for the next call, up to a bound.
+// Where memory comes from: blocks given back are kept for the next call, up to a bound.
 #include "memory.hpp"
 
 #include <cstdlib>
@@ -47,7 +47,7 @@ Cache& cache() {
 
 }  // namespace
 
-void* take_memory(std::size_t& bytes) {
+void* take_memory(std::size_t& bytes, std::size_t spare) {
   if (bytes >= smallest_kept) {
     Cache& kept = cache();
     std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);
@@ -55,7 +55,7 @@ void* take_memory(std::size_t& bytes) {
       std::size_t best = kept.count;
       for (std::size_t i = 0; i < kept.count; ++i) {
         const std::size_t size = kept.blocks[i].bytes;
-        if (size >= bytes && size <= 2 * bytes && (best == kept.count || size < kept.blocks[best].bytes)) best = i;
+        if (size >= bytes && size - bytes <= spare && (best == kept.count || size < kept.blocks[best].bytes)) best = i;
       }
       if (best < kept.count) {
         const Block block = kept.remove(best);
@@ -64,7 +64,8 @@ void* take_memory(std::size_t& bytes) {
       }
     }
   }
-  const std::size_t alignment = bytes >= huge_page / 2 ? huge_page : 64;
+  const bool huge = (huge_page - bytes % huge_page) % huge_page <= spare && bytes >= huge_page / 2;
+  const std::size_t alignment = huge ? huge_page : 64;
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
   bytes = (bytes + alignment - 1) / alignment * alignment;
   void* memory = std::aligned_alloc(alignment, bytes);

@@ -1,4 +1,5 @@
-// Aligned work memory. What one call gives back the next may take, so that a training loop meets no page faults.
+// Aligned memory for work and for results. What one call gives back the next may take, so that a training loop meets no
+// page faults.
 #pragma once
 
 #include <cstddef>
@@ -8,8 +9,9 @@
 
 namespace pyrnn {
 
-// At least `bytes` on a cache line's border, uninitialised; `bytes` becomes what there is. Throws std::bad_alloc.
-void* take_memory(std::size_t& bytes);
+// At least `bytes` on a cache line's border, uninitialised; `bytes` becomes what there is, at most `spare` more (and
+// always up to a cache line). Throws std::bad_alloc.
+void* take_memory(std::size_t& bytes, std::size_t spare);
 void give_back_memory(void* memory, std::size_t bytes) noexcept;
 
 // `count` elements, uninitialised unless `zero` is called.
@@ -17,7 +19,7 @@ template <class T> class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::int64_t count) : count_(count), bytes_(std::size_t(count) * sizeof(T)) {
-    if (bytes_) data_ = static_cast<T*>(take_memory(bytes_));
+    if (bytes_) data_ = static_cast<T*>(take_memory(bytes_, bytes_));
   }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {

@@ -70,7 +70,8 @@ def _copied(array: Array) -> Array:
     short = array[
         tuple(slice(1) if s == 0 and n > 1 else slice(None) for s, n in zip(array.strides, array.shape, strict=True))
     ]
-    return np.broadcast_to(short.copy(), array.shape)
+    copy = short.copy() if short.dtype == np.bool_ else kernels.copied(short)
+    return np.broadcast_to(copy, array.shape)
 
 
 def scaled_dot_product_attention(
@@ -166,7 +167,7 @@ def _vjp(call: _Call) -> tuple[Array, Callable[[str, ArrayLike], tuple[Array, Ar
     """out and back(name of the pullback, dout) of a call that owns its arrays."""
     kept, stats = call.forward()
     saved = [kept]
-    out = kept[0].copy() if call.flat else kept.copy()
+    out = kernels.copied(kept[0] if call.flat else kept)
 
     def back(name: str, dout: ArrayLike) -> tuple[Array, Array, Array]:
         if not saved:

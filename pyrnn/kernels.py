@@ -8,6 +8,7 @@ try:
     from ._core import (
         adam,
         attention,
+        copied,
         cross_entropy,
         embedding,
         get_num_threads,
@@ -33,6 +34,7 @@ except ModuleNotFoundError as error:
 __all__ = [
     "adam",
     "attention",
+    "copied",
     "cross_entropy",
     "embedding",
     "get_num_threads",

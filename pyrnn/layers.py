@@ -78,7 +78,7 @@ class Linear(Layer):
         """
         x = self._input(".vjp", x)
         shape = x.shape
-        saved: list[Array] = [np.array(x, order="C").reshape(-1, self.in_features), self.params["weight"].copy()]
+        saved: list[Array] = [kernels.copied(x).reshape(-1, self.in_features), kernels.copied(self.params["weight"])]
         y: Array = self._op.forward(*saved, self.params.get("bias"))
         y = y.reshape(*shape[:-1], self.out_features)
         y_shape = y.shape

@@ -196,7 +196,7 @@ class Recurrent(Layer, Generic[StateT]):
             state: tuple[Array, ...] = final
             return state
 
-        result = self._walk(run, x.copy(), batched, masks if self.dropout else None)
+        result = self._walk(run, kernels.copied(x), batched, masks if self.dropout else None)
         return result, Pullback(self, pulls, masks, x.shape[:2], batched)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:

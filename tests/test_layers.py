@@ -724,3 +724,22 @@ def test_embedding(rng, shape):
 def test_embedding_initial_values():
     layer = pyrnn.Embedding(100, 50, rng=5)
     assert_same(layer.params["weight"].ravel(), np.random.default_rng(5).standard_normal(5000).astype(np.float32))
+
+
+def test_large_results_take_memory_that_was_given_back_and_none_that_lives():
+    layer = pyrnn.Linear(64, 512, rng=0)
+    x = np.ones((300, 64), np.float32)
+    kept = [layer(x + k) for k in range(4)]
+    addresses = {y.__array_interface__["data"][0] for y in kept}
+    assert len(addresses) == 4
+    values = [y.copy() for y in kept]
+    del kept[1]
+    assert layer(x).__array_interface__["data"][0] in addresses  # of the one that is gone
+    assert all(np.array_equal(y, v) for y, v in zip(kept, [values[0], *values[2:]], strict=True))
+    view = layer(x)[10:]  # keeps what it is a view of
+    expected = view.copy()
+    for k in range(4):
+        layer(x + k)
+    assert np.array_equal(view, expected)
+    assert view.base is not None
+    assert kept[0].flags.writeable

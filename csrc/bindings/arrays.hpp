@@ -9,10 +9,12 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "../memory.hpp"
 #include "../recurrence.hpp"
 
 namespace pyrnn {
@@ -134,10 +136,30 @@ template <class F> auto with_real(const std::string& call, const std::string& na
   wrong_type(call, name, a, "dtype float32 or float64");
 }
 
-template <class T> py::array_t<T> empty(std::vector<py::ssize_t> shape) { return py::array_t<T>(std::move(shape)); }
+// A result. A large one lies in memory that results before it have given back: the system's would be mapped, and its
+// pages met one by one, anew at every call.
+template <class T> py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
+  constexpr std::size_t large = 128 << 10;
+  std::size_t bytes = sizeof(T);
+  for (const py::ssize_t n : shape)
+    if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) return py::array_t<T>(shape);
+  if (bytes < large) return py::array_t<T>(shape);
+  const std::size_t size = bytes;
+  struct Block {
+    std::size_t bytes;
+    void* memory;
+    explicit Block(std::size_t size) : bytes(size), memory(take_memory(bytes, size / 8)) {}
+    ~Block() { give_back_memory(memory, bytes); }
+  };
+  auto block = std::make_unique<Block>(size);
+  T* data = static_cast<T*>(block->memory);
+  const py::capsule owner(block.get(), [](void* kept) { delete static_cast<Block*>(kept); });
+  block.release();
+  return py::array_t<T>(shape, data, owner);
+}
 
-template <class T> py::array_t<T> zeros(std::vector<py::ssize_t> shape) {
-  py::array_t<T> a(std::move(shape));
+template <class T> py::array_t<T> zeros(const std::vector<py::ssize_t>& shape) {
+  py::array_t<T> a = empty<T>(shape);
   std::memset(a.mutable_data(), 0, std::size_t(a.nbytes()));
   return a;
 }

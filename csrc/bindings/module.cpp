@@ -18,6 +18,17 @@ PYBIND11_MODULE(_core, m) {
         set_num_threads(int(to_integer("set_num_threads", "threads", threads, 1, most_threads)));
       },
       py::arg("threads"));
+  m.def(
+      "copied",
+      [](py::object array) {
+        return with_real("copied", "array", array, [&]<class T>() -> py::array {
+          const auto from = py::reinterpret_borrow<py::array>(array);
+          py::array_t<T> to = empty<T>(std::vector<py::ssize_t>(from.shape(), from.shape() + from.ndim()));
+          py::module_::import("numpy").attr("copyto")(to, from);
+          return to;
+        });
+      },
+      py::arg("array"), "A C-ordered copy, in memory that earlier results have given back.");
   bind_recurrent(m);
   bind_rnn(m);
   bind_lstm(m);
