@@ -467,7 +467,11 @@ def spans(
 
 
 def pictures(
-    path: str | os.PathLike[str], images: np.ndarray, titles: Sequence[str], right: Sequence[bool], title: str = ""
+    path: str | os.PathLike[str],
+    images: np.ndarray,
+    titles: Sequence[str],
+    right: Sequence[bool] | np.ndarray,
+    title: str = "",
 ) -> None:
     """Draw images (N, height, width, 3), numbers in 0..1, four in a row, each with its title, which is red where it is
     not right.
