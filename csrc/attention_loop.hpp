@@ -194,11 +194,13 @@ template <class T> struct AttentionLoop {
     }
   }
 
-  // A row's scores after the soft cap and the masks. `slope` (or null) takes the cap's derivative.
+  // A row's scores after the soft cap and the masks. `slope` (or null) takes the cap's derivative. A bias that is
+  // finite hides nothing, however low: times log2(e) it stops at the lowest number.
   static void mask(const A& a, const Row& row, Part part, T* s, T* slope) {
     const i64 end = part.end;
     if (a.softcap > 0) {
-      const Vec<T> cap = splat(a.softcap * log2e), inverse = splat(T(1) / (a.softcap * log2e)), one = splat(T(1));
+      const T largest = std::min(a.softcap * log2e, std::numeric_limits<T>::max());
+      const Vec<T> cap = splat(largest), inverse = splat(T(1) / largest), one = splat(T(1));
       for (i64 j = part.begin; j < end; j += L) {
         const Vec<T> t = tanh<T>(load(s + j) * inverse);
         store(s + j, cap * t);
@@ -226,7 +228,8 @@ template <class T> struct AttentionLoop {
           from = values;
         }
         const Vec<T> bias = load(from, n);
-        store(s + j, select<T>(bias == splat(hidden), bias, fma(bias, splat(log2e), load(s + j))));
+        const Vec<T> biased = at_least(fma(bias, splat(log2e), load(s + j)), std::numeric_limits<T>::lowest());
+        store(s + j, select<T>(bias == splat(hidden), bias, biased));
       }
     }
     // Registers on a bound and beyond it.

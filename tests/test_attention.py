@@ -60,6 +60,24 @@ def test_reference_is_the_formula(rng):
     np.testing.assert_allclose(reference.attention.forward(query, key, value, scale=0.3)[0][0], expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("s", [2, 20])
+def test_a_finite_bias_hides_nothing(s, dtype, rng):
+    """Keys that all have the lowest number for a bias, which others write for -inf, are seen alike."""
+    query, key, value, dout = draw(rng, dtype, 4, 1, s, 8)
+    mask = np.where(np.arange(s)[:, None] < s // 2, np.finfo(dtype).min, 0).astype(dtype)
+    out, pullback = attend_vjp(query, key, value, mask)
+    alike, pull_alike = attend_vjp(np.where(np.arange(s)[:, None] < s // 2, 0, query), key, value)
+    assert_near([out], [alike], dtype)
+    assert_near(pullback(dout)[2:], pull_alike(dout)[2:], dtype)
+
+
+def test_the_largest_cap_is_none(rng):
+    query, key, value = draw(rng, "f4", 3, 1, 5, 8)
+    out = attend(query, key, value, softcap=float(np.finfo("f4").max))
+    assert_near([out], [attend(query, key, value)], "float32")
+
+
 # ---- torch
 
 MASKS = {
