@@ -53,6 +53,12 @@ def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
     return numbers_array(call, name, value).astype(dtype, copy=False)
 
 
+def float_array(call: str, name: str, value: Any) -> Array:
+    """The same as floats: float64 stays, what is narrower becomes float32, other real numbers what NumPy says."""
+    array = numbers_array(call, name, value)
+    return array.astype(FLOAT_DTYPES[np.result_type(array.dtype, np.float32) != np.float32], copy=False)
+
+
 def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """As `real_array`, of exactly this shape."""
     array = real_array(call, name, value, dtype)

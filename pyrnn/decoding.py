@@ -4,8 +4,8 @@ All of it works over one step function
 
     logits, state = step(state, tokens)        tokens (N,) integers, logits (N, V) of the next token
 
-A state is None, an array, or a tuple of states. The rows are axis 1 of its arrays, as in the states of recurrent
-layers, or their only axis; so a beam can repeat and reorder them.
+A state is None, an array, or a tuple or list of states. The rows are axis 1 of its arrays, as in the states of
+recurrent layers, or their only axis; so a beam can repeat and reorder them (lists become tuples).
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import MOST, Array, any_array, generator, integer, integer_array, numbers_array, real, shape_error, within
+from ._arrays import (
+    MOST,
+    Array,
+    any_array,
+    float_array,
+    generator,
+    integer,
+    integer_array,
+    real,
+    shape_error,
+    shape_text,
+    within,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -34,7 +46,7 @@ def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Arra
         token = pyrnn.decoding.choose([0.1, 2.0, -1.0], temperature=0.5, rng=0)
     """
     call = "choose"
-    scores = numbers_array(call, "logits", logits)
+    scores = float_array(call, "logits", logits)
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise shape_error(call, "logits", scores.shape, "(..., V)")
     temperature = _temperature(call, temperature)
@@ -83,7 +95,7 @@ def _run(
     written = [np.empty((0, len(tokens)), np.int64)]
     alive, lengths = np.ones(len(tokens), bool), np.zeros(len(tokens), np.int64)
     while alive.any() and len(written) <= max_steps:
-        logits, state = step(state, tokens)
+        logits, state = _advance(call, step, state, tokens, end)
         tokens = choose(logits, temperature, rng)
         if end is not None:
             tokens[~alive] = end
@@ -113,7 +125,7 @@ def scheduled_inputs(step: Step, state: Any, inputs: ArrayLike, ratio: float, rn
     if kept[1:].all():
         return mixed
     for t in range(1, len(mixed)):
-        logits, state = step(state, mixed[t - 1])
+        logits, state = _advance(call, step, state, mixed[t - 1], None)
         mixed[t] = np.where(kept[t], mixed[t], choose(logits, 0.0))
     return mixed
 
@@ -145,6 +157,8 @@ def beam_search(
     width = integer(call, "width", width, 1, MOST)
     length_penalty = real(call, "length_penalty", length_penalty, 0)
     rows = np.arange(len(first))[:, None]
+    if len(first) == 0:
+        max_steps = 0
 
     # Of the beam, (N, width): scores and (steps, N, width) tokens. Of what has ended: the same, and lengths.
     beam = np.full((len(first), width), -np.inf)
@@ -167,7 +181,7 @@ def beam_search(
     state = _take(state, np.repeat(rows, width))
     tokens = np.repeat(first, width)
     for t in range(max_steps):
-        logits, state = step(state, tokens)
+        logits, state = _advance(call, step, state, tokens, end)
         scores = beam[:, :, None] + _log_softmax(call, logits).reshape(*beam.shape, -1)  # (N, width, V)
         if end is not None:
             keep(scores[:, :, end] / (t + 1) ** length_penalty, t)
@@ -192,14 +206,25 @@ def _take(state: Any, rows: Array) -> Any:
     """The state of these rows."""
     if state is None:
         return None
-    if isinstance(state, tuple):
+    if isinstance(state, (tuple, list)):
         return tuple(_take(part, rows) for part in state)
     array = any_array("beam_search", "state", state)
     return array[rows] if array.ndim == 1 else array[:, rows]
 
 
-def _log_softmax(call: str, logits: Any) -> Array:
-    scores = numbers_array(call, "logits", logits).astype(np.float64)
+def _advance(call: str, step: Step, state: Any, tokens: Array, end: int | None) -> tuple[Array, Any]:
+    """One step of the model, whose logits must be (N, V), with `end` among the V tokens."""
+    logits, state = step(state, tokens)
+    scores = float_array(call, "logits", logits)
+    if scores.ndim != 2 or len(scores) != len(tokens) or scores.shape[1] == 0:
+        raise shape_error(call, "logits", scores.shape, shape_text(len(tokens), "V"))
+    if end is not None and end >= scores.shape[1]:
+        raise ValueError(f"{call}: end is {end}, but there are {scores.shape[1]} tokens")
+    return scores, state
+
+
+def _log_softmax(call: str, logits: Array) -> Array:
+    scores = logits.astype(np.float64)
     most = scores.max(axis=-1, keepdims=True)
     if not np.all(np.isfinite(most)):
         raise ValueError(f"{call}: logits are not finite")

@@ -8,13 +8,11 @@ import numpy as np
 
 from . import kernels
 from ._arrays import (
-    FLOAT_DTYPES,
     Array,
-    any_array,
     boolean_array,
+    float_array,
     integer_array,
     lengths_array,
-    real_array,
     shape_error,
     shaped_array,
     within,
@@ -166,7 +164,7 @@ def _classes(
     call: str, name: str, scores: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any
 ) -> tuple[Array, Array, Index]:
     """scores (..., V), targets (...), checked where they count, and the index of what counts."""
-    values = _float_array(call, name, scores)
+    values = float_array(call, name, scores)
     if values.ndim == 0 or values.shape[-1] == 0:
         raise shape_error(call, name, values.shape, "(..., V)")
     shape = values.shape[:-1]
@@ -182,18 +180,11 @@ def _features(
     call: str, name: str, values: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any
 ) -> tuple[Array, Array, Index]:
     """values and targets (..., F), and the index of what counts."""
-    values = _float_array(call, name, values)
+    values = float_array(call, name, values)
     if values.ndim == 0:
         raise shape_error(call, name, values.shape, "(..., F)")
     targets = shaped_array(call, "targets", targets, values.dtype, values.shape)
     return values, targets, _counts(call, values.shape[:-1], lengths, batch_first, mask)
-
-
-def _float_array(call: str, name: str, value: Any) -> Array:
-    """float64 stays, what is narrower becomes float32, other real numbers what NumPy says."""
-    array = any_array(call, name, value)
-    wide = array.dtype.kind in "fiub" and np.result_type(array.dtype, np.float32) != np.float32
-    return real_array(call, name, array, FLOAT_DTYPES[wide])
 
 
 def _counts(call: str, shape: tuple[int, ...], lengths: Any, batch_first: bool, mask: Any) -> Index:

@@ -165,6 +165,41 @@ def test_scheduled_inputs_mix_the_given_with_the_models_own(rng):
     assert differ.any()
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", "float16"])
+def test_choices_from_narrow_numbers(dtype):
+    """Differences of logits do not wrap around."""
+    logits = np.array([0, 1] if dtype == "bool" else [0, 100], dtype)
+    assert decoding.choose(logits, 0.01, rng=0) == 1
+    if dtype == "int8":
+        assert decoding.choose(np.array([-100, 100], dtype), rng=0) == 1
+
+
+def test_a_beam_of_no_rows_and_of_a_state_in_a_list(rng):
+    step, state, _ = history_step(rng)
+    tokens, lengths, scores = decoding.beam_search(step, state, np.empty(0, int), END, 4, 3)
+    assert (tokens.shape, lengths.shape, scores.shape) == ((0, 0, 3), (0, 3), (0, 3))
+    h = rng.standard_normal((2, 1, 2, V))
+
+    def listed(state, tokens):
+        assert isinstance(state, (tuple, list))
+        a, b = state
+        return a[0] + b[0], [b, a + np.eye(V)[tokens]]
+
+    found = decoding.beam_search(listed, list(h), [1, 1], END, 4, 3)
+    for ours, expected in zip(found, decoding.beam_search(listed, tuple(h), [1, 1], END, 4, 3), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("search", ["greedy", "sample", "beam_search"])
+def test_logits_of_a_wrong_shape_and_an_end_that_is_no_token(search):
+    search = getattr(decoding, search)
+    for shape in [(1, V), (V,), (1, 2, V), (2, 0)]:
+        with pytest.raises(ValueError, match=r": logits has shape \(.*\), expected \(\d+, V\)"):
+            search(lambda s, t, shape=shape: (np.zeros(shape), s), None, [1, 1], END, 3)
+    with pytest.raises(ValueError, match=f": end is {V}, but there are {V} tokens"):
+        search(lambda s, t: (np.zeros((len(t), V)), s), None, [1, 1], V, 3)
+
+
 def test_refusals(rng):
     step, state, _ = history_step(rng)
     with pytest.raises(ValueError, match=r"choose: logits has shape \(0,\), expected \(\.\.\., V\)"):
