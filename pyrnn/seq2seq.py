@@ -76,6 +76,7 @@ class Decoder(Model):
         call = type(self).__name__
         self.vector_size = integer(call, "vector_size", vector_size, 0)
         self.memory_size = integer(call, "memory_size", memory_size, 0)
+        num_layers = integer(call, "num_layers", num_layers, 1)
         made: dict[str, Any] = {"dtype": dtype, "rng": generator(call, rng)}
         layers: dict[str, Layer] = {"embed": Embedding(num_embeddings, embedding_dim, **made)}
         recurrent = CELLS[choice(call, "cell", cell, CELLS)]
@@ -105,7 +106,11 @@ class Decoder(Model):
 
         logits, state = decoder.step(state, tokens)
         """
-        logits, state = self._run(state, integer_array(f"{type(self).__name__}.step", "tokens", tokens)[None], None)
+        call = f"{type(self).__name__}.step"
+        ids = integer_array(call, "tokens", tokens)
+        if ids.ndim != 1:
+            raise shape_error(call, "tokens", ids.shape, "(N,)")
+        logits, state = self._run(state, ids[None], None)
         return logits[0], state
 
     def __call__(
@@ -185,7 +190,7 @@ class Decoder(Model):
             if v is not None:
                 dh = dstate[0] if isinstance(dstate, tuple) else dstate
                 dvector = dx[:, :, -self.vector_size :].sum(axis=0)
-                dvector += pull_bridge(dh.transpose(1, 0, 2).reshape(rows, -1) * (1 - first**2))
+                dvector += pull_bridge(dh.transpose(1, 0, 2).reshape(first.shape) * (1 - first**2))
                 dx = dx[:, :, : -self.vector_size]
             pull_embed(pull_drop_in(dx))
             return dvector, dmemory
@@ -209,18 +214,25 @@ class Decoder(Model):
         state, v, m, m_lengths = self.start(vector, memory, memory_lengths)
         if m is None:
             raise ValueError(f"{type(self).__name__}.attention_weights: memory_size is 0, there is no attention")
-        y, _ = self.rnn(_with_vector(self.embed(ids), v), state)
+        y, _ = self.rnn(self._read(ids, v, m), state)
         query, key, _ = _as_heads(self.query(y), m)
         return attention_weights(query, key, kv_lengths=m_lengths)[:, 0]
 
     def _run(self, state: Any, ids: Array, lengths: Array | None) -> tuple[Array, Any]:
         """Logits of ids (T, N) from a state on, and the state after them."""
         before, v, m, m_lengths = state
-        top, after = self.rnn(_with_vector(self.embed(ids), v), before, lengths=lengths)
+        top, after = self.rnn(self._read(ids, v, m), before, lengths=lengths)
         if m is not None:
             context = scaled_dot_product_attention(*_as_heads(self.query(top), m), kv_lengths=m_lengths)
             top = np.tanh(self.combine(np.concatenate([top, _by_steps(context)], axis=2)))
         return self.head(top), (after, v, m, m_lengths)
+
+    def _read(self, ids: Array, v: Array | None, m: Array | None) -> Array:
+        """The recurrent layer's inputs for ids (T, N), which must have the rows of v (1, N, C) and m (K, N, M)."""
+        for given in (v, m):
+            if given is not None and given.shape[1] != ids.shape[1]:
+                raise shape_error(type(self).__name__, "tokens", ids.shape, shape_text("T", given.shape[1]))
+        return _with_vector(self.embed(ids), v)
 
     def _unfolded(self, h: Array) -> Array:
         """(N, L * H) -> (L, N, H)."""
@@ -239,6 +251,8 @@ class Decoder(Model):
             if (value is None) != (size == 0):
                 came = "missing" if value is None else "given"
                 raise ValueError(f"{call}: {name} is {came}, and the decoder's {name}_size is {size}")
+        if memory is None and memory_lengths is not None:
+            raise ValueError(f"{call}: memory_lengths is given, but no memory")
         v = m = None
         if vector is not None:
             v = real_array(call, "vector", vector, self.head.dtype)
@@ -282,6 +296,7 @@ class EncoderDecoder(Model):
         rng: Rng = None,
     ) -> None:
         call = type(self).__name__
+        num_layers = integer(call, "num_layers", num_layers, 1)
         made: dict[str, Any] = {"dtype": dtype, "rng": generator(call, rng)}
         between = dropout if num_layers > 1 else 0.0
         self.attention = boolean(call, "attention", attention)

@@ -213,6 +213,35 @@ def test_it_learns_to_reverse(rng, attention):
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.parametrize(("vector", "memory"), [(True, True), (True, False), (False, True)])
+def test_tokens_have_the_rows_of_what_is_given(rng, vector, memory):
+    """One row of memory does not silently serve all rows of tokens, nor one row of tokens all of memory."""
+    decoder = a_decoder(vector=vector, memory=memory)
+    arrays, tokens = given(rng, vector, memory), rng.integers(0, V, (T, N))
+    one = {name: None if x is None else x[:, :1] if x.ndim == 3 else x[:1] for name, x in arrays.items()}
+    for ids, inputs, rows in ((tokens, one, 1), (tokens[:, :1], arrays, N)):
+        expected = rf"tokens has shape \(\d, {ids.shape[1]}\), expected \(T, {rows}\)"
+        with pytest.raises(ValueError, match=expected):
+            decoder(ids, **inputs)
+        with pytest.raises(ValueError, match=expected):
+            decoder.step(decoder.start(**inputs), ids[0])
+        if memory:
+            with pytest.raises(ValueError, match=expected):
+                decoder.attention_weights(ids, **inputs)
+    with pytest.raises(ValueError, match=r"Decoder\.step: tokens has shape \(5, 3\), expected \(N,\)"):
+        decoder.step(decoder.start(**arrays), tokens)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_no_rows_and_no_steps(attention):
+    model = pyrnn.EncoderDecoder(V, V, 3, H, 2, attention=attention, rng=1)
+    for k, t, n in [(K, T, 0), (0, T, N), (K, 0, N), (0, 0, 0)]:
+        logits, pullback = model.vjp(np.zeros((k, n), int), np.zeros((t, n), int))
+        assert logits.shape == (t, n, V)
+        pullback(logits)
+        assert all(np.isfinite(g).all() for g in model.grads.values())
+
+
 def test_refusals(rng):
     arrays, tokens = given(rng), rng.integers(0, V, (T, N))
     decoder = a_decoder()
@@ -236,6 +265,12 @@ def test_refusals(rng):
         pyrnn.EncoderDecoder(V, V, 3, H).encode(tokens, [1, 2, -1])
     with pytest.raises(ValueError, match=r"Decoder\.vjp: vector has shape \(2, 4\), expected \(3, 4\)"):
         decoder.vjp(tokens, arrays["vector"][:2], arrays["memory"])
+    with pytest.raises(ValueError, match=r"Decoder\.start: memory_lengths is given, but no memory"):
+        a_decoder(memory=False)(tokens, arrays["vector"], memory_lengths=[1, 2, 3])
+    with pytest.raises(TypeError, match="Decoder: num_layers is '2', expected an integer"):
+        pyrnn.Decoder(V, 3, H, "2")
+    with pytest.raises(TypeError, match="EncoderDecoder: num_layers is '2', expected an integer"):
+        pyrnn.EncoderDecoder(V, V, 3, H, "2")
     logits, pullback = decoder.vjp(tokens, **arrays)
     with pytest.raises(ValueError, match="Decoder pullback: dlogits has shape"):
         pullback(logits[0])
