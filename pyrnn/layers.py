@@ -208,7 +208,7 @@ class LayerNorm(Layer):
             call = f"{type(self).__name__} pullback"
             if not saved:
                 raise used_pullback(call)
-            dy = shaped_array(call, "dy", dy, self.dtype, shape)
+            dy = np.ascontiguousarray(shaped_array(call, "dy", dy, self.dtype, shape))
             normal, inverse, weight = saved
             saved.clear()
             rows = tuple(range(dy.ndim - 1))
@@ -216,7 +216,7 @@ class LayerNorm(Layer):
                 self.grads["weight"] += np.sum(dy * normal, axis=rows, dtype=np.float64).astype(self.dtype)
                 if self.bias:
                     self.grads["bias"] += np.sum(dy, axis=rows, dtype=np.float64).astype(self.dtype)
-                dnormal = np.multiply(dy, weight, order="C")
+                dnormal = dy * weight
                 centre = dnormal.mean(axis=-1, keepdims=True)
                 along = (dnormal * normal).mean(axis=-1, keepdims=True)
                 dx: Array = (dnormal - centre - normal * along) * inverse

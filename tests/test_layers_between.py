@@ -206,3 +206,17 @@ def test_layers_without_parameters_live_in_models(rng):
     x = rng.standard_normal((T, F))
     np.testing.assert_array_equal(twin.drop.vjp(x)[0], model.drop.vjp(x)[0])
     np.testing.assert_array_equal(twin.log(twin.head(x)), model.log(model.head(x)))
+
+
+@pytest.mark.parametrize("shape", [(100, 3), (3, 200)])
+def test_gradients_are_the_same_bits_for_any_layout(rng, shape):
+    layer = pyrnn.LayerNorm(33, dtype="float64")
+    x, dy = rng.standard_normal((2, *shape, 33))
+    turned = np.ascontiguousarray(dy.swapaxes(0, 1)).swapaxes(0, 1)
+    results = []
+    for given in (dy, np.asfortranarray(dy), turned):
+        layer.zero_grad()
+        results.append([layer.vjp(x)[1](given), *(g.copy() for g in layer.grads.values())])
+    for others in results[1:]:
+        for ours, first in zip(others, results[0], strict=True):
+            np.testing.assert_array_equal(ours, first)
