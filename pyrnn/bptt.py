@@ -41,6 +41,8 @@ def truncated_bptt(
     k1, k2 = integer(call, "k1", k1, 1, MOST), integer(call, "k2", k2, 1, MOST)
     if k2 < k1:
         raise ValueError(f"{call}: k2 is {k2}, expected at least k1 {k1}: errors of {k1} steps go back {k2}")
+    if getattr(layer, "bidirectional", False):
+        raise ValueError(f"{call}: a bidirectional layer's state flows both ways, a window cannot hand it to the next")
     axis = 1 if getattr(layer, "batch_first", False) else 0
     array = any_array(call, "x", x)
     if array.ndim < 2:

@@ -85,7 +85,8 @@ class Jordan(Layer):
         targets: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
     ) -> tuple[Array, Array]:
-        """y (T, N, O) and the last output (N, O), to be fed back as y0: that is how a long sequence is cut in pieces.
+        """y (T, N, O) and the last output (N, O), to be fed back as y0: that is how a long sequence is cut in pieces,
+        of a free run but for rounding.
 
         x        (T, N, I), (N, T, I) with batch_first
         y0       (N, O), the output before the first step; None is zeros

@@ -107,6 +107,8 @@ def test_refusals(rng):
         pyrnn.truncated_bptt(layer, x, 3, 3, lengths=[12, 0, 0])
     with pytest.raises(ValueError, match=r"truncated_bptt: x has shape \(11,\), expected steps and rows"):
         pyrnn.truncated_bptt(layer, x[:, 0, 0], 3, 3)
+    with pytest.raises(ValueError, match="truncated_bptt: a bidirectional layer's state flows both ways"):
+        pyrnn.truncated_bptt(pyrnn.GRU(I, 4, bidirectional=True), x, 3, 3)
     _, y, pullback = next(pyrnn.truncated_bptt(layer, x, 3, 5))
     with pytest.raises(ValueError, match=r"truncated_bptt pullback: dy has shape \(2, 3, 4\), expected \(3, 3, 4\)"):
         pullback(y[:2])
