@@ -25,7 +25,7 @@ class GradientFlow:
     norms            (T + 1, L, N)  Euclidean norm of dL/dh_t, of each layer and row
     cell_norms       (T + 1, L, N)  the same of dL/dc_t for an LSTM, else None
     steps            (K,)           the steps t whose Jacobians were asked for
-    singular_values  (K, N, L*H)    of dh_T/dh_t, falling (L*P with a projection)
+    singular_values  (K, N, L*H)    of dh_T/dh_t, falling (L*P with a projection); NaN where it is not finite
     """
 
     norms: Array
@@ -88,7 +88,7 @@ def gradient_flow(
         if dy is None:
             parts[0][-1] = layer._output**-0.5
     flow = _states_gradients(own, _pulls(own, x, before, rows_lengths, marks), like_y, parts)
-    norms = [np.stack([np.linalg.norm(step[k], axis=-1) for step in flow]) for k in range(len(parts))]
+    norms = [_norms(np.stack([step[k] for step in flow])) for k in range(len(parts))]
     values = _singular_values(own, x, before, rows_lengths, marks, at)
     if not batched:
         norms, values = [part[:, :, 0] for part in norms], values[:, 0]
@@ -125,6 +125,13 @@ def _states_gradients(
     return gradients[::-1]
 
 
+def _norms(vectors: Array) -> Array:
+    """Euclidean norms over the last axis, in float64: squares of what has nearly vanished or exploded still fit."""
+    with np.errstate(over="ignore"):
+        norms: Array = np.linalg.norm(vectors.astype(np.float64), axis=-1).astype(vectors.dtype)
+    return norms
+
+
 def _singular_values(
     layer: Recurrent[Any], x: Array, state: Any, lengths: Array | None, reset: Array | None, at: Array
 ) -> Array:
@@ -146,5 +153,7 @@ def _singular_values(
     jacobians = np.stack([flow[t][0] for t in at])  # (K, L, N*L*H, H)
     jacobians = jacobians.reshape(len(at), layer.num_layers, rows, units, layer._output)
     matrices = jacobians.transpose(0, 2, 3, 1, 4).reshape(len(at), rows, units, units)
-    values: Array = np.linalg.svd(matrices, compute_uv=False)
+    values = np.full(matrices.shape[:-1], np.nan, layer.dtype)
+    finite = np.isfinite(matrices).all(axis=(2, 3))
+    values[finite] = np.linalg.svd(matrices[finite], compute_uv=False)
     return values

@@ -141,6 +141,24 @@ def test_empty(shape):
     assert np.all(flow.singular_values == 1)  # no step: h_T is h_0
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_norms_of_gradients_whose_squares_do_not_fit(rng, size):
+    layer, x = pyrnn.RNN(I, H, rng=0), rng.standard_normal((T, N, I))
+    norms = [pyrnn.gradient_flow(layer, x, dstate=np.full((1, N, H), s), steps=()).norms for s in (1, size)]
+    np.testing.assert_allclose(norms[1], size * norms[0], rtol=1e-5)
+
+
+def test_a_gradient_that_explodes_beyond_all_numbers(rng):
+    """One row's Jacobian is not finite; the other, whose units are shut, has its singular values."""
+    layer = pyrnn.RNN(1, H, nonlinearity="relu", rng=0)
+    layer.params.update({"weight_hh_l0": 100 * np.eye(H), "weight_ih_l0": np.ones((H, 1))})
+    x = np.stack([np.ones((60, 1)), -np.ones((60, 1))], axis=1)
+    flow = pyrnn.gradient_flow(layer, x)
+    assert not np.isfinite(flow.norms[0, 0, 0])
+    assert np.isnan(flow.singular_values[0, 0]).all()
+    assert not flow.singular_values[0, 1].any()
+
+
 def test_bad_arguments(rng):
     x, layer = np.zeros((T, N, I)), pyrnn.GRU(I, H, rng=0)
     with pytest.raises(TypeError, match="gradient_flow: layer is Linear, expected RNN, LSTM or GRU"):
