@@ -654,7 +654,7 @@ class PositionalEncoding(Layer):
         at = integer_array(f"{type(self).__name__}.table", "positions", positions).astype(np.float64)
         even = np.arange(0, self.embed_dim, 2)
         angles = at[..., None] * np.exp(even * (-math.log(10000.0) / self.embed_dim))
-        both = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*at.shape, -1)
+        both = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*at.shape, 2 * len(even))
         return both[..., : self.embed_dim].astype(self.dtype)
 
     def __call__(self, x: ArrayLike, offset: int = 0) -> Array:
@@ -694,7 +694,7 @@ class PositionalEncoding(Layer):
             )
         axis = 1 if self.batch_first and array.ndim == 3 else 0
         table = self.table(np.arange(offset, offset + array.shape[axis]))
-        y: Array = array + (table if axis == 1 or array.ndim == 2 else table[:, None])
+        y: Array = np.add(array, table if axis == 1 or array.ndim == 2 else table[:, None], order="C")
         return y
 
 

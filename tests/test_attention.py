@@ -434,6 +434,9 @@ def test_positional_encoding():
     )
     again, pullback = encode.vjp(np.zeros((4, 2, 5)))
     assert_same_bits([again], [y])
+    for shape in [(0, 2, 5), (4, 0, 5), (0, 5)]:
+        assert encode(np.zeros(shape)).shape == shape
+    assert encode(np.zeros((2, 4, 5)).swapaxes(0, 1)).flags.c_contiguous
     with pytest.raises(ValueError, match=r"PositionalEncoding pullback: dy has shape \(4, 2\), expected \(4, 2, 5\)"):
         pullback(y[..., 0])
     assert_same_bits([pullback(2 * y)], [2 * y])
