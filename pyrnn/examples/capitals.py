@@ -14,7 +14,7 @@ capital and every punctuation mark (or group, as "?'"): right only in its place.
 Beside it stand n-gram taggers: the likeliest label of a word with the white space after it, given the word alone, with
 its neighbour on one side or with both, interpolated over what was seen. The best of them on the held-out text is shown.
 
-F1 0.783 (capitals 0.933, punctuation 0.443), the best tagger 0.737 (0.854, 0.516), after two epochs; 50 s of computing.
+F1 0.818 (capitals 0.947, punctuation 0.567), the best tagger 0.737 (0.854, 0.516), after six epochs; three minutes.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Network(pyrnn.Model):
         return logits, lambda dlogits: pull_embed(pull_rnn(pull_drop(pull_head(dlogits)))[0])
 
 
-def train(characters: str, labels: Sequence[str], *, hidden: int = 128, epochs: int = 2, steps: int = 200,
+def train(characters: str, labels: Sequence[str], *, hidden: int = 128, epochs: int = 6, steps: int = 200,
           batch: int = 32, lr: float = 3e-3, seed: int = 0) -> Callable[[str], list[str]]:  # fmt: skip
     """A function that labels the characters of a text."""
     rng = np.random.default_rng(seed)
@@ -178,7 +178,7 @@ TAGGERS = [(), (1, -1), (2, 1, -1), (2, -2, 1, -1), (-2, 2, 1, -1), (-2, 2, -1, 
 @data_option("a text of some 100,000 characters or more, such as tinyshakespeare.txt",
              "https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare")  # fmt: skip
 @click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Units of each direction.")
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
 @seed_option
 def main(data: str, hidden: int, epochs: int, seed: int) -> None:
     start = time.perf_counter()
