@@ -187,8 +187,10 @@ def main(data: str, hidden: int, epochs: int, dropout: float, temperature: float
     print(f"held-out tunes: {model.bits(valid):.3f} bits per character, 5-gram {-np.mean(np.log2(chances)):.3f}")
     written = [vocabulary.decode(row) for row in model.write(200, temperature, rng)]
     good = [tune for tune in dict.fromkeys(written) if parses(tune)]
-    print(f"{np.mean([parses(tune) for tune in written]):.1%} of 200 tunes parse; {len(set(good) & set(tunes))} of them")
-    print(f"are in the data, of whose {len(found)} tunes it learned from the {len(tunes)} that do")
+    share, known = np.mean([parses(tune) for tune in written]), len(set(good) & set(tunes))
+    print(
+        f"{share:.1%} of 200 tunes parse, {known} of them are in the data, of whose {len(found)} tunes {len(tunes)} parse"
+    )
     book = "\n\n".join(abc(tune, number) for number, tune in enumerate(good, 1)) + "\n"
     print("\n" + book.split("\n\n")[0])
     if out:
