@@ -448,7 +448,7 @@ def test_music_command(tmp_path):
     output = run("music", "--data", tmp_path, "--hidden", 24, "--epochs", 4, "--out", tmp_path / "new.abc")
     bits = [float(number) for number in re.findall(r"(\d\.\d{3}) bits per character, 5-gram (\d\.\d{3})", output)[0]]
     assert 0 < bits[1] < bits[0] < 6  # so short a training loses
-    assert "of whose 41 tunes 40 parse" in output
+    assert "in the data 40 of 41;" in output
     assert (tmp_path / "new.abc").exists()
 
 

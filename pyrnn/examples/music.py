@@ -188,9 +188,7 @@ def main(data: str, hidden: int, epochs: int, dropout: float, temperature: float
     written = [vocabulary.decode(row) for row in model.write(200, temperature, rng)]
     good = [tune for tune in dict.fromkeys(written) if parses(tune)]
     share, known = np.mean([parses(tune) for tune in written]), len(set(good) & set(tunes))
-    print(
-        f"{share:.1%} of 200 tunes parse, {known} of them are in the data, of whose {len(found)} tunes {len(tunes)} parse"
-    )
+    print(f"{share:.1%} of 200 tunes parse, in the data {len(tunes)} of {len(found)}; {known} of them are in the data")
     book = "\n\n".join(abc(tune, number) for number, tune in enumerate(good, 1)) + "\n"
     print("\n" + book.split("\n\n")[0])
     if out:
