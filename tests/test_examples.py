@@ -187,14 +187,16 @@ def test_balls_fall_bounce_and_are_seen_until_the_curtain(rng):
     line = np.arange(ball.SEEN + ball.AHEAD)[:, None, None] * np.array([0.1, -0.2]) + np.zeros((1, 3, 1)) + 0.3
     seen = np.concatenate([line, np.ones((*line.shape[:2], 1))], axis=2)
     np.testing.assert_allclose(ball.straight(seen), line[ball.SEEN :], atol=1e-9)
-    np.testing.assert_allclose(ball.distance(line + np.array([3, 4]), line), 5)
 
 
 def test_ball_command(tmp_path):
     pytest.importorskip("matplotlib")
     output = run("ball", "--hidden", 24, "--steps", 60, "--batch", 32, "--plot", tmp_path / "t.png")
+    off = {way: float(found) for way, found in re.findall(r"(\w+)(?: line)? +([\d.]+) box heights", output)}
     share = float(re.search(r"error is ([\d.]+) of the straight line's", output)[1])
     assert 0 < share < 1
+    assert share == pytest.approx(off["network"] / off["straight"], abs=2e-3)
+    assert 0.1 < off["reflected"] < off["straight"] < 0.6
     assert (tmp_path / "t.png").stat().st_size > 10_000
 
 

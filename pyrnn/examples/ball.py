@@ -89,12 +89,6 @@ class Eye(pyrnn.Model):
                 bar.set_description(f"{loss**0.5:.4f} box heights off")
 
 
-def distance(places: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Mean distance (20,) at each step behind the curtain."""
-    off: np.ndarray = np.linalg.norm(places - truth, axis=-1).mean(axis=1)
-    return off
-
-
 @click.command(help=(__doc__ or "").split("\n", 1)[0])
 @click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Hidden units.")
 @click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Steps of Adam.")
@@ -109,8 +103,9 @@ def main(hidden: int, steps: int, batch: int, plot: str | None, seed: int) -> No
     x, truth = look(track, rng), track[SEEN:]
     ways = {"straight line": straight(x), "network": model(x)[SEEN:]}
     reflected = 1 - np.abs(1 - ways["straight line"] % 2)
-    off = {way: distance(places, truth) for way, places in {**ways, "reflected line": reflected}.items()}
-    for way, by_step in off.items():
+    off = {}  # mean distance (20,) at each step behind the curtain
+    for way, places in {**ways, "reflected line": reflected}.items():
+        off[way] = by_step = np.linalg.norm(places - truth, axis=-1).mean(axis=1)
         print(f"{way:<15} {by_step.mean():.4f} box heights off over {AHEAD} steps, {by_step[-1]:.4f} at the last")
     print(f"The network's error is {off['network'].mean() / off['straight line'].mean():.3f} of the straight line's.")
     if plot:
