@@ -26,11 +26,11 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
-from pyrnn import decoding, plots
+from pyrnn import decoding, plots, text
 
 from . import data_option, name_language, plot_option, seed_option
 
-START, END = 0, 1
+START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 LONGEST = 20
 
 
@@ -38,11 +38,10 @@ class Writer:
     """A decoder with its letters and languages. `writer(["Czech", "Irish"], rng)` -> two names."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]], hidden: int, rng: np.random.Generator) -> None:
-        self.letters = ["<start>", "<end>", *sorted({letter for name, _ in pairs for letter in name})]
+        self.letters = text.Vocabulary.of(START + END + "".join(name for name, _ in pairs))
         self.languages = sorted({language for _, language in pairs})
-        self.decoder = pyrnn.Decoder(
-            len(self.letters), 32, hidden, vector_size=len(self.languages), dropout=0.3, rng=rng
-        )
+        many = len(self.languages)
+        self.decoder = pyrnn.Decoder(len(self.letters), 32, hidden, vector_size=many, dropout=0.3, rng=rng)
 
     def vectors(self, languages: Sequence[str]) -> np.ndarray:
         """One-hot, (N, 18)."""
@@ -50,16 +49,14 @@ class Writer:
 
     def learn(self, pairs: Sequence[tuple[str, str]], epochs: int, rng: np.random.Generator, batch: int = 64) -> None:
         """As many names as there are in an epoch, drawn so that rare languages come more often."""
-        number = {letter: k for k, letter in enumerate(self.letters)}
         counts = Counter(language for _, language in pairs)
         weights = np.array([counts[language] ** -0.5 for _, language in pairs])
         steps = epochs * -(-len(pairs) // batch)
         adam = pyrnn.Adam(self.decoder, lr=3e-3)
         schedule = pyrnn.schedules.Cosine(adam, steps)
-        bar = tqdm(range(steps))
-        for step in bar:
+        for step in (bar := tqdm(range(steps))):
             shown = [pairs[row] for row in rng.choice(len(pairs), batch, p=weights / weights.sum())]
-            tokens, lengths = pyrnn.data.pad([[START, *(number[letter] for letter in name), END] for name, _ in shown])
+            tokens, lengths = pyrnn.data.pad([self.letters.encode(START + name + END) for name, _ in shown])
             vectors = self.vectors([language for _, language in shown])
             self.decoder.zero_grad()
             logits, pullback = self.decoder.vjp(tokens[:-1], vectors, lengths=lengths - 1)
@@ -73,11 +70,9 @@ class Writer:
 
     def __call__(self, languages: Sequence[str], rng: np.random.Generator, temperature: float = 0.5) -> list[str]:
         """A name for each of the languages."""
-        state = self.decoder.start(self.vectors(languages))
-        tokens, lengths = decoding.sample(
-            self.decoder.step, state, [START] * len(languages), END, LONGEST, temperature, rng
-        )
-        return ["".join(self.letters[k] for k in tokens[:n, row]) for row, n in enumerate(lengths)]
+        state, first = self.decoder.start(self.vectors(languages)), [0] * len(languages)
+        tokens, lengths = decoding.sample(self.decoder.step, state, first, 1, LONGEST, temperature, rng)
+        return [self.letters.decode(tokens[:n, row]) for row, n in enumerate(lengths)]
 
 
 @click.command(help=(__doc__ or "").split("\n", 1)[0])
@@ -88,11 +83,8 @@ class Writer:
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.5, show_default=True)
 @click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="Names for each language.")
-@click.option("--networks", type=click.IntRange(min=1), default=3, show_default=True, help="Of the classifier.")
 @seed_option
-def main(
-    data: str, plot: str | None, hidden: int, epochs: int, temperature: float, count: int, networks: int, seed: int
-) -> None:
+def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: float, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pairs = name_language.read(data)
     writer = Writer(pairs, hidden, rng)
@@ -101,7 +93,7 @@ def main(
     asked = np.repeat(writer.languages, count)
     names = writer(list(asked), rng, temperature)
     print("The classifier learns ...")
-    classifier = name_language.train(pairs, networks=networks, epochs=epochs, seed=seed)
+    classifier = name_language.train(pairs, networks=3, epochs=epochs, seed=seed)
     said = np.array(classifier(names))
     known = {name for name, _ in pairs}
     new = np.array([name not in known for name in names])
