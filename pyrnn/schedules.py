@@ -21,14 +21,23 @@ from .optim import BELOW_1, Optimizer
 class Schedule:
     """What most schedules share: `optimizer.lr` is `base_lr` times a factor that depends on the number of steps.
 
-    `steps` counts them; a resumed run sets it before its first `step()`. TypeError for what is no optimiser.
+    TypeError for what is no optimiser.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = _optimizer(type(self).__name__, optimizer)
         self.base_lr = optimizer.lr
         self.steps = 0
-        self._set()
+
+    @property
+    def steps(self) -> int:
+        """How many steps there were. A resumed run sets it, which sets the learning rate too."""
+        return self._steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps = integer(type(self).__name__, "steps", steps, 0)
+        self.optimizer.lr = self.base_lr * self._factor()
 
     def step(self) -> None:
         """Go one step on.
@@ -36,10 +45,6 @@ class Schedule:
         schedule.step()
         """
         self.steps += 1
-        self._set()
-
-    def _set(self) -> None:
-        self.optimizer.lr = self.base_lr * self._factor()
 
     def _factor(self) -> float:
         raise NotImplementedError
@@ -127,7 +132,8 @@ class Plateau:
     torch.optim.lr_scheduler.ReduceLROnPlateau, without cooldown.
 
     The loss is as a rule the validation loss of an epoch; it has fallen when it is below the best so far by the
-    fraction `threshold` of it. TypeError and ValueError for arguments that make no schedule.
+    fraction `threshold` of it. A resumed run sets `best`, `waited` and the optimiser's lr. TypeError and ValueError for
+    arguments that make no schedule.
 
         schedule = pyrnn.schedules.Plateau(optimizer, patience=3)
         schedule.step(valid_loss)

@@ -65,5 +65,7 @@ def test_a_run_goes_on(optimizer):
     other = pyrnn.Adam(pyrnn.Linear(1, 1, rng=0), lr=0.8)
     schedule = pyrnn.schedules.Cosine(other, 9, warmup=2)
     schedule.steps = 3
-    schedule.step()
-    assert rates(schedule, 4) == whole[4:]
+    assert rates(schedule, 5) == whole[3:]
+    with pytest.raises(ValueError, match="Cosine: steps is -1, expected at least 0"):
+        schedule.steps = -1
+    assert schedule.steps == 8
