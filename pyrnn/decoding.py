@@ -197,7 +197,6 @@ def beam_search(
         tokens = tokens.reshape(-1)
     else:
         keep(beam / max(max_steps, 1) ** length_penalty, max_steps)
-    lengths[np.isneginf(ended)] = 0
     texts[np.arange(max_steps)[:, None, None] >= lengths] = 0 if end is None else end
     return texts[: lengths.max(initial=0)], lengths, ended
 
