@@ -64,6 +64,7 @@ def test_minibatches_of_a_generator_differ_from_epoch_to_epoch(rng):
 
 
 def test_held_out_is_a_split():
+    assert len(data.held_out(1007, 0.1, 0)[1]) == 101
     train, valid = data.held_out(1003, 0.1, 0)
     assert len(valid) == 100
     assert sorted([*train, *valid]) == list(range(1003))

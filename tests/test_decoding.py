@@ -56,6 +56,7 @@ def test_a_beam_of_all_sequences_is_exhaustive_search(rng, length_penalty, end):
         assert found == ranked
         np.testing.assert_allclose(scores[row, : len(texts)], [expected[t] for t in ranked], rtol=1e-12)
         assert np.all(np.isneginf(scores[row, len(texts) :]))
+        assert not lengths[row, len(texts) :].any()
     assert np.all(tokens[np.arange(len(tokens))[:, None, None] >= lengths] == (end or 0))
 
 
@@ -76,6 +77,16 @@ def test_a_beam_stops_early_with_the_same_result(rng):
         text = tokens[: lengths[row, k], row, k]
         assert scores[row, k] == pytest.approx(score_of(table, row, text, 0, END, 8))
     assert np.all(np.diff(scores, axis=1) <= 0)
+
+
+def test_a_beam_goes_on_while_a_longer_sequence_may_be_better():
+    """To end at once is likelier, but what else there is goes on for sure, with a better mean per token."""
+    after = {1: [0.2, -99, 0], 2: [-99, -99, 0]}
+    step = lambda state, tokens: (np.array([after[int(token)] for token in tokens]), None)  # noqa: E731
+    tokens, lengths, scores = decoding.beam_search(step, None, [1], END, 30, width=1, length_penalty=1.0)
+    assert tokens[:, 0, 0].tolist() == [2] * 30
+    assert lengths.tolist() == [[30]]
+    assert scores[0, 0] == pytest.approx(-np.log1p(np.exp(0.2)) / 30)
 
 
 def test_a_wider_beam_finds_what_greedy_misses():

@@ -91,6 +91,25 @@ def test_padding_is_never_read(rng, forced):
     assert all(np.isfinite(g).all() for g in layer.grads.values())
 
 
+@pytest.mark.parametrize("forced", [True, False])
+def test_a_pullback_owns_what_it_needs(rng, forced):
+    layer = a_layer(rng)
+    x, y0, targets = arrays(rng)
+    given = {"targets": targets if forced else None, "lengths": LENGTHS.copy()}
+    dy, dlast = rng.standard_normal((T, N, O)), rng.standard_normal((N, O))
+    expected = layer.vjp(x, y0, **given)[1](dy, dlast)
+    grads = {name: grad.copy() for name, grad in layer.grads.items()}
+    layer.zero_grad()
+    (y, last), pullback = layer.vjp(x, y0, **given)
+    for array in (x, y0, targets, y, last, *layer.params.values()):
+        array[...] = np.nan
+    given["lengths"][:] = 1
+    for ours, theirs in zip(pullback(dy, dlast), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for name, grad in layer.grads.items():
+        np.testing.assert_array_equal(grad, grads[name])
+
+
 def test_pieces_are_the_whole(rng):
     layer = a_layer(rng)
     x, y0, _ = arrays(rng)

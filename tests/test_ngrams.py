@@ -73,6 +73,9 @@ def test_samples_follow_the_counts():
     model = NGram([0, 1, 2] * 20, 3, V)
     assert model.sample(6, [0, 1], temperature=0).tolist() == [2, 0, 1, 2, 0, 1]
     assert model.sample(6, [0, 1], temperature=0, end=0).tolist() == [2, 0]
+    # 3 to 1 becomes 9 to 1 and, in the end, 1 to 1
+    assert NGram([0, 0, 0, 1] * 20, 1, 2).sample(2000, temperature=0.5, rng=0).mean() == pytest.approx(0.1, abs=0.03)
+    assert NGram([0, 0, 0, 1] * 20, 1, 2).sample(2000, temperature=1e3, rng=0).mean() == pytest.approx(0.5, abs=0.05)
     drawn = model.sample(3000, rng=0)
     assert drawn.tolist() == model.sample(3000, rng=0).tolist()
     expected = model.distribution([0, 1])

@@ -130,6 +130,9 @@ def test_same_bits_by_rows_and_pieces(rng, dtype):
     dx, dstate = pullback(dy, h)
     for part, expected in zip(layer(dirty, wrong, state, lengths=lengths, start=0.0), (y, h), strict=True):
         np.testing.assert_array_equal(part, expected)
+    observed = layer(dirty, wrong, state, lengths=lengths, start=0.0, observed=np.ones((T, N), bool))
+    for part, expected in zip(observed, (y, h), strict=True):
+        np.testing.assert_array_equal(part, expected)
     assert not y[~valid].any()
     assert not dx[~valid].any()
     np.testing.assert_array_equal(h[:, 2], state[:, 2])

@@ -83,6 +83,37 @@ def test_gradients_of_the_encoder_decoder_are_finite_differences(rng, cell, atte
     check_gradient(model, lambda: model(source, tokens, **lengths), [], dlogits, [], rng)
 
 
+def test_dropout_acts_at_every_place_and_the_same_way_back(rng):
+    model = pyrnn.EncoderDecoder(V, V, 3, H, 2, dropout=0.4, dtype="float64", rng=1)
+    places = [
+        (model.drop, "p"),
+        (model.encoder, "dropout"),
+        (model.decoder.drop_in, "p"),
+        (model.decoder.rnn, "dropout"),
+        (model.decoder.drop_out, "p"),
+    ]
+    assert [getattr(layer, name) for layer, name in places] == [0.4] * 5
+    source, tokens, draws = rng.integers(0, V, (K, N)), rng.integers(0, V, (T, N)), model.drop.rng
+    masks = draws.bit_generator.state
+
+    def run():
+        draws.bit_generator.state = masks
+        return model.vjp(source, tokens)
+
+    logits, pullback = run()
+    dlogits = rng.standard_normal(logits.shape)
+    pullback(dlogits)
+    check_gradient(model, lambda: run()[0], [], dlogits, [], rng)
+    for layer, name in places:
+        setattr(layer, name, 0.0)
+    plain = model(source, tokens)
+    np.testing.assert_array_equal(run()[0], plain)
+    for layer, name in places:
+        setattr(layer, name, 0.4)
+        assert not np.allclose(run()[0], plain)
+        setattr(layer, name, 0.0)
+
+
 def test_padding_is_never_read(rng):
     model = pyrnn.EncoderDecoder(V, V, 3, H, dtype="float64", rng=1)
     source, tokens = rng.integers(0, V, (K, N)), rng.integers(0, V, (T, N))

@@ -127,6 +127,7 @@ def test_words_and_the_unknown():
     assert "or" not in words
     assert "<unknown>" not in words
     assert len(words) == 4
+    assert text.Words.of(["a", "<end>"], marks=["<end>"]).words == ["<unknown>", "<end>", "a"]
 
 
 def test_words_are_all_different():
