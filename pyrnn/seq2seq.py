@@ -128,7 +128,8 @@ class Decoder(Model):
         """
         ids, lengths, valid = _ids(type(self).__name__, "tokens", tokens, lengths)
         logits, _ = self._run(self.start(vector, memory, memory_lengths), ids, lengths)
-        return logits * valid
+        result: Array = np.where(valid, logits, 0)
+        return result
 
     def vjp(
         self,
@@ -195,7 +196,7 @@ class Decoder(Model):
             pull_embed(pull_drop_in(dx))
             return dvector, dmemory
 
-        return logits * valid, pullback
+        return np.where(valid, logits, 0), pullback
 
     def attention_weights(
         self,

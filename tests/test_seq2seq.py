@@ -263,6 +263,15 @@ def test_tokens_have_the_rows_of_what_is_given(rng, vector, memory):
         decoder.step(decoder.start(**arrays), tokens)
 
 
+def test_logits_beyond_a_length_are_0_whatever_the_row_holds(rng):
+    decoder, arrays = a_decoder(), given(rng)
+    arrays["memory"][:, 1] = np.nan
+    tokens, lengths = rng.integers(0, V, (T, N)), np.array([T, 2, 0])
+    for logits in (decoder(tokens, **arrays, lengths=lengths), decoder.vjp(tokens, **arrays, lengths=lengths)[0]):
+        assert np.isnan(logits[:2, 1]).all()
+        assert not logits[np.arange(T)[:, None] >= lengths].any()
+
+
 @pytest.mark.parametrize("attention", [True, False])
 def test_no_rows_and_no_steps(attention):
     model = pyrnn.EncoderDecoder(V, V, 3, H, 2, attention=attention, rng=1)
