@@ -27,7 +27,7 @@ from .seq2seq import Decoder, EncoderDecoder
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
-    from . import ngrams, plots, reference, text
+    from . import metrics, ngrams, plots, reference, text
 
     __version__: str
 
@@ -71,6 +71,7 @@ __all__ = [
     "init",
     "kernels",
     "mean_squared_error",
+    "metrics",
     "negative_log_likelihood",
     "ngrams",
     "plots",
@@ -84,7 +85,7 @@ __all__ = [
     "truncated_bptt",
 ]
 
-LATER = ("ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+LATER = ("metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from .data import pad
+
 HELD_OUT = 10  # one part in so many, the last, is kept for validation
 
 
@@ -132,6 +134,13 @@ class Words:
     def encode(self, words: Iterable[str]) -> np.ndarray:
         """The numbers of these words, int32, 0 where one is unknown."""
         return np.array([self._numbers.get(word, 0) for word in words], dtype=np.int32)
+
+    def batch(self, sequences: Iterable[Iterable[str]]) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of N sequences of words side by side: ids (T, N), zeros after their ends, and lengths (N,).
+
+        ids, lengths = words.batch(["to be".split(), "or not to be".split()])  # (4, 2), [2, 4]
+        """
+        return pad([self.encode(sequence) for sequence in sequences])
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
         """The words with these numbers."""

@@ -227,20 +227,35 @@ def test_the_classifier_learns_names_and_reads_new_ones(tmp_path):
     from pyrnn.examples import name_language
 
     pairs = name_language.read(name_files(tmp_path))
-    classifier = name_language.train(pairs, networks=2, epochs=80, embed=8, hidden=8, batch=4, lr=0.03)
-    assert classifier([name for name, _ in pairs]) == [language for _, language in pairs]
-    assert name_language.confusions(classifier, pairs).tolist() == [[5, 0], [0, 3]]
-    assert classifier(["漢字"])[0] in NAMES_OF  # characters it does not know
-    assert classifier([]) == []
-    both = classifier.log_probabilities(["anna", "tom"])
-    one = classifier.log_probabilities(["anna"])  # whatever it is padded with
-    np.testing.assert_array_equal(both[0], one[0])
+    rng = np.random.default_rng(0)
+    networks = [name_language.train(pairs, 20, rng, batch=4) for _ in range(2)]
+    assert name_language.vote(networks, [name for name, _ in pairs]).tolist() == [language for _, language in pairs]
+    assert name_language.vote(networks, ["漢字"])[0] in NAMES_OF  # characters it does not know
+    first, second = (network(*network.vocabulary.batch(["anna", "tom"])) for network in networks)
+    assert not np.array_equal(first, second)
+    one = networks[0](*networks[0].vocabulary.batch(["anna"]))  # whatever it is padded with
+    np.testing.assert_array_equal(first[0], one[0])
+
+
+def test_the_mean_of_log_probabilities_decides():
+    from types import SimpleNamespace
+
+    from pyrnn.examples import name_language
+
+    def says(*shares):
+        words = SimpleNamespace(batch=lambda names: (names,))
+        return type("Said", (), {"vocabulary": words, "languages": ["a", "b"],
+                                 "__call__": lambda self, names: np.log([shares] * len(names))})()  # fmt: skip
+
+    networks = [says(0.6, 0.4), says(0.6, 0.4), says(0.1, 0.9)]
+    assert name_language.vote(networks, ["x", "y"]).tolist() == ["b", "b"]
+    assert name_language.vote(networks[:2], ["x"]).tolist() == ["a"]
 
 
 def test_the_gradients_of_the_name_network(rng):
     from pyrnn.examples import name_language
 
-    network = name_language.Network(5, 3, 4, 6, rng)
+    network = name_language.Network([("abc", "x"), ("de", "y"), ("a", "z")], 6, rng)
     network.drop_in.p = network.drop_out.p = 0.0
     assert_gradients(network, rng.integers(0, 5, (7, 4)), np.array([7, 3, 1, 5]), rng=rng)
 
@@ -263,7 +278,7 @@ def assert_gradients(network, *inputs, rng):
 
 def test_name_language_command(tmp_path):
     pytest.importorskip("matplotlib")
-    output = run("name_language", "--data", name_files(tmp_path, 4), "--networks", 1, "--epochs", 30, "--hidden", 8,
+    output = run("name_language", "--data", name_files(tmp_path, 4), "--networks", 1, "--epochs", 10,
                  "--plot", tmp_path / "c.png")  # fmt: skip
     assert "names in 2 languages" in output
     assert 0 <= float(re.search(r"right: ([\d.]+)%", output)[1]) <= 100

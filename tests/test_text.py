@@ -128,6 +128,9 @@ def test_words_and_the_unknown():
     assert "<unknown>" not in words
     assert len(words) == 4
     assert text.Words.of(["a", "<end>"], marks=["<end>"]).words == ["<unknown>", "<end>", "a"]
+    ids, lengths = words.batch([["to", "or", "be"], [], iter(["be"])])
+    assert ids.T.tolist() == [[3, 0, 2], [0, 0, 0], [2, 0, 0]]
+    assert lengths.tolist() == [3, 0, 1]
 
 
 def test_words_are_all_different():

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
-from pyrnn import decoding, plots, text
+from pyrnn import decoding, metrics, plots, text
 
 from . import data_option, name_language, plot_option, seed_option
 
@@ -93,8 +93,8 @@ def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: flo
     asked = np.repeat(writer.languages, count)
     names = writer(list(asked), rng, temperature)
     print("The classifier learns ...")
-    classifier = name_language.train(pairs, networks=3, epochs=epochs, seed=seed)
-    said = np.array(classifier(names))
+    judges = np.random.default_rng(seed)
+    said = name_language.vote([name_language.train(pairs, epochs, judges) for _ in range(3)], names)
     known = {name for name, _ in pairs}
     new = np.array([name not in known for name in names])
     print(f"\n{'asked for':<12}{'new':>6}{'recognised':>12}   for instance")
@@ -108,8 +108,7 @@ def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: flo
     print(f"recognised in {right[new].mean():.1%} of the new ones, in {right.mean():.1%} of all; by chance: ", end="")
     print(f"{1 / len(writer.languages):.1%}")
     if plot:
-        counts = np.zeros((len(writer.languages),) * 2, int)
-        np.add.at(counts, tuple(np.searchsorted(writer.languages, part[new]) for part in (asked, said)), 1)
+        counts = metrics.confusions(said[new], asked[new], writer.languages)
         title = f"New names: the language asked for, and what the classifier says ({right[new].mean():.0%} the same)"
         plots.confusion_matrix(plot, counts, writer.languages, title)
 
