@@ -348,26 +348,32 @@ def some_phrases():
 
 
 def test_phrases_are_held_out_with_all_their_translations(tmp_path):
-    from pyrnn.examples.translation import Phrases
+    from pyrnn.examples import translation
 
     (tmp_path / "p.tsv").write_text(some_phrases() + "Walk!\tMarche\u202f!\n", encoding="utf-8")
-    phrases = Phrases(tmp_path / "p.tsv", seed=0)
-    assert len(phrases.held_out) == 2
-    assert not {french for french, _ in phrases.pairs} & set(phrases.held_out)
-    assert len(phrases.pairs) + sum(map(len, phrases.held_out.values())) == 21
-    everything = {*phrases.pairs, *((f, e) for f, all_of in phrases.held_out.items() for e in all_of)}
+    pairs, held_out = translation.read(tmp_path / "p.tsv", seed=0)
+    assert len(held_out) == 2
+    assert not {french for french, _ in pairs} & set(held_out)
+    assert len(pairs) + sum(map(len, held_out.values())) == 21
+    everything = {*pairs, *((f, e) for f, all_of in held_out.items() for e in all_of)}
     assert {("Marche !", "Go!"), ("Marche !", "Walk!"), ("Moi, je marche !", "I walk.")} < everything
-    ids, lengths = phrases.sources(["Je\u2603", "Tu danse."])
-    assert ids[2, 0] == phrases.french.index("?") == 0
-    assert lengths.tolist() == [3, 9]
-    target, read = phrases.targets(["I eat.", "You eat."])
-    assert [phrases.english[k] for k in target[: read[0] + 1, 0]] == ["<s>", *"I eat.", "</s>"]
+
+
+def test_translations_are_learned_by_heart(rng):
+    from pyrnn.examples import translation
+
+    pairs = [(rng.integers(0, 5, 3 + n), np.array([0, 2 + n, 3 + n, 1])) for n in range(4)]
+    model = pyrnn.EncoderDecoder(5, 8, 8, 32, rng=rng)
+    translation.learn(model, pairs, 150, rng)
+    for width in (1, 3):
+        written = translation.translate(model, [source for source, _ in pairs], width)
+        assert [row.tolist() for row in written] == [[2 + n, 3 + n] for n in range(4)]
 
 
 def test_translation_command(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "p.tsv").write_text(some_phrases(), encoding="utf-8")
-    arguments = ("--hidden", 16, "--epochs", 30, "--beam", 3, "--ratio", 0.9, "--plot", tmp_path / "a.png")
+    arguments = ("--hidden", 16, "--epochs", 30, "--plot", tmp_path / "a.png")
     output = run("translation", "--data", tmp_path / "p.tsv", *arguments)
     for name in ("without attention", "with attention"):
         greedy, beam = (float(found) for found in re.search(rf"^{name} +([\d.]+)% +([\d.]+)%", output, re.M).groups())
