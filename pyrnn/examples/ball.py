@@ -10,7 +10,7 @@ The balls are made anew for every batch: thrown into a box 1 wide and 1 high, th
 ceiling and lose a tenth of their speed at each bounce. Nobody tells the network of gravity or walls. Many-to-many in
 step; the loss counts all steps, so that the network also learns to see through the noise. The straight line beside it
 goes on from the last five positions seen, by least squares; a second one is reflected by the sides of the box. It takes
-half a minute.
+a quarter of a minute.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ with few names are shown more often than their share, n^0.5 times instead of n f
 
 Two questions are asked of the names: are they new, that is in no list of any language? And does another network, the
 classifier of `name_language`, trained on the same names, recognise the language that was asked for? It does not where a
-small language shares its names with a large one, Scottish with English, Portuguese with Spanish. It takes two minutes.
+small language shares its names with a large one, Scottish with English, Portuguese with Spanish. It takes a minute.
 """
 
 from __future__ import annotations
