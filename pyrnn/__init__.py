@@ -17,7 +17,7 @@ from .bptt import truncated_bptt
 from .diagnostics import GradientFlow, gradient_flow
 from .hopfield import DenseHopfield, Hopfield, ModernHopfield
 from .jordan import Jordan
-from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax
+from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax, MaxOverTime
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
 from .ode import ODERNN
 from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
@@ -52,6 +52,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "LogSoftmax",
+    "MaxOverTime",
     "Model",
     "ModernHopfield",
     "MultiheadAttention",

@@ -16,6 +16,7 @@ from ._arrays import (
     generator,
     integer,
     integer_array,
+    lengths_array,
     real,
     real_array,
     shape_error,
@@ -367,3 +368,64 @@ class LogSoftmax(Layer):
             y: Array = np.subtract(array, array.max(axis=-1, keepdims=True), order="C")
             y -= np.log(np.exp(y).sum(axis=-1, keepdims=True))
         return y
+
+
+class MaxOverTime(Layer):
+    """The largest number of each feature over the valid steps of a row: a summary of one size for any length.
+
+    The pooling of Collobert et al. 2011 (arXiv:1103.0398). The gradient goes to the step of the maximum, the first of
+    equal ones. A row without steps gives 0. No parameters. TypeError and ValueError for arguments that make no layer.
+
+        y = pyrnn.MaxOverTime()(x, lengths=[5, 2])  # (T, N, F) -> (N, F); or (N, T, F) with batch_first, or (T, F)
+    """
+
+    def __init__(self, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
+        self.batch_first = boolean(type(self).__name__, "batch_first", batch_first)
+        super().__init__(float_dtype(type(self).__name__, dtype), {})
+
+    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
+        """x (T, N, F) -> y (N, F), in the layer's dtype. lengths (N,) integers in 0..T, one integer for x (T, F).
+        TypeError for what is not real numbers, ValueError for wrong shapes and lengths.
+
+        y = layer(x, lengths=[5, 2])
+        """
+        return self._forward("", x, lengths)[0]
+
+    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x, lengths=[5, 2])
+        dx = pullback(dy)
+        """
+        y, places, axis = self._forward(".vjp", x, lengths)
+        saved, shape = [places], y.shape
+
+        def pullback(dy: ArrayLike) -> Array:
+            call = f"{type(self).__name__} pullback"
+            if not saved:
+                raise used_pullback(call)
+            dy = shaped_array(call, "dy", dy, self.dtype, shape)
+            dx = np.where(saved.pop(), dy, self.dtype.type(0))
+            return np.ascontiguousarray(np.moveaxis(dx, 0, axis))
+
+        return y, pullback
+
+    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, int]:
+        """y, booleans (T, ...) where the maxima are, and the axis of x that is T."""
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if array.ndim not in (2, 3):
+            axes = ("N", "T", "F") if self.batch_first else ("T", "N", "F")
+            raise shape_error(call, "x", array.shape, f"{shape_text(*axes)} or (T, F)")
+        axis = 1 if self.batch_first and array.ndim == 3 else 0
+        array = np.moveaxis(array, axis, 0)  # (T, N, F) or (T, F)
+        steps = np.arange(len(array)).reshape(-1, *[1] * (array.ndim - 1))
+        valid = steps < len(array)
+        if lengths is not None:
+            ends = lengths_array(call, lengths, len(array), array.shape[1] if array.ndim == 3 else None)
+            valid = steps < (ends[:, None] if array.ndim == 3 else ends)
+        if len(array) == 0:
+            return np.zeros(array.shape[1:], self.dtype), np.zeros(array.shape, np.bool_), axis
+        first = np.where(valid, array, -np.inf).argmax(axis=0)[None]
+        y = np.where(valid.any(axis=0), np.take_along_axis(array, first, axis=0)[0], self.dtype.type(0))
+        return y, (steps == first) & valid, axis

@@ -1,8 +1,9 @@
-"""N-gram language models: the counts that every recurrent language model is compared with."""
+"""N-grams: the counts that every recurrent language model and classifier is compared with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -179,3 +180,51 @@ class NGram:
                 raise shape_error(call, "tokens", sequence.shape, "(T,)")
         flat = within(call, "tokens", np.concatenate(sequences), self.size - 1)
         return flat, np.concatenate([np.arange(len(sequence)) for sequence in sequences])
+
+
+class NaiveBayes:
+    """The class of a sequence from the n-grams in it, as if these came independently of each other.
+
+        log P(c) + sum over the n-grams of log P(n-gram | c)
+
+    N-grams of 1 to `order` tokens count once in a sequence (Wang and Manning 2012); one is added to every count, and
+    what was seen in no sequence says nothing.
+
+    sequences  what is learned from: N sequences of hashable tokens, such as words
+    classes    (N,) integers from 0 on, none left out up to the largest
+
+    TypeError for classes that are not integers, ValueError for wrong shapes and classes that are left out.
+
+        model = pyrnn.ngrams.NaiveBayes([["so", "good"], ["bad"]], [1, 0], order=2)
+        model([["good"]]).argmax(axis=1)  # [1]
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[Hashable]], classes: ArrayLike, order: int) -> None:
+        self.order = integer("NaiveBayes", "order", order, 1)
+        labels = integer_array("NaiveBayes", "classes", classes)
+        if labels.shape != (len(sequences),):
+            raise shape_error("NaiveBayes", "classes", labels.shape, f"({len(sequences)},)")
+        if len(labels) == 0 or labels.min() < 0 or not np.all(each := np.bincount(labels)):
+            raise ValueError("NaiveBayes: classes must hold 0, 1, ... and leave none of them out")
+        numbers: defaultdict[tuple[Hashable, ...], int] = defaultdict(lambda: len(numbers))
+        found = [[numbers[gram] for gram in self._grams(sequence)] for sequence in sequences]
+        counts = np.ones((len(each), len(numbers) + 1))  # the last is for n-grams never seen
+        for label, places in zip(labels, found, strict=True):
+            counts[label, places] += 1
+        self._numbers = dict(numbers)
+        self._logs = np.log(counts / counts.sum(axis=1, keepdims=True))
+        self._prior = np.log(each / len(labels))
+
+    def __call__(self, sequences: Sequence[Sequence[Hashable]]) -> Array:
+        """Logits (N, C) of N sequences: the logarithms of the classes' probabilities but for a term per sequence.
+
+        model([["so", "bad"]])
+        """
+        logits = np.empty((len(sequences), len(self._prior)))
+        for row, sequence in zip(logits, sequences, strict=True):
+            known = [self._numbers[gram] for gram in self._grams(sequence) if gram in self._numbers]
+            row[:] = self._prior + self._logs[:, known].sum(axis=1)
+        return logits
+
+    def _grams(self, sequence: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
+        return {tuple(sequence[t : t + n]) for n in range(1, self.order + 1) for t in range(len(sequence) - n + 1)}

@@ -455,6 +455,7 @@ def call_the_rest(rng):
         (pyrnn.LayerNorm(V).vjp(logits)[1], {"dy": logits}),
         (pyrnn.Dropout(0.5, per_sequence=True, rng=0).vjp, {"x": logits}),
         (pyrnn.LogSoftmax().vjp, {"x": logits}),
+        (pyrnn.MaxOverTime().vjp, {"x": logits, "lengths": options["lengths"]}),
         (pyrnn.init.identity, {"layer": pyrnn.GRU(I, H, rng=0), "scale": 1.0}),
         (pyrnn.init.orthogonal, {"layer": pyrnn.LSTM(I, H, rng=0), "gain": 1.0, "rng": 0}),
         (pyrnn.init.chrono, {"layer": pyrnn.LSTM(I, H, rng=0), "steps": 9, "rng": 0}),

@@ -442,7 +442,7 @@ def test_losses_of_features(name, first):
 
 def test_layers_between():
     norm, drop, log = pyrnn.LayerNorm(4), pyrnn.Dropout(0.5, per_sequence=True, rng=0), pyrnn.LogSoftmax()
-    x = np.zeros((T, N, 4))
+    pool, x = pyrnn.MaxOverTime(), np.zeros((T, N, 4))
     for call, error, match in [
         (lambda: pyrnn.LayerNorm(0), ValueError, "LayerNorm: size is 0, expected at least 1"),
         (lambda: pyrnn.LayerNorm(4.0), TypeError, "LayerNorm: size is 4.0, expected an integer"),
@@ -466,6 +466,11 @@ def test_layers_between():
         (lambda: log(0.0), ValueError, r"LogSoftmax: x has shape \(\), expected \(\.\.\., V\)"),
         (lambda: log.vjp(x[..., :0]), ValueError, r"LogSoftmax\.vjp: x has shape \(5, 3, 0\)"),
         (lambda: log.vjp(x)[1](0), ValueError, r"LogSoftmax pullback: dy has shape \(\)"),
+        (lambda: pyrnn.MaxOverTime(batch_first=0), TypeError, "MaxOverTime: batch_first is 0"),
+        (lambda: pool(x[0, 0]), ValueError, r"MaxOverTime: x has shape \(4,\), expected \(T, N, F\) or \(T, F\)"),
+        (lambda: pool.vjp(x, lengths=[1]), ValueError, r"MaxOverTime\.vjp: lengths has shape \(1,\), expected \(3,\)"),
+        (lambda: pool(x, lengths=[1, 6, 1]), ValueError, "MaxOverTime: lengths holds 6, expected 0 to 5"),
+        (lambda: pool.vjp(x)[1](x), ValueError, r"MaxOverTime pullback: dy has shape \(5, 3, 4\), expected \(3, 4\)"),
     ]:
         refuses(call, error, match)
 

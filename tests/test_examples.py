@@ -297,37 +297,25 @@ def sentence_files(folder, count, rng):
     return folder
 
 
-def test_sentiment_is_learned_and_naive_bayes_counts(tmp_path, rng):
+def test_sentiment_is_learned(tmp_path, rng):
     from pyrnn.examples import sentiment
 
     sentences, praise = sentiment.read(sentence_files(tmp_path, 60, rng))
     assert len(sentences) == len(praise) == 120
     assert all(("fine" in words) == bool(label) for words, label in zip(sentences, praise, strict=True))
     assert sum("café" in words for words in sentences) > 0
-    networks = sentiment.train(sentences, praise, networks=1, epochs=15, embed=8, hidden=8, batch=10, lr=0.02)
-    new = [["so", "fine"], ["dull"], ["never", "seen", "fine", "it"]]
-    assert (networks[0](new) > 0).tolist() == [True, False, True]
-    assert (sentiment.NaiveBayes(sentences, praise)(new) > 0).tolist() == [True, False, True]
-
-
-def test_pooling_reads_no_padding_and_gradients_go_to_the_maximum(rng):
-    from pyrnn.examples import sentiment
-
-    y, lengths = rng.standard_normal((5, 3, 4)), np.array([5, 2, 1])
-    y[2:, 1], y[1:, 2] = np.inf, np.nan
-    pooled, places = sentiment.pool(y, lengths)
-    for n, length in enumerate(lengths):
-        np.testing.assert_array_equal(pooled[n], y[:length, n].max(axis=0))
-        np.testing.assert_array_equal(places[0, n], y[:length, n].argmax(axis=0))
+    network = sentiment.train(sentences, praise, 12, np.random.default_rng(0), batch=10)
+    new = network.vocabulary.batch([["so", "fine"], ["dull"], ["never", "seen", "fine", "it"]])
+    assert (network(*new) > 0).tolist() == [True, False, True]
 
 
 def test_the_gradients_of_the_sentiment_network(rng):
     from pyrnn import text
     from pyrnn.examples import sentiment
 
-    network = sentiment.Network(text.Words("abcde"), 4, 6, rng)
+    network = sentiment.Network(text.Words("abcde"), 6, rng)
     network.drop_in.p = network.drop_out.p = network.hide = 0.0
-    assert_gradients(network, [list("abcd"), ["e"], list("bd")], rng=rng)
+    assert_gradients(network, *network.vocabulary.batch(["abcd", "e", "bd"]), rng=rng)
 
 
 def test_sentiment_command(tmp_path, rng):

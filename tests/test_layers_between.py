@@ -1,4 +1,4 @@
-"""LayerNorm, Dropout and LogSoftmax: values, gradients by finite differences, masks, the same bits."""
+"""LayerNorm, Dropout, LogSoftmax and MaxOverTime: values, gradients by finite differences, masks, the same bits."""
 
 import copy
 import pickle
@@ -220,3 +220,38 @@ def test_gradients_are_the_same_bits_for_any_layout(rng, shape):
     for others in results[1:]:
         for ours, first in zip(others, results[0], strict=True):
             np.testing.assert_array_equal(ours, first)
+
+
+# MaxOverTime ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pooling_reads_no_padding_and_gradients_go_to_the_maximum(rng, batch_first):
+    layer, lengths = pyrnn.MaxOverTime(batch_first=batch_first, dtype="float64"), np.array([T, 2, 0, 1])
+    x, dy = rng.standard_normal((T, N, F)), rng.standard_normal((N, F))
+    x[2:, 1], x[:, 2], x[1:, 3] = np.inf, 9, np.nan
+    x[1, 0] = x[4, 0] = 5  # the first of equal ones
+    y, pullback = layer.vjp(x.swapaxes(0, 1) if batch_first else x, lengths=lengths)
+    dx = pullback(dy)
+    dx = dx.swapaxes(0, 1) if batch_first else dx
+    for n, length in enumerate(lengths):
+        expected = np.zeros((T, F))
+        if length:
+            np.testing.assert_array_equal(y[n], x[:length, n].max(axis=0))
+            expected[x[:length, n].argmax(axis=0), np.arange(F)] = dy[n]
+        np.testing.assert_array_equal(dx[:, n], expected)
+        np.testing.assert_array_equal(layer(x[:, n], lengths=length), y[n])  # one sequence
+    assert not y[2].any()
+    with pytest.raises(RuntimeError, match="has been called before"):
+        pullback(dy)
+
+
+def test_pooling_over_all_steps_and_over_none(rng):
+    layer, x = pyrnn.MaxOverTime(), rng.standard_normal((T, N, F)).astype("float32")
+    assert layer(x).dtype == np.float32
+    np.testing.assert_array_equal(layer(x), x.max(axis=0))
+    for shape, pooled in [((0, N, F), (N, F)), ((T, 0, F), (0, F)), ((0, F), (F,))]:
+        y, pullback = layer.vjp(np.zeros(shape))
+        assert y.shape == pooled
+        assert pullback(y).shape == shape
+        assert not y.any()

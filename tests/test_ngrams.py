@@ -1,11 +1,11 @@
-"""N-gram models against their definition in dictionaries."""
+"""N-gram models and naive Bayes against their definitions."""
 
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 
-from pyrnn.ngrams import NGram
+from pyrnn.ngrams import NaiveBayes, NGram
 
 V = 4
 
@@ -98,3 +98,29 @@ def test_wrong_arguments_are_named(arguments, error, message):
         NGram(*arguments)
     with pytest.raises(ValueError, match=r"NGram\.sample: temperature"):
         NGram([0], 1, V).sample(3, temperature=-1)
+
+
+def test_naive_bayes_is_its_definition():
+    sequences, classes = ["abab", "ba", "c"], [1, 1, 0]
+    logits = NaiveBayes(sequences, classes, 2)(["ab", "cz", ""])
+    # grams: a, b, c, ab, ba and one never seen; class 1 has a, b and ba twice and ab once, class 0 has c once
+    seen = {1: {"a": 3, "b": 3, "ba": 3, "ab": 2, "c": 1}, 0: {"c": 2, "a": 1, "b": 1, "ab": 1, "ba": 1}}
+    for c, prior, total in [(0, 1 / 3, 7), (1, 2 / 3, 13)]:
+        chances = [np.prod([seen[c][gram] / total for gram in grams]) for grams in (["a", "b", "ab"], ["c"], [])]
+        np.testing.assert_allclose(logits[:, c], np.log(prior * np.array(chances)))
+    assert NaiveBayes([[3, 1], [2], [1]], [0, 1, 2], 1)([[2, 9], [1], [3]]).argmax(axis=1).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("classes", "order", "error", "message"),
+    [
+        ([0, 1], 0, ValueError, "NaiveBayes: order is 0"),
+        ([0], 1, ValueError, r"NaiveBayes: classes has shape \(1,\), expected \(2,\)"),
+        ([0, 2], 1, ValueError, "NaiveBayes: classes must hold 0, 1"),
+        ([0, -1], 1, ValueError, "NaiveBayes: classes must hold 0, 1"),
+        ([0.5, 1], 1, TypeError, "NaiveBayes: classes has dtype float64"),
+    ],
+)
+def test_wrong_classes_are_named(classes, order, error, message):
+    with pytest.raises(error, match=message):
+        NaiveBayes(["a", "b"], classes, order)
