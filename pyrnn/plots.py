@@ -495,26 +495,29 @@ class Learning(NamedTuple):
     """A panel of `learning_curves`: the errors of several models along their training."""
 
     title: str
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]]  # model -> updates (K,), errors (K,)
+    curves: Mapping[str, Sequence[float]]  # model -> the error of each update
     solved: float  # below it a model is good
     guess: float  # the error without memory
     unit: str
 
 
-def learning_curves(path: str | os.PathLike[str], panels: Sequence[Learning], title: str = "") -> None:
-    """Draw errors (on a logarithmic axis) against updates, a panel for each problem, a colour for each model.
+def learning_curves(path: str | os.PathLike[str], panels: Sequence[Learning], title: str = "", mean: int = 25) -> None:
+    """Draw errors (on a logarithmic axis) against updates, a panel for each problem, a colour for each model. A point
+    is the mean of so many updates, at the last of them.
 
-    panel = pyrnn.plots.Learning("T = 400", {"LSTM": (updates, errors)}, 0.01, 0.167, "mean squared error")
-    pyrnn.plots.learning_curves("curves.png", [panel])
+        panel = pyrnn.plots.Learning("T = 400", {"LSTM": errors}, 0.01, 0.167, "mean squared error")
+        pyrnn.plots.learning_curves("curves.png", [panel])
     """
     figure = _figure(12, 3.9 * -(-len(panels) // 2))
     grid = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).ravel()
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     for axes, panel in zip(grid, panels, strict=False):
-        for name, (updates, errors) in panel.curves.items():
+        for name, errors in panel.curves.items():
             colour = f"C{names.index(name)}"
-            axes.plot(updates, errors, color=colour, linewidth=1.5, label=name, zorder=3)
-            axes.plot(updates[-1], errors[-1], "o", color=colour, markersize=4, zorder=4)
+            pieces = [errors[k : k + mean] for k in range(0, len(errors), mean)]
+            ends, means = np.cumsum([len(piece) for piece in pieces]), [np.mean(piece) for piece in pieces]
+            axes.plot(ends, means, color=colour, linewidth=1.5, label=name, zorder=3)
+            axes.plot(ends[-1], means[-1], "o", color=colour, markersize=4, zorder=4)
         for level, text in ((panel.guess, "without memory"), (panel.solved, "solved")):
             axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
             axes.annotate(text, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right", fontsize=8,

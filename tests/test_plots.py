@@ -140,3 +140,17 @@ def test_pictures(tmp_path, monkeypatch, rng):
     assert [axes.title.get_color() for axes in shown] == [plots.VALID if k == 2 else plots.INK for k in range(5)]
     np.testing.assert_array_equal(shown[4].images[0].get_array(), images[4])
     assert (tmp_path / "p.png").stat().st_size > 1000
+
+
+def test_learning_curves(tmp_path, monkeypatch):
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    errors = [1.0, 3.0, 0.5, 0.1, 0.2]
+    panel = plots.Learning("T = 5", {"LSTM": errors, "GRU": errors[:1]}, 0.01, 0.167, "mean squared error")
+    plots.learning_curves(tmp_path / "a.png", [panel, panel, panel], "Memory", mean=2)
+    assert len(figures[0].axes) == 4  # the last is empty
+    lines = {line.get_label(): line for line in figures[0].axes[2].lines}
+    np.testing.assert_allclose(lines["LSTM"].get_xydata(), [[2, 2], [4, 0.3], [5, 0.2]])
+    np.testing.assert_allclose(lines["GRU"].get_xydata(), [[1, 1]])
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["LSTM", "GRU"]

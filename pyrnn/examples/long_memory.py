@@ -7,18 +7,16 @@ adding   x (T, N, 2)      numbers between 0 and 1 and, beside them, marks: two a
 copying  x (T + 20, N, 10) ten letters out of eight, then T - 1 blanks, a bell, and blanks again
          y (10, N, 8)     from the bell on, the ten letters in their order
 
-Both go back to Hochreiter & Schmidhuber 1997, here as Le, Jaitly & Hinton 2015 (arXiv:1504.00941) and Arjovsky et al.
-2016 (arXiv:1511.06464) pose them. Who does not remember can do no better than to answer 1, an error of 0.167, and to
-guess letters, ln 8 = 2.08. Sequences are made anew for every batch. The relu network starts from the identity, the
-gates of LSTM and GRU from biases with which units remember for 1 to T steps (`pyrnn.init.chrono`); from a forget gate's
-bias of 3 or 6 the same LSTM did not solve T = 400. A model stops when it has solved its problem, or after 2000 updates
-(8000 of the relu network). It takes five minutes.
+Both go back to Hochreiter & Schmidhuber 1997, here as in Le, Jaitly & Hinton 2015 (arXiv:1504.00941) and Arjovsky et
+al. 2016 (arXiv:1511.06464). Who does not remember can do no better than to answer 1, an error of 0.167, and to guess
+letters, ln 8 = 2.08. The relu network starts from the identity, the gates of LSTM and GRU from biases with which units
+remember for 1 to T steps (`pyrnn.init.chrono`); from a forget gate's bias of 3 or 6 the LSTM did not solve T = 400.
+A model stops when it has solved its problem, or after 2000 updates (8000 of the relu network): five minutes for all.
 """
 
 from __future__ import annotations
 
-import time
-from typing import NamedTuple
+from collections import namedtuple
 
 import click
 import numpy as np
@@ -50,85 +48,48 @@ def copying(steps: int, rows: int, rng: np.random.Generator) -> tuple[np.ndarray
     return np.eye(LETTERS + 2, dtype="f4")[symbols], letters
 
 
-class Problem(NamedTuple):
-    task: str
-    steps: int
-    cells: tuple[str, ...]
-
-    @property
-    def solved(self) -> float:
-        return 0.01 if self.task == "adding" else 0.02
-
-    @property
-    def guess(self) -> float:
-        return 1 / 6 if self.task == "adding" else float(np.log(LETTERS))
-
-    def draw(self, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return (adding if self.task == "adding" else copying)(self.steps, rows, rng)
-
-
+Task = namedtuple("Task", ["name", "draw", "loss", "unit", "inputs", "outputs", "guess", "solved"])
+ADDING = Task("adding", adding, pyrnn.mean_squared_error, "mean squared error", 2, 1, guess=1 / 6, solved=0.01)
+COPYING = Task("copying", copying, pyrnn.cross_entropy, "nats per letter", LETTERS + 2, LETTERS, np.log(LETTERS), 0.02)
 PROBLEMS = (
-    Problem("adding", 150, ("tanh RNN", "identity relu RNN", "LSTM", "GRU")),
-    Problem("adding", 400, ("tanh RNN", "LSTM", "GRU")),
-    Problem("adding", 1000, ("LSTM", "GRU")),
-    Problem("copying", 100, ("tanh RNN", "LSTM", "GRU")),
+    (ADDING, 150, ("tanh RNN", "identity relu RNN", "LSTM", "GRU")),
+    (ADDING, 400, ("tanh RNN", "LSTM", "GRU")),
+    (ADDING, 1000, ("LSTM", "GRU")),
+    (COPYING, 100, ("tanh RNN", "LSTM", "GRU")),
 )
-RATES = {"tanh RNN": 1e-3, "identity relu RNN": 1e-3, "LSTM": 5e-3, "GRU": 5e-3}
-PATIENCE = {"identity relu RNN": 4}  # its updates are cheap, and it needs more of them
 
 
-class Memory(pyrnn.Model):
-    """x (T, N, I) -> y (K, N, O), what is said at the last K steps."""
+def network(cell: str, task: Task, steps: int, hidden: int, rng: np.random.Generator) -> pyrnn.Model:
+    """A recurrent layer with the first values that let it remember, and a head that reads it."""
+    if cell in ("LSTM", "GRU"):
+        rnn = getattr(pyrnn, cell)(task.inputs, hidden, rng=rng)
+        pyrnn.init.chrono(rnn, steps, rng)
+    else:
+        rnn = pyrnn.RNN(task.inputs, hidden, nonlinearity="relu" if "relu" in cell else "tanh", rng=rng)
+    if cell == "identity relu RNN":
+        rnn.params["weight_ih_l0"] = rng.normal(0, 0.01, (hidden, task.inputs))
+        pyrnn.init.identity(rnn)
+    return pyrnn.Model(rnn=rnn, head=pyrnn.Linear(hidden, task.outputs, rng=rng))
 
-    def __init__(self, cell: str, problem: Problem, hidden: int, rng: np.random.Generator) -> None:
-        inputs, outputs, self.last = (2, 1, 1) if problem.task == "adding" else (LETTERS + 2, LETTERS, COPIED)
-        if cell == "tanh RNN":
-            rnn: pyrnn.RNN | pyrnn.LSTM | pyrnn.GRU = pyrnn.RNN(inputs, hidden, rng=rng)
-        elif cell == "identity relu RNN":
-            rnn = pyrnn.RNN(inputs, hidden, nonlinearity="relu", rng=rng)
-            rnn.params["weight_ih_l0"] = rng.normal(0, 0.01, (hidden, inputs))
-            pyrnn.init.identity(rnn)
-        else:
-            rnn = (pyrnn.LSTM if cell == "LSTM" else pyrnn.GRU)(inputs, hidden, rng=rng)
-            pyrnn.init.chrono(rnn, problem.steps, rng)
-        super().__init__(rnn=rnn, head=pyrnn.Linear(hidden, outputs, rng=rng))
 
-    def error(self, y: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
-        """Mean squared error of sums, nats per letter."""
-        return (pyrnn.mean_squared_error if self.last == 1 else pyrnn.cross_entropy)(y, targets)
-
-    def update(self, x: np.ndarray, targets: np.ndarray, adam: pyrnn.Adam) -> float:
-        """One step of Adam; the gradient comes in at the last steps and goes back to the first."""
-        self.zero_grad()
-        (h, _), pull_rnn = self.rnn.vjp(x)
-        y, pull_head = self.head.vjp(h[-self.last :])
-        loss, dy = self.error(y, targets)
-        dh = np.zeros_like(h)
-        dh[-self.last :] = pull_head(dy)
-        pull_rnn(dh)
-        pyrnn.clip_grad_norm(self, 1.0)
+def learn(model: pyrnn.Model, task: Task, steps: int, updates: int, rng: np.random.Generator) -> list[float]:
+    """The error of each update, to the last or until the mean of 100 is well below solved."""
+    adam = pyrnn.Adam(model, lr=1e-3 if isinstance(model.rnn, pyrnn.RNN) else 5e-3)
+    errors: list[float] = []
+    for _ in tqdm(range(updates), desc=f"{task.name}, T = {steps}", leave=False):
+        x, targets = task.draw(steps, 32, rng)
+        model.zero_grad()
+        (h, _), pull_rnn = model.rnn.vjp(x)
+        y, pull_head = model.head.vjp(h[-len(targets) :])
+        error, dy = task.loss(y, targets)
+        before = np.zeros_like(h[: -len(targets)])  # the gradient comes in at the last steps and goes back to the first
+        pull_rnn(np.concatenate([before, pull_head(dy)]))
+        pyrnn.clip_grad_norm(model, 1.0)
         adam.step()
-        return loss
-
-    def judge(self, x: np.ndarray, targets: np.ndarray) -> float:
-        return self.error(self.head(self.rnn(x)[0][-self.last :]), targets)[0]
-
-
-def learn(
-    problem: Problem, cell: str, hidden: int, updates: int, rng: np.random.Generator
-) -> tuple[Memory, np.ndarray, np.ndarray]:
-    """Train until the mean error of 100 batches is well below solved, or to the end of the updates: the model, the
-    updates (K,) and the errors (K,), each the mean of 25 batches."""
-    model = Memory(cell, problem, hidden, rng)
-    adam = pyrnn.Adam(model, lr=RATES[cell])
-    losses: list[float] = []
-    with tqdm(total=updates, desc=f"{problem.task}, T = {problem.steps}, {cell}", leave=False) as bar:
-        while len(losses) < updates and not (len(losses) >= 100 and np.mean(losses[-100:]) < problem.solved / 2):
-            losses.append(model.update(*problem.draw(32, rng), adam))
-            bar.update()
-            bar.set_postfix_str(f"error {losses[-1]:.4f}")
-    means = np.array([np.mean(losses[k : k + 25]) for k in range(0, len(losses), 25)])
-    return model, np.minimum(25 * np.arange(1, len(means) + 1), len(losses)), means
+        errors.append(error)
+        if len(errors) >= 100 and np.mean(errors[-100:]) < task.solved / 2:
+            break
+    return errors
 
 
 @click.command(help=(__doc__ or "").split("\n", 1)[0])
@@ -138,19 +99,18 @@ def learn(
 @seed_option
 def main(hidden: int, updates: int, plot: str | None, seed: int) -> None:
     panels = []
-    print(f"{'':<20}{'':<20}{'error':>8}{'without memory':>16}{'updates':>9}{'seconds':>9}")
-    for problem in PROBLEMS:
-        curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        for cell in problem.cells:
-            rng, start = np.random.default_rng(seed), time.perf_counter()
-            model, *curve = learn(problem, cell, hidden, updates * PATIENCE.get(cell, 1), rng)
-            seconds, error = time.perf_counter() - start, model.judge(*problem.draw(500, rng))  # new sequences
-            curves[cell] = (curve[0], curve[1])
-            print(f"{problem.task + f', T = {problem.steps}':<20}{cell:<20}{error:>8.4f}{problem.guess:>16.4f}", end="")
-            print(f"{curve[0][-1]:>9}{seconds:>9.1f}  {'solved' if error < problem.solved else ''}", flush=True)
-        unit = "mean squared error" if problem.task == "adding" else "nats per letter"
-        title = f"{problem.task}, T = {problem.steps}"
-        panels.append(plots.Learning(title, curves, problem.solved, problem.guess, unit))
+    print(f"{'':<20}{'':<20}{'error':>8}{'without memory':>16}{'updates':>9}")
+    for task, steps, cells in PROBLEMS:
+        title, curves = f"{task.name}, T = {steps}", {}
+        for cell in cells:
+            rng = np.random.default_rng(seed)
+            model = network(cell, task, steps, hidden, rng)
+            curves[cell] = learn(model, task, steps, updates * (4 if "relu" in cell else 1), rng)
+            x, targets = task.draw(steps, 500, rng)  # new sequences
+            error, _ = task.loss(model.head(model.rnn(x)[0][-len(targets) :]), targets)
+            print(f"{title:<20}{cell:<20}{error:>8.4f}{task.guess:>16.4f}{len(curves[cell]):>9}", end="")
+            print("  solved" if error < task.solved else "", flush=True)
+        panels.append(plots.Learning(title, curves, task.solved, task.guess, task.unit))
     if plot:
         plots.learning_curves(plot, panels, "What was seen T steps ago")
 
