@@ -24,6 +24,7 @@ from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad
 from .parameters import Model
 from .recurrent import GRU, LSTM, RNN
 from .seq2seq import Decoder, EncoderDecoder
+from .sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ __all__ = [
     "MultiheadAttention",
     "PositionalEncoding",
     "RMSprop",
+    "Sequential",
     "__version__",
     "attention_weights",
     "binary_cross_entropy",

@@ -1,4 +1,4 @@
-"""Sequences of unequal length into arrays, and rows into minibatches and held-out parts."""
+"""Sequences of unequal length into arrays, and rows into minibatches, families and held-out parts."""
 
 from __future__ import annotations
 
@@ -68,3 +68,23 @@ def held_out(n: int, part: float = 0.1, rng: Rng = None) -> tuple[Array, Array]:
     order = generator("held_out", rng).permutation(n)
     count = round(part * n)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def families(sequences: Sequence[str], word: int, common: int) -> list[list[int]]:
+    """Group strings that are near copies of each other: two with `common` words in common are in one group.
+
+    A word is any `word` characters in a row; each counts once in a string. Two that are not alike are in one group too
+    where others join them. The result is the indices of each group, all together 0..N-1. Held out by whole groups,
+    nothing is judged by what was nearly seen in training. TypeError and ValueError for a word or a count that is not an
+    integer or below 1.
+
+        pyrnn.data.families(["to be or not", "Hamlet", "or not to be"], word=5, common=3)  # [[0, 2], [1]]
+    """
+    word, common = integer("families", "word", word, 1), integer("families", "common", common, 1)
+    words = [{sequence[k : k + word] for k in range(len(sequence) - word + 1)} for sequence in sequences]
+    group = list(range(len(words)))
+    for a in range(len(words)):
+        for b in range(a):
+            if group[a] != group[b] and len(words[a] & words[b]) >= common:
+                group = [group[b] if g == group[a] else g for g in group]
+    return [[n for n, g in enumerate(group) if g == k] for k in sorted(set(group))]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import MOST, Array, generator, integer, integer_array, real, shape_error, within
+from ._arrays import MOST, Array, boolean_array, generator, integer, integer_array, real, shape_error, within
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -228,3 +228,45 @@ class NaiveBayes:
 
     def _grams(self, sequence: Sequence[Hashable]) -> set[tuple[Hashable, ...]]:
         return {tuple(sequence[t : t + n]) for n in range(1, self.order + 1) for t in range(len(sequence) - n + 1)}
+
+
+class LogOdds:
+    """How much likelier each token of a sequence is in one kind of stretch than outside of it: log P_in - log P_out.
+
+    Both are `NGram` models, of the stretches inside and of those outside, as for the CpG islands of Durbin, Eddy, Krogh
+    and Mitchison (1998, section 3.1). Averaged over a window, they say where the stretches are.
+
+    sequences    a list of (T,) integers in 0..size-1
+    inside       a list of (T,) booleans, of each token whether it is inside
+    order, size  as in `NGram`
+
+    TypeError and ValueError as in `NGram`, and for `inside` that is not booleans or not like the sequences.
+
+        odds = pyrnn.ngrams.LogOdds([[0, 0, 1, 2, 1, 2]], [[False, False, True, True, True, True]], order=2, size=4)
+        odds([0, 1, 2])  # (3,)
+    """
+
+    def __init__(self, sequences: Sequence[ArrayLike], inside: Sequence[ArrayLike], order: int, size: int) -> None:
+        if len(sequences) != len(inside):
+            raise ValueError(f"LogOdds: {len(sequences)} sequences, but inside has {len(inside)}")
+        parts: dict[bool, list[Array]] = {True: [], False: []}
+        for n, (sequence, kinds) in enumerate(zip(sequences, inside, strict=True)):
+            tokens = integer_array("LogOdds", f"sequences[{n}]", sequence)
+            kinds = boolean_array("LogOdds", f"inside[{n}]", kinds, tokens.shape, f"{tokens.shape} like its sequence")
+            edges = np.flatnonzero(np.diff(kinds)) + 1
+            for stretch, kind in zip(np.split(tokens, edges), np.split(kinds, edges), strict=True):
+                parts[bool(kind.any())].append(stretch)
+        self.inside, self.outside = (NGram(parts[kind], order, size) for kind in (True, False))
+
+    def __call__(self, tokens: ArrayLike, window: int = 1) -> Array:
+        """The log-odds of each token, averaged over the `window` tokens around it: tokens (T,) -> (T,).
+
+        Beyond the ends of the sequence they are 0. Errors as in `NGram`; ValueError for a window that is not odd.
+
+            odds([0, 1, 2], window=3)
+        """
+        window = integer("LogOdds", "window", window, 1)
+        if window % 2 == 0:
+            raise ValueError(f"LogOdds: window is {window}, expected an odd number")
+        odds: Array = np.log(self.inside.probabilities(tokens) / self.outside.probabilities(tokens))
+        return np.convolve(odds, np.ones(window) / window)[window // 2 :][: len(odds)] if len(odds) else odds

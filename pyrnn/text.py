@@ -41,6 +41,12 @@ def read_all(paths: Sequence[str | os.PathLike[str]]) -> str:
     return "".join(map(read, paths)) if paths else language_reference()
 
 
+def read_fasta(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The sequences of a FASTA file by their names, the first word after each ">". Errors as in `read`."""
+    records = [record.splitlines() for record in read(path).split(">")[1:]]
+    return {head.split()[0]: "".join(lines) for head, *lines in records}
+
+
 def language_reference() -> str:
     """The language reference inside every Python (`pydoc_data.topics`), topic after topic."""
     from pydoc_data.topics import topics

@@ -73,6 +73,16 @@ def test_held_out_is_a_split():
     assert valid.tolist() != data.held_out(1003, 0.1, 1)[1].tolist()
 
 
+def test_families_hold_what_is_alike():
+    strings = ["abcdefgh", "xyz", "bcdefghi", "", "fghijklm"]  # the first and the last are joined by the third
+    assert data.families(strings, word=3, common=2) == [[0, 2, 4], [1], [3]]
+    assert data.families(strings, word=3, common=3) == [[0, 2], [1], [3], [4]]
+    assert data.families(strings, word=3, common=6) == [[n] for n in range(5)]
+    assert data.families([], word=1, common=1) == []
+    with pytest.raises(ValueError, match="families: word is 0"):
+        data.families(strings, word=0, common=1)
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="minibatches: size is 0"):
         data.minibatches(3, 0)

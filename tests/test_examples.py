@@ -487,40 +487,37 @@ def gene_files(folder, count, rng):
     return folder
 
 
-def test_genes_are_read_with_their_introns_and_copies_stay_together(tmp_path, rng):
+def test_genes_are_read_with_their_introns(tmp_path, rng):
+    from pyrnn import data
     from pyrnn.examples import introns
 
     genes = introns.read(gene_files(tmp_path, 12, rng))
-    assert len(genes) == 12
+    assert [gene.name for gene in genes] == [f"Y{n}" for n in range(12)]
     for gene in genes:
         ((first, end),) = gene.introns
         assert gene.bases[first : first + 2] == "GT"
         assert gene.bases[end - 2 : end] == "AG"
         assert np.flatnonzero(gene.inside).tolist() == list(range(first, end))
-    assert sorted(map(len, introns.families(genes))) == [1] * 10 + [2]
-    assert [0, 11] in introns.families(genes)
-    assert introns.f1([gene.inside for gene in genes], genes) == 1
-    half = [np.arange(len(gene.bases)) < gene.introns[0][0] + 5 for gene in genes]
-    counted = sum(5 for _ in genes), sum(row.sum() for row in half), sum(gene.inside.sum() for gene in genes)
-    assert introns.f1(half, genes) == pytest.approx(2 * counted[0] / (counted[1] + counted[2]))
+    groups = data.families([gene.bases for gene in genes], word=20, common=50)
+    assert groups == [[0, 11], *([n] for n in range(1, 11))]
 
 
 def test_introns_are_learned(tmp_path, rng):
+    from pyrnn import metrics
     from pyrnn.examples import introns
 
     genes = introns.read(gene_files(tmp_path, 40, rng))
-    chance = introns.train(genes[:30], hidden=8, epochs=8, lr=0.02)
-    said = [chance(gene) > 0.5 for gene in genes[30:]]
-    assert introns.f1(said, genes[30:]) > 0.8
-    figure, which, best = introns.k_mers(genes[:30], genes[30:])
-    assert figure == introns.f1(best, genes[30:])
-    assert figure > 0.6
-    assert "k = " in which
+    network = introns.train(genes[:30], 6, rng)
+    said = [introns.chances(network, gene) for gene in genes[30:]]
+    assert metrics.f1(np.concatenate(said) > 0.5, np.concatenate([gene.inside for gene in genes[30:]])) > 0.8
+    figure, which = introns.k_mers(genes[:30], genes[30:], 3, 21)
+    assert 0.6 < figure < 1
+    assert which == "k = 3, window 21"
 
 
 def test_introns_command(tmp_path, rng):
     pytest.importorskip("matplotlib")
-    output = run("introns", "--data", gene_files(tmp_path, 20, rng), "--hidden", 4, "--epochs", 1,
+    output = run("introns", "--data", gene_files(tmp_path, 20, rng), "--epochs", 1,
                  "--plot", tmp_path / "i.png")  # fmt: skip
     assert "20 genes, 20 introns, 20 of them GT...AG, 0 GC...AG" in output
     assert re.search(r"held-out genes: [\d.]+ \(best k-mers: [\d.]+", output)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn.metrics import confusions, f1
+from pyrnn.metrics import best_f1, confusions, f1
 
 
 def test_confusions_have_rows_of_the_true_classes():
@@ -20,6 +20,16 @@ def test_f1_is_the_harmonic_mean_of_precision_and_recall(rng):
     assert pyrnn.metrics.f1(said, true) == pytest.approx(2 / (1 / precision + 1 / recall))
     assert f1([True, False], [True, False]) == 1
     assert f1([False, False], [False, False]) == 0
+
+
+def test_the_best_threshold_parts_what_scores_part(rng):
+    true = np.arange(200) % 5 == 0
+    assert best_f1(true + rng.random(200) / 2, true) == 1
+    scores = rng.random(200)
+    found = best_f1(scores, true)
+    assert found == max(f1(scores > np.quantile(scores, q), true) for q in np.linspace(0.5, 0.95, 19)) < 1
+    with pytest.raises(ValueError, match="best_f1: scores is empty"):
+        best_f1([], [])
 
 
 def test_wrong_arguments_are_named():

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from pyrnn.ngrams import NaiveBayes, NGram
+from pyrnn.ngrams import LogOdds, NaiveBayes, NGram
 
 V = 4
 
@@ -124,3 +124,28 @@ def test_naive_bayes_is_its_definition():
 def test_wrong_classes_are_named(classes, order, error, message):
     with pytest.raises(error, match=message):
         NaiveBayes(["a", "b"], classes, order)
+
+
+def test_log_odds_are_those_of_two_models(rng):
+    sequences = [rng.integers(0, V, n) for n in (30, 12)]
+    inside = [np.isin(np.arange(n), [0, 1, 5, 6, 7, 11]) for n in (30, 12)]
+    odds = LogOdds(sequences, [row.tolist() for row in inside], 2, V)
+    stretches = [s[a:b] for s in sequences for a, b in [(0, 2), (5, 8), (11, 12)]]
+    others = [s[a:b] for s in sequences for a, b in [(2, 5), (8, 11), (12, 30)]]
+    models = NGram(stretches, 2, V), NGram(others, 2, V)
+    tokens = rng.integers(0, V, 20)
+    expected = np.log(models[0].probabilities(tokens) / models[1].probabilities(tokens))
+    np.testing.assert_allclose(odds(tokens), expected, atol=1e-12)
+    padded = np.pad(expected, 2)
+    np.testing.assert_allclose(odds(tokens, 5), [padded[t : t + 5].mean() for t in range(20)], atol=1e-12)
+    assert odds([], 5).shape == (0,)
+    assert odds([1, 2], 5).shape == (2,)
+    assert not LogOdds([], [], 2, V)([0, 1]).any()
+    with pytest.raises(ValueError, match="LogOdds: window is 4, expected an odd number"):
+        odds(tokens, 4)
+    with pytest.raises(ValueError, match="LogOdds: 1 sequences, but inside has 0"):
+        LogOdds([[0]], [], 2, V)
+    with pytest.raises(ValueError, match=r"LogOdds: inside\[0\] has shape \(1,\)"):
+        LogOdds([[0, 1]], [[True]], 2, V)
+    with pytest.raises(TypeError, match=r"LogOdds: inside\[0\] has dtype int64, expected booleans"):
+        LogOdds([[0, 1]], [[0, 1]], 2, V)

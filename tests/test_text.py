@@ -118,6 +118,11 @@ def test_batches_refuse_a_short_text():
     assert len(text.Batches(np.arange(33), 32, 64)) == 1
 
 
+def test_fasta_is_read_by_names(tmp_path):
+    (tmp_path / "x.fsa").write_text(">one the first\nACGT\nAC\n>two\n>three\nT\n")
+    assert text.read_fasta(tmp_path / "x.fsa") == {"one": "ACGTAC", "two": "", "three": "T"}
+
+
 def test_words_and_the_unknown():
     words = text.Words.of(["to", "be", "or", "not", "to", "be", "that", "is"], minimum=2, marks=["<end>"])
     assert words.words == ["<unknown>", "<end>", "be", "to"]
