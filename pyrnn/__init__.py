@@ -28,7 +28,7 @@ from .sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
-    from . import metrics, ngrams, plots, reference, text
+    from . import baselines, metrics, ngrams, plots, reference, text
 
     __version__: str
 
@@ -62,6 +62,7 @@ __all__ = [
     "Sequential",
     "__version__",
     "attention_weights",
+    "baselines",
     "binary_cross_entropy",
     "clip_grad_norm",
     "clip_grad_value",
@@ -88,7 +89,7 @@ __all__ = [
     "truncated_bptt",
 ]
 
-LATER = ("metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,6 @@ twelve values is hard to beat: it is in the table too. It takes two seconds.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -27,7 +26,7 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
-from pyrnn import plots
+from pyrnn import baselines, plots
 
 from . import data_option, plot_option, seed_option
 
@@ -53,16 +52,6 @@ KINDS = {
 }
 
 
-def read(folder: str | Path, kind: Kind) -> np.ndarray:
-    with open(Path(folder) / kind.file, encoding="utf-8", newline="") as file:
-        return np.array([float(row[1]) for row in list(csv.reader(file))[1:] if row])
-
-
-def ahead(values: np.ndarray) -> np.ndarray:
-    """(T,) -> (T - 12, 12): row t is what comes after t."""
-    return np.lib.stride_tricks.sliding_window_view(values[1:], AHEAD)
-
-
 class Series:
     """A series (T,) as the network sees it: inputs (T, 6) and targets (T - 12, 12), in standard deviations."""
 
@@ -77,7 +66,7 @@ class Series:
         angle = 2 * np.pi * np.arange(len(level)) / kind.period
         which = np.eye(len(KINDS))[[list(KINDS).index(name)] * len(level)]
         self.inputs = np.column_stack([self.level, np.sin(angle), np.cos(angle), which]).astype("f4")
-        self.targets = (ahead(self.level) - self.level[:-AHEAD, None]).astype("f4")
+        self.targets = (baselines.ahead(self.level, AHEAD) - self.level[:-AHEAD, None]).astype("f4")
 
     def window(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and targets of up to 96 steps; the last target is before the held-out steps."""
@@ -87,93 +76,66 @@ class Series:
 
     def forecasts(self, y: np.ndarray) -> np.ndarray:
         """Outputs (T, 12) -> values (T - 12, 12) in the units of the series."""
-        level = self.mean + self.scale * (self.level[:, None] + y)[:-AHEAD]
-        return self.kind.back(level + ahead(self.before))
+        level = self.mean + self.scale * (self.level[:-AHEAD, None] + y[: len(self.targets)])
+        return self.kind.back(level + baselines.ahead(self.before, AHEAD))
 
     def baselines(self) -> dict[str, np.ndarray]:
         """The same of persistence, seasonal persistence (as far as a season ago is known) and linear regression."""
-        last = np.repeat(self.values[:-AHEAD, None], AHEAD, axis=1)
-        ago = np.arange(len(last))[:, None] + np.arange(1, AHEAD + 1) - self.kind.season
-        seasonal = np.where(ago >= 0, self.values[ago], np.nan)
-        return {"persistence": last, "seasonal": seasonal, "linear": self.forecasts(self.linear())}
-
-    def linear(self) -> np.ndarray:
-        """(T, 12) like the network's outputs: ridge regressions on the last twelve values and the season."""
-        past = np.lib.stride_tricks.sliding_window_view(np.pad(self.level, (AHEAD - 1, 0)), AHEAD)  # (T, 12)
-        known = np.column_stack([past, self.inputs[:, 1:3], np.ones(len(past))])
-        x, y = (part[AHEAD : self.first - AHEAD] for part in (known, self.targets))
-        predicted: np.ndarray = known @ np.linalg.solve(x.T @ x + np.eye(x.shape[1]), x.T @ y)
-        return predicted
+        linear = baselines.linear(self.level, AHEAD, self.first, self.inputs[:, 1:3]) - self.level[:-AHEAD, None]
+        seasonal = baselines.seasonal(self.values, AHEAD, self.kind.season)
+        return {"persistence": baselines.persistence(self.values, AHEAD), "seasonal": seasonal,
+                "linear": self.forecasts(linear)}  # fmt: skip
 
     def errors(self, forecasts: np.ndarray) -> np.ndarray:
         """Root mean square error of each step ahead (12,), over the origins whose twelve steps are held out."""
-        wrong: np.ndarray = (forecasts - ahead(self.values))[self.first - 1 :]
+        wrong: np.ndarray = (forecasts - baselines.ahead(self.values, AHEAD))[self.first - 1 :]
         error: np.ndarray = np.sqrt(np.mean(wrong**2, axis=0))
         return error
 
 
-class Forecaster(pyrnn.Model):
-    """x (T, N, 6) -> y (T, N, 12)."""
-
-    def __init__(self, hidden: int, rng: np.random.Generator) -> None:
-        inputs = 3 + len(KINDS)
-        super().__init__(rnn=pyrnn.GRU(inputs, hidden, rng=rng), head=pyrnn.Linear(hidden, AHEAD, rng=rng))
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        y: np.ndarray = self.head(self.rnn(x)[0])
-        return y
-
-    def learn(self, series: Sequence[Series], steps: int, rng: np.random.Generator, name: str) -> None:
-        """So many steps of Adam, each on 32 windows of series drawn at random."""
-        adam = pyrnn.Adam(self, lr=5e-3)
-        schedule = pyrnn.schedules.Cosine(adam, total=steps)
-        for _ in tqdm(range(steps), desc=name, leave=False):
-            windows = [series[k].window(rng) for k in rng.integers(0, len(series), ROWS)]
-            x, lengths = pyrnn.data.pad([inputs for inputs, _ in windows])  # (T, N, 6), (N,)
-            target, _ = pyrnn.data.pad([targets for _, targets in windows])  # (T, N, 12)
-            self.zero_grad()
-            (h, _), pull_rnn = self.rnn.vjp(x, lengths=lengths)
-            y, pull_head = self.head.vjp(h)
-            _, dy = pyrnn.mean_squared_error(y, target, lengths=lengths)
-            pull_rnn(pull_head(dy))
-            pyrnn.clip_grad_norm(self, 1.0)
-            adam.step()
-            schedule.step()
-
-
-def compare(values: dict[str, np.ndarray], hidden: int, steps: int, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """For each series the forecasts (T - 12, 12) of the baselines, of a network of its own and of one for all."""
-    series = {name: Series(name, array) for name, array in values.items()}
-    ways = {name: one.baselines() for name, one in series.items()}
-    for way, group in [*(("its own network", [name]) for name in series), ("one network", list(series))]:
-        rng = np.random.default_rng(seed)
-        model = Forecaster(hidden, rng)
-        model.learn([series[name] for name in group], steps * len(group), rng, ", ".join(group))
-        for name in group:
-            ways[name][way] = series[name].forecasts(model(series[name].inputs))
-    return ways
+def train(series: Sequence[Series], steps: int, seed: int, hidden: int = 32) -> pyrnn.Sequential:
+    """A network x (T, N, 6) -> y (T, N, 12), after so many steps of Adam, each on 32 windows of series at random."""
+    rng = np.random.default_rng(seed)
+    network = pyrnn.Sequential(
+        rnn=pyrnn.GRU(3 + len(KINDS), hidden, rng=rng), head=pyrnn.Linear(hidden, AHEAD, rng=rng)
+    )
+    adam = pyrnn.Adam(network, lr=5e-3)
+    schedule = pyrnn.schedules.Cosine(adam, total=steps)
+    for _ in tqdm(range(steps), leave=False):
+        windows = [series[k].window(rng) for k in rng.integers(0, len(series), ROWS)]
+        x, lengths = pyrnn.data.pad([inputs for inputs, _ in windows])  # (T, N, 6), (N,)
+        target, _ = pyrnn.data.pad([targets for _, targets in windows])  # (T, N, 12)
+        network.zero_grad()
+        y, pullback = network.vjp(x, lengths=lengths)
+        _, dy = pyrnn.mean_squared_error(y, target, lengths=lengths)
+        pullback(dy)
+        pyrnn.clip_grad_norm(network, 1.0)
+        adam.step()
+        schedule.step()
+    return network
 
 
 @click.command(help=(__doc__ or "").split("\n", 1)[0])
 @data_option(
     f"a folder with {', '.join(kind.file for kind in KINDS.values())}", "https://github.com/jbrownlee/Datasets"
 )
-@click.option("--hidden", type=click.IntRange(min=1), default=32, show_default=True, help="Hidden units.")
 @click.option("--steps", type=click.IntRange(min=1), default=150, show_default=True, help="Steps of Adam per series.")
 @plot_option
 @seed_option
-def main(data: str, hidden: int, steps: int, plot: str | None, seed: int) -> None:
-    values = {name: read(data, kind) for name, kind in KINDS.items()}
-    ways = compare(values, hidden, steps, seed)
-    panels = []
+def main(data: str, steps: int, plot: str | None, seed: int) -> None:
+    series = {name: Series(name, np.loadtxt(Path(data) / kind.file, delimiter=",", skiprows=1, usecols=1))
+              for name, kind in KINDS.items()}  # fmt: skip
+    shared, panels = train(list(series.values()), steps * len(series), seed), list[plots.Forecast]()
     print(f"Root mean square error over {AHEAD} steps, held-out last fifth")
-    print(f"{'':<14}" + "".join(f"{way:>18}" for way in next(iter(ways.values()))))
-    for name, found in ways.items():
-        one = Series(name, values[name])
-        errors = {way: one.errors(forecasts) for way, forecasts in found.items()}
+    for name, one in series.items():
+        networks = {"its own network": train([one], steps, seed), "one network": shared}
+        ways = one.baselines() | {way: one.forecasts(network(one.inputs)) for way, network in networks.items()}
+        errors = {way: one.errors(forecasts) for way, forecasts in ways.items()}
+        if not panels:
+            print(f"{'':<14}" + "".join(f"{way:>18}" for way in ways))
         print(f"{name:<14}" + "".join(f"{np.sqrt(np.mean(error**2)):>18.2f}" for error in errors.values()))
         origins = range(one.first - 1, len(one.values) - AHEAD, AHEAD)
-        panels.append(plots.Forecast(name, one.values, {t: found["one network"][t] for t in origins}, errors))
+        panels.append(plots.Forecast(name, one.values, {t: ways["one network"][t] for t in origins}, errors))
     if plot:
         plots.forecasts(plot, panels)
 
