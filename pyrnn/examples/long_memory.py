@@ -11,7 +11,7 @@ Both go back to Hochreiter & Schmidhuber 1997, here as in Le, Jaitly & Hinton 20
 al. 2016 (arXiv:1511.06464). Who does not remember can do no better than to answer 1, an error of 0.167, and to guess
 letters, ln 8 = 2.08. The relu network starts from the identity, the gates of LSTM and GRU from biases with which units
 remember for 1 to T steps (`pyrnn.init.chrono`); from a forget gate's bias of 3 or 6 the LSTM did not solve T = 400.
-A model stops when it has solved its problem, or after 2000 updates (8000 of the relu network): five minutes for all.
+A model stops when it has solved its problem, or after 2000 updates (8000 of the relu network): a minute and a half.
 """
 
 from __future__ import annotations
