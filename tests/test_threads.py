@@ -499,6 +499,7 @@ def test_keyboard_interrupt():
     """It arrives in the main thread once the call is over, and the next calls are as before."""
     script(
         """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
     pyrnn.set_num_threads(3)
     expected = answer()
     long = np.zeros((3000, 24, 40), "float32")
