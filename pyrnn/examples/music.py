@@ -10,7 +10,7 @@ Rows have the lengths of their tunes. The data is that of the Nottingham Music D
 chords; a tenth of the tunes is held out. The 5-gram beside it sees four characters back: it knows what notes follow
 each other and cannot count a bar. A tune parses here if all its bars are exactly as long as its metre says, save at the
 ends of its parts, where they may be shorter; nobody tells the network so, but it learns from tunes that do. Longer
-training makes more tunes parse and fits the held-out ones less well. It takes seven minutes.
+training makes more tunes parse and fits the held-out ones less well. It takes ten minutes.
 """
 
 from __future__ import annotations
