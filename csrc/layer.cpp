@@ -33,8 +33,8 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 }
 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
-// them and the weights of a step stay in its cache, or where the weights are so small that reading them for a handful of
-// rows costs less than a meeting, which takes 0.3 us between CPUs that share a cache and 1.5 us between others; units
+// them and the weights of a step stay in its cache, or where the weights are so small that reading them for a handful
+// of rows costs less than a meeting (0.3 us between CPUs that share a cache, several times that between others); units
 // otherwise, meeting at every step.
 constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
