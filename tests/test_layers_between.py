@@ -255,3 +255,12 @@ def test_pooling_over_all_steps_and_over_none(rng):
         assert y.shape == pooled
         assert pullback(y).shape == shape
         assert not y.any()
+
+
+def test_gradients_of_pooling_are_finite_differences_with_lengths(rng):
+    layer, lengths = pyrnn.MaxOverTime(dtype="float64"), [T, 2, 0, 3]
+    x, dy, direction = rng.standard_normal((T, N, F)), rng.standard_normal((N, F)), rng.standard_normal((T, N, F))
+    dx = layer.vjp(x, lengths=lengths)[1](dy)
+    step = 1e-6 * direction  # small beside the distance between numbers: no other one becomes the largest
+    change = (layer(x + step, lengths=lengths) - layer(x - step, lengths=lengths)) / 2e-6
+    assert np.sum(change * dy) == pytest.approx(np.sum(dx * direction), rel=1e-8)
