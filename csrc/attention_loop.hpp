@@ -149,20 +149,19 @@ template <class T> struct AttentionLoop {
     PYRNN_INLINE Tile from(int r) const { return {data + r, row}; }
   };
 
-  // scores[r][j - first] = q[r] . key[j] for the keys of a part, up to a whole register.
-  static void score(const A& a, const Rows& rows, const T* q, const T* panels, Part part, T* scores) {
-    const i64 Ep = padded<T>(a.E);
+  // scores[r][j - first] = q[r] . key[j] for the keys (or values) of a part, up to a whole register, E features.
+  static void score(int rows, const T* q, const T* panels, i64 E, Part part, T* scores) {
     for (i64 j = part.begin; j < part.end; j += chunk)
-      multiply(rows.count, Along{q, Ep}, {1, a.E, 0}, Panels<T>{panels + j * a.E, L, a.E * L}, true, scores + j,
+      multiply(rows, Along{q, padded<T>(E)}, {1, E, 0}, Panels<T>{panels + j * E, L, E * L}, true, scores + j,
                key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
   }
 
   // The same for few rows, straight from keys (or values) as they lie: `count` of them from the part's first on, E
   // features. They are turned in registers, some groups at a time, for one alone would be one long chain.
   static constexpr int few = 4;
-  static void score_few(int rows, const T* q, i64 q_row, const T* keys, i64 key_row, i64 count, i64 E, Part part,
-                        T* scores) {
+  static void score_few(int rows, const T* q, const T* keys, i64 key_row, i64 count, i64 E, Part part, T* scores) {
     constexpr int together = 4;
+    const i64 q_row = padded<T>(E);
     for (i64 j = part.begin; j < part.end; j += together * L) {
       const int groups = int(std::min<i64>(together, groups_of<T>(part.end - j)));
       Vec<T> sums[together][few] = {};
@@ -271,7 +270,7 @@ template <class T> struct AttentionLoop {
   // Exponentials in place of the scores, the state brought to the new maximum. `Guarded`: hidden ones become -1.
   // All rows take each step together: one alone would wait for its maximum.
   template <bool Guarded> static void soften(const Rows& rows, Part part, T* scores, State state, i64 Evp) {
-    alignas(64) T now[row_block], shrink[row_block];
+    alignas(64) T now[row_block] = {}, shrink[row_block];
     for (int r = 0; r < rows.count; ++r) now[r] = largest_of(part, scores + r * key_block);
     for (int r = 0; r < rows.count; r += L) {
       const Vec<T> before = load(state.most + r), most = larger(load(now + r), before);
@@ -379,7 +378,7 @@ template <class T> struct AttentionLoop {
     T* own = packed ? nullptr : work.take(key_block * a.E);
     T* own_values = packed || a.Ev % L == 0 ? nullptr : work.take(key_block * Evp);
     std::fill_n(state.sums, rows.count * Evp, T(0));
-    std::fill_n(state.most, rows.count, hidden);
+    std::fill_n(state.most, row_block, hidden);  // those of no row too: they are taken by the register
     std::fill_n(state.total, rows.count, Vec<T>{});
     const i64 begin = number * key_run / key_block,
               end = std::min((a.K + key_block - 1) / key_block, begin + key_run / key_block);
@@ -397,15 +396,14 @@ template <class T> struct AttentionLoop {
                     own_values + part.begin * Evp);
       }
       if (packed) {
-        score(a, rows, q, panels, part, scores);
+        score(rows.count, q, panels, a.E, part, scores);
       } else if (rows.count <= few) {
-        score_few(rows.count, q, padded<T>(a.E), h.key + part.first * a.key_row, a.key_row, a.K - part.first, a.E, part,
-                  scores);
+        score_few(rows.count, q, h.key + part.first * a.key_row, a.key_row, a.K - part.first, a.E, part, scores);
       } else {
         for (i64 j = part.begin; j < part.end; j += chunk) {
           const Part piece{part.first, j, std::min(part.end, j + chunk)};
           pack_keys(a, h, part.first, piece.begin, piece.end, own);
-          score(a, rows, q, panels, piece, scores);
+          score(rows.count, q, panels, a.E, piece, scores);
         }
       }
       for (int r = 0; r < rows.count; ++r) mask(a, rows.row[r], part, scores + r * key_block, nullptr);
@@ -552,18 +550,16 @@ template <class T> struct AttentionLoop {
       for (int r = 0; r < rows.count; ++r) copy_rows(d.dout + rows.row[r].place * a.Ev, a.Ev, 1, a.Ev, dout + r * Evp);
       const bool guarded = !keys_finite || !finite(q, rows.count * Ep) || !finite(dout, rows.count * Evp);
       if (rows.count <= few) {
-        score_few(rows.count, q, Ep, key, a.key_row, n, a.E, part, scores);
-        score_few(rows.count, dout, Evp, value, a.value_row, n, a.Ev, part, dscores);
+        score_few(rows.count, q, key, a.key_row, n, a.E, part, scores);
+        score_few(rows.count, dout, value, a.value_row, n, a.Ev, part, dscores);
       } else {
         if (!packed) {
           pack_keys(a, h, first, 0, n, panels);
           PYRNN_ISA::pack(value, a.value_row, gate, n, a.Ev, 0, groups_of<T>(n), value_panels);
           packed = true;
         }
-        score(a, rows, q, panels, part, scores);
-        for (i64 j = part.begin; j < part.end; j += chunk)
-          multiply(rows.count, Along{dout, Evp}, {1, a.Ev, 0}, Panels<T>{value_panels + j * a.Ev, L, a.Ev * L}, true,
-                   dscores + j, key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
+        score(rows.count, q, panels, a.E, part, scores);
+        score(rows.count, dout, value_panels, a.Ev, part, dscores);
       }
       for (int r = 0; r < rows.count; ++r) {
         const Row& row = rows.row[r];

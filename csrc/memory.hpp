@@ -14,12 +14,13 @@ namespace pyrnn {
 void* take_memory(std::size_t& bytes, std::size_t spare);
 void give_back_memory(void* memory, std::size_t bytes) noexcept;
 
-// `count` elements, uninitialised unless `zero` is called.
+// `count` elements, uninitialised unless `zero` is called; the memory behind them may have `spare` bytes more.
 template <class T> class Buffer {
  public:
   Buffer() = default;
-  explicit Buffer(std::int64_t count) : count_(count), bytes_(std::size_t(count) * sizeof(T)) {
-    if (bytes_) data_ = static_cast<T*>(take_memory(bytes_, bytes_));
+  explicit Buffer(std::int64_t count) : Buffer(count, std::size_t(count) * sizeof(T)) {}
+  Buffer(std::int64_t count, std::size_t spare) : count_(count), bytes_(std::size_t(count) * sizeof(T)) {
+    if (bytes_) data_ = static_cast<T*>(take_memory(bytes_, spare));
   }
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {

@@ -57,7 +57,7 @@ int this_cpu() {
 void step_aside() {
 #if defined(__linux__)
   cpu_set_t all, others;
-  const int here = sched_getcpu();
+  const int here = this_cpu();
   if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all) != 0) return;
   others = all;
   CPU_CLR(std::size_t(here), &others);

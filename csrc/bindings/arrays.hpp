@@ -144,17 +144,10 @@ template <class T> py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
   for (const py::ssize_t n : shape)
     if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) return py::array_t<T>(shape);
   if (bytes < large) return py::array_t<T>(shape);
-  const std::size_t size = bytes;
-  struct Block {
-    std::size_t bytes;
-    void* memory;
-    explicit Block(std::size_t size) : bytes(size), memory(take_memory(bytes, size / 8)) {}
-    ~Block() { give_back_memory(memory, bytes); }
-  };
-  auto block = std::make_unique<Block>(size);
-  T* data = static_cast<T*>(block->memory);
-  const py::capsule owner(block.get(), [](void* kept) { delete static_cast<Block*>(kept); });
-  block.release();
+  auto memory = std::make_unique<Buffer<T>>(i64(bytes / sizeof(T)), bytes / 8);
+  const T* data = memory->get();
+  const py::capsule owner(memory.get(), [](void* kept) { delete static_cast<Buffer<T>*>(kept); });
+  memory.release();
   return py::array_t<T>(shape, data, owner);
 }
 
