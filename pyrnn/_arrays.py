@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Rng = int | np.random.Generator | None  # what `generator` takes
 
 INT64 = np.dtype("int64")
 FLOAT_DTYPES = (np.dtype("float32"), np.dtype("float64"))

@@ -18,6 +18,7 @@ from . import kernels
 from ._arrays import (
     MOST,
     Array,
+    Rng,
     any_array,
     boolean,
     float_dtype,
@@ -37,7 +38,6 @@ from .parameters import Layer, Shapes
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
-    Rng = int | np.random.Generator | None
     Window = tuple[int, int] | Sequence[int] | None
 
 _FARTHEST = 2**62

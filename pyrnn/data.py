@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._arrays import MOST, Array, boolean, generator, integer, numbers_array, real, shape_error
+from ._arrays import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shape_error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    Rng = int | np.random.Generator | None
 
 
 def pad(sequences: Sequence[ArrayLike], *, batch_first: bool = False) -> tuple[Array, Array]:

@@ -18,6 +18,7 @@ import numpy as np
 from ._arrays import (
     MOST,
     Array,
+    Rng,
     any_array,
     float_array,
     generator,
@@ -31,8 +32,6 @@ from ._arrays import (
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    Rng = int | np.random.Generator | None
 
 Step = Callable[[Any, Array], "tuple[Array, Any]"]
 

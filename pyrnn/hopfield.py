@@ -14,6 +14,7 @@ from . import kernels
 from ._arrays import (
     MOST,
     Array,
+    Rng,
     boolean,
     choice,
     float_dtype,
@@ -30,8 +31,6 @@ from ._arrays import (
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-    Rng = int | np.random.Generator | None
 
 FLOAT64 = np.dtype("float64")
 MOST_UNITS = 2**25

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ._arrays import MOST, generator, integer, real
+from ._arrays import MOST, Rng, generator, integer, real
 from .recurrent import GRU, LSTM, Recurrent
-
-if TYPE_CHECKING:
-    Rng = int | np.random.Generator | None
 
 
 def identity(layer: Recurrent[Any], scale: float = 1.0) -> None:

@@ -11,6 +11,7 @@ from . import kernels
 from ._arrays import (
     MOST,
     Array,
+    Rng,
     boolean,
     float_dtype,
     generator,
@@ -29,8 +30,6 @@ from .parameters import Layer, Shapes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-    Rng = int | np.random.Generator | None
 
 
 class Linear(Layer):

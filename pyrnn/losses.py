@@ -73,8 +73,9 @@ def negative_log_likelihood(
         call, "log_probabilities", log_probabilities, targets, lengths, batch_first, mask
     )
     at_target = classes[counts][..., None]
-    picked = np.take_along_axis(values[counts], at_target, -1)
-    dpicked = np.zeros_like(values[counts])
+    rows = values[counts]
+    picked = np.take_along_axis(rows, at_target, -1)
+    dpicked = np.zeros_like(rows)
     np.put_along_axis(dpicked, at_target, -1 / max(picked.size, 1), -1)
     return _mean(-picked), _spread(dpicked, values, counts)
 

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import MOST, Array, boolean_array, generator, integer, integer_array, real, shape_error, within
+from ._arrays import MOST, Array, Rng, boolean_array, generator, integer, integer_array, real, shape_error, within
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    Rng = int | np.random.Generator | None
 
 MOST_TOKENS = 2**31  # a gram's key, the number of its context times V plus its last token, fits an int64
 

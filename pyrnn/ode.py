@@ -11,6 +11,7 @@ from . import kernels
 from ._arrays import (
     MOST,
     Array,
+    Rng,
     boolean,
     boolean_array,
     float_dtype,
@@ -30,8 +31,6 @@ from .recurrent import GRU
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-    from .layers import Rng
 
 FLOAT64 = np.dtype("float64")
 

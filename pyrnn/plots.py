@@ -56,6 +56,13 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return means
 
 
+def _open(axes: Any) -> None:
+    """A grid behind the curves, and no box around them."""
+    axes.grid(color=GRID)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _mark(axes: Any, x: float, y: float, text: str) -> None:
     """A ring around a point and a text above it, which stays between the sides of the axes."""
     axes.plot(x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor=VALID, zorder=4)
@@ -109,9 +116,7 @@ def loss_curve(
     axes.set_xlabel("characters read")
     axes.set_ylabel("bits per character")
     axes.set_title(title, loc="left", color=INK)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _open(axes)
     if len(train) or len(valid):
         axes.legend(frameon=False)
     _save(figure, path)
@@ -247,9 +252,7 @@ def recall_rates(
     axes.set_xlabel("load: patterns / units")
     axes.set_ylabel("share of patterns that stay")
     axes.set_title(title, loc="left", color=INK)
-    axes.grid(color=GRID)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    _open(axes)
     axes.legend(frameon=False, loc=(0.64, 0.62))
     _save(figure, path)
 
@@ -285,9 +288,7 @@ def gradient_flow(path: str | os.PathLike[str], flows: Mapping[str, GradientFlow
     for axes in (left, right):
         axes.set_yscale("log")
         axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.grid(color=GRID)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        _open(axes)
     cells = any(flow.cell_norms is not None for flow in flows.values())
     left.set_title("norm of dL/dh$_t$" + " (dashed: of dL/dc$_t$)" * cells, fontsize=10, loc="left")
     left.set_xlim(0, None)
@@ -335,9 +336,7 @@ def forecasts(path: str | os.PathLike[str], rows: Sequence[Forecast], shown: int
         right.set_ylim(0, None)
         right.set_title("error by steps ahead", loc="left", color=INK, fontsize=10)
         for axes in (left, right):
-            axes.grid(color=GRID)
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
+            _open(axes)
     grid[0][0].legend(frameon=False, fontsize=8, loc="upper left")
     grid[0][1].legend(frameon=False, fontsize=8)
     grid[-1][0].set_xlabel("step")
@@ -528,9 +527,7 @@ def learning_curves(path: str | os.PathLike[str], panels: Sequence[Learning], ti
         axes.set_title(panel.title, loc="left", color=INK)
         axes.set_ylabel(panel.unit)
         axes.set_xlabel("updates")
-        axes.grid(color=GRID)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        _open(axes)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     lines = {line.get_label(): line for axes in grid for line in axes.get_lines() if line.get_label() in names}

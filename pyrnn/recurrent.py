@@ -16,6 +16,7 @@ from ._arrays import (
     MOST,
     MOST_NUMBERS,
     Array,
+    Rng,
     boolean,
     boolean_array,
     choice,
@@ -36,8 +37,6 @@ from .stream import Stream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-    Rng = int | np.random.Generator | None
 
 StateT = TypeVar("StateT", Array, "tuple[Array, Array]")
 

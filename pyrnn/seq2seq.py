@@ -18,6 +18,7 @@ import numpy as np
 
 from ._arrays import (
     Array,
+    Rng,
     boolean,
     choice,
     generator,
@@ -36,8 +37,6 @@ from .recurrent import CELLS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
-
-    Rng = int | np.random.Generator | None
 
 
 class Decoder(Model):
@@ -169,9 +168,7 @@ class Decoder(Model):
         top = y
         if m is not None:
             query, pull_query = self.query.vjp(y)
-            context, pull_attention = scaled_dot_product_attention_vjp(
-                *_as_heads(query, m), enable_gqa=False, kv_lengths=m_lengths
-            )
+            context, pull_attention = scaled_dot_product_attention_vjp(*_as_heads(query, m), kv_lengths=m_lengths)
             combined, pull_combine = self.combine.vjp(np.concatenate([y, _by_steps(context)], axis=2))
             top = np.tanh(combined)
         dropped, pull_drop_out = self.drop_out.vjp(top)
