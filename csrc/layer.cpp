@@ -120,6 +120,18 @@ template <class T> void final_states(const Run<T>& run, i64 Hp, i64 Pp, State<T>
   }
 }
 
+// Memory for the table's records, where inputs are looked up.
+template <class T> Buffer<T> take_inputs(Run<T>& run, const Inputs<T>& inputs) {
+  run.x = inputs.x, run.ids = inputs.ids, run.table_rows = inputs.table_rows;
+  Buffer<T> table(run.ids.data ? run.table_rows * run.record_row : 0);
+  run.table = table.get();
+  return table;
+}
+
+template <class T> void fill_table(Team& team, const Run<T>& run, const CellKernels<T>& cell) {
+  if (run.ids.data) in_parts(team, [&](int part, int parts) { cell.tabulate(run, part, parts); });
+}
+
 // Steps whose input product is done at once: enough rows that W_ih is read seldom, few enough to stay in cache.
 i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
 
@@ -149,7 +161,7 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
 }
 
 template <class T>
-void Layer<T>::forward(const Rows& rows, Steps<const T> x, State<const T> in, Steps<T> y, State<T> out) const {
+void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T> in, Steps<T> y, State<T> out) const {
   Run<T> run;
   run.rows = &rows, run.size = size, run.weights = packed;
   Team team(threads_worth(work_of(*this, rows)));
@@ -178,13 +190,15 @@ void Layer<T>::forward(const Rows& rows, Steps<const T> x, State<const T> in, St
   if (cell.cell_state) gather_state(rows, one, in.c, size.H, Hp, const_cast<T*>(run.c_in));
   std::fill_n(const_cast<T*>(run.zeros), std::max(Hp, Pp), T(0));
   run.end = rows.steps;
-  run.x = x, run.y = y;
+  run.y = y;
+  const Buffer<T> table = take_inputs(run, inputs);
+  fill_table(team, run, cell);
   on_threads(team, run, cell.forward);
   final_states(run, Hp, Pp, out);
 }
 
 template <class T>
-Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpoint_every)
+Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every)
     : layer_(std::move(layer)), rows_(std::move(rows)) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
@@ -213,7 +227,8 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpo
   zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
   h_at_ = Buffer<T>(segments_ * one_.count() * Pp);
   if (cell.cell_state) c_at_ = Buffer<T>(segments_ * one_.count() * Hp);
-  run_.x = x, run_.zeros = zeros_.get();
+  table_ = take_inputs(run_, inputs);
+  run_.zeros = zeros_.get();
   run_.h = h_.get(), run_.c = c_.get(), run_.record = record_.get(), run_.mid = mid_.get(),
   run_.projected = projected_.get();
 }
@@ -226,6 +241,7 @@ template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, Sta
   run_.y = y;
   Team team(threads_worth(work_of(layer_, rows_)));
   share(run_, layer_, team.size());
+  fill_table(team, run_, layer_.cell);
   for (i64 q = 0; q < segments_; ++q) {
     go_to(q);
     on_threads(team, run_, layer_.cell.forward);
@@ -263,6 +279,7 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   const bool has_c = cell.cell_state;
   auto lay_out = [&](Carver<T> from) {
     run_.grads = carve(from, cell, layer_.size);
+    if (run_.ids.data) run_.dtable = from.take(run_.table_rows * Hp * cell.x_vectors);
     return from.used;
   };
   Buffer<T> memory = Buffer<T>(lay_out({})).zero();
@@ -273,11 +290,12 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   if (has_c) gather_state(rows_, one_, in.c, layer_.size.H, Hp, dc.get());
   run_.dh = dh.get(), run_.dc = dc.get(), run_.dmid = dmid.get();
   run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
-  // Each thread: the records of a block for some unit groups, and three pointers and a place for each of its rows.
+  // Each thread: the records of a block for some unit groups, and three pointers, a place and an id for each of its
+  // rows; in the end a pointer for each row of the table.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
+  const i64 pointers = std::max(5 * block_rows, run_.table_rows);
   run_.scratch_size = round_up(
-      block_rows * cell.together * cell.slots * cell.lanes + 4 * block_rows * i64(sizeof(const void*)) / i64(sizeof(T)),
-      64);
+      block_rows * cell.together * cell.slots * cell.lanes + pointers * i64(sizeof(const void*) / sizeof(T)), 64);
   Team team(threads_worth(2 * work_of(layer_, rows_)));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
@@ -289,6 +307,7 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
     if (segments_ > 1) on_threads(team, run_, cell.forward);
     on_threads(team, run_, cell.backward);
   }
+  if (run_.ids.data) in_parts(team, [&](int part, int parts) { cell.table_grads(run_, part, parts); });
   in_parts(team, [&](int part, int parts) { cell.unpack_add(run_.grads, layer_.size, grads, part, parts); });
   for (i64 j = 0; j < N; ++j) {
     scatter_row(rows_, run_.dh + one_.at(0, j) * Pp, j, layer_.size.P, out.h);

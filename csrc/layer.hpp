@@ -15,13 +15,20 @@ template <class T> struct State {
   T *h = nullptr, *c = nullptr;
 };
 
+// The inputs of a run: x [T,N,I]; or a table x [V,I] and the rows of it that the steps read.
+template <class T> struct Inputs {
+  Steps<const T> x;
+  Steps<const i64> ids;  // [T,N]; data null: no table
+  i64 table_rows = 0;    // V
+};
+
 // Weights packed once for a run or a stream. The caller's arrays are not needed afterwards.
 template <class T> class Layer {
  public:
   Layer(const CellKernels<T>& cell, Sizes size, const Weights<const T>& weights, bool backward);
 
   // y and the final state of all rows. Padding of y is not touched.
-  void forward(const Rows& rows, Steps<const T> x, State<const T> in, Steps<T> y, State<T> out) const;
+  void forward(const Rows& rows, const Inputs<T>& inputs, State<const T> in, Steps<T> y, State<T> out) const;
 
   // Distance of two records: a cache line more than they need, or rows of 4 KB would share the same few sets of a
   // cache.
@@ -39,12 +46,12 @@ template <class T> class Layer {
 
 // A forward run that keeps what the way back needs, used once. `checkpoint_every` > 0 keeps only the states at about
 // every so many steps (rounded up to whole blocks of weight gradient sums, so that no bit depends on it) and runs the
-// steps between again. x must outlive the recording; everything else is copied.
+// steps between again. The inputs must outlive the recording; everything else is copied.
 template <class T> class Recording {
  public:
-  Recording(Layer<T> layer, Rows rows, Steps<const T> x, i64 checkpoint_every);
+  Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every);
   void forward(State<const T> in, Steps<T> y, State<T> out);
-  // dx [T,N,I] is written at valid steps, dstate_out in full; grads are added to.
+  // dx, like x, is written at valid steps, dstate_out in full; grads are added to.
   void backward(Steps<const T> dy, State<const T> dstate_in, Steps<T> dx, State<T> dstate_out, const Weights<T>& grads);
 
   const Layer<T>& layer() const { return layer_; }
@@ -60,7 +67,7 @@ template <class T> class Recording {
   i64 block_, segment_, segments_;  // steps; steps; how many
   Run<T> run_;
   Places one_, kept_, ring_, chunk_;
-  Buffer<T> h_, c_, record_, mid_, projected_, zeros_;
+  Buffer<T> h_, c_, record_, mid_, projected_, zeros_, table_;
   Buffer<T> h_at_, c_at_;  // [segments][one,Pp], [segments][one,Hp] the states before each segment
 };
 

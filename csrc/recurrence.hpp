@@ -91,10 +91,17 @@ template <class T> struct Run {
   Sizes size;
   Packed<T> weights;
   i64 begin = 0, end = 0;
-  Steps<const T> x;          // [T,N,I]
+  Steps<const T> x;          // [T,N,I], or the table [V,I]
   const T* h_in = nullptr;   // [one,Pp] the states before `begin`
   const T* c_in = nullptr;   // [one,Hp]
   const T* zeros = nullptr;  // [max(Hp,Pp)]
+
+  // Inputs that are looked up: `ids` says which row of the table x a step reads. Bias and input product are made once
+  // for each row of it, the gates' gradients are summed by rows.
+  Steps<const i64> ids;  // [T,N]; data null: x is [T,N,I]
+  i64 table_rows = 0;    // V
+  T* table = nullptr;    // [V,record_row] records as a step begins with them
+  T* dtable = nullptr;   // [Hp/L,V,x_vectors,L]
 
   // What the steps leave. `keep`: all of them, for the way back, and `states` and `records` have a slot for each step.
   // Otherwise the states are a ring of two steps, and records cover `chunk` steps.
@@ -113,7 +120,7 @@ template <class T> struct Run {
   // Backward only.
   Transposed<T> transposed;
   Steps<const T> dy;               // data null: zero
-  Steps<T> dx;                     // [T,N,I]
+  Steps<T> dx;                     // like x
   T *dh = nullptr, *dc = nullptr;  // [one,Pp], [one,Hp] gradients of the states, carried from step to step
   T* dmid = nullptr;               // [one,Hp]
   Packed<T> grads;                 // added to
@@ -138,8 +145,10 @@ template <class T> struct CellKernels {
   void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
   void (*pack_transposed)(const Weights<const T>&, const Sizes&, const Transposed<T>&, int part, int parts);
   void (*unpack_add)(const Packed<T>&, const Sizes&, const Weights<T>&, int part, int parts);
+  void (*tabulate)(const Run<T>&, int part, int parts);  // run.table, before the first forward
   void (*forward)(const Run<T>&, int thread);
   void (*backward)(const Run<T>&, int thread);
+  void (*table_grads)(const Run<T>&, int part, int parts);  // what run.dtable says, after the last backward
 };
 
 }  // namespace pyrnn

@@ -271,31 +271,61 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   void input_product(i64 from, i64 to) const {
-    each_run(units, [&](i64 g0, i64 g1) {
-      const T* bias = run.weights.bias + g0 * slots * L;
-      if constexpr (x_vectors < slots)
-        each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-          for (int r = 0; r < n; ++r) {
-            T* to_record = record(s[r], j[r]) + g0 * slots * L;
-            for (i64 g = 0; g < g1 - g0; ++g)
-              for (int i = 0; i < slots; ++i)
-                if (i < Cell::x_first || i >= Cell::x_first + x_vectors)
-                  store(to_record + (g * slots + i) * L, load(bias + (g * slots + i) * L));
-          }
-        });
-      auto each = [&](auto f) {
-        each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-          Tile tile;
-          for (int r = 0; r < n; ++r) {
-            tile.a[r] = at(run.x, s[r], j[r]);
-            tile.start[r] = bias + Cell::x_first * L;
-            tile.out[r] = record(s[r], j[r]) + (g0 * slots + Cell::x_first) * L;
-          }
-          f(tile, n);
-        });
-      };
-      product<x_vectors>(true, each, {1, I, 0}, run.weights.ih, I, slots * L, g0, g1);
-    });
+    if (run.ids.data) return begin_records(from, to);
+    auto each = [&](auto f) {
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        Tile tile;
+        for (int r = 0; r < n; ++r) tile.a[r] = at(run.x, s[r], j[r]), tile.out[r] = record(s[r], j[r]);
+        f(tile, n);
+      });
+    };
+    each_run(units, [&](i64 g0, i64 g1) { fill_records(run, each, g0, g1); });
+  }
+
+  // Where all of a record goes through the hidden product, that one starts from the table itself.
+  void begin_records(i64 from, i64 to) const {
+    if constexpr (h_vectors < slots)
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        for (int r = 0; r < n; ++r)
+          std::copy(looked_up(s[r], j[r]) + units.begin * slots * L, looked_up(s[r], j[r]) + units.end * slots * L,
+                    record(s[r], j[r]) + units.begin * slots * L);
+      });
+  }
+
+  const T* looked_up(i64 s, i64 j) const { return run.table + *at(run.ids, s, j) * run.record_row; }
+
+  static void tabulate(const Run<T>& run, int part, int parts) {
+    const Slice mine(run.table_rows, part, parts);
+    auto each = [&](auto f) {
+      for (i64 v = mine.begin; v < mine.end; v += max_rows) {
+        const int n = int(std::min<i64>(max_rows, mine.end - v));
+        Tile tile;
+        for (int r = 0; r < n; ++r) tile.a[r] = run.x.at(0, v + r), tile.out[r] = run.table + (v + r) * run.record_row;
+        f(tile, n);
+      }
+    };
+    each_run(Slice(groups_of<T>(run.size.H), 0, 1), [&](i64 g0, i64 g1) { fill_records(run, each, g0, g1); });
+  }
+
+  // Bias and input product of unit groups [g0, g1). each(f) calls f(tile, rows of it) for every tile: inputs, records.
+  template <class Each> static void fill_records(const Run<T>& run, Each each, i64 g0, i64 g1) {
+    const T* bias = run.weights.bias + g0 * slots * L;
+    if constexpr (x_vectors < slots)
+      each([&](Tile& tile, int n) {
+        for (int r = 0; r < n; ++r)
+          for (i64 g = 0; g < g1 - g0; ++g)
+            for (int i = 0; i < slots; ++i)
+              if (i < Cell::x_first || i >= Cell::x_first + x_vectors)
+                store(tile.out[r] + ((g0 + g) * slots + i) * L, load(bias + (g * slots + i) * L));
+      });
+    auto of_gates = [&](auto f) {
+      each([&](Tile& tile, int n) {
+        for (int r = 0; r < n; ++r)
+          tile.start[r] = bias + Cell::x_first * L, tile.out[r] += (g0 * slots + Cell::x_first) * L;
+        f(tile, n);
+      });
+    };
+    product<x_vectors>(true, of_gates, {1, run.size.I, 0}, run.weights.ih, run.size.I, slots * L, g0, g1);
   }
 
   void hidden_step(i64 s) const {
@@ -304,6 +334,7 @@ template <class T, class Cell, class Second> class TimeLoop {
       auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
         tile.a[r] = h_prev(s, row);
         tile.start[r] = tile.out[r] = record(s, row) + (g0 * slots + Cell::h_first) * L;
+        if (h_vectors == slots && run.ids.data) tile.start[r] = looked_up(s, row) + g0 * slots * L;
       });
       product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
       each_tile(s, [&](i64 j, int n) {
@@ -491,23 +522,46 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   // dx of steps [from, to): the gates' gradients times the transposed input weights.
   void input_grads(i64 from, i64 to) const {
-    if (!run.dx.data) return;
-    const Slice inputs(groups_of<T>(I), member, run.team);
-    each_run(inputs, [&](i64 g0, i64 g1) {
+    if (!run.dx.data || run.ids.data) return;
+    each_run(Slice(groups_of<T>(I), member, run.team), [&](i64 g0, i64 g1) {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        alignas(64) T sums[max_rows][group_block * L];
-        Tile tile;
-        for (int r = 0; r < n; ++r) {
-          tile.a[r] = record(s[r], j[r]) + Cell::x_first * L;
-          tile.start[r] = nothing;
-          tile.out[r] = sums[r];
-        }
-        product<1>(
-            false, [&](auto f) { f(tile, n); }, {Hp / L, x_vectors * L, slots * L}, run.transposed.ih, Hp * x_vectors,
-            L, g0, g1);
-        for (int r = 0; r < n; ++r)
-          std::memcpy(at(run.dx, s[r], j[r]) + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
+        const T* gates[max_rows];
+        T* dx[max_rows];
+        for (int r = 0; r < n; ++r) gates[r] = record(s[r], j[r]) + Cell::x_first * L, dx[r] = at(run.dx, s[r], j[r]);
+        put_input_grads(run, gates, slots * L, dx, n, g0, g1);
       });
+    });
+  }
+
+  // The gates' gradients of n rows, unit groups `stride` apart, times the transposed input weights of [g0, g1).
+  static void put_input_grads(const Run<T>& run, const T* const* gates, i64 stride, T* const* dx, int n, i64 g0,
+                              i64 g1) {
+    const i64 I = run.size.I, groups = groups_of<T>(run.size.H);
+    alignas(64) T sums[max_rows][group_block * L];
+    Tile tile;
+    for (int r = 0; r < n; ++r) tile.a[r] = gates[r], tile.start[r] = nothing, tile.out[r] = sums[r];
+    product<1>(
+        false, [&](auto f) { f(tile, n); }, {groups, x_vectors * L, stride}, run.transposed.ih, groups * x_vectors * L,
+        L, g0, g1);
+    for (int r = 0; r < n; ++r)
+      std::memcpy(dx[r] + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
+  }
+
+  static void table_grads(const Run<T>& run, int part, int parts) {
+    const i64 I = run.size.I, V = run.table_rows, row = x_vectors * L;
+    const T** x = reinterpret_cast<const T**>(run.scratch + part * run.scratch_size);
+    for (i64 v = 0; v < V; ++v) x[v] = run.x.at(0, v);
+    const Slice units(groups_of<T>(run.size.H), part, parts), rows(V, part, parts);
+    for (i64 g = units.begin; g < units.end; ++g)
+      sum_products<x_vectors>(x, V, I, run.dtable + g * V * row, row, run.grads.ih + g * I * row, 1);
+    each_run(Slice(groups_of<T>(I), 0, 1), [&](i64 g0, i64 g1) {
+      for (i64 v = rows.begin; v < rows.end; v += max_rows) {
+        const int n = int(std::min<i64>(max_rows, rows.end - v));
+        const T* gates[max_rows];
+        T* dx[max_rows];
+        for (int r = 0; r < n; ++r) gates[r] = run.dtable + (v + r) * row, dx[r] = run.dx.at(0, v + r);
+        put_input_grads(run, gates, V * row, dx, n, g0, g1);
+      }
     });
   }
 
@@ -521,10 +575,14 @@ template <class T, class Cell, class Second> class TimeLoop {
     const T** hiddens = inputs + n;
     const T** mids = hiddens + n;
     i64* places = reinterpret_cast<i64*>(mids + n);
+    i64* ids = places + n;
     i64 k = 0;
     for (i64 s = from; s < to; ++s)
       for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {
-        inputs[k] = at(run.x, s, j);
+        if (run.ids.data)
+          ids[k] = *at(run.ids, s, j);
+        else
+          inputs[k] = at(run.x, s, j);
         hiddens[k] = h_prev(s, j);
         places[k] = kept(s, j);
         if constexpr (has_second) mids[k] = mid(s, j);
@@ -535,8 +593,12 @@ template <class T, class Cell, class Second> class TimeLoop {
       copy_records(run.record + g * slots * L, run.record_row, places, groups * slots, n, panel,
                    run.grads.bias + g * slots * L);
       const i64 step = groups * slots * L;
-      sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, step, run.grads.ih + g * I * x_vectors * L,
-                              groups);
+      if (run.ids.data)
+        sum_by_id(ids, n, panel + Cell::x_first * L, step, run.table_rows,
+                  run.dtable + g * run.table_rows * x_vectors * L, groups);
+      else
+        sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, step, run.grads.ih + g * I * x_vectors * L,
+                                groups);
       if constexpr (h_vectors > 0)
         sum_products<h_vectors>(hiddens, n, P, panel + Cell::h_first * L, step, run.grads.hh + g * P * h_vectors * L,
                                 groups);
@@ -577,6 +639,16 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
   }
 
+  // sums[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of each group.
+  static void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 table_rows, T* sums, i64 groups) {
+    for (i64 i = 0; i < groups; ++i, panel += slots * L, sums += table_rows * x_vectors * L)
+      for (i64 k = 0; k < n; ++k)
+        for (int v = 0; v < x_vectors; ++v) {
+          T* sum = sums + (ids[k] * x_vectors + v) * L;
+          store(sum, load(sum) + load(panel + k * step + v * L));
+        }
+  }
+
   void unit_grads(i64 from, i64 to, i64 g) const {
     Vec<T> total[Cell::unit_weights + 1] = {};
     for (i64 s = from; s < to; ++s)
@@ -608,8 +680,10 @@ template <class T, class Cell, class Second> class TimeLoop {
                                           pack,
                                           pack_transposed,
                                           unpack_add,
+                                          tabulate,
                                           forward,
-                                          backward};
+                                          backward,
+                                          table_grads};
 };
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -67,20 +67,19 @@ class CharModel(Model):
         )
 
     def __call__(self, tokens: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
-        y, state = self.rnn(self.embed(tokens), state)
+        y, state = self.rnn(self.embed.params["weight"], state, ids=tokens)
         return self.head(y), state
 
     def vjp(self, tokens: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
-        x, pull_embed = self.embed.vjp(tokens)
-        (y, state), pull_rnn = self.rnn.vjp(x, state)
+        (y, state), pull_rnn = self.rnn.vjp(self.embed.params["weight"], state, ids=tokens)
         if self.dropout.p:
             y, pull_dropout = self.dropout.vjp(y)
         logits, pull_head = self.head.vjp(y)
 
         def pullback(dlogits: np.ndarray) -> None:
             dy = pull_head(dlogits)
-            dx, _ = pull_rnn(pull_dropout(dy) if self.dropout.p else dy)
-            pull_embed(dx)
+            dweight, _ = pull_rnn(pull_dropout(dy) if self.dropout.p else dy)
+            self.embed.grads["weight"] += dweight
 
         return (logits, state), pullback
 

@@ -70,7 +70,7 @@ def gradient_flow(
     like_y: Array | None = None
     if dy is not None:
         like_y = shaped_array(call, "dy", dy, layer.dtype, (*np.shape(x)[:-1], layer._output))
-    x, states, rows_lengths, marks, batched = layer._inputs(f" in {call}", x, state, lengths, reset)
+    x, states, rows_lengths, marks, _, batched = layer._inputs(f" in {call}", x, state, lengths, reset)
     total, rows = x.shape[:2]
     if like_y is not None:
         like_y = like_y[:, None] if not batched else like_y.swapaxes(0, 1) if layer.batch_first else like_y

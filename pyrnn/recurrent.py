@@ -23,6 +23,7 @@ from ._arrays import (
     float_dtype,
     generator,
     integer,
+    integer_array,
     lengths_array,
     real,
     real_array,
@@ -30,6 +31,7 @@ from ._arrays import (
     shape_text,
     shaped_array,
     used_pullback,
+    within,
 )
 from .layers import dropout_mask
 from .parameters import Buffers, Layer, ParameterDict, Shapes
@@ -127,7 +129,13 @@ class Recurrent(Layer, Generic[StateT]):
         return [tuple(arrays.get(name + suffix) for name in self._op.WEIGHTS) for suffix in self._suffixes]
 
     def __call__(
-        self, x: ArrayLike, state: Any = None, *, lengths: ArrayLike | None = None, reset: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
     ) -> tuple[Array, StateT]:
         """Run over whole sequences: y, state.
 
@@ -136,6 +144,9 @@ class Recurrent(Layer, Generic[StateT]):
                  projection. Index layer*D + direction
         lengths  (N,) integers in 0..T: the valid steps of each row. y is 0 beyond them
         reset    (T, N) booleans, (N, T) with batch_first, (T,) when unbatched: True at the first step of a new sequence
+        ids      (T, N), (N, T) or (T,) integers: x is a table (V, I), such as the weight of an Embedding, and step t of
+                 row n reads x[ids[t, n]]. The same bits as with those rows as x, but each row's input product is made
+                 once, however often it is read
         y        like x, with D*H (or D*P) features; state: after the last valid step, to be fed back
 
         TypeError for what is not real numbers, ValueError for a wrong shape. Arrays are converted to the layer's dtype.
@@ -143,17 +154,18 @@ class Recurrent(Layer, Generic[StateT]):
             y, state = layer(x)
             y2, state = layer(x2, state)
         """
-        x, states, lengths, reset, batched = self._inputs("", x, state, lengths, reset)
+        x, states, lengths, reset, ids, batched = self._inputs("", x, state, lengths, reset, ids)
         forward, weights, options = self._op.forward, self._weights, self._options
 
         def run(k: int, x: Array, reverse: bool, out: Array) -> tuple[Array, ...]:
+            own = ids if k < self._directions else None
             _, final = forward(
-                x, states[k], weights[k], lengths=lengths, reset=reset, reverse=reverse, out=out, **options
+                x, states[k], weights[k], ids=own, lengths=lengths, reset=reset, reverse=reverse, out=out, **options
             )
             state: tuple[Array, ...] = final
             return state
 
-        return self._walk(run, x, batched, None)
+        return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None)
 
     def vjp(
         self,
@@ -163,11 +175,13 @@ class Recurrent(Layer, Generic[StateT]):
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
         checkpoint_every: int | None = None,
+        ids: ArrayLike | None = None,
     ) -> tuple[tuple[Array, StateT], Pullback[StateT]]:
         """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
 
         Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
         checkpoint_every=k only every k-th state is kept and the pullback computes the others again: the same bits.
+        dx is like x: with `ids` the gradient of the table.
 
             (y, state), pullback = layer.vjp(x)
             dx, dstate = pullback(y - target)
@@ -175,7 +189,7 @@ class Recurrent(Layer, Generic[StateT]):
         if checkpoint_every is not None:
             call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
-        x, states, lengths, reset, batched = self._inputs(".vjp", x, state, lengths, reset)
+        x, states, lengths, reset, ids, batched = self._inputs(".vjp", x, state, lengths, reset, ids)
         pulls: list[Any] = []
         masks: list[Array] = []
 
@@ -184,6 +198,7 @@ class Recurrent(Layer, Generic[StateT]):
                 x,
                 states[k],
                 self._weights[k],
+                ids=ids if k < self._directions else None,
                 lengths=lengths,
                 reset=reset,
                 reverse=reverse,
@@ -195,8 +210,10 @@ class Recurrent(Layer, Generic[StateT]):
             state: tuple[Array, ...] = final
             return state
 
-        result = self._walk(run, kernels.copied(x), batched, masks if self.dropout else None)
-        return result, Pullback(self, pulls, masks, x.shape[:2], batched)
+        shape = x.shape if ids is None else ids.shape
+        own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
+        result = self._walk(run, own, shape, batched, masks if self.dropout else None)
+        return result, Pullback(self, pulls, masks, shape[:2], batched, ids is not None)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
         """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
@@ -216,42 +233,54 @@ class Recurrent(Layer, Generic[StateT]):
         return stream
 
     def _inputs(
-        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any
-    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, bool]:
-        """Check and bring to the op's form: x (T, N, I), one state tuple (or None) per layer and direction,
-        lengths (N,), reset (T, N), and whether there was a batch axis."""
+        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None
+    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, bool]:
+        """Check and bring to the op's form: x (T, N, I) or a table (V, I), one state tuple (or None) per layer and
+        direction, lengths (N,), reset (T, N), ids (T, N) or None, and whether there was a batch axis."""
         call = type(self).__name__ + suffix
         x = real_array(call, "x", x, self.dtype)
-        shape = x.shape
-        batched = len(shape) == 3
-        if shape[-1:] != (self.input_size,) or not (batched or len(shape) == 2):
-            raise shape_error(call, "x", shape, self._layout_text(len(shape)))
+        name, walked = "x", x  # what has axes for steps and rows
+        width: tuple[int, ...] = (self.input_size,)  # and the axis behind them
+        if ids is not None:
+            if x.ndim != 2 or x.shape[1:] != width:
+                raise shape_error(call, "x", x.shape, f"(V, {self.input_size}), as there are ids")
+            name, walked, width = "ids", integer_array(call, "ids", ids), ()
+        shape = walked.shape
+        axes = len(shape) - len(width)
+        batched = axes == 2
+        if not (batched or axes == 1) or shape[axes:] != width:
+            raise shape_error(call, name, shape, self._layout_text(axes, width))
         if not batched:
-            x = x[:, None]
+            walked = walked[:, None]
         elif self.batch_first:
-            x = x.swapaxes(0, 1)
-        steps, rows = x.shape[:2]
+            walked = walked.swapaxes(0, 1)
+        steps, rows = walked.shape[:2]
         if (steps or 1) * (rows or 1) * self._count * self.hidden_size > MOST_NUMBERS:  # NumPy too takes 0 for 1 here
-            raise ValueError(f"{call}: x has shape {shape}, its results are more than memory can hold")
+            raise ValueError(f"{call}: {name} has shape {shape}, its results are more than memory can hold")
         states: Sequence[Any] = (None,) * self._count
         if state is not None:
             states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))
         if lengths is not None:
             lengths = lengths_array(call, lengths, steps, rows if batched else None)
         if reset is not None:
-            axes = ("N", "T") if self.batch_first else ("T", "N")
-            expected = f"{shape_text(*axes)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
-            reset = boolean_array(call, "reset", reset, shape[:-1], expected)
+            names = ("N", "T") if self.batch_first else ("T", "N")
+            expected = f"{shape_text(*names)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
+            reset = boolean_array(call, "reset", reset, shape[:axes], expected)
             if not batched:
                 reset = reset[:, None]
             elif self.batch_first:
                 reset = reset.T
-        return x, states, lengths, reset, batched
+        if ids is None:
+            return walked, states, lengths, reset, None, batched
+        if walked.size and not 0 <= walked.min() <= walked.max() < len(x):  # the padding may hold anything
+            valid = np.arange(steps)[:, None] < (steps if lengths is None else lengths)
+            within(call, "ids", np.where(valid, walked, 0), len(x) - 1)
+        return x, states, lengths, reset, walked, batched
 
-    def _layout_text(self, ndim: int) -> str:
-        batched = shape_text(*("NT" if self.batch_first else "TN"), self.input_size)
-        unbatched = shape_text("T", self.input_size)
-        return {2: unbatched, 3: batched}.get(ndim, f"{batched} or {unbatched}")
+    def _layout_text(self, axes: int, width: tuple[int, ...]) -> str:
+        batched = shape_text(*("NT" if self.batch_first else "TN"), *width)
+        unbatched = shape_text("T", *width)
+        return {1: unbatched, 2: batched}.get(axes, f"{batched} or {unbatched}")
 
     def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
         """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
@@ -291,11 +320,13 @@ class Recurrent(Layer, Generic[StateT]):
         self,
         run: Callable[[int, Array, bool, Array], tuple[Array, ...]],
         x: Array,
+        shape: tuple[int, ...],
         batched: bool,
         masks: list[Array] | None,
     ) -> tuple[Array, StateT]:
-        """Call run(layer*D + direction, x, reverse, out) -> state for each; dropout between layers fills `masks`."""
-        steps, rows = x.shape[:2]
+        """Call run(layer*D + direction, x, reverse, out) -> state for each; dropout between layers fills `masks`.
+        shape: (T, N) or more."""
+        steps, rows = shape[:2]
         output = self._output
         turned = self.batch_first and batched
         finals = []
@@ -335,18 +366,25 @@ class Pullback(Generic[StateT]):
     call refused for a wrong dy or dstate has added nothing and does not count.
     """
 
-    __slots__ = ("_batched", "_layer", "_masks", "_pulls", "_shape")
+    __slots__ = ("_batched", "_layer", "_looked_up", "_masks", "_pulls", "_shape")
 
     _layer: Recurrent[StateT]
 
     def __init__(
-        self, layer: Recurrent[StateT], pulls: list[Any], masks: list[Array], shape: tuple[int, ...], batched: bool
+        self,
+        layer: Recurrent[StateT],
+        pulls: list[Any],
+        masks: list[Array],
+        shape: tuple[int, ...],
+        batched: bool,
+        looked_up: bool,
     ) -> None:
         self._layer = layer
         self._pulls = pulls
         self._masks = masks
         self._shape = shape  # (T, N)
         self._batched = batched
+        self._looked_up = looked_up  # x was a table
 
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
         layer, pulls, batched = self._layer, self._pulls, self._batched
@@ -380,9 +418,9 @@ class Pullback(Generic[StateT]):
                 combine(np.multiply, dx, self._masks.pop())
             del pulls[k:]
             dh = dx
-        if turned:
+        if turned and not self._looked_up:
             dx = np.ascontiguousarray(dx.swapaxes(0, 1))
-        elif not batched:
+        elif not (batched or self._looked_up):
             dx = dx[:, 0]
         return dx, layer._join(dinitials, batched)
 

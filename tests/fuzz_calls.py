@@ -200,12 +200,14 @@ def a_cell(rng):
 
 def call_cell(rng):
     op, dtype, width, weights, state, options = a_cell(rng)
+    looked_up = rng.random() < 0.4
     arguments = {
-        "x": normal(rng, dtype, T, N, I),
+        "x": normal(rng, dtype, V, I) if looked_up else normal(rng, dtype, T, N, I),
         "state": state if rng.random() < 0.7 else None,
         "weights": weights,
         "lengths": rng.integers(0, T + 1, N) if rng.random() < 0.5 else None,
         "reset": rng.random((T, N)) < 0.3 if rng.random() < 0.5 else None,
+        "ids": rng.integers(-1 if rng.random() < 0.1 else 0, V, (T, N)) if looked_up else None,
         "reverse": bool(rng.random() < 0.5),
         "out": np.empty((T, N, width), dtype) if rng.random() < 0.5 else None,
         **options,
@@ -408,6 +410,8 @@ def call_layer(rng):
         "lengths": rng.integers(0, T + 1, N) if rng.random() < 0.5 else None,
         "reset": rng.random(lead) < 0.3 if rng.random() < 0.5 else None,
     }
+    if rng.random() < 0.3:
+        arguments |= {"x": rng.standard_normal((V, layer.input_size)), "ids": rng.integers(0, V, lead)}
     choice = rng.integers(4)
     if choice == 0:
         attempt(rng, layer, arguments)

@@ -47,6 +47,32 @@ def test_shape_of_x(make, method):
             refuses(lambda run=run, shape=shape: run(np.zeros(shape)), ValueError, expected)
 
 
+def test_ids(make):
+    table, name = np.zeros((6, I)), make().__class__.__name__
+    for layer, axes in [(make(), "T, N"), (make(batch_first=True), "N, T")]:
+        for run in (layer, layer.vjp):
+            for ids, error, match in [
+                ([[0.0]], TypeError, "ids has dtype float64, expected integers"),
+                ([[True]], TypeError, "ids has dtype bool"),
+                (np.zeros((5, 3, 2), int), ValueError, rf"ids has shape \(5, 3, 2\), expected \({axes}\) or \(T,\)$"),
+                (3, ValueError, rf"ids has shape \(\), expected \({axes}\) or \(T,\)$"),
+                ([[0, 6]], ValueError, "ids holds 6, expected 0 to 5"),
+                ([0, -1], ValueError, "ids holds -1, expected 0 to 5"),
+                ([10**30], ValueError, "ids holds .*more than an int64"),
+                ([[0], [1, 2]], ValueError, "ids is not an array"),
+            ]:
+                refuses(lambda run=run, ids=ids: run(table, ids=ids), error, match)
+            for x in (np.zeros((6, 7)), np.zeros((T, N, I)), np.zeros(I)):
+                refuses(lambda run=run, x=x: run(x, ids=[[0]]), ValueError, rf"{name}.*x has shape .*\(V, 8\), as")
+            refuses(lambda run=run: run(np.zeros((0, I)), ids=[0]), ValueError, "ids holds 0, expected 0 to -1")
+    y, _ = make()(np.zeros((0, I)), ids=np.zeros((0, 3), int))
+    assert y.shape == (0, 3, H)
+    with pytest.raises(ValueError, match=r"lstm.forward: ids\[1, 0\] is 6, expected 0 to 5"):
+        pyrnn.kernels.lstm.forward(
+            table, None, (*(np.zeros((16, n)) for n in (I, 4)), *[None] * 4), ids=np.array([[5], [6]])
+        )
+
+
 class Unwilling:
     def __array__(self, *args, **kwargs):
         raise RuntimeError("no array today")

@@ -202,8 +202,8 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, *,"
             " reset_after=True, dtype='float32', rng=None)",
         ),
-        (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None)"),
-        (pyrnn.LSTM.vjp, "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None)"),
+        (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None)"),
+        (pyrnn.LSTM.vjp, "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None, ids=None)"),
         (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
         (pyrnn.LSTM.state_dict, "(self)"),
         (pyrnn.LSTM.zero_grad, "(self)"),

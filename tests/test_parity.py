@@ -50,6 +50,15 @@ def random_lengths(rng, steps, rows):
     return lengths
 
 
+def look_up(problem, table_rows):
+    """The inputs become rows of a table; the ids in the padding are no rows of it."""
+    steps, rows, inputs = problem.x.shape
+    problem.x = problem.draw(table_rows, inputs)
+    lengths = problem.walk.get("lengths", np.full(rows, steps))
+    valid = np.arange(steps)[:, None] < lengths
+    problem.walk["ids"] = np.where(valid, problem.rng.integers(0, table_rows, (steps, rows)), -(10**15))
+
+
 def random_problem(variant, seed):
     """A problem with random sizes, walk and memory layouts, and how to call it."""
     rng = np.random.default_rng([seed, list(VARIANTS).index(variant)])
@@ -67,6 +76,8 @@ def random_problem(variant, seed):
     if rng.random() < 0.4:
         problem.walk["reset"] = rng.random((steps, rows)) < rng.choice([0.1, 0.5])
     problem.walk["reverse"] = bool(rng.random() < 0.4)
+    if rng.random() < 0.3:
+        look_up(problem, int(rng.choice([1, 2, 7, 50])))
     call = {name: bool(rng.random() < 0.8) for name in ("state", "dy", "dstate")}
     if rng.random() < 0.4:
         call["checkpoint_every"] = int(rng.choice([1, 2, 3, 7, steps + 1]))
@@ -90,8 +101,8 @@ def relaid(problem):
 
 def terms_of(problem):
     """How many numbers at most have been added up in one result: units and inputs, steps, rows."""
-    steps, rows, inputs = problem.x.shape
-    return steps * (1 + rows) + inputs + problem.weights[0].shape[0] + problem.dy.shape[2]
+    steps, rows, outputs = problem.dy.shape
+    return steps * (1 + rows) + problem.x.shape[-1] + problem.weights[0].shape[0] + outputs
 
 
 @pytest.mark.parametrize("part", range(5))
@@ -129,21 +140,29 @@ def test_long_and_wide(variant, dtype):
         for every in (None, 5):
             actual = problem.results(kernels, checkpoint_every=every)
             assert_close(actual, expected, dtype, terms_of(problem), problem.names())
+        look_up(problem, 23)
+        expected = in_double(problem).results(reference)
+        for every in (None, 5):
+            actual = problem.results(kernels, checkpoint_every=every)
+            assert_close(actual, expected, dtype, terms_of(problem), problem.names())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("argument", ["x", "state", "weights", "dy", "dstate", "lengths", "reset"])
+@pytest.mark.parametrize("argument", ["x", "state", "weights", "dy", "dstate", "lengths", "reset", "table", "ids"])
 def test_layout_of_one_argument(argument, layout):
     """One argument at a time, so that a failure names it; the bits are those of plain arrays."""
     for variant in ("lstm_peephole_projection", "gru_reset_before"):
         rng = np.random.default_rng(5)
         problem = Problem(variant, 4, 5, 6, 17, rng=rng, outputs=9)
         problem.walk = {"lengths": np.array([4, 0, 2, 3, 4]), "reset": rng.random((4, 5)) < 0.3}
+        if argument in ("table", "ids"):
+            look_up(problem, 3)
         expected = problem.results(kernels)
         if argument in problem.walk:
             problem.walk[argument] = laid_out(layout, problem.walk[argument])
         else:
-            setattr(problem, argument, laid_out(layout, getattr(problem, argument)))
+            name = "x" if argument == "table" else argument
+            setattr(problem, name, laid_out(layout, getattr(problem, name)))
         assert_same_bits(problem.results(kernels), expected)
 
 

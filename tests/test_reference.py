@@ -137,6 +137,32 @@ def test_gradients_are_central_differences(name, walk, bias):
 
 
 @pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("walk", ["plain", "reverse lengths reset"])
+def test_looked_up_inputs(name, walk):
+    """A table and the rows of it that are read: as those rows, and the table's gradient by central differences."""
+    problem, table, walk = Problem(name), np.random.default_rng(1).standard_normal((6, INPUTS)), WALKS[walk]
+    ids = np.random.default_rng(2).integers(0, 5, (T, N))  # row 5 is never read
+    problem.x = table[ids]
+    plain = problem.gradients(**walk)
+    problem.x = table
+    if "lengths" in walk:
+        ids = np.where(np.arange(T)[:, None] < LENGTHS, ids, -7)
+    looked_up = problem.gradients(ids=ids, **walk)
+    same(plain[:1], problem.forward(ids=ids, **walk)[:1])
+    place = 1 + len(problem.state)
+    same(looked_up[:place] + looked_up[place + 1 :], plain[:place] + plain[place + 1 :])
+
+    def loss():
+        y, state = problem.forward(ids=ids, **walk)
+        return np.sum(y * problem.dy) + sum(np.sum(s * ds) for s, ds in zip(state, problem.dstate, strict=True))
+
+    close(looked_up[place], central_differences(loss, table), 1e-8)
+    assert not looked_up[place][5].any()
+    with pytest.raises(ValueError, match="expected 0 to 5"):
+        problem.forward(ids=np.full((T, N), 6))
+
+
+@pytest.mark.parametrize("name", CELLS)
 def test_none_is_zeros(name):
     problem = Problem(name)
     zeros = [np.zeros_like(s) for s in problem.state]

@@ -353,6 +353,65 @@ def test_batch_first(variant, dtype, shape):
         )
 
 
+@every_cell
+@both_dtypes
+@every_shape
+def test_looked_up_inputs(variant, dtype, shape):
+    """A table and ids, against the inputs they stand for: y, states, and all gradients but the two that are summed in
+    another order, those of the table and of the weights it meets."""
+    case = random_case(variant, shape, dtype, 2, rows=13)
+    table = case.draw(9, case.x.shape[2])
+    ids = case.rng.integers(0, 9, case.x.shape[:2])
+    valid = np.arange(len(ids))[:, None] < case.lengths
+    looked_up = copy.copy(case)
+    case.x, looked_up.x = table[ids], table
+    expected = case.run()
+    ids[~valid] = 2**62
+    whole = looked_up.run(ids=ids)
+    assert_same_bits(looked_up.layer(table, case.state, ids=ids, **case.walk()), expected[:2])
+    assert_same_bits((whole[:2], whole[3]), (expected[:2], expected[3]))
+    dtable = np.zeros(table.shape)
+    np.add.at(dtable, ids[valid], expected[2][valid])
+    tolerance = 50 * np.finfo(dtype).eps
+    np.testing.assert_allclose(whole[2], dtable, rtol=0, atol=tolerance * np.abs(dtable).max())
+    for name, one, other in zip(case.layer.grads, whole[4], expected[4], strict=True):
+        if name.startswith("weight_ih_l0"):
+            np.testing.assert_allclose(one, other, rtol=0, atol=tolerance * np.abs(other).max())
+        else:
+            assert_same_bits(one, other)
+    for threads, every in ((1, None), (2, 3), (5, 1)):
+        with pyrnn.threads(threads):
+            assert_same_bits(looked_up.run(ids=ids, checkpoint_every=every), whole)
+    case.layer.batch_first = True
+    looked_up.dy, looked_up.reset = case.dy.swapaxes(0, 1), case.reset.T
+    y, *rest = looked_up.run(ids=ids.T)
+    assert_same_bits((y.swapaxes(0, 1), *rest), whole)
+    for n in range(3):
+        row = case.rows(n)
+        row.x = table
+        y, final, _, dstate, _ = row.run(ids=ids[:, n])
+        assert_same_bits((y, final, dstate), (whole[0][:, n], pick(whole[1], n), pick(whole[3], n)))
+
+
+@every_cell
+@pytest.mark.parametrize("sharing", ["rows", "ragged_rows", "one_row", "large_weights"])
+def test_looked_up_inputs_on_any_number_of_threads(variant, sharing):
+    steps, rows, widths = SHARED[sharing]
+    case = Case(variant, "one", "float32", widths, steps=steps, rows=rows, walk=sharing == "ragged_rows")
+    ids = case.rng.integers(0, 30, (steps, rows))
+    table = case.draw(30, widths[0])
+    case.x = table[ids]
+    expected = case.run()
+    case.x = table
+    results = []
+    for n in THREADS:
+        with pyrnn.threads(n):
+            results.append(case.run(ids=ids))
+            assert_same_bits(case.layer(table, case.state, ids=ids, **case.walk()), expected[:2])
+    for result in results:
+        assert_same_bits(result, results[0])
+
+
 # ---- threads
 
 THREADS = (1, 2, 3, 5, (os.cpu_count() or 1) + 3)

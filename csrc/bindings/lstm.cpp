@@ -21,21 +21,23 @@ void bind_lstm(py::module_& parent) {
   const py::none none;
   m.def(
       "forward",
-      [](py::object x, py::object state, py::object weights, py::object lengths, py::object reset, bool reverse,
-         py::object out) {
-        return recurrent_forward(op, CellKind::lstm, x, state, weights, lengths, reset, reverse, out);
+      [](py::object x, py::object state, py::object weights, py::object ids, py::object lengths, py::object reset,
+         bool reverse, py::object out) {
+        return recurrent_forward(op, CellKind::lstm, x, state, weights, ids, lengths, reset, reverse, out);
       },
-      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("lengths") = none,
-      py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none, forward_doc);
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none,
+      forward_doc);
   m.def(
       "vjp",
-      [](py::object x, py::object state, py::object weights, py::object lengths, py::object reset, bool reverse,
-         py::object checkpoint_every, py::object out) {
-        return recurrent_vjp(op, CellKind::lstm, x, state, weights, lengths, reset, reverse, checkpoint_every, out);
+      [](py::object x, py::object state, py::object weights, py::object ids, py::object lengths, py::object reset,
+         bool reverse, py::object checkpoint_every, py::object out) {
+        return recurrent_vjp(op, CellKind::lstm, x, state, weights, ids, lengths, reset, reverse, checkpoint_every,
+                             out);
       },
-      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("lengths") = none,
-      py::arg("reset") = none, py::arg("reverse") = false, py::arg("checkpoint_every") = none, py::arg("out") = none,
-      vjp_doc);
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
+      py::arg("checkpoint_every") = none, py::arg("out") = none, vjp_doc);
   m.def(
       "stream", [](py::object layers, py::object batch) { return recurrent_stream(op, CellKind::lstm, layers, batch); },
       py::arg("layers"), py::arg("batch"), stream_doc);

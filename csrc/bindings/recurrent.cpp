@@ -170,10 +170,70 @@ template <class T> struct Output {
   }
 };
 
+// x [T,N,I]; or a table [V,I] and ids [T,N]. Of a table the rows that are read are copied, and ids then counts those:
+// nobody can change a number that has been checked, and rows that are not read cost nothing.
+template <class T> struct Given {
+  py::array x;
+  py::array_t<i64> ids;
+  std::vector<i64> read;  // row of x -> row of the table
+  i64 table_rows = 0;     // V
+  bool looked_up = false;
+
+  Given() = default;
+  Given(const std::string& call, py::handle x_, py::handle ids_)
+      : x(to_typed<T>(call, "x", x_)), looked_up(!ids_.is_none()) {
+    if (!looked_up) return;
+    const py::array given = to_typed<i64>(call, "ids", ids_);
+    if (given.ndim() != 2) wrong_shape(call, "ids", given, "(T, N)");
+    ids = py::array_t<i64>(given.attr("copy")("C"));
+  }
+
+  i64 steps() const { return looked_up ? ids.shape(0) : x.shape(0); }
+  i64 batch() const { return looked_up ? ids.shape(1) : x.shape(1); }
+
+  void check_width(const std::string& call, i64 I) const {
+    if (x.ndim() != (looked_up ? 2 : 3) || x.shape(x.ndim() - 1) != I)
+      wrong_shape(call, "x", x, (looked_up ? "(V, " : "(T, N, ") + std::to_string(I) + ")");
+  }
+
+  void look_up(const std::string& call, const Rows& rows) {
+    if (!looked_up) return;
+    const i64 I = x.shape(1);
+    table_rows = x.shape(0);
+    std::vector<i64> place(std::size_t(table_rows), -1);
+    i64* all = ids.mutable_data();
+    for (i64 j = 0; j < rows.N; ++j)
+      for (i64 t = 0, n = rows.order[std::size_t(j)]; t < rows.length[std::size_t(j)]; ++t) {
+        i64& id = all[t * rows.N + n];
+        if (id < 0 || id >= table_rows)
+          wrong_value(call, "ids[" + std::to_string(t) + ", " + std::to_string(n) + "] is " + std::to_string(id) +
+                                ", expected 0 to " + std::to_string(table_rows - 1));
+        if (i64& here = place[std::size_t(id)]; here < 0) here = i64(read.size()), read.push_back(id);
+        id = place[std::size_t(id)];
+      }
+    const py::array_t<T> table = to_packed<T>(call, "x", x);
+    py::array_t<T> rows_read = empty<T>({i64(read.size()), I});
+    for (std::size_t v = 0; v < read.size(); ++v)
+      std::copy_n(table.data() + read[v] * I, I, rows_read.mutable_data() + i64(v) * I);
+    x = rows_read;
+  }
+
+  Inputs<T> inputs() {
+    if (!looked_up) return {to_steps<T>(x), {}, 0};
+    return {{static_cast<const T*>(x.data()), 0, x.shape(1)}, {ids.data(), ids.shape(1), 1}, x.shape(0)};
+  }
+
+  // The gradients of the rows that were read, into that of the table.
+  void put_rows(const T* dx, py::array& table) const {
+    const i64 I = x.shape(1);
+    T* out = static_cast<T*>(table.mutable_data());
+    for (std::size_t v = 0; v < read.size(); ++v) std::copy_n(dx + i64(v) * I, I, out + read[v] * I);
+  }
+};
+
 // Everything forward and vjp have in common, checked.
 template <class T> struct Call {
-  py::array x;
-  Steps<const T> x_steps;
+  Given<T> given;
   ParsedWeights<T> weights;
   Rows rows;
   std::vector<py::object> kept;
@@ -182,21 +242,21 @@ template <class T> struct Call {
   Output<T> output;
   py::tuple state;
 
-  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x_, py::handle state_,
-       py::handle weights_, py::handle lengths, py::handle reset, bool reverse, py::handle out)
-      : x(to_typed<T>(call, "x", x_)),
+  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x, py::handle state_,
+       py::handle weights_, py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
+      : given(call, x, ids),
         weights(parse_weights<T>(call, "weights", op, kind, weights_)),
         rows(checked_rows(call, lengths, reset, reverse)),
-        output(call, out, x.shape(0), x.shape(1), weights.size.P, rows) {
-    x_steps = to_steps<T>(x);
-    state_in = parse_state<T>(call, "state", op, state_, x.shape(1), weights.size, kept);
-    state = new_state<T>(op, x.shape(1), weights.size, state_out);
+        output(call, out, given.steps(), given.batch(), weights.size.P, rows) {
+    state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
+    state = new_state<T>(op, given.batch(), weights.size, state_out);
   }
 
   Rows checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
-    if (x.ndim() != 3 || x.shape(2) != weights.size.I)
-      wrong_shape(call, "x", x, "(T, N, " + std::to_string(weights.size.I) + ")");
-    return parse_rows(call, x.shape(0), x.shape(1), lengths, reset, reverse);
+    given.check_width(call, weights.size.I);
+    Rows rows = parse_rows(call, given.steps(), given.batch(), lengths, reset, reverse);
+    given.look_up(call, rows);
+    return rows;
   }
 };
 
@@ -205,16 +265,22 @@ template <class T> struct Call {
 class Pullback {
  public:
   template <class T>
-  Pullback(const RecurrentOp& op, py::array x, std::unique_ptr<Recording<T>> recording)
-      : op_(op), call_(std::string(op.name) + ".pullback"), x_(std::move(x)), recording_(std::move(recording)) {}
+  Pullback(const RecurrentOp& op, Given<T> given, std::unique_ptr<Recording<T>> recording)
+      : op_(op), call_(std::string(op.name) + ".pullback"), kept_(Kept<T>{std::move(given), std::move(recording)}) {}
 
   py::tuple call(py::handle dy, py::handle dstate, py::handle grads) {
-    return std::visit([&](auto& recording) { return run(recording, dy, dstate, grads); }, recording_);
+    return std::visit([&](auto& kept) { return run(kept.given, kept.recording, dy, dstate, grads); }, kept_);
   }
 
  private:
+  template <class T> struct Kept {
+    Given<T> given;  // the recording reads it
+    std::unique_ptr<Recording<T>> recording;
+  };
+
   template <class T>
-  py::tuple run(std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_, py::handle grads_) {
+  py::tuple run(Given<T>& given, std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_,
+                py::handle grads_) {
     if (!recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
     const Rows& rows = recording->rows();
     const Sizes size = recording->layer().size;
@@ -244,25 +310,29 @@ class Pullback {
     grads.b_hh = gradient(place.b_hh, true, {rows_g});
     grads.hr = gradient(place.hr, cell.projects, {size.P, size.H});
     grads.unit = gradient(place.unit, cell.unit_weights > 0, {cell.unit_weights * size.H});
-    const bool padding = rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
-    py::array dx = padding ? zeros<T>({rows.T, rows.N, size.I}) : empty<T>({rows.T, rows.N, size.I});
+    const bool padding = !given.looked_up && rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
+    const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
+    py::array dx = padding ? zeros<T>(shape) : empty<T>(shape), dtable;
+    if (given.looked_up) dtable = zeros<T>({given.table_rows, size.I});
     State<T> out;
     py::tuple dstate_out = new_state<T>(op_, rows.N, size, out);
-    const Steps<T> dx_steps = writable_steps<T>(dx);
+    Steps<T> dx_steps{static_cast<T*>(dx.mutable_data()), 0, size.I};
+    if (!given.looked_up) dx_steps = writable_steps<T>(dx);
     std::unique_ptr<Recording<T>> mine = std::move(recording);  // from here on it is used
     {
       const WithoutGil released;
       mine->backward(dy, dstate, dx_steps, out, grads);
       mine.reset();
     }
-    x_ = py::array();
-    return py::make_tuple(dx, dstate_out);
+    if (given.looked_up) given.put_rows(dx_steps.data, dtable);
+    py::tuple result = py::make_tuple(given.looked_up ? dtable : dx, dstate_out);
+    given = {};
+    return result;
   }
 
   const RecurrentOp& op_;
   std::string call_;
-  py::array x_;  // the recording reads it
-  std::variant<std::unique_ptr<Recording<float>>, std::unique_ptr<Recording<double>>> recording_;
+  std::variant<Kept<float>, Kept<double>> kept_;
 };
 
 // -------------------------------------------------------------------------------------------------------- stream
@@ -463,36 +533,38 @@ py::tuple weight_names(const RecurrentOp& op) {
 }
 
 py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
-                            py::handle lengths, py::handle reset, bool reverse, py::handle out) {
+                            py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
   const std::string name = std::string(op.name) + ".forward";
   return with_real(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
+    Call<T> call(name, op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+    const Inputs<T> inputs = call.given.inputs();
     {
       const WithoutGil released;
       const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, false);
-      layer.forward(call.rows, call.x_steps, call.state_in, call.output.steps, call.state_out);
+      layer.forward(call.rows, inputs, call.state_in, call.output.steps, call.state_out);
     }
     return py::make_tuple(call.output.finish(), call.state);
   });
 }
 
 py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
-                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+                        py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out) {
   const std::string name = std::string(op.name) + ".vjp";
   constexpr i64 most = i64(1) << 60;
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
   return with_real(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, kind, x, state, weights, lengths, reset, reverse, out);
+    Call<T> call(name, op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+    const Inputs<T> inputs = call.given.inputs();
     std::unique_ptr<Recording<T>> recording;
     {
       const WithoutGil released;
       Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, true);
-      recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), call.x_steps, every);
+      recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), inputs, every);
       recording->forward(call.state_in, call.output.steps, call.state_out);
     }
     return py::make_tuple(py::make_tuple(call.output.finish(), call.state),
-                          py::cast(std::make_unique<Pullback>(op, call.x, std::move(recording))));
+                          py::cast(std::make_unique<Pullback>(op, std::move(call.given), std::move(recording))));
   });
 }
 

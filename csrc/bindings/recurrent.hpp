@@ -20,9 +20,9 @@ struct RecurrentOp {
 };
 
 py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
-                            py::handle lengths, py::handle reset, bool reverse, py::handle out);
+                            py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out);
 py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
-                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+                        py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out);
 py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, py::handle batch);
 
@@ -39,7 +39,8 @@ void bind_attention(py::module_& m);
 void bind_machine(py::module_& m);
 
 inline constexpr const char* forward_doc =
-    "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays.";
+    "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays. With ids "
+    "(T, N), x is a table (V, I) and step t of row n reads x[ids[t, n]].";
 inline constexpr const char* vjp_doc =
     "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
 inline constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";

@@ -22,24 +22,24 @@ void bind_rnn(py::module_& parent) {
   const py::none none;
   m.def(
       "forward",
-      [](py::object x, py::object state, py::object weights, py::object lengths, py::object reset, bool reverse,
-         py::object out, const std::string& nonlinearity) {
-        return recurrent_forward(op, kind_of("rnn.forward", nonlinearity), x, state, weights, lengths, reset, reverse,
-                                 out);
+      [](py::object x, py::object state, py::object weights, py::object ids, py::object lengths, py::object reset,
+         bool reverse, py::object out, const std::string& nonlinearity) {
+        return recurrent_forward(op, kind_of("rnn.forward", nonlinearity), x, state, weights, ids, lengths, reset,
+                                 reverse, out);
       },
-      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("lengths") = none,
-      py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none, py::arg("nonlinearity") = "tanh",
-      forward_doc);
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none,
+      py::arg("nonlinearity") = "tanh", forward_doc);
   m.def(
       "vjp",
-      [](py::object x, py::object state, py::object weights, py::object lengths, py::object reset, bool reverse,
-         py::object checkpoint_every, py::object out, const std::string& nonlinearity) {
-        return recurrent_vjp(op, kind_of("rnn.vjp", nonlinearity), x, state, weights, lengths, reset, reverse,
+      [](py::object x, py::object state, py::object weights, py::object ids, py::object lengths, py::object reset,
+         bool reverse, py::object checkpoint_every, py::object out, const std::string& nonlinearity) {
+        return recurrent_vjp(op, kind_of("rnn.vjp", nonlinearity), x, state, weights, ids, lengths, reset, reverse,
                              checkpoint_every, out);
       },
-      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("lengths") = none,
-      py::arg("reset") = none, py::arg("reverse") = false, py::arg("checkpoint_every") = none, py::arg("out") = none,
-      py::arg("nonlinearity") = "tanh", vjp_doc);
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
+      py::arg("checkpoint_every") = none, py::arg("out") = none, py::arg("nonlinearity") = "tanh", vjp_doc);
   m.def(
       "stream",
       [](py::object layers, py::object batch, const std::string& nonlinearity) {

@@ -103,6 +103,7 @@ def forward(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
@@ -110,7 +111,7 @@ def forward(
     reset_after: bool = True,
 ) -> tuple[np.ndarray, recurrence.State]:
     """x (T, N, I), state (h (N, H),) -> y (T, N, H), state. See recurrence.forward."""
-    return recurrence.forward(Cell(reset_after), x, state, weights, lengths, reset, reverse, out)
+    return recurrence.forward(Cell(reset_after), x, state, weights, ids, lengths, reset, reverse, out)
 
 
 def vjp(
@@ -118,6 +119,7 @@ def vjp(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
@@ -126,7 +128,7 @@ def vjp(
     reset_after: bool = True,
 ) -> tuple[tuple[np.ndarray, recurrence.State], recurrence.Pullback]:
     """As `forward`, and pullback(dy, dstate, grads) -> dx, dstate. See recurrence.vjp."""
-    return recurrence.vjp(Cell(reset_after), x, state, weights, lengths, reset, reverse, checkpoint_every, out)
+    return recurrence.vjp(Cell(reset_after), x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out)
 
 
 def stream(layers: Sequence[recurrence.Entries], batch: int, *, reset_after: bool = True) -> recurrence.Stream:

@@ -107,13 +107,14 @@ def forward(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
     out: np.ndarray | None = None,
 ) -> tuple[np.ndarray, recurrence.State]:
     """x (T, N, I), state (h (N, H or P), c (N, H)) -> y (T, N, H or P), state. See recurrence.forward."""
-    return recurrence.forward(Cell(), x, state, weights, lengths, reset, reverse, out)
+    return recurrence.forward(Cell(), x, state, weights, ids, lengths, reset, reverse, out)
 
 
 def vjp(
@@ -121,6 +122,7 @@ def vjp(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
@@ -128,7 +130,7 @@ def vjp(
     out: np.ndarray | None = None,
 ) -> tuple[tuple[np.ndarray, recurrence.State], recurrence.Pullback]:
     """As `forward`, and pullback(dy, dstate, grads) -> dx, dstate. See recurrence.vjp."""
-    return recurrence.vjp(Cell(), x, state, weights, lengths, reset, reverse, checkpoint_every, out)
+    return recurrence.vjp(Cell(), x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out)
 
 
 def stream(layers: Sequence[recurrence.Entries], batch: int) -> recurrence.Stream:

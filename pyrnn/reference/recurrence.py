@@ -30,6 +30,7 @@ def forward(
     x: np.ndarray,
     state: Sequence[np.ndarray] | None,
     weights: Entries,
+    ids: np.ndarray | None,
     lengths: np.ndarray | None,
     reset: np.ndarray | None,
     reverse: bool,
@@ -39,13 +40,14 @@ def forward(
 
     state     tuple of (N, width), or None for zeros
     weights   in the order of the cell's WEIGHTS, None where absent
+    ids       None; or (T, N) rows of x, which is then a table (V, I): step t of row n reads x[ids[t, n]]
     lengths   (N,) valid steps of each row, or None for T. Beyond them x is never read, y is 0, the state stands still
     reset     (T, N) or None, True at the first step of a new sequence inside a row: the state is zero before that step;
               in reverse it is zero once the mark is passed. A mark beyond a row's length means nothing
     reverse   walk each row from its last valid step to step 0; y[t] belongs to x[t] all the same
     out       the array to write y into, or None for a new one
     """
-    result, _ = vjp(cell, x, state, weights, lengths, reset, reverse, None, out)
+    result, _ = vjp(cell, x, state, weights, ids, lengths, reset, reverse, None, out)
     return result
 
 
@@ -54,6 +56,7 @@ def vjp(
     x: np.ndarray,
     state: Sequence[np.ndarray] | None,
     weights: Entries,
+    ids: np.ndarray | None,
     lengths: np.ndarray | None,
     reset: np.ndarray | None,
     reverse: bool,
@@ -64,15 +67,25 @@ def vjp(
 
     dy (like y), dstate (like state) and each entry of dstate may be None for zeros. The gradients of the weights are
     added into those arrays of `grads` (like weights) that are not None. No gradient crosses a reset; none comes from
-    the padding or reaches it. x must stay as it is until then; everything else is copied.
+    the padding or reaches it. dx is like x. x must stay as it is until then, if it is no table; everything else is
+    copied.
 
     This is backpropagation through time (Werbos 1990). With checkpoint_every = k only every k-th state is kept, and
     the steps in between are computed again on the way back (Gruslys et al. 2016).
     """
     w, widths = _own_weights(cell, weights, x.dtype)
-    _check("x", x, (*x.shape[:2], w.weight_ih.shape[1]), x.dtype)
-    steps, batch, _ = x.shape
+    table = x
+    _check("x", x, (*x.shape[: 2 if ids is None else 1], w.weight_ih.shape[1]), x.dtype)
+    steps, batch = (x if ids is None else ids).shape[:2]
     lengths = _own_lengths(lengths, steps, batch)
+    if ids is not None:
+        _check("ids", ids, (steps, batch), np.int64)
+        valid = np.arange(steps)[:, None] < lengths
+        read = ids[valid]
+        if np.any((read < 0) | (read >= len(table))):
+            raise ValueError(f"ids is {ids}, expected 0 to {len(table) - 1}")
+        x = np.zeros((steps, batch, table.shape[1]), table.dtype)
+        x[valid] = table[read]
     cut = _cut(reset, lengths, steps, batch, reverse)
     now = _own_state("state", state, widths, batch, x.dtype)
     if checkpoint_every is not None and checkpoint_every < 1:
@@ -132,7 +145,11 @@ def vjp(
         for grad, d in zip(grads, dw, strict=True):
             if grad is not None:
                 grad += d
-        return dx, dnow
+        if ids is None:
+            return dx, dnow
+        dtable = np.zeros_like(table)
+        np.add.at(dtable, read, dx[valid])
+        return dtable, dnow
 
     return (y, tuple(s.copy() for s in now)), pullback
 

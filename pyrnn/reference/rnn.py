@@ -90,6 +90,7 @@ def forward(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
@@ -97,7 +98,7 @@ def forward(
     nonlinearity: str = "tanh",
 ) -> tuple[np.ndarray, recurrence.State]:
     """x (T, N, I), state (h (N, H),) -> y (T, N, H), state. See recurrence.forward."""
-    return recurrence.forward(Cell(nonlinearity), x, state, weights, lengths, reset, reverse, out)
+    return recurrence.forward(Cell(nonlinearity), x, state, weights, ids, lengths, reset, reverse, out)
 
 
 def vjp(
@@ -105,6 +106,7 @@ def vjp(
     state: Sequence[np.ndarray] | None,
     weights: recurrence.Entries,
     *,
+    ids: np.ndarray | None = None,
     lengths: np.ndarray | None = None,
     reset: np.ndarray | None = None,
     reverse: bool = False,
@@ -113,7 +115,7 @@ def vjp(
     nonlinearity: str = "tanh",
 ) -> tuple[tuple[np.ndarray, recurrence.State], recurrence.Pullback]:
     """As `forward`, and pullback(dy, dstate, grads) -> dx, dstate. See recurrence.vjp."""
-    return recurrence.vjp(Cell(nonlinearity), x, state, weights, lengths, reset, reverse, checkpoint_every, out)
+    return recurrence.vjp(Cell(nonlinearity), x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out)
 
 
 def stream(layers: Sequence[recurrence.Entries], batch: int, *, nonlinearity: str = "tanh") -> recurrence.Stream:
