@@ -40,7 +40,8 @@ constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a st
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 constexpr i64 small_weights = 400 << 10;  // and that even a handful of rows may
 
-constexpr i64 large_weights = 4 << 20;  // bytes of weights that no level 2 cache holds
+constexpr i64 work_to_assist = 2'000'000;  // multiply-adds, below which one thread is alone with a few rows
+constexpr i64 large_weights = 4 << 20;     // bytes of weights that no level 2 cache holds
 
 template <class T> i64 step_weights(const Layer<T>& l) {
   return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors +
@@ -50,7 +51,7 @@ template <class T> i64 step_weights(const Layer<T>& l) {
 template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const Rows& rows = *run.rows;
   const i64 weights = step_weights(l);
-  run.groups = run.team = 1;
+  run.groups = run.team = 1, run.assisted = false;
   run.row_block = std::max<i64>(rows.N, 1);
   if (threads == 1 || rows.steps == 0) return;
   const bool lonely = rows.N < 2 * threads;
@@ -59,8 +60,10 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const bool big_weights = weights * i64(sizeof(T)) > cached_weights && rows.N < 48 * threads;
   if (few_rows || big_weights) {
     const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
-    const i64 rows_per_step = rows.first[rows.steps] / rows.steps;
+    const i64 rows_per_step = std::max<i64>(rows.first[rows.steps] / rows.steps, 2);  // one row waits for the weights
     run.team = int(std::clamp<i64>(weights * rows_per_step / work_per_meeting, 1, std::min<i64>(threads, groups)));
+    run.assisted = run.team == 1 && lonely && run.chunk >= Assistance::pieces &&
+                   weights * rows.first[rows.steps] >= work_to_assist;
     if (run.team > 1 || lonely) return;
   }
   run.groups = int(std::min<i64>(threads, rows.N));
@@ -77,6 +80,11 @@ template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots
   return Places(*run.rows, run.groups, row_block, slots, (4096 + row - 1) / row);
 }
 
+template <class T> i64 tasks_of(const Run<T>& run) {
+  const i64 steps = run.end - run.begin;
+  return std::max(steps / (run.chunk / Assistance::pieces) + 1, Assistance::parts * (steps / run.block + 2));
+}
+
 // Runs f(run, thread) on the threads that `share` has given it.
 template <class T, class F> void on_threads(Team& team, Run<T>& run, F f) {
   Barrier all(run.groups * run.team);
@@ -88,7 +96,9 @@ template <class T, class F> void on_threads(Team& team, Run<T>& run, F f) {
   }
   run.all_barrier = &all;
   run.team_barrier = pointers.data();
-  const int threads = run.groups * run.team;
+  Assistance assistance(run.assisted ? tasks_of(run) : 0);
+  run.assistance = run.assisted ? &assistance : nullptr;
+  const int threads = run.groups * run.team + run.assisted;
   auto job = [&](int member) {
     if (member < threads) f(run, member);
   };
@@ -165,8 +175,8 @@ void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T>
   Run<T> run;
   run.rows = &rows, run.size = size, run.weights = packed;
   Team team(threads_worth(work_of(*this, rows)));
+  run.chunk = chunk_steps(rows), run.end = rows.steps;
   share(run, *this, team.size());
-  run.chunk = chunk_steps(rows);
   const Places one = places(run, *this, 1), states = places(run, *this, 2), records = places(run, *this, run.chunk);
   run.one = &one, run.states = &states, run.records = &records;
   Buffer<T> memory;
@@ -189,7 +199,6 @@ void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T>
   gather_state(rows, one, in.h, size.P, Pp, const_cast<T*>(run.h_in));
   if (cell.cell_state) gather_state(rows, one, in.c, size.H, Hp, const_cast<T*>(run.c_in));
   std::fill_n(const_cast<T*>(run.zeros), std::max(Hp, Pp), T(0));
-  run.end = rows.steps;
   run.y = y;
   const Buffer<T> table = take_inputs(run, inputs);
   fill_table(team, run, cell);
@@ -203,8 +212,9 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
   // Weight gradients are summed over a block of rows before they are added to the total. Four gates of 128 rows fill
-  // most of a level 1 cache; more rows where the total is so large that adding to it takes long.
-  const i64 block_rows = step_weights(layer_) * i64(sizeof(T)) > large_weights ? 512 : 128;
+  // most of a level 1 cache; more rows where the total is so large that adding to it takes long, fewer where one thread
+  // may walk and another wait for its blocks.
+  const i64 block_rows = step_weights(layer_) * i64(sizeof(T)) > large_weights ? 512 : N < 4 ? 64 : 128;
   block_ = std::max<i64>(1, (block_rows + N - 1) / std::max<i64>(N, 1));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);

@@ -85,6 +85,18 @@ template <class T> struct Transposed {
   T *ih = nullptr, *hh = nullptr, *second = nullptr;  // [Ip/L][gates of H][L], [Pp/L][gates of H][L], [Hp/L][Pp][L]
 };
 
+// What a thread that walks the steps and one that assists it tell each other (time_loop.hpp). Where the assistant comes
+// late, the walker does its tasks too.
+struct Assistance {
+  static constexpr i64 pieces = 4;  // of a chunk, each a task of the way forward
+  static constexpr int parts = 2;   // of a block's gradients, each a task of the way back
+
+  Assistance(i64 tasks) : task(tasks), done(tasks) {}
+  Tasks task;
+  Progress walked{1};  // pieces or blocks
+  Progress done;       // forward: 1 for a piece whose input product is made; backward: the blocks done of a part
+};
+
 // Work on processing steps [begin, end).
 template <class T> struct Run {
   const Rows* rows = nullptr;
@@ -129,11 +141,14 @@ template <class T> struct Run {
   i64 scratch_size = 0;
 
   // How threads share the work: `groups` of rows (dealt in runs of `row_block`) that never meet, and in each a team
-  // that splits the units and meets at every step.
+  // that splits the units and meets at every step. Or one group of one thread, and a second thread that assists it with
+  // all that need not be done step by step.
   int groups = 1, team = 1;
+  bool assisted = false;
   i64 row_block = 1;
   Barrier** team_barrier = nullptr;  // [groups]
   Barrier* all_barrier = nullptr;
+  Assistance* assistance = nullptr;
 
   i64 state_slot(i64 s) const { return keep ? s - begin : s & 1; }
 };

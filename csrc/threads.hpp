@@ -59,6 +59,16 @@ class Progress {
   const std::unique_ptr<std::atomic<std::int64_t>[]> counts_;
 };
 
+// Tasks of which each is done by whichever thread takes it first.
+class Tasks {
+ public:
+  explicit Tasks(std::int64_t count) : taken_(new std::atomic<bool>[std::size_t(count)] {}) {}
+  bool take(std::int64_t task) { return !taken_[task].exchange(true, std::memory_order_relaxed); }
+
+ private:
+  const std::unique_ptr<std::atomic<bool>[]> taken_;
+};
+
 struct Worker;
 
 // The calling thread and up to `wanted - 1` workers, held until destruction.

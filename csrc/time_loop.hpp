@@ -119,7 +119,7 @@ template <class T, class Cell, class Second> class TimeLoop {
         rows(*r.rows),
         thread(t),
         threads(r.groups * r.team),
-        group(t / r.team),
+        group(t / r.team % r.groups),  // an assistant's is the walker's
         member(t % r.team),
         H(r.size.H),
         P(r.size.P),
@@ -255,18 +255,43 @@ template <class T, class Cell, class Second> class TimeLoop {
   // ---------------------------------------------------------------------------------------------------- forward
 
   void forward() {
+    if (run.assistance) return forward_assisted();
     for (i64 from = run.begin; from < run.end; from += run.chunk) {
       const i64 to = std::min(from + run.chunk, run.end);
       chunk_begin = from;
       input_product(from, to);
-      for (i64 s = from; s < to; ++s) {
-        hidden_step(s);
-        if constexpr (has_second) {
-          meet();
-          second_step(s);
-        }
-        meet();
+      walk(from, to);
+    }
+  }
+
+  // Thread 0 walks; thread 1 makes input products ahead of it, as far as the chunk's records reach.
+  void forward_assisted() {
+    Assistance& with = *run.assistance;
+    const i64 piece = run.chunk / with.pieces;
+    i64 k = 0;
+    for (i64 from = run.begin; from < run.end; from += piece, ++k) {
+      const i64 to = std::min(from + piece, run.end);
+      chunk_begin = from - k % with.pieces * piece;
+      if (thread > 0) with.walked.wait(0, k - with.pieces + 1);
+      if (with.task.take(k)) {
+        input_product(from, to);
+        with.done.raise(k, 1);
       }
+      if (thread > 0) continue;
+      with.done.wait(k, 1);
+      walk(from, to);
+      with.walked.raise(0, k + 1);
+    }
+  }
+
+  void walk(i64 from, i64 to) const {
+    for (i64 s = from; s < to; ++s) {
+      hidden_step(s);
+      if constexpr (has_second) {
+        meet();
+        second_step(s);
+      }
+      meet();
     }
   }
 
@@ -339,7 +364,7 @@ template <class T, class Cell, class Second> class TimeLoop {
       product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          if (run.keep && later < run.end && j + r < rows.alive[later])
+          if (run.keep && !run.assistance && later < run.end && j + r < rows.alive[later])
             prefetch<1>(record(later, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
           const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
           const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
@@ -408,7 +433,8 @@ template <class T, class Cell, class Second> class TimeLoop {
   // --------------------------------------------------------------------------------------------------- backward
 
   void backward() const {
-    for (i64 s = run.end - 1, block_end = run.end; s >= run.begin; --s) {
+    i64 blocks = 0;
+    for (i64 s = run.end - 1, block_end = run.end; thread < threads && s >= run.begin; --s) {
       if constexpr (has_second) {
         second_step_back(s);
         meet();
@@ -416,14 +442,37 @@ template <class T, class Cell, class Second> class TimeLoop {
       cell_step_back(s);
       meet();
       hidden_step_back(s);
-      if (s % run.block == 0 || s == run.begin) {
-        input_grads(s, block_end);
+      if (s % run.block && s > run.begin) continue;
+      if (run.assistance) {
+        run.assistance->walked.raise(0, ++blocks);
+      } else {
+        input_grads(s, block_end, member, run.team);
         run.all_barrier->wait(thread);
-        weight_grads(s, block_end);
-        block_end = s;
+        weight_grads(s, block_end, thread, threads);
+      }
+      block_end = s;
+    }
+    if (run.assistance) return assisted_grads();
+    run.all_barrier->wait(thread);
+  }
+
+  // The gradients of the blocks that have been walked, part by part: by thread 1 as soon as they have, and by thread 0
+  // when it is through, beginning at the other part. Each part's sums are added up in the order of the blocks.
+  void assisted_grads() const {
+    Assistance& with = *run.assistance;
+    i64 block = 0;
+    for (i64 from, end = run.end; end > run.begin; end = from, ++block) {
+      from = std::max((end - 1) / run.block * run.block, run.begin);
+      with.walked.wait(0, block + 1);
+      for (int i = 0; i < with.parts; ++i) {
+        const int part = (i + (thread == 0)) % with.parts;
+        if (!with.task.take(block * with.parts + part)) continue;
+        with.done.wait(part, block);
+        input_grads(from, end, part, with.parts);
+        weight_grads(from, end, part, with.parts);
+        with.done.raise(part, block + 1);
       }
     }
-    run.all_barrier->wait(thread);
   }
 
   // Gradients of padded units are set to 0: they would meet weights that are 0, but infinity times 0 is NaN.
@@ -521,9 +570,9 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   // dx of steps [from, to): the gates' gradients times the transposed input weights.
-  void input_grads(i64 from, i64 to) const {
+  void input_grads(i64 from, i64 to, int part, int parts) const {
     if (!run.dx.data || run.ids.data) return;
-    each_run(Slice(groups_of<T>(I), member, run.team), [&](i64 g0, i64 g1) {
+    each_run(Slice(groups_of<T>(I), part, parts), [&](i64 g0, i64 g1) {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
         const T* gates[max_rows];
         T* dx[max_rows];
@@ -568,7 +617,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   // What steps [from, to) add to the weight gradients: sums over (step, row) in ascending order, unit group by unit
   // group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied side by side; a
   // cell of one slot takes several groups at a time, to have enough independent sums.
-  void weight_grads(i64 from, i64 to) const {
+  void weight_grads(i64 from, i64 to, int part, int parts) const {
     const i64 n = rows.first[to] - rows.first[from];
     T* panel = run.scratch + thread * run.scratch_size;  // [n][together][slots][L]
     const T** inputs = reinterpret_cast<const T**>(panel + n * together * slots * L);
@@ -587,7 +636,7 @@ template <class T, class Cell, class Second> class TimeLoop {
         places[k] = kept(s, j);
         if constexpr (has_second) mids[k] = mid(s, j);
       }
-    const Slice mine(groups_of<T>(H), thread, threads), mine_p(groups_of<T>(P), thread, threads);
+    const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
     for (i64 g = mine.begin; g < mine.end; g += together) {
       const i64 groups = std::min(together, mine.end - g);
       copy_records(run.record + g * slots * L, run.record_row, places, groups * slots, n, panel,
