@@ -45,7 +45,7 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
   const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), runs = blocks_of(a.K, key_run);
   const std::vector<RowBlock> blocks = row_blocks_of(a);
   const i64 row_blocks = i64(blocks.size());
-  Team team(threads_worth(work_of(a, a.E + a.Ev)));
+  Team team(work_of(a, a.E + a.Ev));
   const i64 scratch_size = k.scratch_size(a);
   const Buffer<T> scratch(scratch_size * team.size());
 
@@ -106,7 +106,7 @@ void attention_backward(const Attention<T>& a, const T* dout, const T* out, cons
   const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), rows = heads * a.G * a.S;
   const i64 padded = (a.E + k.lanes - 1) / k.lanes * k.lanes;
   const std::vector<RowBlock> blocks = row_blocks_of(a);
-  Team team(threads_worth(work_of(a, 3 * a.E + 2 * a.Ev)));
+  Team team(work_of(a, 3 * a.E + 2 * a.Ev));
   const i64 scratch_size = k.grads_scratch_size(a);
   const Buffer<T> scratch(scratch_size * team.size());
   const Buffer<T> own(padded == a.E ? 0 : rows * padded);

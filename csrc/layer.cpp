@@ -163,7 +163,7 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
   };
   memory_ = Buffer<T>(lay_out({}));
   lay_out({memory_.get()});
-  Team team(threads_worth(8 * step_weights(*this)));
+  Team team(8 * step_weights(*this));
   in_parts(team, [&](int part, int parts) {
     cell.pack(weights, size, packed, part, parts);
     if (backward) cell.pack_transposed(weights, size, transposed, part, parts);
@@ -174,7 +174,7 @@ template <class T>
 void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T> in, Steps<T> y, State<T> out) const {
   Run<T> run;
   run.rows = &rows, run.size = size, run.weights = packed;
-  Team team(threads_worth(work_of(*this, rows)));
+  Team team(work_of(*this, rows));
   run.chunk = chunk_steps(rows), run.end = rows.steps;
   share(run, *this, team.size());
   const Places one = places(run, *this, 1), states = places(run, *this, 2), records = places(run, *this, run.chunk);
@@ -249,7 +249,7 @@ template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, Sta
   if (layer_.cell.cell_state) gather_state(rows_, one_, in.c, layer_.size.H, Hp, c_at_.get());
   keep(segments_ == 1);
   run_.y = y;
-  Team team(threads_worth(work_of(layer_, rows_)));
+  Team team(work_of(layer_, rows_));
   share(run_, layer_, team.size());
   fill_table(team, run_, layer_.cell);
   for (i64 q = 0; q < segments_; ++q) {
@@ -306,7 +306,7 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   const i64 pointers = std::max(5 * block_rows, run_.table_rows);
   run_.scratch_size = round_up(
       block_rows * cell.together * cell.slots * cell.lanes + pointers * i64(sizeof(const void*) / sizeof(T)), 64);
-  Team team(threads_worth(2 * work_of(layer_, rows_)));
+  Team team(2 * work_of(layer_, rows_));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
 
@@ -362,7 +362,7 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
       run.row_block = std::max<i64>(rows_.N, 1), run.team_barrier = &team, run.all_barrier = &alone;
       if (rows_.steps) l.cell.forward(run, 0);
     } else {
-      Team team(threads_worth(work));
+      Team team(work);
       share(run, l, team.size());
       on_threads(team, run, l.cell.forward);
     }

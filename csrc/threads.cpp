@@ -19,6 +19,13 @@ namespace pyrnn {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::nanoseconds waking{100'000};  // in which a worker mostly wakes and finds a free CPU
+constexpr std::int64_t work_to_wake = 32'000'000;    // multiply-adds that take one thread several times as long
+constexpr std::chrono::nanoseconds row_gap{50'000};  // calls less than this apart are in a row
+constexpr int in_a_row = 8;                          // so many of them, and as many are to be expected
+
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -85,40 +92,67 @@ int default_threads() {
   return std::min(usable_cpus(), most_threads);
 }
 
+// Should teams wait for workers whatever the work is: for tests, whose calls are small and seldom.
+bool always_wake() {
+  const char* text = std::getenv("PYRNN_WAKE");
+  if (text && std::string(text) != "always")
+    throw std::invalid_argument("PYRNN_WAKE is '" + std::string(text) + "', expected always");
+  return text;
+}
+
 }  // namespace
 
 struct Worker {
   alignas(64) std::atomic<int> order{0};     // counts the jobs given; changes when there is one more
+  std::atomic<int> bell{0};                  // changes with each job and each call to wake
+  std::atomic<bool> awake{false};            // looks for a job, or has one
   alignas(64) std::atomic<int> finished{0};  // the last job done
   void (*call)(void*, int) = nullptr;
   void* job = nullptr;
   int member = 0;
-  int giver_cpu = -1;        // where the thread was that gave the last job
-  std::exception_ptr error;  // what the job threw
+  std::atomic<int> caller_cpu{-1};  // where the thread was that rang last
+  std::exception_ptr error;         // what the job threw
 
   void loop() {
     constexpr int patience = 32;  // jobs between two steps aside: where the other CPU is taken they are of no use
     for (int done = 0, aside = -patience;;) {
+      awake.store(true, std::memory_order_release);
       look([&] { return order.load(std::memory_order_acquire) != done; });
-      order.wait(done, std::memory_order_acquire);
-      if (order.load(std::memory_order_acquire) == done) continue;
+      if (order.load(std::memory_order_acquire) == done) {
+        awake.store(false, std::memory_order_relaxed);
+        const int heard = bell.load(std::memory_order_acquire);
+        if (order.load(std::memory_order_acquire) == done) bell.wait(heard, std::memory_order_acquire);
+        if (beside_caller()) step_aside();
+        continue;
+      }
       ++done;
       try {
         call(job, member);
       } catch (...) {
         error = std::current_exception();
       }
-      const bool in_the_way = giver_cpu >= 0 && this_cpu() == giver_cpu && done - aside >= patience;
+      const bool in_the_way = done - aside >= patience && beside_caller();
       finished.store(done, std::memory_order_release);
       finished.notify_one();
       if (in_the_way) step_aside(), aside = done;
     }
   }
 
+  bool beside_caller() const {
+    const int cpu = caller_cpu.load(std::memory_order_relaxed);
+    return cpu >= 0 && this_cpu() == cpu;
+  }
+
+  void ring() {
+    caller_cpu.store(this_cpu(), std::memory_order_relaxed);
+    bell.fetch_add(1, std::memory_order_release);
+    bell.notify_one();
+  }
+
   void give(void (*c)(void*, int), void* j, int m) {
-    call = c, job = j, member = m, giver_cpu = this_cpu();
+    call = c, job = j, member = m;
     order.fetch_add(1, std::memory_order_release);
-    order.notify_one();
+    ring();
   }
 
   void join() {
@@ -149,12 +183,15 @@ struct Pool {
   std::mutex lock;
   std::vector<Worker*> idle;
   int workers = 0;
+  std::atomic<Clock::rep> last_use{};  // when a team was last given back
+  int row = 0;                         // teams less than row_gap after the one before
 };
 
 // Never destroyed: detached workers may outlive static destructors. After fork the child has no workers, and the lock
 // may have been held by a thread that is gone, so it starts with a new pool.
 std::atomic<Pool*> pool{nullptr};
-std::atomic<int> num_threads{0};
+std::atomic<int> num_threads{0};  // 0: the environment has not been asked
+std::atomic<bool> waking_always{false};
 
 std::atomic<int> generation{0};
 
@@ -180,6 +217,7 @@ int get_num_threads() {
   int n = num_threads.load(std::memory_order_relaxed);
   if (n == 0) {
     n = default_threads();
+    waking_always = always_wake();
     int unset = 0;
     if (!num_threads.compare_exchange_strong(unset, n)) n = unset;
   }
@@ -193,16 +231,27 @@ int fork_generation() {
 
 void set_num_threads(int threads) { num_threads = threads; }
 
-Team::Team(int wanted) {
-  wanted = std::min(wanted, get_num_threads());
-  if (wanted <= 1) return;
+Team::Team(std::int64_t work, int most) : shared_(std::min(most, get_num_threads()) > 1) {
+  if (!shared_) return;
+  most = std::min(most, get_num_threads());
+  const Clock::time_point now = Clock::now();
+  bool wake = work >= work_to_wake || waking_always;
   Pool& p = the_pool();
-  std::lock_guard<std::mutex> hold(p.lock);
-  while (workers_ < wanted - 1) {
-    if (!p.idle.empty()) {
-      borrowed_[workers_++] = p.idle.back();
-      p.idle.pop_back();
-    } else if (p.workers < get_num_threads() - 1) {
+  int asleep = 0;
+  {
+    const std::lock_guard<std::mutex> hold(p.lock);
+    p.row = now.time_since_epoch().count() - p.last_use < Clock::duration(row_gap).count() ? p.row + 1 : 0;
+    if (p.row >= in_a_row) wake = true, p.row = 0;
+    for (std::size_t i = p.idle.size(); i-- > 0 && workers_ < most - 1;) {
+      Worker* const worker = p.idle[i];
+      if (!worker->awake.load(std::memory_order_acquire)) {
+        if (!wake) continue;
+        worker->ring(), ++asleep;
+      }
+      borrowed_[workers_++] = worker;
+      p.idle.erase(p.idle.begin() + std::ptrdiff_t(i));
+    }
+    for (; wake && workers_ < most - 1 && p.workers < get_num_threads() - 1; ++asleep) {
       auto worker = std::make_unique<Worker>();
       try {
         p.idle.reserve(std::size_t(p.workers) + 1);  // so that giving it back cannot fail
@@ -212,16 +261,29 @@ Team::Team(int wanted) {
       }
       ++p.workers;
       borrowed_[workers_++] = worker.release();
-    } else {
-      break;
     }
   }
+  if (!asleep) return;
+  const auto is_awake = [](Worker* w) { return w->awake.load(std::memory_order_acquire); };
+  const auto all_awake = [&] { return std::all_of(borrowed_, borrowed_ + workers_, is_awake); };
+  const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<std::int64_t>(work / work_to_wake, 1, 1000));
+  while (!all_awake() && Clock::now() < enough) {
+    for (int i = 0; i < 20 && !all_awake(); ++i) pause();
+    sched_yield();
+  }
+  Worker** const first_asleep = std::stable_partition(borrowed_, borrowed_ + workers_, is_awake);
+  if (first_asleep == borrowed_ + workers_) return;
+  const std::lock_guard<std::mutex> hold(p.lock);
+  p.idle.insert(p.idle.end(), first_asleep, borrowed_ + workers_);
+  workers_ = int(first_asleep - borrowed_);
 }
 
 Team::~Team() {
-  if (!workers_) return;
+  if (!shared_) return;
   Pool& p = *pool;
-  std::lock_guard<std::mutex> hold(p.lock);
+  p.last_use = Clock::now().time_since_epoch().count();
+  if (!workers_) return;
+  const std::lock_guard<std::mutex> hold(p.lock);
   p.idle.insert(p.idle.end(), borrowed_, borrowed_ + workers_);
 }
 

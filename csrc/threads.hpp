@@ -71,10 +71,20 @@ class Tasks {
 
 struct Worker;
 
-// The calling thread and up to `wanted - 1` workers, held until destruction.
+// Work is counted in multiply-adds; below this much per thread, sharing it costs more than it saves.
+inline constexpr std::int64_t work_per_thread = 200'000;
+
+inline int threads_worth(std::int64_t work) {
+  return int(std::clamp<std::int64_t>(work / work_per_thread, 1, get_num_threads()));
+}
+
+// The calling thread and as many workers as `work` is worth, at most `most` threads in all, held until destruction.
+// Workers that sleep are waited for where the work takes longer than they need to wake, or where calls follow one
+// another at once, so that they are there for the next ones.
 class Team {
  public:
-  explicit Team(int wanted);
+  explicit Team(std::int64_t work) : Team(work, threads_worth(work)) {}
+  Team(std::int64_t work, int most);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -89,16 +99,10 @@ class Team {
 
  private:
   void start(void (*call)(void*, int), void* job);
+  bool shared_ = false;  // was it worth several threads
   int workers_ = 0;
   Worker* borrowed_[most_threads - 1];
 };
-
-// Work is counted in multiply-adds; below this much per thread, waking one costs more than it saves.
-inline constexpr std::int64_t work_per_thread = 200'000;
-
-inline int threads_worth(std::int64_t work) {
-  return int(std::clamp<std::int64_t>(work / work_per_thread, 1, get_num_threads()));
-}
 
 // f(part, parts) on every member of a team.
 template <class F> void in_parts(Team& team, F f) {

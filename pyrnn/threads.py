@@ -11,7 +11,9 @@ MOST_THREADS = 256  # of the kernels
 def set_num_threads(n: int) -> None:
     """Use n threads (1 to 256) from the next call on, in the whole process.
 
-    Default: the CPUs this process may use, or the environment variable PYRNN_NUM_THREADS.
+    Default: the CPUs this process may use, or the environment variable PYRNN_NUM_THREADS. A single call of less than
+    about half a millisecond stays on one thread, as waking others takes too long; in a row of calls they are awake.
+    The environment variable PYRNN_WAKE=always, for tests, shares that work too.
 
         pyrnn.set_num_threads(2)
     """

@@ -123,6 +123,38 @@ def test_threads_are_made_when_they_are_worth_it():
 
 
 @on_linux
+def test_small_work_wakes_nobody_unless_it_goes_on():
+    """One call alone is not worth waking a thread for, a long one is, and so are many in a row."""
+    out = script(
+        """
+    def count():
+        return len(os.listdir("/proc/self/task"))
+
+    pyrnn.set_num_threads(2)
+    expected = answer()
+    counts = [count()]
+    for _ in range(20):
+        time.sleep(0.001)
+        assert answer() == expected
+    counts.append(count())
+    for _ in range(200):
+        assert answer() == expected
+    counts.append(count())
+    print(*counts)
+    """,
+        PYRNN_WAKE=None,
+    )
+    assert out.split() == ["1", "1", "2"]
+    body = """
+    pyrnn.set_num_threads(2)
+    pyrnn.LSTM(256, 256, rng=0)(np.zeros((100, 16, 256)))
+    print(len(os.listdir("/proc/self/task")))
+    """
+    assert script(body, PYRNN_WAKE=None).strip() == "2"
+    assert "PYRNN_WAKE is 'never', expected always" in python("import pyrnn", ok=False, PYRNN_WAKE="never")
+
+
+@on_linux
 def test_same_bits_tests_are_shared_among_threads():
     """The sizes in test_same_bits.py are large enough for three threads, each case counted in a child of its own."""
     script(

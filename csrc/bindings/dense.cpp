@@ -12,7 +12,7 @@ namespace {
 
 // f(part, parts) on as many threads as the work is worth.
 template <class F> void in_parts(i64 work, F f) {
-  Team team(threads_worth(work));
+  Team team(work);
   pyrnn::in_parts(team, f);
 }
 
@@ -77,7 +77,7 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
     const LinearKernels<T>& k = kernels<T>().dense.linear;
     const Buffer<T> panels((m.I + k.lanes) * (m.O + k.lanes));
     k.pack_transposed(m, panels.get(), 0, 1);
-    Team team(threads_worth(2 * m.M * m.O * m.I));
+    Team team(2 * m.M * m.O * m.I);
     const i64 scratch_size = std::max(linear_block * 4 * k.lanes, m.O);
     const Buffer<T> scratch(scratch_size * team.size());
     const Buffer<const T*> rows(linear_block * team.size());

@@ -14,7 +14,7 @@ using u32 = std::uint32_t;
 
 // f(begin, end) over `count` rows or units on as many threads as the work is worth.
 template <class F> void over(i64 count, i64 work, F f) {
-  Team team(threads_worth(work));
+  Team team(work);
   in_parts(team, [&](int part, int parts) { f(count * part / parts, count * (part + 1) / parts); });
 }
 
@@ -136,7 +136,7 @@ template <class T> py::array hebbian_of(const Held& held) {
   const i64 square = i64(k.block) * k.block, padded = (p.n + k.block - 1) / k.block * k.block;
   const Buffer<std::uint8_t> nibbles((p.P + 3) / 4 * padded);
   over(p.n, p.n * p.P / 4, [&](i64 begin, i64 end) { k.nibbles(p, nibbles.get(), begin, end); });
-  Team team(threads_worth(p.n * p.n * (1 + p.P / 64)));
+  Team team(p.n * p.n * (1 + p.P / 64));
   const Buffer<i32> scratch(square * team.size());
   in_parts(team,
            [&](int part, int parts) { k.hebbian(p, nibbles.get(), scratch.get() + square * part, out, part, parts); });
