@@ -214,7 +214,7 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 
   // Weight gradients are summed over a block of rows before they are added to the total. Four gates of 128 rows fill
   // most of a level 1 cache; more rows where the total is so large that adding to it takes long, fewer where one thread
   // may walk and another wait for its blocks.
-  const i64 block_rows = step_weights(layer_) * i64(sizeof(T)) > large_weights ? 512 : N < 4 ? 64 : 128;
+  const i64 block_rows = step_weights(layer_) * i64(sizeof(T)) > large_weights ? 1024 : N < 4 ? 64 : 128;
   block_ = std::max<i64>(1, (block_rows + N - 1) / std::max<i64>(N, 1));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);

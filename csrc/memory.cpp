@@ -1,6 +1,9 @@
-// Where memory comes from: blocks given back are kept for the next call, up to a bound.
+// Where memory comes from: blocks given back are kept for the next call, up to a bound, and as long as all of them
+// together are little more than has been in use at once.
 #include "memory.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <mutex>
 #include <new>
@@ -13,7 +16,7 @@ namespace pyrnn {
 
 namespace {
 
-constexpr std::size_t kept_bytes = std::size_t(256) << 20, kept_blocks = 64;
+constexpr std::size_t kept_bytes = std::size_t(1) << 30, kept_blocks = 64;
 constexpr std::size_t smallest_kept = 4096, huge_page = std::size_t(1) << 21;
 
 struct Block {
@@ -25,9 +28,21 @@ struct Cache {
   std::mutex lock;
   Block blocks[kept_blocks];  // oldest first
   std::size_t count = 0, bytes = 0;
+  std::atomic<std::size_t> used{0}, most_used{0};  // bytes that callers hold, now and at most so far
 
-  void clear() {
-    while (count) std::free(remove(0).memory);
+  // Frees the oldest until at most so many bytes are kept.
+  void shrink(std::size_t most) {
+    while (bytes > most) std::free(remove(0).memory);
+  }
+
+  // A block of `more` bytes leaves; how many bytes may be kept beside those in use.
+  std::size_t use(std::size_t more) {
+    const std::size_t now = used += more;
+    std::size_t most = most_used;
+    while (now > most && !most_used.compare_exchange_weak(most, now)) {
+    }
+    most = std::max(most, now);
+    return most + most / 4 - now;
   }
 
   Block remove(std::size_t i) {
@@ -60,6 +75,7 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
       if (best < kept.count) {
         const Block block = kept.remove(best);
         bytes = block.bytes;
+        kept.use(bytes);
         return block.memory;
       }
     }
@@ -68,13 +84,17 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
   const std::size_t alignment = huge ? huge_page : 64;
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
   bytes = (bytes + alignment - 1) / alignment * alignment;
+  auto shrink = [](std::size_t most) {
+    std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
+    if (hold) cache().shrink(most);
+  };
   void* memory = std::aligned_alloc(alignment, bytes);
   if (!memory) {
-    std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
-    if (hold) cache().clear();
+    shrink(0);
     memory = std::aligned_alloc(alignment, bytes);
     if (!memory) throw std::bad_alloc();
   }
+  shrink(cache().use(bytes));
 #if defined(__linux__)
   if (alignment == huge_page) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
 #endif
@@ -82,6 +102,7 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
 }
 
 void give_back_memory(void* memory, std::size_t bytes) noexcept {
+  cache().used -= bytes;
   if (bytes >= smallest_kept && bytes <= kept_bytes) {
     Cache& kept = cache();
     std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);

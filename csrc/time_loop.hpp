@@ -676,16 +676,21 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
   }
 
-  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group.
+  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group. So few
+  // rows at a time that their part of the panel stays in a level 1 cache, and all of these for so few columns that
+  // their sums stay in level 2.
   template <int V>
   static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads, i64 groups) {
-    for (i64 first = 0; first < columns; first += max_rows) {
-      const int count = int(std::min<i64>(max_rows, columns - first));
-      T* out[max_rows];
-      for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
-      accumulate<V, true>(count, ByColumn<T>{a, first}, {1, n, 0}, Panels<T>{panel, step, slots * L}, out, out,
-                          columns * V * L, groups);
-    }
+    constexpr i64 cached_rows = 128, cached_columns = 16 * max_rows;
+    for (i64 low = 0; low < columns; low += cached_columns)
+      for (i64 from = 0; from < n; from += cached_rows)
+        for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {
+          const int count = int(std::min<i64>(max_rows, high - first));
+          T* out[max_rows];
+          for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
+          accumulate<V, true>(count, ByColumn<T>{a + from, first}, {1, std::min(cached_rows, n - from), 0},
+                              Panels<T>{panel + from * step, step, slots * L}, out, out, columns * V * L, groups);
+        }
   }
 
   // sums[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of each group.

@@ -157,13 +157,12 @@ class Recurrent(Layer, Generic[StateT]):
         x, states, lengths, reset, ids, batched = self._inputs("", x, state, lengths, reset, ids)
         forward, weights, options = self._op.forward, self._weights, self._options
 
-        def run(k: int, x: Array, reverse: bool, out: Array) -> tuple[Array, ...]:
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
             own = ids if k < self._directions else None
-            _, final = forward(
+            result: tuple[Array, tuple[Array, ...]] = forward(
                 x, states[k], weights[k], ids=own, lengths=lengths, reset=reset, reverse=reverse, out=out, **options
             )
-            state: tuple[Array, ...] = final
-            return state
+            return result
 
         return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None)
 
@@ -193,8 +192,9 @@ class Recurrent(Layer, Generic[StateT]):
         pulls: list[Any] = []
         masks: list[Array] = []
 
-        def run(k: int, x: Array, reverse: bool, out: Array) -> tuple[Array, ...]:
-            (_, final), pull = self._op.vjp(
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
+            result: tuple[Array, tuple[Array, ...]]
+            result, pull = self._op.vjp(
                 x,
                 states[k],
                 self._weights[k],
@@ -207,8 +207,7 @@ class Recurrent(Layer, Generic[StateT]):
                 **self._options,
             )
             pulls.append(pull)
-            state: tuple[Array, ...] = final
-            return state
+            return result
 
         shape = x.shape if ids is None else ids.shape
         own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
@@ -318,30 +317,34 @@ class Recurrent(Layer, Generic[StateT]):
 
     def _walk(
         self,
-        run: Callable[[int, Array, bool, Array], tuple[Array, ...]],
+        run: Callable[[int, Array, bool, Array | None], tuple[Array, tuple[Array, ...]]],
         x: Array,
         shape: tuple[int, ...],
         batched: bool,
         masks: list[Array] | None,
     ) -> tuple[Array, StateT]:
-        """Call run(layer*D + direction, x, reverse, out) -> state for each; dropout between layers fills `masks`.
-        shape: (T, N) or more."""
+        """Call run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. Dropout between
+        layers fills `masks`. shape: (T, N) or more."""
         steps, rows = shape[:2]
         output = self._output
         turned = self.batch_first and batched
+
+        def new_y(turn: bool) -> Array:
+            lead: tuple[int, int] = (rows, steps) if turn else (steps, rows)
+            y = empty((*lead, self._directions * output), self.dtype)
+            return y.swapaxes(0, 1) if turn else y
+
         finals = []
         for layer in range(self.num_layers):
             last = layer == self.num_layers - 1
-            if last and turned:
-                y = empty((rows, steps, self._directions * output), self.dtype).swapaxes(0, 1)
-            else:
-                y = empty((steps, rows, self._directions * output), self.dtype)
             if self.bidirectional:
-                finals.append(run(2 * layer, x, False, y[:, :, :output]))
-                finals.append(run(2 * layer + 1, x, True, y[:, :, output:]))
+                y = new_y(last and turned)
+                finals.append(run(2 * layer, x, False, y[:, :, :output])[1])
+                finals.append(run(2 * layer + 1, x, True, y[:, :, output:])[1])
+                x = y
             else:
-                finals.append(run(layer, x, False, y))
-            x = y
+                x, final = run(layer, x, False, new_y(True) if last and turned else None)
+                finals.append(final)
             if masks is not None and not last:
                 masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
                 combine(np.multiply, x, masks[-1])
