@@ -150,24 +150,16 @@ template <class T> i64 work_of(const Layer<T>& l, const Rows& rows) { return ste
 }  // namespace
 
 template <class T>
-Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weights, bool backward)
-    : cell(c), size(s), Hp(round_up(s.H, c.lanes)), Pp(round_up(s.P, c.lanes)), Ip(round_up(s.I, c.lanes)) {
+Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weights)
+    : cell(c), size(s), Hp(round_up(s.H, c.lanes)), Pp(round_up(s.P, c.lanes)) {
   auto lay_out = [&](Carver<T> from) {
     packed = carve(from, cell, size);
-    if (backward) {
-      transposed.ih = from.take(Ip * Hp * cell.x_vectors);
-      transposed.hh = from.take(Pp * Hp * cell.h_vectors);
-      if (cell.second) transposed.second = from.take(Hp * Pp);
-    }
     return from.used;
   };
   memory_ = Buffer<T>(lay_out({}));
   lay_out({memory_.get()});
   Team team(8 * step_weights(*this));
-  in_parts(team, [&](int part, int parts) {
-    cell.pack(weights, size, packed, part, parts);
-    if (backward) cell.pack_transposed(weights, size, transposed, part, parts);
-  });
+  in_parts(team, [&](int part, int parts) { cell.pack(weights, size, packed, part, parts); });
 }
 
 template <class T>
@@ -294,12 +286,20 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   };
   Buffer<T> memory = Buffer<T>(lay_out({})).zero();
   lay_out({memory.get()});
+  auto lay_out_transposed = [&](Carver<T> from) {
+    run_.transposed.ih = from.take(round_up(layer_.size.I, cell.lanes) * Hp * cell.x_vectors);
+    run_.transposed.hh = from.take(Pp * Hp * cell.h_vectors);
+    if (cell.second) run_.transposed.second = from.take(Hp * Pp);
+    return from.used;
+  };
+  Buffer<T> transposed(lay_out_transposed({}));
+  lay_out_transposed({transposed.get()});
   const i64 one = one_.count();
   Buffer<T> dh(one * Pp), dc(has_c ? one * Hp : 0), dmid(cell.second ? one * Hp : 0);
   gather_state(rows_, one_, in.h, layer_.size.P, Pp, dh.get());
   if (has_c) gather_state(rows_, one_, in.c, layer_.size.H, Hp, dc.get());
   run_.dh = dh.get(), run_.dc = dc.get(), run_.dmid = dmid.get();
-  run_.dy = dy, run_.dx = dx, run_.transposed = layer_.transposed;
+  run_.dy = dy, run_.dx = dx;
   // Each thread: the records of a block for some unit groups, and three pointers, a place and an id for each of its
   // rows; in the end a pointer for each row of the table.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
@@ -310,6 +310,8 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
 
+  in_parts(team,
+           [&](int part, int parts) { cell.transpose(layer_.packed, layer_.size, run_.transposed, part, parts); });
   share(run_, layer_, team.size());
   keep(true);
   for (i64 q = segments_ - 1; q >= 0; --q) {

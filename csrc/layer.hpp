@@ -25,7 +25,7 @@ template <class T> struct Inputs {
 // Weights packed once for a run or a stream. The caller's arrays are not needed afterwards.
 template <class T> class Layer {
  public:
-  Layer(const CellKernels<T>& cell, Sizes size, const Weights<const T>& weights, bool backward);
+  Layer(const CellKernels<T>& cell, Sizes size, const Weights<const T>& weights);
 
   // y and the final state of all rows. Padding of y is not touched.
   void forward(const Rows& rows, const Inputs<T>& inputs, State<const T> in, Steps<T> y, State<T> out) const;
@@ -36,9 +36,8 @@ template <class T> class Layer {
 
   const CellKernels<T>& cell;
   const Sizes size;
-  i64 Hp, Pp, Ip;
+  i64 Hp, Pp;
   Packed<T> packed;
-  Transposed<T> transposed;
 
  private:
   Buffer<T> memory_;

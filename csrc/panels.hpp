@@ -233,4 +233,22 @@ void pack_transposed(const T* weight, const std::array<int, V>& gate, i64 units,
   }
 }
 
+// The same from panels of `pack`, V vectors each.
+template <int V, class T>
+void transpose_panels(const T* panels, i64 units, i64 columns, i64 g0, i64 g1, T* transposed) {
+  constexpr int L = lanes<T>;
+  for (i64 g = g0; g < g1; ++g) {
+    T* out = transposed + g * padded<T>(units) * V * L;
+    const i64 width = columns - g * L < L ? columns - g * L : L;
+    for (i64 ug = 0; ug < groups_of<T>(units); ++ug)
+      for (int v = 0; v < V; ++v) {
+        Vec<T> block[L];
+        for (i64 i = 0; i < L; ++i)
+          block[i] = i < width ? load(panels + ((ug * columns + g * L + i) * V + v) * L) : Vec<T>{};
+        transpose<T>(block);
+        for (int i = 0; i < L; ++i, out += L) store(out, block[i]);
+      }
+  }
+}
+
 }  // namespace pyrnn::PYRNN_ISA

@@ -158,7 +158,7 @@ template <class T> struct CellKernels {
   int lanes, max_rows, gates, slots, x_vectors, h_vectors, unit_weights, together;
   bool cell_state, second, projects;
   void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
-  void (*pack_transposed)(const Weights<const T>&, const Sizes&, const Transposed<T>&, int part, int parts);
+  void (*transpose)(const Packed<T>&, const Sizes&, const Transposed<T>&, int part, int parts);
   void (*unpack_add)(const Packed<T>&, const Sizes&, const Weights<T>&, int part, int parts);
   void (*tabulate)(const Run<T>&, int part, int parts);  // run.table, before the first forward
   void (*forward)(const Run<T>&, int thread);

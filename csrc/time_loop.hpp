@@ -64,15 +64,14 @@ template <class T, class Cell, class Second> class TimeLoop {
     }
   }
 
-  static void pack_transposed(const Weights<const T>& w, const Sizes& size, const Transposed<T>& out, int part,
-                              int parts) {
-    auto run = [&](const T* weight, const auto& gates, i64 units, i64 columns, T* panels) {
+  static void transpose(const Packed<T>& panels, const Sizes& size, const Transposed<T>& out, int part, int parts) {
+    auto run = [&]<int V>(const T* from, i64 units, i64 columns, T* to) {
       const Slice mine(groups_of<T>(columns), part, parts);
-      pyrnn::PYRNN_ISA::pack_transposed(weight, gates, units, columns, mine.begin, mine.end, panels);
+      if constexpr (V > 0) transpose_panels<V>(from, units, columns, mine.begin, mine.end, to);
     };
-    run(w.ih, Cell::x_gates, size.H, size.I, out.ih);
-    run(w.hh, Cell::h_gates, size.H, size.P, out.hh);
-    if constexpr (has_second) run(second_weight(w), Second::gates, size.P, size.H, out.second);
+    run.template operator()<x_vectors>(panels.ih, size.H, size.I, out.ih);
+    run.template operator()<h_vectors>(panels.hh, size.H, size.P, out.hh);
+    if constexpr (has_second) run.template operator()<1>(panels.second, size.P, size.H, out.second);
   }
 
   static void unpack_add(const Packed<T>& grads, const Sizes& size, const Weights<T>& w, int part, int parts) {
@@ -732,7 +731,7 @@ template <class T, class Cell, class Second> class TimeLoop {
                                           has_second,
                                           projects,
                                           pack,
-                                          pack_transposed,
+                                          transpose,
                                           unpack_add,
                                           tabulate,
                                           forward,

@@ -540,7 +540,7 @@ py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, 
     const Inputs<T> inputs = call.given.inputs();
     {
       const WithoutGil released;
-      const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, false);
+      const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers);
       layer.forward(call.rows, inputs, call.state_in, call.output.steps, call.state_out);
     }
     return py::make_tuple(call.output.finish(), call.state);
@@ -559,7 +559,7 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
     std::unique_ptr<Recording<T>> recording;
     {
       const WithoutGil released;
-      Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers, true);
+      Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers);
       recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), inputs, every);
       recording->forward(call.state_in, call.output.steps, call.state_out);
     }
@@ -587,7 +587,7 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
     {
       const WithoutGil released;
       std::vector<Layer<T>> packed;
-      for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers, false);
+      for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers);
       stream = std::make_unique<Stream<T>>(std::move(packed), batch);
     }
     return py::cast(std::make_unique<StreamObject>(op, std::move(stream)));
