@@ -32,10 +32,12 @@ template <class T> std::vector<RowBlock> row_blocks_of(const Attention<T>& a) {
   return blocks;
 }
 
-// Multiply-adds of products over `features`, for the pairs of queries and keys that bounds leave.
+// Multiply-adds of products over `features`, for the pairs of queries and keys that bounds leave; reading a key takes
+// as long as some of them.
 template <class T> i64 work_of(const Attention<T>& a, i64 features) {
   const i64 seen = a.left < 0 || a.right < 0 ? a.K : std::min(a.K, a.left + a.right + 1);
-  return i64(std::min(double(a.B) * double(a.Hk * a.G) * double(a.S) * double(seen) * double(features), 1e18));
+  const double rows = double(a.G) * double(a.S), reading = rows > 0 ? 6 : 0;
+  return i64(std::min(double(a.B) * double(a.Hk) * (rows + reading) * double(seen) * double(features), 1e18));
 }
 
 }  // namespace

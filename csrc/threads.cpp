@@ -21,10 +21,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::nanoseconds waking{100'000};  // in which a worker mostly wakes and finds a free CPU
+constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
 constexpr std::int64_t work_to_wake = 32'000'000;    // multiply-adds that take one thread several times as long
-constexpr std::chrono::nanoseconds row_gap{50'000};  // calls less than this apart are in a row
-constexpr int in_a_row = 8;                          // so many of them, and as many are to be expected
+constexpr std::chrono::nanoseconds row_gap{
+    200'000};                // calls less than this apart are in a row: idle workers look for as long
+constexpr int in_a_row = 4;  // so many of them, and as many are to be expected
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -34,14 +35,14 @@ inline void pause() {
 #endif
 }
 
-// Looks for a while, some 50 microseconds, whether it is done, before the caller goes to sleep: who expects to be
+// Looks for a while, some 200 microseconds, whether it is done, before the caller goes to sleep: who expects to be
 // needed at once is there at once. It soon lets others have the CPU in between, above all the thread it is waiting for.
 template <class Done> void look(Done done) {
   for (int i = 0; i < 400; ++i) {
     if (done()) return;
     pause();
   }
-  for (int i = 0; i < 100; ++i) {
+  for (int i = 0; i < 400; ++i) {
     sched_yield();
     for (int j = 0; j < 10; ++j) {
       if (done()) return;
@@ -267,10 +268,12 @@ Team::Team(std::int64_t work, int most) : shared_(std::min(most, get_num_threads
   const auto is_awake = [](Worker* w) { return w->awake.load(std::memory_order_acquire); };
   const auto all_awake = [&] { return std::all_of(borrowed_, borrowed_ + workers_, is_awake); };
   const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<std::int64_t>(work / work_to_wake, 1, 1000));
-  while (!all_awake() && Clock::now() < enough) {
-    for (int i = 0; i < 20 && !all_awake(); ++i) pause();
+  for (int i = 0; i < 30 && !all_awake(); ++i) {
+    for (int j = 0; j < 20; ++j) pause();
     sched_yield();
   }
+  // One that is still asleep may be waiting for this very CPU.
+  while (!all_awake() && Clock::now() < enough) std::this_thread::sleep_for(std::chrono::microseconds(10));
   Worker** const first_asleep = std::stable_partition(borrowed_, borrowed_ + workers_, is_awake);
   if (first_asleep == borrowed_ + workers_) return;
   const std::lock_guard<std::mutex> hold(p.lock);

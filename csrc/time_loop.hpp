@@ -676,11 +676,11 @@ template <class T, class Cell, class Second> class TimeLoop {
   }
 
   // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group. So few
-  // rows at a time that their part of the panel stays in a level 1 cache, and all of these for so few columns that
+  // rows at a time that their part of the panel stays in level 1 or 2, and all of these for so few columns that
   // their sums stay in level 2.
   template <int V>
   static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads, i64 groups) {
-    constexpr i64 cached_rows = 128, cached_columns = 16 * max_rows;
+    constexpr i64 cached_rows = 256, cached_columns = 16 * max_rows;
     for (i64 low = 0; low < columns; low += cached_columns)
       for (i64 from = 0; from < n; from += cached_rows)
         for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {

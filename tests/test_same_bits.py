@@ -394,10 +394,10 @@ def test_looked_up_inputs(variant, dtype, shape):
 
 
 @every_cell
-@pytest.mark.parametrize("sharing", ["rows", "ragged_rows", "one_row", "large_weights"])
+@pytest.mark.parametrize("sharing", ["rows", "one_row", "large_weights", "assisted", "ragged_assisted"])
 def test_looked_up_inputs_on_any_number_of_threads(variant, sharing):
     steps, rows, widths = SHARED[sharing]
-    case = Case(variant, "one", "float32", widths, steps=steps, rows=rows, walk=sharing == "ragged_rows")
+    case = Case(variant, "one", "float32", widths, steps=steps, rows=rows, walk=sharing.startswith("ragged"))
     ids = case.rng.integers(0, 30, (steps, rows))
     table = case.draw(30, widths[0])
     case.x = table[ids]
@@ -415,13 +415,16 @@ def test_looked_up_inputs_on_any_number_of_threads(variant, sharing):
 # ---- threads
 
 THREADS = (1, 2, 3, 5, (os.cpu_count() or 1) + 3)
-# steps, rows, widths: many rows are split among the threads, few rows or large weights make them split the units
+# steps, rows, widths: many rows are split among the threads, few rows or large weights make them split the units, and
+# one or two rows of a small layer are walked by one thread while another makes input products and gradients
 SHARED = {
     "rows": (6, 40, (40, 48, 35)),
     "ragged_rows": (6, 41, (40, 48, 35)),
     "one_row": (18, 1, (100, 208, 150)),
     "few_rows": (16, 3, (33, 130, 97)),
     "large_weights": (2, 14, (50, 460, 400)),
+    "assisted": (601, 1, (40, 48, 35)),
+    "ragged_assisted": (601, 3, (40, 48, 35)),
 }
 
 
@@ -430,7 +433,7 @@ SHARED = {
 @both_dtypes
 def test_any_number_of_threads(variant, dtype, sharing):
     steps, rows, widths = SHARED[sharing]
-    case = Case(variant, "one", dtype, widths, steps=steps, rows=rows, walk=sharing == "ragged_rows")
+    case = Case(variant, "one", dtype, widths, steps=steps, rows=rows, walk=sharing.startswith("ragged"))
     results, forwards = [], []
     for n in (*THREADS, 2, 1):
         with pyrnn.threads(n):
