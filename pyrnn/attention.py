@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -44,8 +43,7 @@ _FARTHEST = 2**62
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-@dataclass
-class _Call:
+class _Call(NamedTuple):
     """A call's arrays as the kernel takes them, and how its results get their shapes."""
 
     query: Array  # (..., Hq, S, E), all with the same axes before the heads
@@ -378,8 +376,8 @@ class MultiheadAttention(Layer):
         inputs, batched = self._inputs(call, query, key, None)
         heads = self._heads(call, inputs, self._weights(), arguments)
         eye = np.eye(heads.key.shape[-2], dtype=self.dtype)
-        heads.value = np.broadcast_to(eye, heads.key.shape[:-1] + eye.shape[-1:])
-        out = heads.forward()[0]
+        value = np.broadcast_to(eye, heads.key.shape[:-1] + eye.shape[-1:])
+        out = heads._replace(value=value).forward()[0]
         return out if batched else out[0]
 
     def vjp(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 Pull = Callable[[Any, Any], tuple[Array, Any]]
 
 
-@dataclass(frozen=True)
-class GradientFlow:
+class GradientFlow(NamedTuple):
     """What `gradient_flow` saw. Step 0 is the initial state, step T the last; without N where x came unbatched.
 
     norms            (T + 1, L, N)  Euclidean norm of dL/dh_t, of each layer and row

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,8 +39,7 @@ BLOCK = 32  # rows of weights that are changed together, while they are in the c
 CHUNK = 2**24  # entries that are looked at together, so that checks need little memory
 
 
-@dataclass(frozen=True)
-class Recall:
+class Recall(NamedTuple):
     """What a recall found. With one probe the arrays (N,) are single values.
 
     state: like the probe, in the net's dtype. converged: True after a sweep without a flip. sweeps: their number, that
