@@ -35,7 +35,8 @@ template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, 
 // How many threads a run is worth, and whether they split rows or units. Rows where each thread gets a few tiles of
 // them and the weights of a step stay in its cache, or where the weights are so small that reading them for a handful
 // of rows costs less than a meeting (0.3 us between CPUs that share a cache, several times that between others); units
-// otherwise, meeting at every step.
+// otherwise, meeting at every step. A lonely run, of too few rows for two each, whose units are not worth meetings is
+// walked by one thread and assisted by another.
 constexpr i64 work_per_meeting = 60'000;  // multiply-adds of one thread in a step, below which meeting costs more
 constexpr i64 cached_weights = 3 << 20;   // bytes of weights per step that rows may stream again and again
 constexpr i64 small_weights = 400 << 10;  // and that even a handful of rows may
@@ -250,6 +251,7 @@ template <class T> void Recording<T>::forward(State<const T> in, Steps<T> y, Sta
     final_states(run_, Hp, Pp, out);
     if (q + 1 < segments_) keep_states_after(q);
   }
+  if (segments_ == 1) table_ = {};  // no step is walked again
   run_.y = {};
 }
 
@@ -281,7 +283,10 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
   const bool has_c = cell.cell_state;
   auto lay_out = [&](Carver<T> from) {
     run_.grads = carve(from, cell, layer_.size);
-    if (run_.ids.data) run_.dtable = from.take(run_.table_rows * Hp * cell.x_vectors);
+    if (run_.ids.data) {
+      run_.dtable = from.take(run_.table_rows * Hp * cell.x_vectors);
+      run_.dtable_total = from.take(run_.table_rows * Hp * cell.x_vectors);
+    }
     return from.used;
   };
   Buffer<T> memory = Buffer<T>(lay_out({})).zero();

@@ -1,5 +1,5 @@
 // Where memory comes from: blocks given back are kept for the next call, up to a bound, and as long as all of them
-// together are little more than has been in use at once.
+// together are at most a quarter more than has ever been in use at once.
 #include "memory.hpp"
 
 #include <algorithm>
@@ -84,17 +84,17 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
   const std::size_t alignment = huge ? huge_page : 64;
   if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
   bytes = (bytes + alignment - 1) / alignment * alignment;
-  auto shrink = [](std::size_t most) {
+  auto keep_at_most = [](std::size_t most) {
     std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
     if (hold) cache().shrink(most);
   };
   void* memory = std::aligned_alloc(alignment, bytes);
   if (!memory) {
-    shrink(0);
+    keep_at_most(0);
     memory = std::aligned_alloc(alignment, bytes);
     if (!memory) throw std::bad_alloc();
   }
-  shrink(cache().use(bytes));
+  keep_at_most(cache().use(bytes));
 #if defined(__linux__)
   if (alignment == huge_page) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
 #endif

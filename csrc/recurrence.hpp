@@ -110,10 +110,11 @@ template <class T> struct Run {
 
   // Inputs that are looked up: `ids` says which row of the table x a step reads. Bias and input product are made once
   // for each row of it, the gates' gradients are summed by rows.
-  Steps<const i64> ids;  // [T,N]; data null: x is [T,N,I]
-  i64 table_rows = 0;    // V
-  T* table = nullptr;    // [V,record_row] records as a step begins with them
-  T* dtable = nullptr;   // [Hp/L,V,x_vectors,L]
+  Steps<const i64> ids;       // [T,N]; data null: x is [T,N,I]
+  i64 table_rows = 0;         // V
+  T* table = nullptr;         // [V,record_row] records as a step begins with them
+  T* dtable = nullptr;        // [Hp/L,V,x_vectors,L] the sums of the last blocks
+  T* dtable_total = nullptr;  // the same of all blocks before them
 
   // What the steps leave. `keep`: all of them, for the way back, and `states` and `records` have a slot for each step.
   // Otherwise the states are a ring of two steps, and records cover `chunk` steps.
@@ -153,7 +154,8 @@ template <class T> struct Run {
   i64 state_slot(i64 s) const { return keep ? s - begin : s & 1; }
 };
 
-// One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1.
+// One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1, and is
+// 1 in an assistant.
 template <class T> struct CellKernels {
   int lanes, max_rows, gates, slots, x_vectors, h_vectors, unit_weights, together;
   bool cell_state, second, projects;
@@ -163,7 +165,7 @@ template <class T> struct CellKernels {
   void (*tabulate)(const Run<T>&, int part, int parts);  // run.table, before the first forward
   void (*forward)(const Run<T>&, int thread);
   void (*backward)(const Run<T>&, int thread);
-  void (*table_grads)(const Run<T>&, int part, int parts);  // what run.dtable says, after the last backward
+  void (*table_grads)(const Run<T>&, int part, int parts);  // what run.dtable_total says, after the last backward
 };
 
 }  // namespace pyrnn

@@ -133,7 +133,7 @@ struct Worker {
         error = std::current_exception();
       }
       const bool in_the_way = done - aside >= patience && beside_caller();
-      finished.store(done, std::memory_order_release);
+      finished.store(done);  // in one order with the count of waiters, which notify_one reads
       finished.notify_one();
       if (in_the_way) step_aside(), aside = done;
     }

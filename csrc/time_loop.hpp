@@ -33,6 +33,7 @@ template <class T, class Cell, class Second> class TimeLoop {
   static constexpr int h_vectors = int(Cell::h_gates.size());
   static constexpr bool has_second = !std::is_same_v<Second, NoSecond>;
   static constexpr bool projects = Second::own_record;
+  static constexpr i64 summed_blocks = 16;                       // of gradients by id
   static constexpr i64 cached_panels = 704 << 10;                // bytes
   static constexpr i64 together = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
 
@@ -601,13 +602,13 @@ template <class T, class Cell, class Second> class TimeLoop {
     for (i64 v = 0; v < V; ++v) x[v] = run.x.at(0, v);
     const Slice units(groups_of<T>(run.size.H), part, parts), rows(V, part, parts);
     for (i64 g = units.begin; g < units.end; ++g)
-      sum_products<x_vectors>(x, V, I, run.dtable + g * V * row, row, run.grads.ih + g * I * row, 1);
+      sum_products<x_vectors>(x, V, I, run.dtable_total + g * V * row, row, run.grads.ih + g * I * row, 1);
     each_run(Slice(groups_of<T>(I), 0, 1), [&](i64 g0, i64 g1) {
       for (i64 v = rows.begin; v < rows.end; v += max_rows) {
         const int n = int(std::min<i64>(max_rows, rows.end - v));
         const T* gates[max_rows];
         T* dx[max_rows];
-        for (int r = 0; r < n; ++r) gates[r] = run.dtable + (v + r) * row, dx[r] = run.dx.at(0, v + r);
+        for (int r = 0; r < n; ++r) gates[r] = run.dtable_total + (v + r) * row, dx[r] = run.dx.at(0, v + r);
         put_input_grads(run, gates, V * row, dx, n, g0, g1);
       }
     });
@@ -642,8 +643,7 @@ template <class T, class Cell, class Second> class TimeLoop {
                    run.grads.bias + g * slots * L);
       const i64 step = groups * slots * L;
       if (run.ids.data)
-        sum_by_id(ids, n, panel + Cell::x_first * L, step, run.table_rows,
-                  run.dtable + g * run.table_rows * x_vectors * L, groups);
+        sum_by_id(ids, n, panel + Cell::x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
       else
         sum_products<x_vectors>(inputs, n, I, panel + Cell::x_first * L, step, run.grads.ih + g * I * x_vectors * L,
                                 groups);
@@ -692,14 +692,22 @@ template <class T, class Cell, class Second> class TimeLoop {
         }
   }
 
-  // sums[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of each group.
-  static void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 table_rows, T* sums, i64 groups) {
-    for (i64 i = 0; i < groups; ++i, panel += slots * L, sums += table_rows * x_vectors * L)
+  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of groups from g on. After
+  // some blocks, and at step 0, these sums are added to those before them: one chain over all steps would be less
+  // exact.
+  void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 g, i64 groups, bool last) const {
+    const i64 size = run.table_rows * x_vectors * L;
+    for (i64 i = 0; i < groups; ++i, panel += slots * L) {
+      T* sums = run.dtable + (g + i) * size;
       for (i64 k = 0; k < n; ++k)
         for (int v = 0; v < x_vectors; ++v) {
           T* sum = sums + (ids[k] * x_vectors + v) * L;
           store(sum, load(sum) + load(panel + k * step + v * L));
         }
+      T* total = run.dtable_total + (g + i) * size;
+      for (i64 k = 0; last && k < size; k += L)
+        store(total + k, load(total + k) + load(sums + k)), store(sums + k, Vec<T>{});
+    }
   }
 
   void unit_grads(i64 from, i64 to, i64 g) const {

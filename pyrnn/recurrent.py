@@ -272,8 +272,8 @@ class Recurrent(Layer, Generic[StateT]):
         if ids is None:
             return walked, states, lengths, reset, None, batched
         if walked.size and not 0 <= walked.min() <= walked.max() < len(x):  # the padding may hold anything
-            valid = np.arange(steps)[:, None] < (steps if lengths is None else lengths)
-            within(call, "ids", np.where(valid, walked, 0), len(x) - 1)
+            valid = np.arange(steps)[:, None] < np.full(rows, steps if lengths is None else lengths)
+            within(call, "ids", walked[valid], len(x) - 1)
         return x, states, lengths, reset, walked, batched
 
     def _layout_text(self, axes: int, width: tuple[int, ...]) -> str:
@@ -390,7 +390,7 @@ class Pullback(Generic[StateT]):
         self._looked_up = looked_up  # x was a table
 
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
-        layer, pulls, batched = self._layer, self._pulls, self._batched
+        layer, pulls, masks, batched = self._layer, list(self._pulls), list(self._masks), self._batched
         call = f"{type(layer).__name__} pullback"
         if not pulls:
             raise used_pullback(call)
@@ -405,7 +405,7 @@ class Pullback(Generic[StateT]):
         dstates: Sequence[Any] = (None,) * layer._count
         if dstate is not None:
             dstates = list(zip(*layer._parts(call, "dstate", dstate, rows if batched else None), strict=True))
-        self._pulls = []
+        self._pulls, self._masks = [], []
 
         grads = layer._grad_weights
         dinitials: list[Any] = [None] * layer._count
@@ -417,8 +417,8 @@ class Pullback(Generic[StateT]):
                 combine(np.add, dx, other)
             else:
                 dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
-            if k and self._masks:
-                combine(np.multiply, dx, self._masks.pop())
+            if k and masks:
+                combine(np.multiply, dx, masks.pop())
             del pulls[k:]
             dh = dx
         if turned and not self._looked_up:

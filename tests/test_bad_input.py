@@ -73,6 +73,34 @@ def test_ids(make):
         )
 
 
+def test_ids_in_the_padding_and_of_huge_tables():
+    layer = pyrnn.GRU(3, 4, rng=0)
+    y, h = layer(np.zeros((0, 3)), ids=[[99], [98]], lengths=[0])  # no row is read
+    assert not y.any()
+    assert not h.any()
+    table = np.broadcast_to(np.ones((1, 3), "f4"), (10**9, 3))  # only the rows that are read are looked at
+    same, _ = layer(table, ids=[[0], [10**9 - 1], [7]])
+    np.testing.assert_array_equal(same, layer(np.ones((3, 1, 3)))[0])
+
+
+class Liar(np.ndarray):
+    """Copies of it are something else."""
+
+    def copy(self, order="C"):
+        return np.zeros((10**6, 1, 0), self.dtype)
+
+
+def test_arrays_that_copy_themselves_in_their_own_way():
+    op, weights = pyrnn.kernels.rnn, (np.ones((H, I)), np.ones((H, H)), None, None)
+    ids, table = np.array([[0, 1], [2, 0]]), np.ones((3, I))
+    expected, _ = op.forward(table, None, weights, ids=ids)
+    for given in ({"x": table, "ids": ids.view(Liar)}, {"x": np.asfortranarray(table).view(Liar), "ids": ids}):
+        y, _ = op.forward(given["x"], None, weights, ids=given["ids"])
+        np.testing.assert_array_equal(y, expected)
+    y, _ = op.forward(np.asfortranarray(table[ids]).view(Liar), None, weights)
+    np.testing.assert_array_equal(y, expected)
+
+
 class Unwilling:
     def __array__(self, *args, **kwargs):
         raise RuntimeError("no array today")

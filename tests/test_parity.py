@@ -147,6 +147,17 @@ def test_long_and_wide(variant, dtype):
             assert_close(actual, expected, dtype, terms_of(problem), problem.names())
 
 
+@pytest.mark.parametrize("variant", ["rnn_tanh", "lstm", "gru"])
+def test_an_id_that_is_read_very_often(variant):
+    """Sums over 60,000 readings of one row, in float32."""
+    problem = Problem(variant, 20_000, 3, 4, 5, rng=np.random.default_rng(0), dtype="float32")
+    problem.dy += 1  # gradients of one sign
+    look_up(problem, 1)
+    expected = in_double(problem).results(reference)
+    for name, a, e in zip(problem.names(), problem.results(kernels), expected, strict=True):
+        assert np.max(np.abs(a - e)) <= PROMISED["float32"] * np.max(np.abs(e)), name
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("argument", ["x", "state", "weights", "dy", "dstate", "lengths", "reset", "table", "ids"])
 def test_layout_of_one_argument(argument, layout):

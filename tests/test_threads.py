@@ -326,11 +326,12 @@ def test_one_pullback_called_by_several_threads():
         layer.zero_grad()
         (y, _), pullback = layer.vjp(x)
         start = threading.Barrier(4)
+        dy = np.asfortranarray(y.astype("f4"))  # has to be copied, at which threads change
 
-        def call(pullback=pullback, start=start, y=y):
+        def call(pullback=pullback, start=start, dy=dy):
             start.wait()
             try:
-                return pullback(y)
+                return pullback(dy)
             except RuntimeError:
                 return None
 
@@ -338,6 +339,23 @@ def test_one_pullback_called_by_several_threads():
             results = [f.result() for f in [pool.submit(call) for _ in range(4)]]
         assert sum(r is not None for r in results) == 1
         assert_same_bits(list(layer.grads.values()), once)
+
+
+def test_arguments_that_call_the_pullback_they_are_for():
+    layer = pyrnn.LSTM(3, 5, rng=0)
+    x, dy = np.ones((4, 6, 3), "f4"), np.ones((4, 6, 5), "f4")
+    _, pullback = pyrnn.kernels.lstm.vjp(x, None, layer._weights[0])
+
+    class Grads(list):
+        def __getitem__(self, i):
+            with pytest.raises(RuntimeError, match="has been used"):
+                pullback(dy, None, (None,) * 6)
+            return super().__getitem__(i)
+
+    with pytest.raises(TypeError, match="dy"):
+        pullback("dy", None, Grads([None] * 6))
+    dx, _ = pullback(dy, None, Grads([None] * 6))
+    assert dx.shape == x.shape
 
 
 def test_pullback_in_another_thread():

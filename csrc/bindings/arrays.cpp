@@ -40,6 +40,12 @@ i64 to_integer(const std::string& call, const std::string& name, py::handle obje
 
 py::array to_array(const std::string& call, const std::string& name, py::handle object) {
   if (!py::isinstance<py::array>(object)) wrong_type(call, name, object, "a NumPy array");
+  // A subclass may say anything of itself and copy itself in its own way: what it holds is looked at as a plain array.
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) {
+    py::array plain = py::array::ensure(object);
+    if (!plain) throw py::error_already_set();
+    return plain;
+  }
   return py::reinterpret_borrow<py::array>(object);
 }
 

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <type_traits>
+#include <unordered_map>
 #include <variant>
 
 #include "../layer.hpp"
@@ -170,8 +172,8 @@ template <class T> struct Output {
   }
 };
 
-// x [T,N,I]; or a table [V,I] and ids [T,N]. Of a table the rows that are read are copied, and ids then counts those:
-// nobody can change a number that has been checked, and rows that are not read cost nothing.
+// x [T,N,I]; or a table [V,I] and ids [T,N]. Of a table the rows that are read are copied, and ids then counts those,
+// so that nobody can change a number that has been checked.
 template <class T> struct Given {
   py::array x;
   py::array_t<i64> ids;
@@ -198,9 +200,29 @@ template <class T> struct Given {
 
   void look_up(const std::string& call, const Rows& rows) {
     if (!looked_up) return;
-    const i64 I = x.shape(1);
     table_rows = x.shape(0);
-    std::vector<i64> place(std::size_t(table_rows), -1);
+    if (table_rows <= 16 * ids.size() + 4096)
+      number(call, rows, std::vector<i64>(std::size_t(table_rows), -1));
+    else
+      number(call, rows, std::unordered_map<i64, i64>());
+    const i64 I = x.shape(1), row = x.strides(0), column = x.strides(1);
+    py::array_t<T> rows_read = empty<T>({i64(read.size()), I});
+    T* to = rows_read.mutable_data();
+    for (const i64 id : read) {
+      const char* from = static_cast<const char*>(x.data()) + id * row;
+      for (i64 i = 0; i < I; ++i, ++to, from += column) std::memcpy(to, from, sizeof(T));
+    }
+    x = rows_read;
+  }
+
+  // Checks the ids and numbers them in the order in which they are met; `place` says where an id is in `read`.
+  template <class Place> void number(const std::string& call, const Rows& rows, Place place) {
+    auto find = [&](i64 id) -> i64& {
+      if constexpr (std::is_same_v<Place, std::vector<i64>>)
+        return place[std::size_t(id)];
+      else
+        return place.try_emplace(id, -1).first->second;
+    };
     i64* all = ids.mutable_data();
     for (i64 j = 0; j < rows.N; ++j)
       for (i64 t = 0, n = rows.order[std::size_t(j)]; t < rows.length[std::size_t(j)]; ++t) {
@@ -208,14 +230,10 @@ template <class T> struct Given {
         if (id < 0 || id >= table_rows)
           wrong_value(call, "ids[" + std::to_string(t) + ", " + std::to_string(n) + "] is " + std::to_string(id) +
                                 ", expected 0 to " + std::to_string(table_rows - 1));
-        if (i64& here = place[std::size_t(id)]; here < 0) here = i64(read.size()), read.push_back(id);
-        id = place[std::size_t(id)];
+        i64& here = find(id);
+        if (here < 0) here = i64(read.size()), read.push_back(id);
+        id = here;
       }
-    const py::array_t<T> table = to_packed<T>(call, "x", x);
-    py::array_t<T> rows_read = empty<T>({i64(read.size()), I});
-    for (std::size_t v = 0; v < read.size(); ++v)
-      std::copy_n(table.data() + read[v] * I, I, rows_read.mutable_data() + i64(v) * I);
-    x = rows_read;
   }
 
   Inputs<T> inputs() {
@@ -269,7 +287,7 @@ class Pullback {
       : op_(op), call_(std::string(op.name) + ".pullback"), kept_(Kept<T>{std::move(given), std::move(recording)}) {}
 
   py::tuple call(py::handle dy, py::handle dstate, py::handle grads) {
-    return std::visit([&](auto& kept) { return run(kept.given, kept.recording, dy, dstate, grads); }, kept_);
+    return std::visit([&](auto& kept) { return run(kept, dy, dstate, grads); }, kept_);
   }
 
  private:
@@ -278,12 +296,25 @@ class Pullback {
     std::unique_ptr<Recording<T>> recording;
   };
 
+  // Looking at the arguments may run other threads and other code, so what is kept is taken out first, for this call
+  // alone, and put back if they are refused.
+  template <class T> py::tuple run(Kept<T>& kept, py::handle dy, py::handle dstate, py::handle grads) {
+    if (!kept.recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
+    Kept<T> mine = std::move(kept);
+    bool used = false;
+    try {
+      return run(mine.given, *mine.recording, dy, dstate, grads, used);
+    } catch (...) {
+      if (!used) kept = std::move(mine);
+      throw;
+    }
+  }
+
   template <class T>
-  py::tuple run(Given<T>& given, std::unique_ptr<Recording<T>>& recording, py::handle dy_, py::handle dstate_,
-                py::handle grads_) {
-    if (!recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
-    const Rows& rows = recording->rows();
-    const Sizes size = recording->layer().size;
+  py::tuple run(const Given<T>& given, Recording<T>& recording, py::handle dy_, py::handle dstate_, py::handle grads_,
+                bool& used) {
+    const Rows& rows = recording.rows();
+    const Sizes size = recording.layer().size;
     const i64 rows_g = op_.gates * size.H;
     std::vector<py::object> kept;
     Steps<const T> dy;
@@ -294,14 +325,14 @@ class Pullback {
       dy = to_steps<T>(dy_array);
     }
     const State<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
-    const py::sequence g = to_sequence(call_, "grads", grads_, op_.weights.size());
+    const py::tuple g(to_sequence(call_, "grads", grads_, op_.weights.size()));
     auto gradient = [&](std::size_t i, bool present, std::initializer_list<i64> shape) -> T* {
       if (i == op_.weights.size()) return nullptr;
       if (!present && !py::object(g[i]).is_none())
         wrong_value(call_, at("grads", i) + " is given, but there is no " + op_.weights[i]);
       return to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape);
     };
-    const CellKernels<T>& cell = recording->layer().cell;
+    const CellKernels<T>& cell = recording.layer().cell;
     const WeightPlaces place(op_);
     Weights<T> grads;
     grads.ih = gradient(place.ih, true, {rows_g, size.I});
@@ -318,16 +349,13 @@ class Pullback {
     py::tuple dstate_out = new_state<T>(op_, rows.N, size, out);
     Steps<T> dx_steps{static_cast<T*>(dx.mutable_data()), 0, size.I};
     if (!given.looked_up) dx_steps = writable_steps<T>(dx);
-    std::unique_ptr<Recording<T>> mine = std::move(recording);  // from here on it is used
+    used = true;
     {
       const WithoutGil released;
-      mine->backward(dy, dstate, dx_steps, out, grads);
-      mine.reset();
+      recording.backward(dy, dstate, dx_steps, out, grads);
     }
     if (given.looked_up) given.put_rows(dx_steps.data, dtable);
-    py::tuple result = py::make_tuple(given.looked_up ? dtable : dx, dstate_out);
-    given = {};
-    return result;
+    return py::make_tuple(given.looked_up ? dtable : dx, dstate_out);
   }
 
   const RecurrentOp& op_;
