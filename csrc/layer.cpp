@@ -53,7 +53,7 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const Rows& rows = *run.rows;
   const i64 weights = step_weights(l);
   run.groups = run.team = 1, run.assisted = false;
-  run.row_block = std::max<i64>(rows.N, 1);
+  run.row_block = std::max<i64>(rows.N, 1), run.row_step = 1;
   if (threads == 1 || rows.steps == 0) return;
   const bool lonely = rows.N < 2 * threads;
   const bool even = round_up(rows.N, threads) * 6 <= rows.N * 7;  // no thread has much more than its share of rows
@@ -68,17 +68,18 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
     if (run.team > 1 || lonely) return;
   }
   run.groups = int(std::min<i64>(threads, rows.N));
-  // Ragged rows are dealt in small runs so that every group gets long and short ones.
-  run.row_block = rows.is_ragged() ? std::min<i64>(l.cell.max_rows, round_up(rows.N, run.groups) / run.groups)
-                                   : round_up(rows.N, run.groups) / run.groups;
+  if (rows.is_ragged())
+    run.row_block = 1, run.row_step = run.groups;
+  else
+    run.row_block = round_up(rows.N, run.groups) / run.groups;
 }
 
 // Where the rows of a run lie, as it has been shared: groups a page apart.
 template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots) {
   const i64 row = std::min(l.Hp, l.Pp) * i64(sizeof(T));
   // Ragged rows lie in small runs, whatever the threads, so that memory follows the valid steps.
-  const i64 row_block = run.rows->is_ragged() ? std::min<i64>(run.row_block, l.cell.max_rows) : run.row_block;
-  return Places(*run.rows, run.groups, row_block, slots, (4096 + row - 1) / row);
+  const i64 together = run.rows->is_ragged() ? l.cell.max_rows : run.row_block;
+  return Places(*run.rows, run.groups, run.row_block, run.row_step, together, slots, (4096 + row - 1) / row);
 }
 
 template <class T> i64 tasks_of(const Run<T>& run) {
@@ -336,7 +337,7 @@ template <class T>
 Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
     : layers_(std::move(layers)),
       rows_(1, batch, nullptr, nullptr, 0, 0, false),
-      places_(rows_, 1, std::max<i64>(batch, 1), 1, 0) {
+      places_(rows_, 1, std::max<i64>(batch, 1), 1, std::max<i64>(batch, 1), 1, 0) {
   i64 record = 0, mid = 0, projected = 0, zeros = 0;
   for (const Layer<T>& l : layers_) {
     const i64 cells = l.cell.cell_state ? batch * l.Hp : 0;

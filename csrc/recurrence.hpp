@@ -41,8 +41,8 @@ struct Rows {
 class Places {
  public:
   Places() = default;
-  // Rows dealt to groups in runs of row_block, as in Run. `gap`: places between groups.
-  Places(const Rows& rows, int groups, i64 row_block, i64 slots, i64 gap);
+  // Rows dealt to groups as in Run. Each `together` of a group's rows lie side by side. `gap`: places between groups.
+  Places(const Rows& rows, int groups, i64 row_block, i64 row_step, i64 together, i64 slots, i64 gap);
 
   struct Row {
     i64 first, next;  // its place in slot 0, and the distance to the next slot
@@ -141,12 +141,13 @@ template <class T> struct Run {
   T* scratch = nullptr;            // [threads][scratch_size]
   i64 scratch_size = 0;
 
-  // How threads share the work: `groups` of rows (dealt in runs of `row_block`) that never meet, and in each a team
-  // that splits the units and meets at every step. Or one group of one thread, and a second thread that assists it with
-  // all that need not be done step by step.
+  // How threads share the work: `groups` of rows that never meet, and in each a team that splits the units and meets at
+  // every step. Group g begins at row g * row_block and goes on by row_step: with row_block rows side by side, or,
+  // where lengths differ, with every so many-th row, so that all groups have as many alive at every step. Or one group
+  // of one thread, and a second thread that assists it with all that need not be done step by step.
   int groups = 1, team = 1;
   bool assisted = false;
-  i64 row_block = 1;
+  i64 row_block = 1, row_step = 1;
   Barrier** team_barrier = nullptr;  // [groups]
   Barrier* all_barrier = nullptr;
   Assistance* assistance = nullptr;

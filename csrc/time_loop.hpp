@@ -162,16 +162,20 @@ template <class T, class Cell, class Second> class TimeLoop {
   T* second_record(i64 s, i64 j) const { return projects ? projected(s, j) : record(s, j); }
   static constexpr i64 second_stride = projects ? L : slots * L;
 
-  // f(row, count) for tiles of this group's rows that are alive at step s.
+  // This group's rows are row(0), row(1), ...; how many of them are alive at step s.
+  i64 row(i64 k) const { return group * run.row_block + k * run.row_step; }
+  i64 alive(i64 s) const {
+    const i64 n = (rows.alive[s] - row(0) + run.row_step - 1) / run.row_step;
+    return std::max<i64>(0, run.row_step == 1 ? std::min(n, run.row_block) : n);
+  }
+
+  // f(k, count) for tiles of this group's rows that are alive at step s.
   template <class F> void each_tile(i64 s, F f) const {
-    for (i64 b = group; b * run.row_block < rows.alive[s]; b += run.groups) {
-      const i64 low = b * run.row_block, n = std::min(run.row_block, rows.alive[s] - low);
-      const i64 tiles = (n + max_rows - 1) / max_rows;
-      for (i64 i = 0; i < tiles; ++i) {
-        // The larger tiles first: they hide more of the time it takes to bring the panels from a cache further away.
-        const i64 from = low + (n * i + tiles - 1) / tiles;
-        f(from, int(low + (n * (i + 1) + tiles - 1) / tiles - from));
-      }
+    const i64 n = alive(s), tiles = (n + max_rows - 1) / max_rows;
+    for (i64 i = 0; i < tiles; ++i) {
+      // The larger tiles first: they hide more of the time it takes to bring the panels from a cache further away.
+      const i64 from = (n * i + tiles - 1) / tiles;
+      f(from, int((n * (i + 1) + tiles - 1) / tiles - from));
     }
   }
 
@@ -180,11 +184,10 @@ template <class T, class Cell, class Second> class TimeLoop {
     i64 s[max_rows], j[max_rows];
     int n = 0;
     for (i64 q = from; q < to; ++q)
-      for (i64 b = group; b * run.row_block < rows.alive[q]; b += run.groups)
-        for (i64 row = b * run.row_block, end = std::min(row + run.row_block, rows.alive[q]); row < end; ++row) {
-          s[n] = q, j[n] = row;
-          if (++n == max_rows) f(s, j, n), n = 0;
-        }
+      for (i64 k = 0, count = alive(q); k < count; ++k) {
+        s[n] = q, j[n] = row(k);
+        if (++n == max_rows) f(s, j, n), n = 0;
+      }
     if (n) f(s, j, n);
   }
 
@@ -202,7 +205,7 @@ template <class T, class Cell, class Second> class TimeLoop {
     return [this, s, fill](auto f) {
       each_tile(s, [&](i64 j, int n) {
         Tile tile;
-        for (int r = 0; r < n; ++r) fill(tile, r, j + r);
+        for (int r = 0; r < n; ++r) fill(tile, r, row(j + r));
         f(tile, n);
       });
     };
@@ -364,12 +367,12 @@ template <class T, class Cell, class Second> class TimeLoop {
       product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          if (run.keep && !run.assistance && later < run.end && j + r < rows.alive[later])
-            prefetch<1>(record(later, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
-          const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
-          const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
-          T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
-          T* rec = record(s, j + r);
+          if (run.keep && !run.assistance && later < run.end && row(j + r) < rows.alive[later])
+            prefetch<1>(record(later, row(j + r)) + g0 * slots * L, (g1 - g0) * slots * L);
+          const T* hp = Cell::reads_hidden ? h_prev(s, row(j + r)) : nullptr;
+          const T* cp = Cell::cell_state ? c_prev(s, row(j + r)) : nullptr;
+          T* cn = Cell::cell_state ? c(s, row(j + r)) : nullptr;
+          T* rec = record(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             Vec<T> v[slots], p[Cell::unit_weights + 1], state{}, hidden;
             load_record(v, rec + g * slots * L);
@@ -379,9 +382,9 @@ template <class T, class Cell, class Second> class TimeLoop {
             if constexpr (Cell::cell_state) store(cn + g * L, state);
             if (run.keep || has_second) store_record(v, rec + g * slots * L);
             if constexpr (has_second) {
-              store(mid(s, j + r) + g * L, hidden);
+              store(mid(s, row(j + r)) + g * L, hidden);
             } else {
-              store_hidden(s, j + r, g, hidden);
+              store_hidden(s, row(j + r), g, hidden);
             }
           }
         }
@@ -399,16 +402,16 @@ template <class T, class Cell, class Second> class TimeLoop {
       product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.second, H, second_stride, g0, g1);
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          const T* hp = h_prev(s, j + r);
+          const T* hp = h_prev(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             constexpr int vectors = projects ? 1 : slots;
             Vec<T> v[vectors], hidden;
-            T* rec = second_record(s, j + r) + g * second_stride;
+            T* rec = second_record(s, row(j + r)) + g * second_stride;
             for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
             Second::template forward<T>(v, load(hp + g * L), hidden);
             if (run.keep)
               for (int i = 0; i < vectors; ++i) store(rec + i * L, v[i]);
-            store_hidden(s, j + r, g, hidden);
+            store_hidden(s, row(j + r), g, hidden);
           }
         }
       });
@@ -493,11 +496,12 @@ template <class T, class Cell, class Second> class TimeLoop {
           for (i64 g = g0; g < g1; ++g) {
             constexpr int vectors = projects ? 1 : slots;
             Vec<T> v[vectors], dh_prev;
-            T* rec = second_record(s, j + r) + g * second_stride;
+            T* rec = second_record(s, row(j + r)) + g * second_stride;
             for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
-            Second::template backward<T>(v, load(h_prev(s, j + r) + g * L), hidden_grad(s, j + r, g), dh_prev);
+            Second::template backward<T>(v, load(h_prev(s, row(j + r)) + g * L), hidden_grad(s, row(j + r), g),
+                                         dh_prev);
             for (int i = 0; i < vectors; ++i) store(rec + i * L, without_padding(v[i], P - g * L));
-            store(dh(j + r) + g * L, dh_prev);
+            store(dh(row(j + r)) + g * L, dh_prev);
           }
       });
     });
@@ -515,13 +519,13 @@ template <class T, class Cell, class Second> class TimeLoop {
       }
       each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          const T* cp = Cell::cell_state ? c_prev(s, j + r) : nullptr;
-          const T* cn = Cell::cell_state ? c(s, j + r) : nullptr;
-          const T* hp = Cell::reads_hidden ? h_prev(s, j + r) : nullptr;
-          T* dc_row = dc(j + r);
-          T* dh_row = dh(j + r);
-          T* rec = record(s, j + r);
-          const bool fresh = rows.is_fresh(s, j + r);
+          const T* cp = Cell::cell_state ? c_prev(s, row(j + r)) : nullptr;
+          const T* cn = Cell::cell_state ? c(s, row(j + r)) : nullptr;
+          const T* hp = Cell::reads_hidden ? h_prev(s, row(j + r)) : nullptr;
+          T* dc_row = dc(row(j + r));
+          T* dh_row = dh(row(j + r));
+          T* rec = record(s, row(j + r));
+          const bool fresh = rows.is_fresh(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             Vec<T> v[slots], p[Cell::unit_weights + 1], dstate{}, dh_prev{}, cell_prev{}, cell{}, hidden_prev{};
             load_record(v, rec + g * slots * L);
@@ -531,7 +535,7 @@ template <class T, class Cell, class Second> class TimeLoop {
             }
             if constexpr (Cell::reads_hidden) hidden_prev = load(hp + g * L);
             if constexpr (has_second && !projects) dh_prev = load(dh_row + g * L);
-            const Vec<T> dhidden = has_second ? load(dmid(j + r) + g * L) : hidden_grad(s, j + r, g);
+            const Vec<T> dhidden = has_second ? load(dmid(row(j + r)) + g * L) : hidden_grad(s, row(j + r), g);
             Cell::template backward<T>(v, p, hidden_prev, cell_prev, cell, dhidden, dstate, dh_prev);
             // The slot of a second product in the same record is left alone: others of the team read it.
             for (int i = has_second && !projects ? Cell::h_first : 0; i < slots; ++i)
@@ -549,9 +553,9 @@ template <class T, class Cell, class Second> class TimeLoop {
       if (s > run.begin && H == P)
         each_tile(s, [&](i64 j, int n) {
           for (int r = 0; r < n; ++r) {
-            prefetch<1>(record(s - 1, j + r) + g0 * slots * L, (g1 - g0) * slots * L);
-            if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, j + r) + g0 * L, (g1 - g0) * L);
-            if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j + r) + g0 * L, std::min(g1 * L, P) - g0 * L);
+            prefetch<1>(record(s - 1, row(j + r)) + g0 * slots * L, (g1 - g0) * slots * L);
+            if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, row(j + r)) + g0 * L, (g1 - g0) * L);
+            if (run.dy.data) prefetch<0>(at(run.dy, s - 1, row(j + r)) + g0 * L, std::min(g1 * L, P) - g0 * L);
           }
         });
       auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
@@ -563,8 +567,8 @@ template <class T, class Cell, class Second> class TimeLoop {
       if (!rows.fresh.empty())
         each_tile(s, [&](i64 j, int n) {
           for (int r = 0; r < n; ++r)
-            if (rows.is_fresh(s, j + r))
-              for (i64 g = g0; g < g1; ++g) store(dh(j + r) + g * L, Vec<T>{});
+            if (rows.is_fresh(s, row(j + r)))
+              for (i64 g = g0; g < g1; ++g) store(dh(row(j + r)) + g * L, Vec<T>{});
         });
     });
   }
