@@ -21,6 +21,13 @@ template <class T> struct Carver {
   }
 };
 
+// One buffer for what lay_out(Carver) takes, which is called twice: to count, and to hand out.
+template <class T, class F> Buffer<T> laid_out(F lay_out) {
+  Buffer<T> memory(lay_out(Carver<T>{}));
+  lay_out(Carver<T>{memory.get()});
+  return memory;
+}
+
 template <class T> Packed<T> carve(Carver<T>& from, const CellKernels<T>& cell, const Sizes& size) {
   const i64 Hp = round_up(size.H, cell.lanes), Pp = round_up(size.P, cell.lanes);
   Packed<T> out;
@@ -82,6 +89,7 @@ template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots
   return Places(*run.rows, run.groups, run.row_block, run.row_step, together, slots, (4096 + row - 1) / row);
 }
 
+// The most tasks of an assisted run, in either direction.
 template <class T> i64 tasks_of(const Run<T>& run) {
   const i64 steps = run.end - run.begin;
   return std::max(steps / (run.chunk / Assistance::pieces) + 1, Assistance::parts * (steps / run.block + 2));
@@ -158,8 +166,7 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
     packed = carve(from, cell, size);
     return from.used;
   };
-  memory_ = Buffer<T>(lay_out({}));
-  lay_out({memory_.get()});
+  memory_ = laid_out<T>(lay_out);
   Team team(8 * step_weights(*this));
   in_parts(team, [&](int part, int parts) { cell.pack(weights, size, packed, part, parts); });
 }
@@ -173,7 +180,6 @@ void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T>
   share(run, *this, team.size());
   const Places one = places(run, *this, 1), states = places(run, *this, 2), records = places(run, *this, run.chunk);
   run.one = &one, run.states = &states, run.records = &records;
-  Buffer<T> memory;
   auto lay_out = [&](Carver<T> from) {
     run.h_in = from.take(one.count() * Pp);
     run.h = from.take(states.count() * Pp);
@@ -188,8 +194,7 @@ void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, State<const T>
     if (cell.projects) run.projected = from.take(one.count() * Pp);
     return from.used;
   };
-  memory = Buffer<T>(lay_out({}));
-  lay_out({memory.get()});
+  const Buffer<T> memory = laid_out<T>(lay_out);
   gather_state(rows, one, in.h, size.P, Pp, const_cast<T*>(run.h_in));
   if (cell.cell_state) gather_state(rows, one, in.c, size.H, Hp, const_cast<T*>(run.c_in));
   std::fill_n(const_cast<T*>(run.zeros), std::max(Hp, Pp), T(0));
@@ -290,16 +295,14 @@ void Recording<T>::backward(Steps<const T> dy, State<const T> in, Steps<T> dx, S
     }
     return from.used;
   };
-  Buffer<T> memory = Buffer<T>(lay_out({})).zero();
-  lay_out({memory.get()});
+  const Buffer<T> memory = laid_out<T>(lay_out).zero();
   auto lay_out_transposed = [&](Carver<T> from) {
     run_.transposed.ih = from.take(round_up(layer_.size.I, cell.lanes) * Hp * cell.x_vectors);
     run_.transposed.hh = from.take(Pp * Hp * cell.h_vectors);
     if (cell.second) run_.transposed.second = from.take(Hp * Pp);
     return from.used;
   };
-  Buffer<T> transposed(lay_out_transposed({}));
-  lay_out_transposed({transposed.get()});
+  const Buffer<T> transposed = laid_out<T>(lay_out_transposed);
   const i64 one = one_.count();
   Buffer<T> dh(one * Pp), dc(has_c ? one * Hp : 0), dmid(cell.second ? one * Hp : 0);
   gather_state(rows_, one_, in.h, layer_.size.P, Pp, dh.get());

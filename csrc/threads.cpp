@@ -23,8 +23,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
 constexpr std::int64_t work_to_wake = 32'000'000;    // multiply-adds that take one thread several times as long
-constexpr std::chrono::nanoseconds row_gap{
-    200'000};                // calls less than this apart are in a row: idle workers look for as long
+// Calls less than this apart are in a row; idle workers look for as long.
+constexpr std::chrono::nanoseconds row_gap{200'000};
 constexpr int in_a_row = 4;  // so many of them, and as many are to be expected
 
 inline void pause() {
