@@ -15,6 +15,7 @@ import numpy as np
 
 from . import kernels
 from ._arrays import (
+    FLOAT_DTYPES,
     MOST,
     Array,
     Rng,
@@ -208,33 +209,37 @@ def _prepare(
     softcap: Any,
     kv_lengths: Any,
 ) -> _Call:
-    """Checks and converts the arguments of one call."""
-    named = {"query": query, "key": key, "value": value}
-    arrays = {name: any_array(call, name, array) for name, array in named.items()}
-    wide = any(array.dtype.kind == "f" and array.dtype.itemsize >= 8 for array in arrays.values())
-    dtype = np.dtype(np.float64 if wide else np.float32)
-    query, key, value = (real_array(call, name, array, dtype) for name, array in arrays.items())
+    """Checks and converts the arguments of one call. Written out, for it is a good part of the smallest calls."""
+    query, key, value = any_array(call, "query", query), any_array(call, "key", key), any_array(call, "value", value)
+    dtype = query.dtype
+    if not (dtype is key.dtype is value.dtype and dtype in FLOAT_DTYPES):
+        dtype = FLOAT_DTYPES[any(a.dtype.kind == "f" and a.dtype.itemsize >= 8 for a in (query, key, value))]
+        query, key = real_array(call, "query", query, dtype), real_array(call, "key", key, dtype)
+        value = real_array(call, "value", value, dtype)
     flat = query.ndim == key.ndim == value.ndim == 2
-    for name, array in (("query", query), ("key", key), ("value", value)):
-        if array.ndim < 2:
-            raise shape_error(call, name, array.shape, "(..., heads, rows, features)")
-    query, key, value = (array[None] if array.ndim == 2 else array for array in (query, key, value))
-    query_heads, queries, features = query.shape[-3:]
-    heads, keys = key.shape[-3:-1]
-    if key.shape[-1] != features:
+    if query.ndim < 3 or key.ndim < 3 or value.ndim < 3:
+        for name, array in (("query", query), ("key", key), ("value", value)):
+            if array.ndim < 2:
+                raise shape_error(call, name, array.shape, "(..., heads, rows, features)")
+        query, key, value = (array[None] if array.ndim == 2 else array for array in (query, key, value))
+    *batch_axes, query_heads, queries, features = query.shape
+    *key_batch, heads, keys, key_features = key.shape
+    *value_batch, value_heads, values, _ = value.shape
+    if key_features != features:
         raise shape_error(call, "key", key.shape, f"(..., Hk, K, {features}), as query has")
-    if value.shape[-2] != keys or value.shape[-3] not in (1, heads):
+    if values != keys or value_heads not in (1, heads):
         raise shape_error(call, "value", value.shape, f"(..., {heads}, {keys}, Ev), as key has")
-    enable_gqa = boolean(call, "enable_gqa", enable_gqa)
+    if enable_gqa is not False:
+        enable_gqa = boolean(call, "enable_gqa", enable_gqa)
     if heads not in (1, query_heads) and not (enable_gqa and heads and query_heads % heads == 0):
         expected = f"(..., {query_heads}, K, {features}) or one head, as query has"
         if enable_gqa:
             expected = f"a number of heads that divides the {query_heads} of query"
         raise shape_error(call, "key", key.shape, expected)
-    batch = query.shape[:-3]
-    if not batch == key.shape[:-3] == value.shape[:-3]:
+    batch = tuple(batch_axes)
+    if not batch_axes == key_batch == value_batch:
         try:
-            batch = np.broadcast_shapes(batch, key.shape[:-3], value.shape[:-3])
+            batch = np.broadcast_shapes(batch, tuple(key_batch), tuple(value_batch))
         except ValueError:
             raise shape_error(
                 call,
@@ -243,7 +248,7 @@ def _prepare(
                 f"axes before the heads that broadcast with query {query.shape} and value {value.shape}",
             ) from None
         query, key, value = (np.broadcast_to(a, batch + a.shape[-3:]) for a in (query, key, value))
-    if value.shape[-3] != heads:
+    if value_heads != heads:
         value = np.broadcast_to(value, (*batch, heads, *value.shape[-2:]))
 
     mask = None
@@ -267,7 +272,7 @@ def _prepare(
             raise ValueError(f"{call}: window is {window!r}, expected (left, right)") from None
         options["left"] = min(integer(call, "window[0]", left, -1), _FARTHEST)
         options["right"] = min(integer(call, "window[1]", right, -1), _FARTHEST)
-    if boolean(call, "is_causal", is_causal):
+    if is_causal is not False and boolean(call, "is_causal", is_causal):
         options["right"] = 0
     if softcap != 0.0:
         options["softcap"] = real(call, "softcap", softcap, 0, _LARGEST)
