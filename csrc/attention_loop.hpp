@@ -109,7 +109,8 @@ template <class T> struct AttentionLoop {
     return false;
   }
 
-  // c[r][0 .. groups) += sum_k a[r][k] panel[k] for all rows; c's rows are c_row apart and begin at zeros or at c.
+  // c[r][0 .. groups) += sum_k a[r][k] panel[k] for all rows; c's rows are c_row apart and begin at zeros or at c. Some
+  // groups at a time, whose panels stay in L1 for all rows.
   template <class Inputs>
   PYRNN_INLINE static void multiply(int rows, Inputs inputs, Segments seg, Panels<T> panels, bool from_zero, T* c,
                                     i64 c_row, i64 groups) {
@@ -151,52 +152,70 @@ template <class T> struct AttentionLoop {
 
   // scores[r][j - first] = q[r] . key[j] for the keys (or values) of a part, up to a whole register, E features.
   static void score(int rows, const T* q, const T* panels, i64 E, Part part, T* scores) {
-    for (i64 j = part.begin; j < part.end; j += chunk)
-      multiply(rows, Along{q, padded<T>(E)}, {1, E, 0}, Panels<T>{panels + j * E, L, E * L}, true, scores + j,
-               key_block, std::min<i64>(group_block, groups_of<T>(part.end - j)));
+    multiply(rows, Along{q, padded<T>(E)}, {1, E, 0}, Panels<T>{panels + part.begin * E, L, E * L}, true,
+             scores + part.begin, key_block, groups_of<T>(part.end - part.begin));
+  }
+
+  // Rows of n features, side by side and filled up with zeros. Not inlined, for it would take registers from others.
+  __attribute__((noinline)) static void copy_rows(const T* from, i64 from_row, i64 rows, i64 n, T* to) {
+    const i64 to_row = padded<T>(n);
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 e = 0; e < n; e += L) store(to + i * to_row + e, load(from + i * from_row + e, n - e));
   }
 
   // The same for few rows, straight from keys (or values) as they lie: `count` of them from the part's first on, E
-  // features. They are turned in registers, some groups at a time, for one alone would be one long chain.
+  // features, and 0 up to whole registers of q. They are turned in registers, some groups at a time, for one alone
+  // would be one long chain.
   static constexpr int few = 4;
-  static void score_few(int rows, const T* q, const T* keys, i64 key_row, i64 count, i64 E, Part part, T* scores) {
+  template <int R>
+  static void score_few(const T* q, const T* keys, i64 key_row, i64 count, i64 E, Part part, T* scores) {
     constexpr int together = 4;
     const i64 q_row = padded<T>(E);
+    alignas(64) T square[L * L] = {};
     for (i64 j = part.begin; j < part.end; j += together * L) {
       const int groups = int(std::min<i64>(together, groups_of<T>(part.end - j)));
-      Vec<T> sums[together][few] = {};
-      for (i64 e = 0; e < E; e += L) {
-        const i64 width = std::min<i64>(L, E - e);
+      Vec<T> sums[together][R] = {};
+      for (i64 e = 0; e < E; e += L)
         for (int g = 0; g < groups; ++g) {
           const i64 first = j + g * L;
           const T* from = keys + first * key_row + e;
-          Vec<T> block[L];
-          if (width == L && first + L <= count)
-#pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) block[i] = load(from + i * key_row);
-          else
-            for (int i = 0; i < L; ++i) block[i] = first + i < count ? load(from + i * key_row, width) : Vec<T>{};
-          for (int i = 0; i < L; ++i)
-            __builtin_prefetch(reinterpret_cast<const void*>(std::uintptr_t(from) +
-                                                             std::uintptr_t((together * L + i) * key_row) * sizeof(T)));
-          transpose<T>(block);
-          for (int r = 0; r < rows; ++r) {
-            Vec<T> s = sums[g][r];
-#pragma GCC unroll 16
-            for (int i = 0; i < L; ++i) s = i < width ? fma(splat(q[r * q_row + e + i]), block[i], s) : s;
-            sums[g][r] = s;
+          i64 row = key_row;
+          prefetch_rows(from, row, together * L);
+          if (first + L > count || e + L > E) {
+            copy_rows(from, row, std::min<i64>(L, count - first), std::min<i64>(L, E - e), square);
+            from = square, row = L;
           }
+          Vec<T> block[L];
+          load_turned(from, row, L, L, block);
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i)
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) sums[g][r] = fma(splat(q[r * q_row + e + i]), block[i], sums[g][r]);
         }
-      }
       for (int g = 0; g < groups; ++g)
-        for (int r = 0; r < rows; ++r) store(scores + r * key_block + j + g * L, sums[g][r]);
+        for (int r = 0; r < R; ++r) store(scores + r * key_block + j + g * L, sums[g][r]);
     }
+  }
+  static void score_few(int rows, const T* q, const T* keys, i64 key_row, i64 count, i64 E, Part part, T* scores) {
+    switch (rows) {
+      case 1: return score_few<1>(q, keys, key_row, count, E, part, scores);
+      case 2: return score_few<2>(q, keys, key_row, count, E, part, scores);
+      case 3: return score_few<3>(q, keys, key_row, count, E, part, scores);
+      case few: return score_few<few>(q, keys, key_row, count, E, part, scores);
+    }
+  }
+
+  // Does a row see all keys of the registers of a part, and nothing changes their scores.
+  PYRNN_INLINE static bool sees_all(const A& a, const Row& row, Part part) {
+    return !row.seen && !row.bias && a.softcap == 0 && row.low <= part.first + part.begin &&
+           row.high >= part.first + part.end && part.end % L == 0;
   }
 
   // A row's scores after the soft cap and the masks. `slope` (or null) takes the cap's derivative. A bias that is
   // finite hides nothing, however low: times log2(e) it stops at the lowest number.
   static void mask(const A& a, const Row& row, Part part, T* s, T* slope) {
-    const i64 end = part.end;
+    const i64 end = part.end, low = std::max(row.low - part.first, part.begin),
+              high = std::min(row.high - part.first, end);
     if (a.softcap > 0) {
       const T largest = std::min(a.softcap * log2e, std::numeric_limits<T>::max());
       const Vec<T> cap = splat(largest), inverse = splat(T(1) / largest), one = splat(T(1));
@@ -232,7 +251,6 @@ template <class T> struct AttentionLoop {
       }
     }
     // Registers on a bound and beyond it.
-    const i64 low = std::max(row.low - part.first, part.begin), high = std::min(row.high - part.first, end);
     const auto bound = [&](i64 from, i64 to) {
       using Word = typename Types<T>::Word;
       IntVec<T> lane;
@@ -313,7 +331,7 @@ template <class T> struct AttentionLoop {
   }
 
   static bool finite(const T* x, i64 n) { return finite(x, n, 1, n); }
-  // Rows of n numbers.
+  // Rows of n numbers, `row` apart.
   static bool finite(const T* x, i64 row, i64 rows, i64 n) {
     Vec<T> bad[4] = {};  // 0, or NaN for what is not finite
     const Vec<T> zero{};
@@ -335,13 +353,6 @@ template <class T> struct AttentionLoop {
   static void pack_keys(const A& a, const Head& h, i64 first, i64 begin, i64 end, T* panels) {
     const i64 n = std::min(key_block, a.K - first);
     PYRNN_ISA::pack(h.key + first * a.key_row, a.key_row, gate, n, a.E, begin / L, groups_of<T>(end), panels);
-  }
-
-  // Rows of n features, side by side and filled up with zeros.
-  static void copy_rows(const T* from, i64 from_row, i64 rows, i64 n, T* to) {
-    const i64 to_row = padded<T>(n);
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 e = 0; e < n; e += L) store(to + i * to_row + e, load(from + i * from_row + e, n - e));
   }
 
   static void pack(const A& a, i64 head, i64 block, T* packed) {
@@ -406,7 +417,8 @@ template <class T> struct AttentionLoop {
           score(rows.count, q, panels, a.E, piece, scores);
         }
       }
-      for (int r = 0; r < rows.count; ++r) mask(a, rows.row[r], part, scores + r * key_block, nullptr);
+      for (int r = 0; r < rows.count; ++r)
+        if (!sees_all(a, rows.row[r], part)) mask(a, rows.row[r], part, scores + r * key_block, nullptr);
       if (guarded) {
         soften<true>(rows, part, scores, state, Evp);
         guarded_multiply(
@@ -518,11 +530,105 @@ template <class T> struct AttentionLoop {
     return row_block * (2 * key_block + Ep + Evp + 2) + key_block * (a.E + a.Ev + 2 * Ep + Evp + 1) + 64 * 16;
   }
 
-  static void grads(const A& a, const AttentionGrads<T>& d, i64 head, i64 block, const RowBlock* row_blocks, i64 blocks,
-                    T* scratch, const Turns& turns) {
+  static void take_douts(const A& a, const AttentionGrads<T>& d, const Rows& rows, T* dout) {
+    for (int r = 0; r < rows.count; ++r)
+      copy_rows(d.dout + rows.row[r].place * a.Ev, a.Ev, 1, a.Ev, dout + r * padded<T>(a.Ev));
+  }
+
+  // Scores and their gradients (dout times the values) become exponentials over their sum, and the gradients of what
+  // the softmax took. `Guarded`: hidden exponentials become -1.
+  static void weigh(const A& a, const AttentionGrads<T>& d, const Rows& rows, Part part, bool guarded, T* scores,
+                    T* dscores, T* slope) {
+    for (int r = 0; r < rows.count; ++r) {
+      const Row& row = rows.row[r];
+      T *s = scores + r * key_block, *ds = dscores + r * key_block;
+      if (!sees_all(a, row, part)) mask(a, row, part, s, slope);
+      const T most = d.stats[2 * row.place], total = d.stats[2 * row.place + 1];
+      const Vec<T> shift = splat(most), share = splat(total == 0 ? T(0) : T(1) / total),
+                   mean = splat(d.means[row.place]);
+      for (i64 j = part.begin; j < part.end; j += L) {
+        const Vec<T> x = load(s + j), p = exp2<T>(x - shift) * share;
+        Vec<T> g = p * (load(ds + j) - mean);
+        if (a.softcap > 0) g *= load(slope + j);
+        const IntVec<T> off = x == splat(hidden);
+        store(s + j, guarded ? select<T>(off, splat(T(-1)), p) : p);
+        store(ds + j, select<T>(off, Vec<T>{}, g));
+      }
+    }
+  }
+
+  // The gradients of a block's keys or values, n of them: gradients[j] = factor * sum_r x[r][j] row[r], zeros outside
+  // of the part. Where the block is guarded, p is negative for pairs that are hidden.
+  static void give_few(const Rows& rows, Part part, i64 n, const T* x, const T* p, bool guarded, const T* row, i64 E,
+                       T factor, T* gradients) {
+    const i64 Ep = padded<T>(E);
+    std::fill_n(gradients, part.begin * E, T(0));
+    for (i64 j = part.begin; j < part.end; ++j)
+      for (i64 e = 0; e < E; e += L) {
+        Vec<T> sum{};
+        for (int r = 0; r < rows.count; ++r)
+          if (!guarded || !(p[r * key_block + j] < 0))
+            sum = fma(splat(x[r * key_block + j]), load(row + r * Ep + e), sum);
+        store(gradients + j * E + e, splat(factor) * sum, E - e);
+      }
+    std::fill_n(gradients + part.end * E, (n - part.end) * E, T(0));
+  }
+
+  // What `seen` keys add to the gradients of queries.
+  static void add_queries(const A& a, const AttentionGrads<T>& d, const Rows& rows, i64 seen, const T* p, const T* ds,
+                          bool guarded, const T* key, i64 key_row) {
+    const i64 Ep = padded<T>(a.E);
+    T* dq = d.dquery + rows.row[0].place * Ep;  // a block's rows lie side by side
+    if (guarded)
+      guarded_multiply(
+          rows.count, 0, seen,
+          [&](i64 r, i64 j, T& y) { return y = ds[r * key_block + j], !(p[r * key_block + j] < 0); }, key, key_row, dq,
+          Ep, Ep / L);
+    else
+      multiply(rows.count, Along{ds, key_block}, {1, seen, 0}, Panels<T>{key, key_row, L}, false, dq, Ep, Ep / L);
+  }
+
+  // Where few rows look at a head, keys and values are read as they lie and their gradients written at once.
+  static void grads_few(const A& a, const AttentionGrads<T>& d, i64 head, i64 block, RowBlock rows_of_head, T* scratch,
+                        const Turns& turns) {
     const Head h = head_of(a, head);
     const i64 Ep = padded<T>(a.E), Evp = padded<T>(a.Ev), first = block * key_block,
-              n = std::min(key_block, a.K - first);
+              n = std::min(key_block, a.K - first), place = head * a.K + first;
+    Scratch work{scratch};
+    T *q = work.take(few * Ep), *dout = work.take(few * Evp), *scores = work.take(few * key_block),
+      *dscores = work.take(few * key_block), *slope = work.take(key_block), *filled = work.take(key_block * Ep);
+    Rows rows;
+    take_rows(a, h, rows_of_head, rows, q);
+    take_douts(a, d, rows, dout);
+    Part part = part_of(a, rows, block);
+    if (part.begin >= part.end) part.begin = part.end = 0;
+    const i64 seen = part.end - part.begin;
+    const T *key = h.key + first * a.key_row, *value = h.value + first * a.value_row;
+    score_few(rows.count, q, key, a.key_row, n, a.E, part, scores);
+    score_few(rows.count, dout, value, a.value_row, n, a.Ev, part, dscores);
+    // Where these are finite, so is all that they are made of.
+    const bool guarded = !finite(scores + part.begin, key_block, rows.count, seen) ||
+                         !finite(dscores + part.begin, key_block, rows.count, seen);
+    weigh(a, d, rows, part, guarded, scores, dscores, slope);
+    give_few(rows, part, n, scores, scores, guarded, dout, a.Ev, T(1), d.dvalue + place * a.Ev);
+    give_few(rows, part, n, dscores, scores, guarded, q, a.E, ln2, d.dkey + place * a.E);
+    key += part.begin * a.key_row;
+    i64 key_row = a.key_row;
+    if (a.E % L) {
+      copy_rows(key, key_row, seen, a.E, filled);
+      key = filled, key_row = Ep;
+    }
+    turns.wait(0);
+    add_queries(a, d, rows, seen, scores + part.begin, dscores + part.begin, guarded, key, key_row);
+    turns.done(0);
+  }
+
+  static void grads(const A& a, const AttentionGrads<T>& d, i64 head, i64 block, const RowBlock* row_blocks, i64 blocks,
+                    T* scratch, const Turns& turns) {
+    if (blocks == 1 && a.G * a.S <= few) return grads_few(a, d, head, block, row_blocks[0], scratch, turns);
+    const Head h = head_of(a, head);
+    const i64 Ep = padded<T>(a.E), Evp = padded<T>(a.Ev), first = block * key_block,
+              n = std::min(key_block, a.K - first), place = head * a.K + first;
     Scratch work{scratch};
     T *scores = work.take(row_block * key_block), *dscores = work.take(row_block * key_block);
     T *q = work.take(row_block * Ep), *dout = work.take(row_block * Evp);
@@ -532,7 +638,7 @@ template <class T> struct AttentionLoop {
     std::fill_n(dkey, n * Ep, T(0));
     std::fill_n(dvalue, n * Evp, T(0));
     const T *key = h.key + first * a.key_row, *value = h.value + first * a.value_row;
-    bool read = false, packed = false, keys_finite = true;
+    bool read = false, keys_finite = true;
     Rows rows;
     for (i64 number = 0; number < blocks; ++number) {
       take_rows(a, h, row_blocks[number], rows, q);
@@ -545,67 +651,37 @@ template <class T> struct AttentionLoop {
       if (!read) {
         copy_rows(key, a.key_row, n, a.E, keys);
         keys_finite = finite(keys, n * Ep) && finite(value, a.value_row, n, a.Ev);
+        pack_keys(a, h, first, 0, n, panels);
+        PYRNN_ISA::pack(value, a.value_row, gate, n, a.Ev, 0, groups_of<T>(n), value_panels);
         read = true;
       }
-      for (int r = 0; r < rows.count; ++r) copy_rows(d.dout + rows.row[r].place * a.Ev, a.Ev, 1, a.Ev, dout + r * Evp);
+      take_douts(a, d, rows, dout);
       const bool guarded = !keys_finite || !finite(q, rows.count * Ep) || !finite(dout, rows.count * Evp);
-      if (rows.count <= few) {
-        score_few(rows.count, q, key, a.key_row, n, a.E, part, scores);
-        score_few(rows.count, dout, value, a.value_row, n, a.Ev, part, dscores);
-      } else {
-        if (!packed) {
-          pack_keys(a, h, first, 0, n, panels);
-          PYRNN_ISA::pack(value, a.value_row, gate, n, a.Ev, 0, groups_of<T>(n), value_panels);
-          packed = true;
-        }
-        score(rows.count, q, panels, a.E, part, scores);
-        score(rows.count, dout, value_panels, a.Ev, part, dscores);
-      }
-      for (int r = 0; r < rows.count; ++r) {
-        const Row& row = rows.row[r];
-        T *s = scores + r * key_block, *ds = dscores + r * key_block;
-        mask(a, row, part, s, slope);
-        const T most = d.stats[2 * row.place], total = d.stats[2 * row.place + 1];
-        const Vec<T> shift = splat(most), share = splat(total == 0 ? T(0) : T(1) / total),
-                     mean = splat(d.means[row.place]);
-        for (i64 j = part.begin; j < part.end; j += L) {
-          const Vec<T> x = load(s + j), p = exp2<T>(x - shift) * share;
-          Vec<T> g = p * (load(ds + j) - mean);
-          if (a.softcap > 0) g *= load(slope + j);
-          const IntVec<T> off = x == splat(hidden);
-          store(s + j, guarded ? select<T>(off, splat(T(-1)), p) : p);
-          store(ds + j, select<T>(off, Vec<T>{}, g));
-        }
-      }
-      const i64 keys_seen = part.end - part.begin;
+      score(rows.count, q, panels, a.E, part, scores);
+      score(rows.count, dout, value_panels, a.Ev, part, dscores);
+      weigh(a, d, rows, part, guarded, scores, dscores, slope);
+      const i64 seen = part.end - part.begin;
       T *p = scores + part.begin, *ds = dscores + part.begin, *dk = dkey + part.begin * Ep,
         *dv = dvalue + part.begin * Evp;
-      T* dq = d.dquery + rows.row[0].place * Ep;  // a block's rows lie side by side
-      const T* k = keys + part.begin * Ep;
       if (guarded) {
-        const auto pair = [&](const T* x, i64 r, i64 j, T& y) {
-          return y = x[r * key_block + j], !(p[r * key_block + j] < 0);
+        const auto across = [&](const T* x) {
+          return [=](i64 j, i64 r, T& y) { return y = x[r * key_block + j], !(p[r * key_block + j] < 0); };
         };
-        const auto across = [&](const T* x) { return [=](i64 j, i64 r, T& y) { return pair(x, r, j, y); }; };
-        guarded_multiply(keys_seen, 0, rows.count, across(p), dout, Evp, dv, Evp, Evp / L);
-        guarded_multiply(keys_seen, 0, rows.count, across(ds), q, Ep, dk, Ep, Ep / L);
-        turns.wait(number);
-        guarded_multiply(
-            rows.count, 0, keys_seen, [&](i64 r, i64 j, T& y) { return pair(ds, r, j, y); }, k, Ep, dq, Ep, Ep / L);
+        guarded_multiply(seen, 0, rows.count, across(p), dout, Evp, dv, Evp, Evp / L);
+        guarded_multiply(seen, 0, rows.count, across(ds), q, Ep, dk, Ep, Ep / L);
       } else {
-        const int m = int(keys_seen);
-        multiply(m, Across{p, key_block}, {1, rows.count, 0}, Panels<T>{dout, Evp, L}, false, dv, Evp, Evp / L);
-        multiply(m, Across{ds, key_block}, {1, rows.count, 0}, Panels<T>{q, Ep, L}, false, dk, Ep, Ep / L);
-        turns.wait(number);
-        multiply(rows.count, Along{ds, key_block}, {1, keys_seen, 0}, Panels<T>{k, Ep, L}, false, dq, Ep, Ep / L);
+        multiply(int(seen), Across{p, key_block}, {1, rows.count, 0}, Panels<T>{dout, Evp, L}, false, dv, Evp, Evp / L);
+        multiply(int(seen), Across{ds, key_block}, {1, rows.count, 0}, Panels<T>{q, Ep, L}, false, dk, Ep, Ep / L);
       }
+      turns.wait(number);
+      add_queries(a, d, rows, seen, p, ds, guarded, keys + part.begin * Ep, Ep);
       turns.done(number);
     }
     for (i64 j = 0; j < n; ++j) {
-      const i64 place = head * a.K + first + j;
       // The queries' log2(e) comes off again.
-      for (i64 e = 0; e < a.E; e += L) store(d.dkey + place * a.E + e, splat(ln2) * load(dkey + j * Ep + e), a.E - e);
-      for (i64 e = 0; e < a.Ev; e += L) store(d.dvalue + place * a.Ev + e, load(dvalue + j * Evp + e), a.Ev - e);
+      for (i64 e = 0; e < a.E; e += L)
+        store(d.dkey + (place + j) * a.E + e, splat(ln2) * load(dkey + j * Ep + e), a.E - e);
+      for (i64 e = 0; e < a.Ev; e += L) store(d.dvalue + (place + j) * a.Ev + e, load(dvalue + j * Evp + e), a.Ev - e);
     }
   }
 

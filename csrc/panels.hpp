@@ -168,6 +168,34 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
     }
 }
 
+// A square of numbers, L rows `row` apart, turned: block[k] is element k of each. What lies beyond `rows` or `width` is
+// 0. Four rows are read from one pointer, which is what addresses of a CPU can say.
+template <class T>
+PYRNN_INLINE void load_turned(const T* from, i64 row, i64 rows, i64 width, Vec<T> (&block)[lanes<T>]) {
+  constexpr int L = lanes<T>, step = L < 4 ? L : 4;
+  if (rows >= L && width >= L) {
+#pragma GCC unroll 4
+    for (int i = 0; i < L; i += step, from += step * row)
+#pragma GCC unroll 4
+      for (int j = 0; j < step; ++j) block[i + j] = load(from + j * row);
+  } else {
+    for (int i = 0; i < L; ++i) block[i] = i < rows ? load(from + i * row, width) : Vec<T>{};
+  }
+  transpose<T>(block);
+}
+
+// Asks for the L rows that begin `ahead` rows further on. They are read across, which no prefetcher of a CPU sees
+// through. They may lie outside of any array.
+template <class T> PYRNN_INLINE void prefetch_rows(const T* from, i64 row, i64 ahead) {
+  constexpr int step = lanes<T> < 4 ? lanes<T> : 4;
+  const std::uintptr_t bytes = std::uintptr_t(row) * sizeof(T);
+  std::uintptr_t at = std::uintptr_t(from) + std::uintptr_t(ahead) * bytes;
+#pragma GCC unroll 4
+  for (int i = 0; i < lanes<T>; i += step, at += std::uintptr_t(step) * bytes)
+#pragma GCC unroll 4
+    for (int j = 0; j < step; ++j) __builtin_prefetch(reinterpret_cast<const void*>(at + std::uintptr_t(j) * bytes));
+}
+
 // A weight matrix as the user holds it, row-major (gates * units, columns), rows `row` apart: rows of one gate and one
 // unit group. Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector
 // v.
@@ -182,13 +210,14 @@ void pack(const T* weight, i64 row, const std::array<int, V>& gate, i64 units, i
       for (int v = 0; v < int(V); ++v) {
         const T* source = weight + (gate[v] * units + g * L) * row + k;
         Vec<T> block[L];
-        for (int i = 0; i < L; ++i) block[i] = i < valid ? load(source + i * row, width) : Vec<T>{};
-        // Rows are read across, which no prefetcher of a CPU sees through: the next group's are asked for here.
-        for (int i = 0; i < L; ++i)
-          __builtin_prefetch(
-              reinterpret_cast<const void*>(std::uintptr_t(source) + std::uintptr_t((L + i) * row) * sizeof(T)));
-        transpose<T>(block);
-        for (i64 i = 0; i < width; ++i) store(panel + ((k + i) * V + v) * L, block[i]);
+        prefetch_rows(source, row, L);
+        load_turned(source, row, valid, width, block);
+        T* const to = panel + (k * V + v) * L;
+        if (width == L)
+#pragma GCC unroll 16
+          for (int i = 0; i < L; ++i) store(to + i * V * L, block[i]);
+        else
+          for (i64 i = 0; i < width; ++i) store(to + i * V * L, block[i]);
       }
     }
   }

@@ -60,18 +60,26 @@ template <class T> PYRNN_INLINE Vec<T> load(const T* p) {
 
 template <class T> PYRNN_INLINE void store(T* p, Vec<T> v) { *reinterpret_cast<typename Types<T>::Memory*>(p) = v; }
 
-// The first n lanes only (0 < n <= lanes); the others load as 0 and are not stored.
-template <class T> PYRNN_INLINE Vec<T> load(const T* p, i64 n) {
-  if (n >= lanes<T>) return load(p);
+// The first n lanes only (0 < n); the others load as 0 and are not stored. Under a mask where the instruction set has
+// cheap ones: a copy of so many bytes is a call.
+#if defined(__AVX512F__)
+PYRNN_INLINE Vec<float> load_part(const float* p, i64 n) { return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p); }
+PYRNN_INLINE Vec<double> load_part(const double* p, i64 n) { return _mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p); }
+PYRNN_INLINE void store_part(float* p, Vec<float> v, i64 n) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), v); }
+PYRNN_INLINE void store_part(double* p, Vec<double> v, i64 n) { _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), v); }
+#else
+template <class T> PYRNN_INLINE Vec<T> load_part(const T* p, i64 n) {
   Vec<T> v{};
   std::memcpy(&v, p, std::size_t(n) * sizeof(T));
   return v;
 }
-
-template <class T> PYRNN_INLINE void store(T* p, Vec<T> v, i64 n) {
-  if (n >= lanes<T>) return store(p, v);
+template <class T> PYRNN_INLINE void store_part(T* p, Vec<T> v, i64 n) {
   std::memcpy(p, &v, std::size_t(n) * sizeof(T));
 }
+#endif
+
+template <class T> PYRNN_INLINE Vec<T> load(const T* p, i64 n) { return n >= lanes<T> ? load(p) : load_part(p, n); }
+template <class T> PYRNN_INLINE void store(T* p, Vec<T> v, i64 n) { n >= lanes<T> ? store(p, v) : store_part(p, v, n); }
 
 // a * b + c, rounded once where the instruction set can.
 #if defined(__AVX512F__)
@@ -99,6 +107,27 @@ PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return vsqrtq_f64(v); }
 #else
 PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return _mm_sqrt_ps(v); }
 PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm_sqrt_pd(v); }
+#endif
+
+// The nearest whole number, of two as near the even one; NaN and infinity stay.
+#if defined(__AVX512F__)
+PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return _mm512_maskz_roundscale_ps(__mmask16(-1), v, 0); }
+PYRNN_INLINE Vec<double> nearest(Vec<double> v) { return _mm512_maskz_roundscale_pd(__mmask8(-1), v, 0); }
+#elif defined(__AVX2__)
+PYRNN_INLINE Vec<float> nearest(Vec<float> v) {
+  return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+PYRNN_INLINE Vec<double> nearest(Vec<double> v) {
+  return _mm256_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+#elif defined(__aarch64__)
+PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return vrndnq_f32(v); }
+PYRNN_INLINE Vec<double> nearest(Vec<double> v) { return vrndnq_f64(v); }
+#else
+PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return _mm_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+PYRNN_INLINE Vec<double> nearest(Vec<double> v) {
+  return _mm_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 #endif
 
 template <class T> PYRNN_INLINE Vec<T> from_bits(IntVec<T> v) {
@@ -237,7 +266,7 @@ template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
 template <class T> PYRNN_INLINE Vec<T> exp2(Vec<T> x) {
   using C = Constants<T>;
   x = at_least(x, T(-2 * C::bias));  // where it has become 0
-  const Vec<T> n = (x + splat(C::round)) - splat(C::round), r = x - n;
+  const Vec<T> n = nearest(x), r = x - n;
   return scale<T>(fma(polynomial(C::exp2_poly, r), r, splat(T(1))), n);
 }
 
