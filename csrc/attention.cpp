@@ -13,20 +13,26 @@ namespace pyrnn {
 
 namespace {
 
-// Heads whose packed keys lie in memory at a time: as many as fit in this, one at least.
-constexpr i64 packed_bytes = i64(16) << 20;
-// Packed keys of a head that stay in a core's own cache.
-constexpr i64 small_head_bytes = i64(256) << 10;
+// Packed keys (and values) of a head that stay in a core's own cache; that are dear to move to another core's; and of
+// some heads, one at least, that lie in memory at a time.
+constexpr i64 own_cache_bytes = i64(1) << 20, small_bytes = i64(64) << 10, memory_bytes = i64(16) << 20;
+
+// Blocks of rows have at least so many where there are as many, and each thread gets some of them.
+constexpr i64 least_rows = 48, tasks_per_thread = 8;
 
 i64 blocks_of(i64 n, i64 block) { return (n + block - 1) / block; }
 
 // The rows of a head in blocks: of one query head, or of all queries of several where they are few. Alike in size, so
-// that none is left with a handful of rows.
-template <class T> std::vector<RowBlock> row_blocks_of(const Attention<T>& a) {
+// that none is left with a handful of rows. Large blocks read keys and values less often; but every thread needs some
+// of them, and where rows see different keys a block works on all that one of its rows sees.
+template <class T> std::vector<RowBlock> row_blocks_of(const Attention<T>& a, int threads) {
   std::vector<RowBlock> blocks;
   if (a.S == 0) return blocks;
-  const i64 heads = std::clamp<i64>(row_block / a.S, 1, std::max<i64>(a.G, 1)), cuts = blocks_of(a.S, row_block);
-  const i64 rows = std::min(row_block, blocks_of(blocks_of(a.S, cuts), 6) * 6);
+  const bool alike = a.left < 0 && a.right < 0;
+  const i64 share = a.B * a.Hk * a.G * a.S / (tasks_per_thread * threads),
+            most = alike ? std::clamp(share, least_rows, row_block) : least_rows;
+  const i64 heads = std::clamp<i64>(most / a.S, 1, std::max<i64>(a.G, 1)), cuts = blocks_of(a.S, most);
+  const i64 rows = std::min(most, blocks_of(blocks_of(a.S, cuts), 6) * 6);
   for (i64 g = 0; g < a.G; g += heads)
     for (i64 i = 0; i < a.S; i += rows) blocks.push_back({g, std::min(g + heads, a.G), i, std::min(i + rows, a.S)});
   return blocks;
@@ -45,32 +51,41 @@ template <class T> i64 work_of(const Attention<T>& a, i64 features) {
 template <class T> void attention_forward(const Attention<T>& a, T* out, T* stats) {
   const AttentionKernels<T>& k = kernels<T>().attention;
   const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), runs = blocks_of(a.K, key_run);
-  const std::vector<RowBlock> blocks = row_blocks_of(a);
-  const i64 row_blocks = i64(blocks.size());
   Team team(work_of(a, a.E + a.Ev));
+  const std::vector<RowBlock> blocks = row_blocks_of(a, team.size());
+  const i64 row_blocks = i64(blocks.size());
   const i64 scratch_size = k.scratch_size(a);
   const Buffer<T> scratch(scratch_size * team.size());
 
   // Few rows and many keys: threads share the runs of keys.
   if (team.size() > 1 && runs > 1 && heads * row_blocks < 2 * team.size()) {
-    const i64 partial_size = row_block * ((a.Ev + k.lanes - 1) / k.lanes * k.lanes + 2);
-    const Buffer<T> partials(heads * row_blocks * runs * partial_size);
+    const i64 row_size = (a.Ev + k.lanes - 1) / k.lanes * k.lanes + 2;
+    std::vector<i64> places;  // of the blocks' partial results, those of a head together
+    i64 partial_size = 0;
+    for (const RowBlock& rows : blocks) places.push_back(partial_size), partial_size += runs * rows.rows() * row_size;
+    const Buffer<T> partials(heads * partial_size);
+    const auto partials_of = [&](i64 head, i64 rows) {
+      return partials.get() + head * partial_size + places[std::size_t(rows)];
+    };
     in_tasks(team, heads * row_blocks * runs, [&](int part, i64 task) {
-      const i64 rows = task / runs, number = task % runs;
-      k.attend(a, rows / row_blocks, blocks[std::size_t(rows % row_blocks)], number, number + 1, nullptr,
-               scratch.get() + part * scratch_size, partials.get() + task * partial_size, out, stats);
+      const i64 head = task / runs / row_blocks, rows = task / runs % row_blocks, number = task % runs;
+      const RowBlock& block = blocks[std::size_t(rows)];
+      k.attend(a, head, block, number, number + 1, nullptr, scratch.get() + part * scratch_size,
+               partials_of(head, rows) + number * block.rows() * row_size, out, stats);
     });
-    for (i64 rows = 0; rows < heads * row_blocks; ++rows)
-      k.merge(a, rows / row_blocks, blocks[std::size_t(rows % row_blocks)], runs,
-              partials.get() + rows * runs * partial_size, out, stats);
+    for (i64 head = 0; head < heads; ++head)
+      for (i64 rows = 0; rows < row_blocks; ++rows)
+        k.merge(a, head, blocks[std::size_t(rows)], runs, partials_of(head, rows), out, stats);
     return;
   }
 
-  // Keys that several blocks of rows look at are packed once. Where heads are many and small, one thread does all of
-  // one.
-  const bool shared = row_blocks > 1 && key_blocks > 0;
-  const i64 packed_size = shared ? k.packed_size(a) : 0;
-  if (shared && heads >= 2 * team.size() && packed_size * i64(sizeof(T)) <= small_head_bytes) {
+  // Keys that several blocks of rows look at are packed once. One thread does all of a head where the head is small:
+  // very small, or as many heads for every thread up to a sixteenth.
+  const bool shared = row_blocks > 1 && key_blocks > 0,
+             even = 16 * blocks_of(heads, team.size()) * team.size() <= 17 * heads;
+  const i64 packed_size = shared ? k.packed_size(a) : 0, packed_bytes = packed_size * i64(sizeof(T));
+  const i64 small = even ? own_cache_bytes : heads >= 2 * team.size() ? small_bytes : 0;
+  if (shared && packed_bytes <= small) {
     const Buffer<T> packed(packed_size * team.size());
     in_tasks(team, heads, [&](int part, i64 head) {
       T* own = packed.get() + part * packed_size;
@@ -81,9 +96,8 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
     return;
   }
   // Else all threads pack, for some heads at a time, and then share the blocks of rows.
-  const i64 at_once = shared ? std::clamp<i64>(packed_bytes / i64(sizeof(T)) / std::max<i64>(packed_size, 1), 1,
-                                               std::max<i64>(heads, 1))
-                             : heads;
+  const i64 at_once =
+      shared ? std::clamp<i64>(memory_bytes / std::max<i64>(packed_bytes, 1), 1, std::max<i64>(heads, 1)) : heads;
   const Buffer<T> packed(packed_size * at_once);
   for (i64 first = 0; first < heads; first += at_once) {
     const i64 count = std::min(at_once, heads - first);
@@ -107,8 +121,8 @@ void attention_backward(const Attention<T>& a, const T* dout, const T* out, cons
   const AttentionKernels<T>& k = kernels<T>().attention;
   const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), rows = heads * a.G * a.S;
   const i64 padded = (a.E + k.lanes - 1) / k.lanes * k.lanes;
-  const std::vector<RowBlock> blocks = row_blocks_of(a);
   Team team(work_of(a, 3 * a.E + 2 * a.Ev));
+  const std::vector<RowBlock> blocks = row_blocks_of(a, team.size());
   const i64 scratch_size = k.grads_scratch_size(a);
   const Buffer<T> scratch(scratch_size * team.size());
   const Buffer<T> own(padded == a.E ? 0 : rows * padded);

@@ -16,7 +16,7 @@ namespace pyrnn {
 
 using i64 = std::int64_t;
 
-inline constexpr i64 key_block = 256, key_run = 1024, row_block = 48;
+inline constexpr i64 key_block = 256, key_run = 1024, row_block = 144;
 
 template <class T> struct Attention {
   i64 B = 1, Hk = 1, G = 1, S = 0, K = 0, E = 0, Ev = 0;
@@ -40,6 +40,7 @@ template <class T> struct Attention {
 // Queries [i0, i1) of the query heads [g0, g1) of a head: at most row_block rows.
 struct RowBlock {
   i64 g0, g1, i0, i1;
+  i64 rows() const { return (g1 - g0) * (i1 - i0); }
 };
 
 // The gradients' call: `out` and `stats` as forward left them, all C-ordered.
@@ -62,17 +63,16 @@ struct Turns {
 
 template <class T> struct AttentionKernels {
   int lanes;
-  // Packs block `block` of a head's keys, and its values where Ev is not a whole number of registers.
+  // Packs block `block` of a head's keys, and copies its values where they lie badly.
   i64 (*packed_size)(const Attention<T>&);  // of a head
   void (*pack)(const Attention<T>&, i64 head, i64 block, T* packed);
   i64 (*scratch_size)(const Attention<T>&);  // of `attend`
   // One block of rows over the keys of the runs [run0, run1). packed: of this head, or null (then packed on the way).
-  // Leaves for every row its sums [Ev padded], largest score and sum of exponentials in `partial`, [row_block, Ev
-  // padded + 2], or with partial null the results in out [B, Hq, S, Ev] and stats [B, Hq, S, 2].
+  // Leaves for every row its sums [Ev padded], largest score and sum of exponentials in `partial`, [rows, Ev padded +
+  // 2], or with partial null the results in out [B, Hq, S, Ev] and stats [B, Hq, S, 2].
   void (*attend)(const Attention<T>&, i64 head, RowBlock, i64 run0, i64 run1, const T* packed, T* scratch, T* partial,
                  T* out, T* stats);
-  // Merges the partial results of `runs` runs, `partials` [runs, row_block, Ev padded + 2], into the first, and
-  // finishes.
+  // Merges the partial results of `runs` runs, `partials` [runs, rows, Ev padded + 2], into the first, and finishes.
   void (*merge)(const Attention<T>&, i64 head, RowBlock, i64 runs, T* partials, T* out, T* stats);
   // means[r] = dout[r] . out[r] for rows [begin, end) of features Ev, in the order in which scores' gradients are
   // summed: where a row sees a single key, the difference of the two is exactly 0.

@@ -285,9 +285,10 @@ template <class T> struct AttentionLoop {
 
   PYRNN_INLINE static T power(T x) { return exp2<T>(splat(x))[0]; }
 
-  // Exponentials in place of the scores, the state brought to the new maximum. `Guarded`: hidden ones become -1.
-  // All rows take each step together: one alone would wait for its maximum.
-  template <bool Guarded> static void soften(const Rows& rows, Part part, T* scores, State state, i64 Evp) {
+  // Exponentials in place of the scores, the state brought to the new maximum (in the first part of a run there is none
+  // but the largest scores, -inf). `Guarded`: hidden ones become -1. All rows take each step together: one alone would
+  // wait for its maximum.
+  template <bool Guarded> static void soften(const Rows& rows, Part part, bool first, T* scores, State state, i64 Evp) {
     alignas(64) T now[row_block] = {}, shrink[row_block];
     for (int r = 0; r < rows.count; ++r) now[r] = largest_of(part, scores + r * key_block);
     for (int r = 0; r < rows.count; r += L) {
@@ -296,7 +297,7 @@ template <class T> struct AttentionLoop {
       store(now + r, select<T>(most == splat(hidden), Vec<T>{}, most));
       store(shrink + r, select<T>(before == most, splat(T(1)), exp2<T>(before - most)));
     }
-    for (int r = 0; r < rows.count; ++r) {
+    for (int r = 0; r < rows.count && !first; ++r) {
       if (shrink[r] == 1) continue;
       state.total[r] *= splat(shrink[r]);
       T* o = state.sums + r * Evp;
@@ -305,7 +306,7 @@ template <class T> struct AttentionLoop {
     for (int r = 0; r < rows.count; ++r) {
       T* s = scores + r * key_block;
       const Vec<T> shift = splat(now[r]);
-      Vec<T> total = state.total[r];
+      Vec<T> total = first ? Vec<T>{} : state.total[r];
       for (i64 j = part.begin; j < part.end; j += L) {
         const Vec<T> x = load(s + j), p = exp2<T>(x - shift);
         total += p;
@@ -345,9 +346,13 @@ template <class T> struct AttentionLoop {
     return sum<T>((bad[0] + bad[1]) + (bad[2] + bad[3])) == 0;
   }
 
+  // Are values copied before `rows` rows are multiplied with them: where they are no whole registers, or do not lie
+  // side by side (few lines of a cache are then shared by many) and enough rows read them.
+  static bool copies_values(const A& a, i64 rows) { return a.Ev % L || (a.value_row != a.Ev && rows >= 32); }
+
   static i64 packed_size(const A& a) {
     const i64 keys = padded<T>(a.K);
-    return keys * a.E + (a.Ev % L ? keys * padded<T>(a.Ev) : 0);
+    return keys * a.E + (copies_values(a, row_block) ? keys * padded<T>(a.Ev) : 0);
   }
 
   static void pack_keys(const A& a, const Head& h, i64 first, i64 begin, i64 end, T* panels) {
@@ -359,7 +364,7 @@ template <class T> struct AttentionLoop {
     const Head h = head_of(a, head);
     const i64 first = block * key_block, n = std::min(key_block, a.K - first);
     pack_keys(a, h, first, 0, n, packed + first * a.E);
-    if (a.Ev % L)
+    if (copies_values(a, row_block))
       copy_rows(h.value + first * a.value_row, a.value_row, n, a.Ev,
                 packed + padded<T>(a.K) * a.E + first * padded<T>(a.Ev));
   }
@@ -374,8 +379,6 @@ template <class T> struct AttentionLoop {
     }
   };
 
-  static i64 partial_size(const A& a) { return row_block * (padded<T>(a.Ev) + 2); }
-
   static i64 scratch_size(const A& a) {
     const i64 Ep = padded<T>(a.E), Evp = padded<T>(a.Ev);
     return row_block * (Ep + key_block + 2 * Evp + 4 + L) + key_block * (a.E + Evp) + 64 * 10;
@@ -387,10 +390,15 @@ template <class T> struct AttentionLoop {
     const i64 Evp = padded<T>(a.Ev);
     T* scores = work.take(row_block * key_block);
     T* own = packed ? nullptr : work.take(key_block * a.E);
-    T* own_values = packed || a.Ev % L == 0 ? nullptr : work.take(key_block * Evp);
-    std::fill_n(state.sums, rows.count * Evp, T(0));
+    const bool copies = copies_values(a, packed ? row_block : rows.count);
+    T* own_values = packed || !copies ? nullptr : work.take(key_block * Evp);
+    const auto nothing_yet = [&] {
+      std::fill_n(state.sums, rows.count * Evp, T(0));
+      std::fill_n(state.total, rows.count, Vec<T>{});
+    };
     std::fill_n(state.most, row_block, hidden);  // those of no row too: they are taken by the register
-    std::fill_n(state.total, rows.count, Vec<T>{});
+    if (guarded) nothing_yet();
+    bool first = true;
     const i64 begin = number * key_run / key_block,
               end = std::min((a.K + key_block - 1) / key_block, begin + key_run / key_block);
     for (i64 block = begin; block < end; ++block) {
@@ -399,7 +407,7 @@ template <class T> struct AttentionLoop {
       const T* panels = packed ? packed + part.first * a.E : own;
       const T* values = h.value + part.first * a.value_row;
       i64 value_row = a.value_row;
-      if (a.Ev % L) {
+      if (copies) {
         value_row = Evp;
         values = packed ? packed + padded<T>(a.K) * a.E + part.first * Evp : own_values;
         if (!packed)
@@ -420,17 +428,20 @@ template <class T> struct AttentionLoop {
       for (int r = 0; r < rows.count; ++r)
         if (!sees_all(a, rows.row[r], part)) mask(a, rows.row[r], part, scores + r * key_block, nullptr);
       if (guarded) {
-        soften<true>(rows, part, scores, state, Evp);
+        soften<true>(rows, part, first, scores, state, Evp);
         guarded_multiply(
             rows.count, part.begin, part.end,
             [&](i64 i, i64 k, T& x) { return x = scores[i * key_block + k], !(x < 0); }, values, value_row, state.sums,
             Evp, Evp / L);
+        first = false;
         continue;
       }
-      soften<false>(rows, part, scores, state, Evp);
+      soften<false>(rows, part, first, scores, state, Evp);
       multiply(rows.count, Along{scores + part.begin, key_block}, {1, part.end - part.begin, 0},
-               Panels<T>{values + part.begin * value_row, value_row, L}, false, state.sums, Evp, Evp / L);
+               Panels<T>{values + part.begin * value_row, value_row, L}, first, state.sums, Evp, Evp / L);
+      first = false;
     }
+    if (first) nothing_yet();
   }
 
   // Brings the result of the next run into that of those before it.
@@ -503,7 +514,7 @@ template <class T> struct AttentionLoop {
       for (i64 i = block.i0; i < block.i1; ++i, ++r) {
         T* first = partials + r * (Evp + 2);
         for (i64 n = 1; n < runs; ++n) {
-          const T* next = first + n * partial_size(a);
+          const T* next = first + n * block.rows() * (Evp + 2);
           merge_row(Evp, first, first[Evp], first[Evp + 1], next, next[Evp], next[Evp + 1]);
         }
         Row row{};

@@ -366,7 +366,23 @@ template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n
     std::memcpy(&bytes, p, lanes<T>);
   else
     std::memcpy(&bytes, p, std::size_t(n));
+#if defined(__AVX2__)  // of which compilers make single lanes
+  __m128i low{};
+  std::memcpy(&low, &bytes, sizeof bytes);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4)
+    return (IntVec<T>)_mm512_maskz_cvtepu8_epi32(__mmask16(-1), low) != 0;
+  else
+    return (IntVec<T>)_mm512_maskz_cvtepu8_epi64(__mmask8(-1), low) != 0;
+#else
+  if constexpr (sizeof(T) == 4)
+    return (IntVec<T>)_mm256_cvtepu8_epi32(low) != 0;
+  else
+    return (IntVec<T>)_mm256_cvtepu8_epi64(low) != 0;
+#endif
+#else
   return __builtin_convertvector(bytes, IntVec<T>) != 0;
+#endif
 }
 
 }  // namespace pyrnn::PYRNN_ISA
