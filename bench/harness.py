@@ -26,7 +26,7 @@ OURS = "pyrnn"
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the largest value of an array
 TURN = 0.02  # seconds, or one call
 LEAST_ROUNDS = 5
-DISTURBED = 0.05  # of a turn was spent waiting for a CPU: it is taken again
+DISTURBED = 0.05  # of a turn was spent waiting for a CPU that others had: it is taken again
 ATTEMPTS = 4
 PATIENCE = 4
 
@@ -167,23 +167,28 @@ def take_turns(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[flo
     """Seconds per call of everybody in every undisturbed round, over about so many seconds.
 
     Where other processes leave too few of them, up to PATIENCE times as long, and in the end the least disturbed
-    rounds; whether it came to that is the second result.
+    rounds; whether it came to that is the second result. Our own turns tell that: a peer with more threads than there
+    are CPUs waits for itself. Its turn is taken again where it waits for longer than in the best one so far.
     """
     turn = min(TURN, seconds / len(runs) / 2 / LEAST_ROUNDS)
     counts = {name: calls(run, turn) for name, run in runs.items()}
-    rounds: list[tuple[float, dict[str, float]]] = []  # the worst disturbance of its turns, seconds per call
+    own = {name: 0.0 if name == OURS else 1e9 for name in runs}  # the least that was lost in a turn
+    rounds: list[dict[str, tuple[float, float]]] = []  # lost share of the turn, seconds per call
     order = list(runs)
     start = time.perf_counter()
     gc.collect()
     gc.disable()
+
+    def disturbance(turns: dict[str, tuple[float, float]]) -> float:
+        return turns[OURS][0]
+
     try:
         while True:
-            turns = {name: take_turn(runs[name], counts[name]) for name in order}
-            rounds.append(
-                (max(lost for lost, _ in turns.values()), {name: taken for name, (_, taken) in turns.items()})
-            )
+            turns = {name: take_turn(runs[name], counts[name], own[name] + DISTURBED) for name in order}
+            rounds.append(turns)
+            own = {name: min(own[name], lost) for name, (lost, _) in turns.items()}
             order = order[1:] + order[:1]
-            quiet = sum(lost <= DISTURBED for lost, _ in rounds)
+            quiet = sum(disturbance(turns) <= DISTURBED for turns in rounds)
             spent = time.perf_counter() - start
             if spent > seconds and (
                 quiet >= LEAST_ROUNDS or (len(rounds) >= LEAST_ROUNDS and spent > PATIENCE * seconds)
@@ -191,15 +196,16 @@ def take_turns(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[flo
                 break
     finally:
         gc.enable()
-    rounds.sort(key=lambda one: one[0])
-    kept = [taken for _, taken in rounds[: max(quiet, LEAST_ROUNDS)]]
-    return {name: [taken[name] for taken in kept] for name in runs}, quiet < LEAST_ROUNDS
+    rounds.sort(key=disturbance)
+    kept = rounds[: max(quiet, LEAST_ROUNDS)]
+    return {name: [turns[name][1] for turns in kept] for name in runs}, quiet < LEAST_ROUNDS
 
 
-def take_turn(run: Run, count: int) -> tuple[float, float]:
-    """How long our threads waited for a CPU, in shares of the turn, and seconds per call; the best of some attempts."""
+def take_turn(run: Run, count: int, most: float) -> tuple[float, float]:
+    """How long threads of this process waited for a CPU, in shares of the turn, and seconds per call; of the first
+    attempt that lost at most so much, or the best of some."""
     attempts: list[tuple[float, float]] = []
-    while len(attempts) < ATTEMPTS and not (attempts and attempts[-1][0] <= DISTURBED):
+    while len(attempts) < ATTEMPTS and not (attempts and attempts[-1][0] <= most):
         settle()
         if count > 1:
             run()

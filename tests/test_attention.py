@@ -243,6 +243,31 @@ def test_what_is_hidden_reaches_nothing(dtype, poison, rng):
         assert (out == 0).all(axis=-1).any() or "kv_lengths" in options
 
 
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+@pytest.mark.parametrize("s", [1, 3, 4])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_hidden_reaches_nothing_of_few_queries(dtype, s, poison, rng):
+    """Few queries have a way back of their own: keys and values hidden from some, from all, and beyond a bound."""
+    k = 600
+    query, key, value = draw(rng, dtype, s, 20), draw(rng, dtype, k, 20), draw(rng, dtype, k, 7)
+    dout = draw(rng, dtype, s, 7)
+    mask = rng.random((s, k)) < 0.7
+    mask[0, 40], mask[1:, 40], mask[:, [3, 300, 599]] = True, False, False
+    options = {"attn_mask": mask, "window": (500, -1), "q_offset": 520}  # the first query sees keys from 20 on
+    out, pull = attend_vjp(query, key, value, **options)
+    clean = out, *pull(dout)
+    key, value = key.copy(), value.copy()
+    key[[0, 3, 300]], value[[5, 300, 599]] = poison, poison
+    out, pull = attend_vjp(query, key, value, **options)
+    assert_same_bits([out, *pull(dout)], clean)
+    value[40] = poison  # which the first query sees
+    out, pull = attend_vjp(query, key, value, **options)
+    grads = pull(dout)
+    assert not np.isfinite(out[0]).any()
+    assert not np.isfinite(grads[0][0]).any()
+    assert_same_bits([out[1:], grads[0][1:]], [clean[0][1:], clean[1][1:]])
+
+
 def test_one_key_alone_has_no_gradient_through_the_weights(rng):
     query, key, value = draw(rng, "f4", 5, 7), draw(rng, "f4", 9, 7), draw(rng, "f4", 9, 6)
     out, pull = attend_vjp(query, key, value, window=(0, 0))
@@ -292,8 +317,14 @@ def test_prefill_and_decoding(dtype, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_number_of_threads(dtype, rng):
-    for shape in ((1, 1, 5000, 32), (2, 300, 300, 16), (1, 200, 2100, 24), (3, 7, 4000, 17)):
-        h, s, k, e = shape
+    for h, s, k, e, causal in (
+        (1, 1, 5000, 32, True),
+        (2, 300, 300, 16, True),
+        (1, 200, 2100, 24, True),
+        (3, 7, 4000, 17, True),
+        (4, 700, 300, 16, False),  # the blocks of rows depend on the threads
+        (5, 200, 1100, 8, False),  # and so does who packs
+    ):
         query, key, value, dout = (
             draw(rng, dtype, h, s, e),
             draw(rng, dtype, h, k, e),
@@ -303,8 +334,8 @@ def test_any_number_of_threads(dtype, rng):
         results = []
         for n in (1, 2, 3, 5, 16):
             with pyrnn.threads(n):
-                out, pull = attend_vjp(query, key, value, is_causal=True, q_offset=k - s)
-                results.append([attend(query, key, value, is_causal=True, q_offset=k - s), out, *pull(dout)])
+                out, pull = attend_vjp(query, key, value, is_causal=causal, q_offset=k - s)
+                results.append([attend(query, key, value, is_causal=causal, q_offset=k - s), out, *pull(dout)])
         for other in results[1:]:
             assert_same_bits(other, results[0])
 
@@ -313,7 +344,11 @@ def test_any_layout(rng):
     whole = draw(rng, "f4", 3, 50, 2, 3, 24)  # (N, S, q/k/v in the middle, ...)
     query, key, value = (whole[:, :, 0, i].reshape(3, 50, 2, 12).transpose(0, 2, 1, 3) for i in range(3))
     plain = attend(query.copy(), key.copy(), value.copy())
-    assert_same_bits([attend(query, key, value)], [plain])
+    for s in (50, 40, 3):  # keys packed before, on the way, and not at all
+        few = (query[:, :, :s], key, value)
+        assert_same_bits([attend(*few)], [plain[:, :, :s]])
+        dout = draw(rng, "f4", 3, 2, s, 12)
+        assert_same_bits(attend_vjp(*few)[1](dout), attend_vjp(*(a.copy() for a in few))[1](dout))
     assert_same_bits([attend(np.asfortranarray(query), key[:, ::1], np.asfortranarray(value))], [plain])
     backwards = attend(query[:, :, ::-1], key, value)
     assert_same_bits([backwards[:, :, ::-1]], [plain])
