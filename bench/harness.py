@@ -167,12 +167,12 @@ def take_turns(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[flo
     """Seconds per call of everybody in every undisturbed round, over about so many seconds.
 
     Where other processes leave too few of them, up to PATIENCE times as long, and in the end the least disturbed
-    rounds; whether it came to that is the second result. Our own turns tell that: a peer with more threads than there
-    are CPUs waits for itself. Its turn is taken again where it waits for longer than in the best one so far.
+    rounds; whether it came to that is the second result. A peer with more threads than there are CPUs waits for itself
+    in every turn: it has no say in that.
     """
     turn = min(TURN, seconds / len(runs) / 2 / LEAST_ROUNDS)
     counts = {name: calls(run, turn) for name, run in runs.items()}
-    own = {name: 0.0 if name == OURS else 1e9 for name in runs}  # the least that was lost in a turn
+    own: dict[str, float] = {}  # the least that was lost in a turn; of ours, nothing
     rounds: list[dict[str, tuple[float, float]]] = []  # lost share of the turn, seconds per call
     order = list(runs)
     start = time.perf_counter()
@@ -180,13 +180,13 @@ def take_turns(runs: dict[str, Run], seconds: float) -> tuple[dict[str, list[flo
     gc.disable()
 
     def disturbance(turns: dict[str, tuple[float, float]]) -> float:
-        return turns[OURS][0]
+        return max(lost for name, (lost, _) in turns.items() if own[name] <= DISTURBED)
 
     try:
         while True:
-            turns = {name: take_turn(runs[name], counts[name], own[name] + DISTURBED) for name in order}
+            turns = {name: take_turn(runs[name], counts[name], own.get(name, 0) + DISTURBED) for name in order}
             rounds.append(turns)
-            own = {name: min(own[name], lost) for name, (lost, _) in turns.items()}
+            own = {name: min(own.get(name, lost), lost) for name, (lost, _) in turns.items()} | {OURS: 0}
             order = order[1:] + order[:1]
             quiet = sum(disturbance(turns) <= DISTURBED for turns in rounds)
             spent = time.perf_counter() - start

@@ -13,12 +13,11 @@ namespace pyrnn {
 
 namespace {
 
-// Packed keys (and values) of a head that stay in a core's own cache; that are dear to move to another core's; and of
-// some heads, one at least, that lie in memory at a time.
-constexpr i64 own_cache_bytes = i64(1) << 20, small_bytes = i64(64) << 10, memory_bytes = i64(16) << 20;
+constexpr i64 own_cache_bytes = i64(1) << 20;  // of packed keys and values of a head stay in a core's own cache
+constexpr i64 small_bytes = i64(64) << 10;     // are packed faster than they move to another core
+constexpr i64 memory_bytes = i64(16) << 20;    // of several heads lie in memory at a time (of one, whatever it takes)
 
-// Blocks of rows have at least so many where there are as many, and each thread gets some of them.
-constexpr i64 least_rows = 48, tasks_per_thread = 8;
+constexpr i64 least_rows = 48, tasks_per_thread = 8;  // blocks of fewer rows read keys and values too often
 
 i64 blocks_of(i64 n, i64 block) { return (n + block - 1) / block; }
 
@@ -79,8 +78,8 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
     return;
   }
 
-  // Keys that several blocks of rows look at are packed once. One thread does all of a head where the head is small:
-  // very small, or as many heads for every thread up to a sixteenth.
+  // Keys that several blocks of rows look at are packed once. One thread does all of a head where heads are very small,
+  // or small and so many for each thread that at most a sixteenth of the time is idle.
   const bool shared = row_blocks > 1 && key_blocks > 0,
              even = 16 * blocks_of(heads, team.size()) * team.size() <= 17 * heads;
   const i64 packed_size = shared ? k.packed_size(a) : 0, packed_bytes = packed_size * i64(sizeof(T));

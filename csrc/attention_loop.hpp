@@ -7,8 +7,8 @@
 //
 // Scores are kept times log2(e), a factor that queries take with their scale: their exponentials are powers of 2.
 //
-// Hidden pairs: their score is -inf, hence their exponential 0. That is enough where all numbers are finite. Where they
-// are not (0 * NaN), the block is done once more, pair by pair and without the hidden ones ("guarded"), in the same
+// Hidden pairs: their score is -inf, hence their exponential 0. That is enough where all numbers of a block are finite.
+// Where they are not (0 * NaN), the block is done pair by pair and without the hidden ones ("guarded"), in the same
 // order: rows that are finite get the same bits.
 #pragma once
 
@@ -27,7 +27,7 @@ template <class T> struct AttentionLoop {
   static constexpr T log2e = std::numbers::log2e_v<T>, ln2 = std::numbers::ln2_v<T>;
   static constexpr i64 chunk = group_block * L;  // keys whose panels and values are worked on while they are in L1
   static constexpr std::array<int, 1> gate{0};
-  static_assert(key_block % chunk == 0 && key_run % key_block == 0 && row_block % max_rows == 0);
+  static_assert(key_block % chunk == 0 && key_run % key_block == 0 && row_block % max_rows == 0 && row_block % L == 0);
 
   using A = Attention<T>;
 
@@ -55,11 +55,12 @@ template <class T> struct AttentionLoop {
     return {b, k, a.key + a.places[b].key + k * a.key_head, a.value + a.places[b].value + k * a.value_head};
   }
 
-  // The rows of a block; their queries times the scale and log2(e) go to q, [rows][Ep].
+  // The rows of a block; their queries times the scale and log2(e) go to q, [rows][Ep], filled up with zeros.
   static void take_rows(const A& a, const Head& h, RowBlock block, Rows& rows, T* q) {
     const i64 Ep = padded<T>(a.E), length = a.lengths ? a.lengths[h.b] : a.K, offset = a.offsets ? a.offsets[h.b] : 0;
     rows.count = 0, rows.low = a.K, rows.high = 0;
-    const Vec<T> scale = splat(a.scale * log2e);
+    constexpr T most = std::numeric_limits<T>::max();  // infinity would make NaN of what fills q up
+    const Vec<T> scale = splat(std::clamp(a.scale * log2e, -most, most));
     for (i64 g = block.g0; g < block.g1; ++g)
       for (i64 i = block.i0; i < block.i1; ++i) {
         const i64 head = h.k * a.G + g, at = i + offset;
@@ -164,8 +165,8 @@ template <class T> struct AttentionLoop {
   }
 
   // The same for few rows, straight from keys (or values) as they lie: `count` of them from the part's first on, E
-  // features, and 0 up to whole registers of q. They are turned in registers, some groups at a time, for one alone
-  // would be one long chain.
+  // features; q is filled up with zeros. They are turned in registers, some groups at a time, for one alone would be
+  // one long chain. Incomplete squares go through memory: their branches would take registers from the others.
   static constexpr int few = 4;
   template <int R>
   static void score_few(const T* q, const T* keys, i64 key_row, i64 count, i64 E, Part part, T* scores) {
@@ -316,7 +317,7 @@ template <class T> struct AttentionLoop {
     }
   }
 
-  // Pair by pair, without the hidden ones (marked -1 in `marks`): c[i] += sum_k a[i][k] panel[k].
+  // Pair by pair, without the hidden ones: c[i] += sum_k x panel[k] for all k for which at(i, k, x) gives an x.
   template <class At>
   static void guarded_multiply(i64 rows, i64 begin, i64 end, At at, const T* panel, i64 step, T* c, i64 c_row,
                                i64 groups) {
@@ -346,13 +347,16 @@ template <class T> struct AttentionLoop {
     return sum<T>((bad[0] + bad[1]) + (bad[2] + bad[3])) == 0;
   }
 
-  // Are values copied before `rows` rows are multiplied with them: where they are no whole registers, or do not lie
-  // side by side (few lines of a cache are then shared by many) and enough rows read them.
-  static bool copies_values(const A& a, i64 rows) { return a.Ev % L || (a.value_row != a.Ev && rows >= 32); }
+  // Are values copied before rows are multiplied with them: where they are no whole registers, or do not lie side by
+  // side (they then share few lines of a cache) and there are rows enough to make up for it.
+  static constexpr i64 rows_for_copies = 32;
+  static bool copies_values(const A& a, i64 rows) {
+    return a.Ev % L || (a.value_row != a.Ev && rows >= rows_for_copies);
+  }
 
   static i64 packed_size(const A& a) {
     const i64 keys = padded<T>(a.K);
-    return keys * a.E + (copies_values(a, row_block) ? keys * padded<T>(a.Ev) : 0);
+    return keys * a.E + (copies_values(a, a.S * a.G) ? keys * padded<T>(a.Ev) : 0);
   }
 
   static void pack_keys(const A& a, const Head& h, i64 first, i64 begin, i64 end, T* panels) {
@@ -364,7 +368,7 @@ template <class T> struct AttentionLoop {
     const Head h = head_of(a, head);
     const i64 first = block * key_block, n = std::min(key_block, a.K - first);
     pack_keys(a, h, first, 0, n, packed + first * a.E);
-    if (copies_values(a, row_block))
+    if (copies_values(a, a.S * a.G))
       copy_rows(h.value + first * a.value_row, a.value_row, n, a.Ev,
                 packed + padded<T>(a.K) * a.E + first * padded<T>(a.Ev));
   }
@@ -390,7 +394,7 @@ template <class T> struct AttentionLoop {
     const i64 Evp = padded<T>(a.Ev);
     T* scores = work.take(row_block * key_block);
     T* own = packed ? nullptr : work.take(key_block * a.E);
-    const bool copies = copies_values(a, packed ? row_block : rows.count);
+    const bool copies = copies_values(a, packed ? a.S * a.G : rows.count);
     T* own_values = packed || !copies ? nullptr : work.take(key_block * Evp);
     const auto nothing_yet = [&] {
       std::fill_n(state.sums, rows.count * Evp, T(0));
@@ -547,7 +551,8 @@ template <class T> struct AttentionLoop {
   }
 
   // Scores and their gradients (dout times the values) become exponentials over their sum, and the gradients of what
-  // the softmax took. `Guarded`: hidden exponentials become -1.
+  // the softmax took. Those of hidden pairs are 0 even where a row's sum is not finite, which other blocks of keys may
+  // bring about; `guarded`: the exponentials become -1.
   static void weigh(const A& a, const AttentionGrads<T>& d, const Rows& rows, Part part, bool guarded, T* scores,
                     T* dscores, T* slope) {
     for (int r = 0; r < rows.count; ++r) {
@@ -562,7 +567,7 @@ template <class T> struct AttentionLoop {
         Vec<T> g = p * (load(ds + j) - mean);
         if (a.softcap > 0) g *= load(slope + j);
         const IntVec<T> off = x == splat(hidden);
-        store(s + j, guarded ? select<T>(off, splat(T(-1)), p) : p);
+        store(s + j, select<T>(off, splat(T(guarded ? -1 : 0)), p));
         store(ds + j, select<T>(off, Vec<T>{}, g));
       }
     }

@@ -169,15 +169,18 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
 }
 
 // A square of numbers, L rows `row` apart, turned: block[k] is element k of each. What lies beyond `rows` or `width` is
-// 0. Four rows are read from one pointer, which is what addresses of a CPU can say.
+// 0. One pointer serves four rows: addresses of x86 have multiples of one register, and more pointers than registers
+// cost as much again.
 template <class T>
 PYRNN_INLINE void load_turned(const T* from, i64 row, i64 rows, i64 width, Vec<T> (&block)[lanes<T>]) {
   constexpr int L = lanes<T>, step = L < 4 ? L : 4;
   if (rows >= L && width >= L) {
 #pragma GCC unroll 4
-    for (int i = 0; i < L; i += step, from += step * row)
+    for (int i = 0; i < L; i += step) {
+      if (i) from += step * row;
 #pragma GCC unroll 4
       for (int j = 0; j < step; ++j) block[i + j] = load(from + j * row);
+    }
   } else {
     for (int i = 0; i < L; ++i) block[i] = i < rows ? load(from + i * row, width) : Vec<T>{};
   }

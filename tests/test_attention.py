@@ -268,6 +268,45 @@ def test_what_is_hidden_reaches_nothing_of_few_queries(dtype, s, poison, rng):
     assert_same_bits([out[1:], grads[0][1:]], [clean[0][1:], clean[1][1:]])
 
 
+@pytest.mark.parametrize("s", [2, 700])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hidden_keys_of_rows_that_are_spoilt(dtype, s, rng):
+    """What spoils a row lies in another block of keys, and in queries of other blocks of rows."""
+    query, key, value, dout = (draw(rng, dtype, n, 16) for n in (s, 600, 600, s))
+    mask = np.ones((s, 600), bool)
+    mask[:, 300] = False
+    mask[0, 300] = True
+    mask[:, 5] = False
+    mask[[0, s // 12], 7] = False
+    mask[:, 9] = mask[:, 599] = False
+    clean = attend_vjp(query, key, value, mask)[1](dout)
+    key[300] = np.nan  # seen by the first query
+    if s > 2:
+        query[s // 12] = np.nan
+    results = []
+    for threads in (1, 2, 4, 16):
+        with pyrnn.threads(threads):
+            out, pull = attend_vjp(query, key, value, mask)
+            results.append([out, *pull(dout)])
+    for other in results[1:]:
+        for one, first in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(one, first)
+    _, dquery, dkey, dvalue = results[0]
+    assert not np.isfinite(dquery[0]).any()
+    np.testing.assert_array_equal(dkey[[5, 9, 599]], 0)
+    np.testing.assert_array_equal(dvalue[[5, 9, 599]], 0)
+    if s > 2:  # seen by neither of the two, but by others
+        np.testing.assert_array_equal(dvalue[7], clean[2][7])
+
+
+def test_scales_beyond_what_logarithms_hold():
+    """A query alone and among others, where scale * log2(e) is more than the largest float."""
+    query, key, value = np.full((8, 3), 1e-38, "f4"), -np.ones((5, 3), "f4"), np.ones((5, 2), "f4")
+    whole = attend(query, key, value, scale=3e38)
+    assert np.isfinite(whole).all()
+    assert_same_bits([attend(query[:1], key, value, scale=3e38)], [whole[:1]])
+
+
 def test_one_key_alone_has_no_gradient_through_the_weights(rng):
     query, key, value = draw(rng, "f4", 5, 7), draw(rng, "f4", 9, 7), draw(rng, "f4", 9, 6)
     out, pull = attend_vjp(query, key, value, window=(0, 0))
