@@ -169,16 +169,13 @@ template <class T, class Cell, class Second> class TimeLoop {
     return std::max<i64>(0, run.row_step == 1 ? std::min(n, run.row_block) : n);
   }
 
-  // f(rows, count) for tiles of this group's rows that are alive at step s.
+  // f(k, count) for tiles of this group's rows that are alive at step s.
   template <class F> void each_tile(i64 s, F f) const {
     const i64 n = alive(s), tiles = (n + max_rows - 1) / max_rows;
     for (i64 i = 0; i < tiles; ++i) {
       // The larger tiles first: they hide more of the time it takes to bring the panels from a cache further away.
       const i64 from = (n * i + tiles - 1) / tiles;
-      const int count = int((n * (i + 1) + tiles - 1) / tiles - from);
-      i64 j[max_rows];
-      for (int r = 0; r < count; ++r) j[r] = row(from + r);
-      f(j, count);
+      f(from, int((n * (i + 1) + tiles - 1) / tiles - from));
     }
   }
 
@@ -206,9 +203,9 @@ template <class T, class Cell, class Second> class TimeLoop {
   // For `product`: the tiles of step s, whose rows fill(tile, place in it, row) describes.
   template <class Fill> auto tiles(i64 s, Fill fill) const {
     return [this, s, fill](auto f) {
-      each_tile(s, [&](const i64* j, int n) {
+      each_tile(s, [&](i64 j, int n) {
         Tile tile;
-        for (int r = 0; r < n; ++r) fill(tile, r, j[r]);
+        for (int r = 0; r < n; ++r) fill(tile, r, row(j + r));
         f(tile, n);
       });
     };
@@ -368,14 +365,14 @@ template <class T, class Cell, class Second> class TimeLoop {
         if (h_vectors == slots && run.ids.data) tile.start[r] = looked_up(s, row) + g0 * slots * L;
       });
       product<h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, slots * L, g0, g1);
-      each_tile(s, [&](const i64* j, int n) {
+      each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          if (run.keep && !run.assistance && later < run.end && j[r] < rows.alive[later])
-            prefetch<1>(record(later, j[r]) + g0 * slots * L, (g1 - g0) * slots * L);
-          const T* hp = Cell::reads_hidden ? h_prev(s, j[r]) : nullptr;
-          const T* cp = Cell::cell_state ? c_prev(s, j[r]) : nullptr;
-          T* cn = Cell::cell_state ? c(s, j[r]) : nullptr;
-          T* rec = record(s, j[r]);
+          if (run.keep && !run.assistance && later < run.end && row(j + r) < rows.alive[later])
+            prefetch<1>(record(later, row(j + r)) + g0 * slots * L, (g1 - g0) * slots * L);
+          const T* hp = Cell::reads_hidden ? h_prev(s, row(j + r)) : nullptr;
+          const T* cp = Cell::cell_state ? c_prev(s, row(j + r)) : nullptr;
+          T* cn = Cell::cell_state ? c(s, row(j + r)) : nullptr;
+          T* rec = record(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             Vec<T> v[slots], p[Cell::unit_weights + 1], state{}, hidden;
             load_record(v, rec + g * slots * L);
@@ -385,9 +382,9 @@ template <class T, class Cell, class Second> class TimeLoop {
             if constexpr (Cell::cell_state) store(cn + g * L, state);
             if (run.keep || has_second) store_record(v, rec + g * slots * L);
             if constexpr (has_second) {
-              store(mid(s, j[r]) + g * L, hidden);
+              store(mid(s, row(j + r)) + g * L, hidden);
             } else {
-              store_hidden(s, j[r], g, hidden);
+              store_hidden(s, row(j + r), g, hidden);
             }
           }
         }
@@ -403,18 +400,18 @@ template <class T, class Cell, class Second> class TimeLoop {
         tile.start[r] = projects ? nothing : tile.out[r];
       });
       product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.second, H, second_stride, g0, g1);
-      each_tile(s, [&](const i64* j, int n) {
+      each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          const T* hp = h_prev(s, j[r]);
+          const T* hp = h_prev(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             constexpr int vectors = projects ? 1 : slots;
             Vec<T> v[vectors], hidden;
-            T* rec = second_record(s, j[r]) + g * second_stride;
+            T* rec = second_record(s, row(j + r)) + g * second_stride;
             for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
             Second::template forward<T>(v, load(hp + g * L), hidden);
             if (run.keep)
               for (int i = 0; i < vectors; ++i) store(rec + i * L, v[i]);
-            store_hidden(s, j[r], g, hidden);
+            store_hidden(s, row(j + r), g, hidden);
           }
         }
       });
@@ -494,16 +491,17 @@ template <class T, class Cell, class Second> class TimeLoop {
 
   void second_step_back(i64 s) const {
     each_run(outputs, [&](i64 g0, i64 g1) {
-      each_tile(s, [&](const i64* j, int n) {
+      each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r)
           for (i64 g = g0; g < g1; ++g) {
             constexpr int vectors = projects ? 1 : slots;
             Vec<T> v[vectors], dh_prev;
-            T* rec = second_record(s, j[r]) + g * second_stride;
+            T* rec = second_record(s, row(j + r)) + g * second_stride;
             for (int i = 0; i < vectors; ++i) v[i] = load(rec + i * L);
-            Second::template backward<T>(v, load(h_prev(s, j[r]) + g * L), hidden_grad(s, j[r], g), dh_prev);
+            Second::template backward<T>(v, load(h_prev(s, row(j + r)) + g * L), hidden_grad(s, row(j + r), g),
+                                         dh_prev);
             for (int i = 0; i < vectors; ++i) store(rec + i * L, without_padding(v[i], P - g * L));
-            store(dh(j[r]) + g * L, dh_prev);
+            store(dh(row(j + r)) + g * L, dh_prev);
           }
       });
     });
@@ -519,15 +517,15 @@ template <class T, class Cell, class Second> class TimeLoop {
         });
         product<1>(rows.alive[s] > max_rows, each, {Pp / L, L, second_stride}, run.transposed.second, Pp, L, g0, g1);
       }
-      each_tile(s, [&](const i64* j, int n) {
+      each_tile(s, [&](i64 j, int n) {
         for (int r = 0; r < n; ++r) {
-          const T* cp = Cell::cell_state ? c_prev(s, j[r]) : nullptr;
-          const T* cn = Cell::cell_state ? c(s, j[r]) : nullptr;
-          const T* hp = Cell::reads_hidden ? h_prev(s, j[r]) : nullptr;
-          T* dc_row = dc(j[r]);
-          T* dh_row = dh(j[r]);
-          T* rec = record(s, j[r]);
-          const bool fresh = rows.is_fresh(s, j[r]);
+          const T* cp = Cell::cell_state ? c_prev(s, row(j + r)) : nullptr;
+          const T* cn = Cell::cell_state ? c(s, row(j + r)) : nullptr;
+          const T* hp = Cell::reads_hidden ? h_prev(s, row(j + r)) : nullptr;
+          T* dc_row = dc(row(j + r));
+          T* dh_row = dh(row(j + r));
+          T* rec = record(s, row(j + r));
+          const bool fresh = rows.is_fresh(s, row(j + r));
           for (i64 g = g0; g < g1; ++g) {
             Vec<T> v[slots], p[Cell::unit_weights + 1], dstate{}, dh_prev{}, cell_prev{}, cell{}, hidden_prev{};
             load_record(v, rec + g * slots * L);
@@ -537,7 +535,7 @@ template <class T, class Cell, class Second> class TimeLoop {
             }
             if constexpr (Cell::reads_hidden) hidden_prev = load(hp + g * L);
             if constexpr (has_second && !projects) dh_prev = load(dh_row + g * L);
-            const Vec<T> dhidden = has_second ? load(dmid(j[r]) + g * L) : hidden_grad(s, j[r], g);
+            const Vec<T> dhidden = has_second ? load(dmid(row(j + r)) + g * L) : hidden_grad(s, row(j + r), g);
             Cell::template backward<T>(v, p, hidden_prev, cell_prev, cell, dhidden, dstate, dh_prev);
             // The slot of a second product in the same record is left alone: others of the team read it.
             for (int i = has_second && !projects ? Cell::h_first : 0; i < slots; ++i)
@@ -553,11 +551,11 @@ template <class T, class Cell, class Second> class TimeLoop {
   void hidden_step_back(i64 s) const {
     each_run(outputs, [&](i64 g0, i64 g1) {
       if (s > run.begin && H == P)
-        each_tile(s, [&](const i64* j, int n) {
+        each_tile(s, [&](i64 j, int n) {
           for (int r = 0; r < n; ++r) {
-            prefetch<1>(record(s - 1, j[r]) + g0 * slots * L, (g1 - g0) * slots * L);
-            if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, j[r]) + g0 * L, (g1 - g0) * L);
-            if (run.dy.data) prefetch<0>(at(run.dy, s - 1, j[r]) + g0 * L, std::min(g1 * L, P) - g0 * L);
+            prefetch<1>(record(s - 1, row(j + r)) + g0 * slots * L, (g1 - g0) * slots * L);
+            if constexpr (Cell::cell_state) prefetch<0>(c_prev(s - 1, row(j + r)) + g0 * L, (g1 - g0) * L);
+            if (run.dy.data) prefetch<0>(at(run.dy, s - 1, row(j + r)) + g0 * L, std::min(g1 * L, P) - g0 * L);
           }
         });
       auto each = tiles(s, [&](Tile& tile, int r, i64 row) {
@@ -567,10 +565,10 @@ template <class T, class Cell, class Second> class TimeLoop {
       product<1>(rows.alive[s] > max_rows, each, {Hp / L, h_vectors * L, slots * L}, run.transposed.hh, Hp * h_vectors,
                  L, g0, g1);
       if (!rows.fresh.empty())
-        each_tile(s, [&](const i64* j, int n) {
+        each_tile(s, [&](i64 j, int n) {
           for (int r = 0; r < n; ++r)
-            if (rows.is_fresh(s, j[r]))
-              for (i64 g = g0; g < g1; ++g) store(dh(j[r]) + g * L, Vec<T>{});
+            if (rows.is_fresh(s, row(j + r)))
+              for (i64 g = g0; g < g1; ++g) store(dh(row(j + r)) + g * L, Vec<T>{});
         });
     });
   }
