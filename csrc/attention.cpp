@@ -58,23 +58,19 @@ template <class T> void attention_forward(const Attention<T>& a, T* out, T* stat
 
   // Few rows and many keys: threads share the runs of keys.
   if (team.size() > 1 && runs > 1 && heads * row_blocks < 2 * team.size()) {
-    const i64 row_size = (a.Ev + k.lanes - 1) / k.lanes * k.lanes + 2;
-    std::vector<i64> places;  // of the blocks' partial results, those of a head together
-    i64 partial_size = 0;
-    for (const RowBlock& rows : blocks) places.push_back(partial_size), partial_size += runs * rows.rows() * row_size;
-    const Buffer<T> partials(heads * partial_size);
-    const auto partials_of = [&](i64 head, i64 rows) {
-      return partials.get() + head * partial_size + places[std::size_t(rows)];
+    const i64 row_size = blocks_of(a.Ev, k.lanes) * k.lanes + 2;
+    const Buffer<T> partials(heads * a.G * a.S * runs * row_size);
+    const auto partials_of = [&](i64 head, const RowBlock& block) {
+      return partials.get() + ((head * a.G + block.g0) * a.S + block.i0) * runs * row_size;
     };
     in_tasks(team, heads * row_blocks * runs, [&](int part, i64 task) {
-      const i64 head = task / runs / row_blocks, rows = task / runs % row_blocks, number = task % runs;
-      const RowBlock& block = blocks[std::size_t(rows)];
+      const i64 head = task / runs / row_blocks, number = task % runs;
+      const RowBlock& block = blocks[std::size_t(task / runs % row_blocks)];
       k.attend(a, head, block, number, number + 1, nullptr, scratch.get() + part * scratch_size,
-               partials_of(head, rows) + number * block.rows() * row_size, out, stats);
+               partials_of(head, block) + number * block.rows() * row_size, out, stats);
     });
     for (i64 head = 0; head < heads; ++head)
-      for (i64 rows = 0; rows < row_blocks; ++rows)
-        k.merge(a, head, blocks[std::size_t(rows)], runs, partials_of(head, rows), out, stats);
+      for (const RowBlock& block : blocks) k.merge(a, head, block, runs, partials_of(head, block), out, stats);
     return;
   }
 
@@ -119,7 +115,7 @@ void attention_backward(const Attention<T>& a, const T* dout, const T* out, cons
                         T* dvalue) {
   const AttentionKernels<T>& k = kernels<T>().attention;
   const i64 heads = a.B * a.Hk, key_blocks = blocks_of(a.K, key_block), rows = heads * a.G * a.S;
-  const i64 padded = (a.E + k.lanes - 1) / k.lanes * k.lanes;
+  const i64 padded = blocks_of(a.E, k.lanes) * k.lanes;
   Team team(work_of(a, 3 * a.E + 2 * a.Ev));
   const std::vector<RowBlock> blocks = row_blocks_of(a, team.size());
   const i64 scratch_size = k.grads_scratch_size(a);

@@ -356,19 +356,20 @@ def test_prefill_and_decoding(dtype, rng):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_any_number_of_threads(dtype, rng):
-    for h, s, k, e, causal in (
-        (1, 1, 5000, 32, True),
-        (2, 300, 300, 16, True),
-        (1, 200, 2100, 24, True),
-        (3, 7, 4000, 17, True),
-        (4, 700, 300, 16, False),  # the blocks of rows depend on the threads
-        (5, 200, 1100, 8, False),  # and so does who packs
+    for groups, h, s, k, e, causal in (
+        (1, 1, 1, 5000, 32, True),
+        (1, 2, 300, 300, 16, True),
+        (1, 1, 200, 2100, 24, True),
+        (1, 3, 7, 4000, 17, True),
+        (3, 1, 40, 2100, 8, True),  # several query heads to the runs of a key head
+        (1, 4, 700, 300, 16, False),  # the blocks of rows depend on the threads
+        (1, 5, 200, 1100, 8, False),  # and so does who packs
     ):
         query, key, value, dout = (
-            draw(rng, dtype, h, s, e),
+            draw(rng, dtype, groups * h, s, e),
             draw(rng, dtype, h, k, e),
             draw(rng, dtype, h, k, e),
-            draw(rng, dtype, h, s, e),
+            draw(rng, dtype, groups * h, s, e),
         )
         results = []
         for n in (1, 2, 3, 5, 16):
