@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
+from typing import NoReturn
+
+import click
+
+from pyrnn import cli
+from pyrnn.threads import MOST_THREADS
 
 from . import (
     attention,
+    cells,
     cross_entropy,
     embedding,
-    gru,
     hopfield,
     linear,
-    lstm,
     machine,
     optim,
     peers,
     report,
-    rnn,
-    stream,
 )
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
-    op.name: op
-    for module in (rnn, lstm, gru, stream, attention, linear, cross_entropy, embedding, optim, hopfield)
-    for op in module.OPS
+    op.name: op for module in (cells, attention, linear, cross_entropy, embedding, optim, hopfield) for op in module.OPS
 }
 
 EXAMPLES = """examples:
@@ -33,6 +35,13 @@ EXAMPLES = """examples:
   pyrnn bench gru --direction both --threads 1 --peers torch
   pyrnn bench rnn lstm gru --json results.json --plot results.png
 """
+
+
+class Parser(argparse.ArgumentParser):
+    """Whose errors are those of the command line `pyrnn`."""
+
+    def error(self, message: str) -> NoReturn:
+        raise click.UsageError(message)
 
 
 def main(args: list[str]) -> int:
@@ -60,8 +69,11 @@ def main(args: list[str]) -> int:
 
 
 def parse(args: list[str]) -> tuple[Settings, dict[tuple[Op, str], list[tuple[int, ...]]], argparse.Namespace]:
-    """What the command line asks for: settings, shapes of each op and direction, the options. Exits if it is wrong."""
-    parser = argparse.ArgumentParser(
+    """What the command line asks for: settings, shapes of each op and direction, the options.
+
+    click.UsageError if it is wrong.
+    """
+    parser = Parser(
         prog="pyrnn bench", description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     installed = peers.installed()
@@ -79,10 +91,10 @@ def parse(args: list[str]) -> tuple[Settings, dict[tuple[Op, str], list[tuple[in
     parser.add_argument("--plot", metavar="FILE", help="draw roofline and ratios to FILE (needs matplotlib)")
     options = parser.parse_args(args)
 
-    if options.threads < 1:
-        parser.error(f"--threads is {options.threads}, expected at least 1")
-    if not options.seconds > 0:
-        parser.error(f"--seconds is {options.seconds}, expected more than 0")
+    if not 1 <= options.threads <= MOST_THREADS:
+        parser.error(f"--threads is {options.threads}, expected 1 to {MOST_THREADS}")
+    if not 0 < options.seconds < math.inf:
+        parser.error(f"--seconds is {options.seconds}, expected a finite number above 0")
     able = [name for name in installed if name in peers.RAGGED or not options.ragged]
     names = able if options.peers is None else [name for name in options.peers.split(",") if name]
     for name in names:
@@ -116,4 +128,4 @@ def parse(args: list[str]) -> tuple[Settings, dict[tuple[Op, str], list[tuple[in
 
 def run() -> None:
     """Entry point of `python -m bench`."""
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(cli.main(["bench", *sys.argv[1:]]))

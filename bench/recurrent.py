@@ -10,6 +10,8 @@ import numpy as np
 
 import pyrnn
 from pyrnn import cython_stream
+from pyrnn.cells import CELLS
+from pyrnn.recurrent import LAYERS
 
 from . import peers
 from .harness import Case, Op, Run, Settings, Shape
@@ -37,24 +39,34 @@ STREAM_SHAPES: dict[str, list[Shape]] = {"forward": [(1, 64, 64), (1, 40, 100), 
 
 @dataclass(frozen=True)
 class Cell:
-    """What tells one cell from another; the layers' parameters have torch's names and shapes in all of them."""
+    """The benchmarks of a cell of pyrnn.cells; where a peer has it, the parameters have torch's names and shapes."""
 
-    name: str  # RNN, LSTM or GRU: the class in pyrnn and in torch, and the operator of ONNX
-    gates: int
-    onnx_order: list[int] = field(default_factory=list)  # our gates in the order of ONNX
+    op: str
     jax_step: Callable[..., Any] | None = None  # (state, a = W_ih x + b_ih, weight_hh, bias_hh) -> state; state[0] is h
     onnx_attributes: dict[str, Any] = field(default_factory=dict)
-    known_to: tuple[str, ...] = tuple(peers.NAMES)  # the peers that have this cell
 
-    def ops(self) -> tuple[Op, Op]:
-        """The benchmark of the layer and that of its stream."""
-        name = self.name.lower()
-        layer = Op(name, LETTERS, SHAPES, self.case, True, lambda settings: BY_STEPS if settings.ragged else None)
-        return layer, Op(f"{name}-stream", "N,I,H", STREAM_SHAPES, self.stream, ideal=lambda settings: CYTHON)
+    @property
+    def name(self) -> str:
+        """RNN, LSTM or GRU: the class in pyrnn and in torch, and the operator of ONNX; others are in pyrnn alone."""
+        return LAYERS[self.op].__name__
+
+    @property
+    def gates(self) -> str:
+        return CELLS[self.op].gates
 
     @property
     def states(self) -> int:
-        return 2 if self.name == "LSTM" else 1
+        return len(CELLS[self.op].states)
+
+    @property
+    def known_to(self) -> tuple[str, ...]:
+        """The peers that have this cell."""
+        return tuple(peers.NAMES) if CELLS[self.op].orders else ()
+
+    def ops(self) -> tuple[Op, Op]:
+        """The benchmark of the layer and that of its stream."""
+        layer = Op(self.op, LETTERS, SHAPES, self.case, True, lambda settings: BY_STEPS if settings.ragged else None)
+        return layer, Op(f"{self.op}-stream", "N,I,H", STREAM_SHAPES, self.stream, ideal=lambda settings: CYTHON)
 
     def recurrent(self, layer: Any) -> int:
         """How many weights a step reads to carry its state on."""
@@ -77,13 +89,13 @@ class Cell:
         made = {name: rivals[name]() for name in settings.peers if name in self.known_to}
         valid = steps * batch if lengths is None else int(lengths.sum())
         recurrent, passes = self.recurrent(layer), 2 if direction == "both" else 1
-        weights = self.gates * hidden * inputs + recurrent
+        weights = len(self.gates) * hidden * inputs + recurrent
         return Case(
             ours=self.pyrnn(layer, x, dy, lengths),
             peers={name: run for name, run in made.items() if run},
             flops=(3 if dy is not None else 1) * 2 * valid * weights,
             bytes=passes * settings.itemsize
-            * (steps * recurrent + self.gates * hidden * inputs + valid * (inputs + hidden)),
+            * (steps * recurrent + len(self.gates) * hidden * inputs + valid * (inputs + hidden)),
             footprint=recurrent * settings.itemsize,
             ideal=None if lengths is None else (BY_STEPS, self.pyrnn(layer, x, dy, None), valid / (steps * batch)),
         )  # fmt: skip
@@ -102,7 +114,7 @@ class Cell:
             "jax": lambda: self.jax_stream(layer, x),
         }
         made = {name: rivals[name]() for name in settings.peers if name in self.known_to}
-        weights = self.gates * hidden * inputs + self.recurrent(layer)
+        weights = len(self.gates) * hidden * inputs + self.recurrent(layer)
         return Case(
             ours=lambda: step(x),
             peers={name: run for name, run in made.items() if run},
@@ -203,8 +215,8 @@ class Cell:
         """The layer's weights as ONNX has them: gates in its order, both biases in one."""
 
         def reorder(name: str) -> np.ndarray:
-            blocks = np.split(layer.params[name], self.gates)
-            return np.concatenate([blocks[k] for k in self.onnx_order])
+            blocks = dict(zip(self.gates, np.split(layer.params[name], len(self.gates)), strict=True))
+            return np.concatenate([blocks[gate] for gate in CELLS[self.op].orders["onnx"]])
 
         bias = np.concatenate([reorder("bias_ih_l0"), reorder("bias_hh_l0")])
         return {"W": reorder("weight_ih_l0")[None], "R": reorder("weight_hh_l0")[None], "B": bias[None]}

@@ -13,15 +13,10 @@ namespace pyrnn {
   extern const Kernels<double> double_kernels; \
   }
 
-#if defined(__x86_64__)
 PYRNN_DECLARE(x86_64_v2)
 PYRNN_DECLARE(x86_64_v3)
 PYRNN_DECLARE(x86_64_v4)
-#elif defined(__aarch64__)
 PYRNN_DECLARE(arm64)
-#else
-#error "pyrnn has kernels for x86-64 and arm64"
-#endif
 
 namespace {
 
@@ -42,11 +37,16 @@ bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_support
 #endif
 
 const InstructionSet sets[] = {
-#if defined(__x86_64__)
+#ifdef PYRNN_HAS_x86_64_v4  // defined by the build for each set it holds
     {"x86-64-v4", has_v4, &x86_64_v4::single_kernels, &x86_64_v4::double_kernels},
+#endif
+#ifdef PYRNN_HAS_x86_64_v3
     {"x86-64-v3", has_v3, &x86_64_v3::single_kernels, &x86_64_v3::double_kernels},
+#endif
+#ifdef PYRNN_HAS_x86_64_v2
     {"x86-64-v2", has_v2, &x86_64_v2::single_kernels, &x86_64_v2::double_kernels},
-#else
+#endif
+#ifdef PYRNN_HAS_arm64
     {"arm64-neon", [] { return true; }, &arm64::single_kernels, &arm64::double_kernels},
 #endif
 };
@@ -65,6 +65,12 @@ const InstructionSet& choose() {
 }
 
 }  // namespace
+
+std::vector<const char*> instruction_sets() {
+  std::vector<const char*> names;
+  for (const InstructionSet& set : sets) names.push_back(set.name);
+  return names;
+}
 
 const InstructionSet& instruction_set() {
   static const InstructionSet& set = choose();

@@ -1,29 +1,24 @@
 // Which compiled kernels this process uses: the best instruction set the CPU has, or a lower one by PYRNN_ISA.
 #pragma once
 
-#include "associative.hpp"
-#include "attention.hpp"
-#include "dense.hpp"
-#include "recurrence.hpp"
+#include <array>
+#include <vector>
+
+#include "associative/contract.hpp"
+#include "attention/contract.hpp"
+#include "linear/contract.hpp"
+#include "losses/contract.hpp"
+#include "optimisers/contract.hpp"
+#include "recurrent/cells.hpp"
+#include "recurrent/contract.hpp"
 
 namespace pyrnn {
 
-enum class CellKind {
-  rnn_tanh,
-  rnn_relu,
-  rnn_sigmoid,
-  lstm,
-  lstm_peephole,
-  lstm_projected,
-  lstm_peephole_projected,
-  gru_reset_after,
-  gru_reset_before,
-  count
-};
-
 template <class T> struct Kernels {
-  CellKernels<T> cells[int(CellKind::count)];
-  DenseKernels<T> dense;
+  std::array<CellKernels<T>, std::size_t(CellKind::count)> cells;
+  LinearKernels<T> linear;
+  LossKernels<T> losses;
+  OptimiserKernels<T> optimisers;
   HopfieldKernels<T> hopfield;
   AttentionKernels<T> attention;
   // The machine's limits (machine.hpp): multiply-adds done, and a pass over memory.
@@ -34,15 +29,18 @@ template <class T> struct Kernels {
 struct InstructionSet {
   const char* name;
   bool (*supported)();
-  const Kernels<float>* single;
-  const Kernels<double>* real;
+  const Kernels<float>* float32;
+  const Kernels<double>* float64;
 };
 
 // Chosen at the first call; throws std::invalid_argument for a PYRNN_ISA that is unknown or beyond this CPU.
 const InstructionSet& instruction_set();
 
+// The names of all that this build holds, best first.
+std::vector<const char*> instruction_sets();
+
 template <class T> const Kernels<T>& kernels();
-template <> inline const Kernels<float>& kernels<float>() { return *instruction_set().single; }
-template <> inline const Kernels<double>& kernels<double>() { return *instruction_set().real; }
+template <> inline const Kernels<float>& kernels<float>() { return *instruction_set().float32; }
+template <> inline const Kernels<double>& kernels<double>() { return *instruction_set().float64; }
 
 }  // namespace pyrnn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import data, decoding, init, kernels, schedules
+from . import _command, data, decoding, init, kernels, schedules  # noqa: F401  _command before all others
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -15,14 +15,14 @@ from .attention import (
 )
 from .bptt import truncated_bptt
 from .diagnostics import GradientFlow, gradient_flow
-from .hopfield import DenseHopfield, Hopfield, ModernHopfield
+from .hopfield import CapacityWarning, DenseHopfield, Hopfield, ModernHopfield
 from .jordan import Jordan
-from .layers import Dropout, Embedding, LayerNorm, Linear, LogSoftmax, MaxOverTime
+from .layers import Dropout, Embedding, LastStep, LayerNorm, Linear, LogSoftmax, MaxOverTime
 from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
 from .ode import ODERNN
 from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 from .parameters import Model
-from .recurrent import GRU, LSTM, RNN
+from .recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
 from .seq2seq import Decoder, EncoderDecoder
 from .sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
@@ -38,10 +38,12 @@ __all__ = [
     "ODERNN",
     "RNN",
     "SGD",
+    "SLSTM",
     "Adagrad",
     "Adam",
     "AdamW",
     "AdditiveAttention",
+    "CapacityWarning",
     "Decoder",
     "DenseHopfield",
     "Dropout",
@@ -49,11 +51,15 @@ __all__ = [
     "EncoderDecoder",
     "GradientFlow",
     "Hopfield",
+    "IndRNN",
     "Jordan",
+    "LastStep",
     "LayerNorm",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",
+    "MinGRU",
+    "MinLSTM",
     "Model",
     "ModernHopfield",
     "MultiheadAttention",
@@ -89,12 +95,12 @@ __all__ = [
     "truncated_bptt",
 ]
 
-LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 
 
 def __getattr__(name: str) -> Any:
     """What costs import time and is seldom asked for, made at the first use."""
-    if name in LATER:
+    if name in _LATER:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
@@ -106,4 +112,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*(name for name in globals() if name.startswith("__")), *__all__})

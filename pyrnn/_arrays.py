@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import math
 import numbers
 import operator
-from collections.abc import Collection
-from typing import Any
+import os
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rng = int | np.random.Generator | None  # what `generator` takes
@@ -21,6 +27,73 @@ MOST = 2**31 - 1  # of one axis: features, units, classes, rows of a stream
 MOST_NUMBERS = 2**59  # in one array; NumPy's own limit is 2**63 - 1 bytes
 
 
+BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}", dict: "{}"}
+
+# Entries of a list that are what they seem, so that nothing in them need be looked at.
+PLAIN = {bool, int, float, complex, str, bytes, type(None), np.ndarray, *(np.dtype(c).type for c in "?bhilqBHILQefd")}
+DEEPEST = 64  # lists in lists: NumPy itself refuses more
+
+
+# ---- words
+
+
+def cut(text: object, most: int = 400) -> str:
+    """A text in an error, without its middle where it is long."""
+    words = str(text)
+    return words if len(words) <= most else f"{words[: most * 2 // 3]}...{words[-(most // 3) :]}"
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value in an error, in about `most` characters.
+
+    Plain values look as in Python; of an array there are shape and dtype, of any other object only its type: the repr
+    of a stranger may be long, slow, or an error itself.
+    """
+    kind = type(value)
+    if isinstance(value, str):
+        text, size = repr(str.__getitem__(value, slice(most))), str.__len__(value)
+        return text if size <= most else f"{text}... ({size} characters)"
+    if isinstance(value, bytes):
+        text, size = repr(bytes.__getitem__(value, slice(most))), bytes.__len__(value)
+        return text if size <= most else f"{text}... ({size} bytes)"
+    if kind in BRACKETS:
+        return _entries_shown(value, most)
+    if kind is int:  # Python refuses to write very long ones
+        return str(value) if value.bit_length() <= 128 else f"{'-' * (value < 0)}2**{value.bit_length() - 1} or more"
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {cut(value.dtype, most)}"
+    if isinstance(value, type):
+        return cut(type.__repr__(value), most)
+    if value is None or value is ... or isinstance(value, (numbers.Number, np.generic, np.dtype, slice, range)):
+        try:
+            return cut(repr(value), most)
+        except Exception:  # whatever it is, it must not hide the error that is being told
+            pass
+    return f"{kind.__name__} object"
+
+
+def _entries_shown(value: Any, most: int) -> str:
+    brackets = BRACKETS[type(value)]
+    parts: list[str] = []
+    left = most
+    for entry in value.items() if type(value) is dict else value:
+        if left <= 0:
+            parts.append(f"... ({len(value)} in all)")
+            break
+        if type(value) is dict:
+            parts.append(f"{shown(entry[0], left // 2)}: {shown(entry[1], left // 2)}")
+        else:
+            parts.append(shown(entry, left // 2))
+        left -= len(parts[-1]) + 2
+    return brackets[0] + ", ".join(parts) + "," * (type(value) is tuple and len(parts) == 1) + brackets[1]
+
+
+def file_name(path: str | os.PathLike[str]) -> str:
+    """A path in an error; what is no name but a text, which somebody took for one, is quoted and cut."""
+    name = os.fspath(path)
+    return name if isinstance(name, str) and len(name) <= 400 and "\n" not in name else shown(name)
+
+
 def shape_text(*axes: str | int) -> str:
     """("T", "N", 8) -> "(T, N, 8)", and with a comma where there is one axis, as Python writes shapes."""
     return f"({', '.join(map(str, axes))}{',' if len(axes) == 1 else ''})"
@@ -31,33 +104,177 @@ def shape_error(call: str, name: str, shape: tuple[int, ...], expected: str) -> 
     return ValueError(f"{call}: {name} has shape {shape}, expected {expected}")
 
 
+# ---- array-likes
+
+
 def any_array(call: str, name: str, value: Any) -> Array:
-    """An array-like as an array, whatever its dtype; ragged nesting is a ValueError."""
+    """An array-like as an array, whatever its dtype, with the numbers it holds and no others.
+
+    A masked array that hides something, missing values and ragged nesting are a ValueError, what does not become an
+    array a TypeError, or a RuntimeError where that is its own error. Small floats of other packages, such as bfloat16,
+    become float32, which holds them exactly.
+    """
+    return _widened(_given(call, name, value))
+
+
+def _given(call: str, name: str, value: Any) -> Array:
+    """`any_array` without the last sentence."""
+    if type(value) is np.ndarray:
+        return value
+    array = None
+    if type(value) in (list, tuple):
+        with contextlib.suppress(Exception):  # `_converted` says why
+            array = np.asarray(value)
+    if array is None or not _is_plain(value, array):
+        refuse_hidden_parts(call, name, value)
+    if array is None:
+        array = _columns(call, name, value) if _is_frame(value) else _converted(call, name, value)
+    return array
+
+
+def _widened(array: Array) -> Array:
+    """Small numbers of other packages as the smallest of NumPy's that hold them."""
+    if array.dtype.kind == "V" and array.dtype.type is not np.void:
+        for dtype in ("int8", "uint8", "float32"):
+            if np.can_cast(array.dtype, dtype):
+                return array.astype(dtype)
+    return array
+
+
+def _is_plain(value: Any, array: Array) -> bool:
+    """Whether nested lists are the numbers that NumPy made of them, and nothing in them can hide some.
+
+    The single numbers, which are most of the work, need not be looked at where they are integers or many floats: of one
+    that is hidden NumPy makes an error or NaN.
+    """
+    kind = array.dtype.kind
+    if kind not in "biuf":
+        return False
+    level = value
+    for _ in range(array.ndim - 1):
+        kinds = set(map(type, level))
+        if not kinds <= {list, tuple}:
+            return kinds == {np.ndarray}
+        level = list(itertools.chain.from_iterable(level))
+    few = array.size < 100
+    return kind in "iu" or (kind == "f" and not few and not np.isnan(array).any()) or PLAIN.issuperset(map(type, level))
+
+
+def _parts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What nested lists hold beside plain numbers and arrays, each with its place: ("[2][0]", value[2][0])."""
+    if type(value) not in (list, tuple):
+        yield where, value
+    elif depth < DEEPEST and not PLAIN.issuperset(map(type, value)):
+        for k, entry in enumerate(value):
+            if type(entry) not in PLAIN:
+                yield from _parts(entry, f"{where}[{k}]", depth + 1)
+
+
+def refuse_hidden_parts(call: str, name: str, value: Any) -> None:
+    """`refuse_hidden` of all that nested lists hold."""
+    for where, part in _parts(value):
+        refuse_hidden(call, name + where, part)
+
+
+def refuse_hidden(call: str, name: str, value: Any) -> None:
+    """Refuse what says of some of its numbers that they are none, which `np.asarray` would not heed: ValueError."""
+    if isinstance(value, np.ndarray) and value.dtype.names is None:
+        hidden = np.count_nonzero(getattr(value, "mask", False))
+        if hidden:
+            raise ValueError(
+                f"{call}: {name} is a masked array that hides {hidden} of its {value.size} entries, expected plain "
+                "numbers: give its data, and say what counts with mask= (True where it does) or lengths="
+            )
+    elif _is_nullable(value):
+        missing = np.count_nonzero(value.isna())
+        if missing:
+            raise ValueError(f"{call}: {name} has {missing} missing values among {len(value)}, fill or drop them")
+
+
+def _is_nullable(value: Any) -> bool:
+    """A pandas column whose numbers lie beside marks of those that are missing: Int64, boolean, int64[pyarrow]."""
+    return isinstance(getattr(getattr(value, "dtype", None), "numpy_dtype", None), np.dtype) and hasattr(value, "isna")
+
+
+def _is_frame(value: Any) -> bool:
+    """A pandas data frame."""
+    return all(hasattr(value, name) for name in ("columns", "dtypes", "items", "__array__"))
+
+
+def _columns(call: str, name: str, frame: Any) -> Array:
+    """A data frame as an array of the widest dtype of its columns, which must be numbers."""
+    if all(isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in frame.dtypes):
+        array = _converted(call, name, frame)
+        if array.dtype.kind in "fiub":
+            return array
+    columns = []
+    for label, column in frame.items():
+        where = f"column {shown(label)} of {name}"
+        columns.append(numbers_array(call, where, column))
+    return np.stack(columns, axis=1) if columns else _converted(call, name, frame)
+
+
+def _converted(call: str, name: str, value: Any) -> Array:
     try:
-        return np.asarray(value)
+        return np.asarray(value, value.dtype.numpy_dtype if _is_nullable(value) else None)
     except ValueError as error:
-        raise ValueError(f"{call}: {name} is not an array: {error}") from None
+        raise ValueError(f"{call}: {name} is not an array: {cut(error)}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        kind = RuntimeError if isinstance(error, RuntimeError) else TypeError
+        reason = f"{type(error).__name__}: {cut(error)}"
+        raise kind(f"{call}: {name} does not become an array{_tensor_help(value)} ({reason})") from error
+
+
+def _tensor_help(value: Any) -> str:
+    """What to call first, where it is a tensor of torch that NumPy cannot read, or lists of them."""
+    for where, tensor in _parts(value):
+        if hasattr(tensor, "requires_grad") and hasattr(tensor, "device"):
+            calls = ".detach()" * bool(tensor.requires_grad)
+            calls += ".cpu()" * (getattr(tensor.device, "type", "cpu") != "cpu")
+            calls += ".float()" * str(tensor.dtype).startswith(("torch.bfloat", "torch.float8"))
+            if calls:
+                return f", call {calls} of the tensor{where and f' at {where}'} first"
+    return ""
 
 
 def numbers_array(call: str, name: str, value: Any) -> Array:
     """An array-like of real numbers in its own dtype; complex, object and string arrays are a TypeError."""
     array = any_array(call, name, value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected real numbers")
+        raise dtype_error(call, name, array, "real numbers")
     return array
 
 
+def dtype_error(call: str, name: str, array: Array, expected: str) -> TypeError:
+    """`LSTM: x has dtype complex128, expected real numbers`; of an object array also what makes it one."""
+    hint = ""
+    if array.dtype.kind == "O":
+        stranger = next((entry for entry in array.flat if not isinstance(entry, numbers.Real)), array)
+        hint = ": it holds numbers, .astype(float)" if stranger is array else f": it holds {shown(stranger)}"
+    return TypeError(f"{call}: {name} has dtype {cut(array.dtype)}, expected {expected}{hint}")
+
+
+def plain(array: Array) -> Array:
+    """C-ordered and aligned, a copy where it was not: how NumPy walks through memory decides the last bits of sums."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else array.copy(order="C")
+
+
 def real_array(call: str, name: str, value: Any, dtype: np.dtype[Any]) -> Array:
-    """The same as an array of `dtype`."""
-    if type(value) is np.ndarray and value.dtype is dtype:  # the usual case, fast
+    """An array-like of real numbers as a plain array of `dtype`."""
+    if type(value) is np.ndarray and value.dtype is dtype and value.flags.carray:  # the usual case, fast
         return value
-    return numbers_array(call, name, value).astype(dtype, copy=False)
+    return plain(numbers_array(call, name, value).astype(dtype, copy=False))
 
 
 def float_array(call: str, name: str, value: Any) -> Array:
-    """The same as floats: float64 stays, what is narrower becomes float32, other real numbers what NumPy says."""
+    """The same as plain floats: float64 stays, what is narrower becomes float32, other real numbers what NumPy says."""
     array = numbers_array(call, name, value)
-    return array.astype(FLOAT_DTYPES[np.result_type(array.dtype, np.float32) != np.float32], copy=False)
+    if array.dtype not in FLOAT_DTYPES:
+        array = array.astype(FLOAT_DTYPES[np.result_type(array.dtype, np.float32) != np.float32])
+    return plain(array)
 
 
 def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
@@ -69,29 +286,30 @@ def shaped_array(call: str, name: str, value: Any, dtype: np.dtype[Any], shape: 
 
 
 def integer_array(call: str, name: str, value: Any) -> Array:
-    """An array-like of integers as an int64 array; floats and booleans are a TypeError (an empty list is not)."""
-    if type(value) is np.ndarray and value.dtype is INT64:  # the usual case, fast
+    """An array-like of integers as a plain int64 array; floats and booleans are a TypeError (an empty list is not)."""
+    if type(value) is np.ndarray and value.dtype is INT64 and value.flags.carray:  # the usual case, fast
         return value
-    array = any_array(call, name, value)
+    given = _given(call, name, value)
+    array = _widened(given)
     if array.size == 0 and not isinstance(value, np.ndarray):
         return array.astype(np.int64)
     if array.dtype.kind == "O":  # NumPy's way with Python integers that are too large
         for number in array.flat:
             if isinstance(number, int) and not -(2**63) <= number < 2**63:
-                raise ValueError(f"{call}: {name} holds {_shown(number)}, which is more than an int64 can hold")
+                raise ValueError(f"{call}: {name} holds {shown(number)}, which is more than an int64 can hold")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected integers")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise dtype_error(call, name, given, "integers")
+    if array.dtype == np.uint64 and array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise ValueError(f"{call}: {name} holds {array.max()}, which is more than an int64 can hold")
-    return array.astype(np.int64, copy=False)
+    return plain(array.astype(np.int64, copy=False))
 
 
 def boolean_array(call: str, name: str, value: Any, shape: tuple[int, ...], expected: str) -> Array:
     """An array-like of booleans of exactly this shape; any other dtype is a TypeError (an empty list is not)."""
-    array = any_array(call, name, value)
+    array = _given(call, name, value)
     if array.dtype != np.bool_:
         if array.size or isinstance(value, np.ndarray):
-            raise TypeError(f"{call}: {name} has dtype {array.dtype}, expected booleans")
+            raise dtype_error(call, name, array, "booleans")
         array = array.astype(np.bool_)
     if array.shape != shape:
         raise shape_error(call, name, array.shape, expected)
@@ -120,25 +338,24 @@ def integer(call: str, name: str, value: Any, low: int, high: int | None = None)
     try:
         if isinstance(value, bool):
             raise TypeError
+        if type(value) is not int:
+            refuse_hidden(call, name, value)
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{call}: {name} is {value!r}, expected an integer") from None
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected an integer") from None
     if number < low:
-        raise ValueError(f"{call}: {name} is {_shown(number)}, expected at least {low}")
+        raise ValueError(f"{call}: {name} is {shown(number)}, expected at least {low}")
     if high is not None and number > high:
-        raise ValueError(f"{call}: {name} is {_shown(number)}, expected {low} to {high}")
+        raise ValueError(f"{call}: {name} is {shown(number)}, expected {low} to {high}")
     return number
-
-
-def _shown(number: int) -> str:
-    """An integer in an error; Python refuses to write very long ones."""
-    return str(number) if number.bit_length() <= 128 else f"{'-' * (number < 0)}2**{number.bit_length() - 1} or more"
 
 
 def real(call: str, name: str, value: Any, low: float, high: float = math.inf) -> float:
     """A real number within low..high; NaN is out of every range."""
+    if type(value) is float and low <= value <= high:  # the usual case, fast
+        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{call}: {name} is {value!r}, expected a number")
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected a number")
     try:
         number = float(value)
     except OverflowError:
@@ -152,26 +369,25 @@ def real(call: str, name: str, value: Any, low: float, high: float = math.inf) -
 def boolean(call: str, name: str, value: Any) -> bool:
     """True or False and nothing else, so that an argument in the wrong place is noticed."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{call}: {name} is {value!r}, expected True or False")
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected True or False")
     return bool(value)
 
 
 def choice(call: str, name: str, value: Any, choices: Collection[str]) -> str:
     """One of a few names."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{call}: {name} is {value!r}, expected one of {', '.join(choices)}")
+        raise ValueError(f"{call}: {name} is {shown(value)}, expected one of {', '.join(choices)}")
     return value
 
 
 def float_dtype(call: str, value: Any) -> np.dtype[Any]:
     """float32 or float64, by any name NumPy knows them by."""
-    try:
-        dtype = FLOAT_DTYPES[FLOAT_DTYPES.index(np.dtype(value))] if value is not None else None
-    except (TypeError, ValueError):
-        dtype = None
-    if dtype is None:
-        raise ValueError(f"{call}: dtype is {value!r}, expected float32 or float64")
-    return dtype
+    if isinstance(value, (str, type, np.dtype)):  # of other objects NumPy's error would tell the repr
+        try:
+            return FLOAT_DTYPES[FLOAT_DTYPES.index(np.dtype(value))]
+        except (TypeError, ValueError):
+            pass
+    raise ValueError(f"{call}: dtype is {shown(value)}, expected float32 or float64")
 
 
 def generator(call: str, rng: Any) -> np.random.Generator:
@@ -181,9 +397,15 @@ def generator(call: str, rng: Any) -> np.random.Generator:
     try:
         return np.random.default_rng(integer(call, "rng", rng, 0))
     except TypeError:
-        raise TypeError(f"{call}: rng is {rng!r}, expected None, an integer or a numpy.random.Generator") from None
+        raise TypeError(f"{call}: rng is {shown(rng)}, expected None, an integer or a numpy.random.Generator") from None
 
 
-def used_pullback(call: str) -> RuntimeError:
-    """The refusal of a second call of one pullback."""
-    return RuntimeError(f"{call}: this pullback has been called before; each vjp gives one pullback for one call")
+def quietly(function: Function) -> Function:
+    """The function as the kernels are: infinity and NaN pass through, and NumPy has no word to say about it."""
+
+    @functools.wraps(function)
+    def quiet(*args: Any, **kwargs: Any) -> Any:
+        with np.errstate(all="ignore"):
+            return function(*args, **kwargs)
+
+    return quiet  # type: ignore[return-value]

@@ -13,8 +13,10 @@ State = tuple[Array, ...]
 Result = tuple[Array, State]
 
 def isa() -> str: ...
+def isas() -> list[str]: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
+def quota_cpus(groups: str, mount: str) -> int: ...
 def copied(array: Array) -> Array: ...
 def fma_peak(dtype: str, threads: int) -> float: ...
 def bandwidth(bytes: int, threads: int) -> float: ...
@@ -31,8 +33,11 @@ class Stream:
     def set_state(self, state: Sequence[Array]) -> None: ...
     def reset(self, rows: Array | None = None) -> None: ...
 
-class rnn:
+class Cell:  # rnn, lstm and so on; some take options of their own
     WEIGHTS: ClassVar[tuple[str, ...]]
+    SHAPES: ClassVar[dict[str, str]]
+    STATES: ClassVar[tuple[str, ...]]
+    GATES: ClassVar[int]
     @staticmethod
     def forward(
         x: Array,
@@ -44,7 +49,7 @@ class rnn:
         reset: Array | None = None,
         reverse: bool = False,
         out: Array | None = None,
-        nonlinearity: str = "tanh",
+        **options: Any,
     ) -> Result: ...
     @staticmethod
     def vjp(
@@ -58,72 +63,12 @@ class rnn:
         reverse: bool = False,
         checkpoint_every: int | None = None,
         out: Array | None = None,
-        nonlinearity: str = "tanh",
+        **options: Any,
     ) -> tuple[Result, Pullback]: ...
     @staticmethod
-    def stream(layers: Sequence[Entries], batch: int, *, nonlinearity: str = "tanh") -> Stream: ...
+    def stream(layers: Sequence[Entries], batch: int, **options: Any) -> Stream: ...
 
-class lstm:
-    WEIGHTS: ClassVar[tuple[str, ...]]
-    @staticmethod
-    def forward(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        out: Array | None = None,
-    ) -> Result: ...
-    @staticmethod
-    def vjp(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        checkpoint_every: int | None = None,
-        out: Array | None = None,
-    ) -> tuple[Result, Pullback]: ...
-    @staticmethod
-    def stream(layers: Sequence[Entries], batch: int) -> Stream: ...
-
-class gru:
-    WEIGHTS: ClassVar[tuple[str, ...]]
-    @staticmethod
-    def forward(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        out: Array | None = None,
-        reset_after: bool = True,
-    ) -> Result: ...
-    @staticmethod
-    def vjp(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        checkpoint_every: int | None = None,
-        out: Array | None = None,
-        reset_after: bool = True,
-    ) -> tuple[Result, Pullback]: ...
-    @staticmethod
-    def stream(layers: Sequence[Entries], batch: int, *, reset_after: bool = True) -> Stream: ...
+def __getattr__(name: str) -> type[Cell]: ...
 
 class attention:
     @staticmethod

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import kernels
+from . import _config, kernels
 from ._arrays import (
     FLOAT_DTYPES,
     MOST,
@@ -21,18 +21,20 @@ from ._arrays import (
     Rng,
     any_array,
     boolean,
+    dtype_error,
     float_dtype,
-    generator,
     integer,
     integer_array,
+    quietly,
     real,
     real_array,
     shape_error,
     shape_text,
     shaped_array,
-    used_pullback,
+    shown,
     within,
 )
+from ._pullback import AllOrNone, Once
 from .parameters import Layer, Shapes
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ if TYPE_CHECKING:
 
     Window = tuple[int, int] | Sequence[int] | None
 
-_FARTHEST = 2**62
 _LARGEST = float(np.finfo(np.float32).max)
+_RUN = 1024  # keys are summed in runs of so many (key_run in csrc/attention/contract.hpp)
 
 
 class _Call(NamedTuple):
@@ -135,14 +137,14 @@ def scaled_dot_product_attention_vjp(
         dq, dk, dv = pullback(out - target)
     """
     name = "scaled_dot_product_attention_vjp"
-    shapes = [np.shape(array) for array in (query, key, value)]
     call = _prepare(
         name, query, key, value, attn_mask, is_causal, scale, enable_gqa, q_offset, window, softcap, kv_lengths
     )
-    out, back = _vjp(call.owned())
+    shapes = [np.shape(array) for array in (query, key, value)]
+    out, back = _vjp(f"{name} pullback", call.owned())
 
     def pullback(dout: ArrayLike) -> tuple[Array, Array, Array]:
-        grads = back(f"{name} pullback", dout)
+        grads = back(dout)
         dquery, dkey, dvalue = (_summed(g, s) for g, s in zip(grads, shapes, strict=True))
         return dquery, dkey, dvalue
 
@@ -162,20 +164,17 @@ def attention_weights(query: ArrayLike, key: ArrayLike, **arguments: Any) -> Arr
     return scaled_dot_product_attention(query, key, value, **arguments)
 
 
-def _vjp(call: _Call) -> tuple[Array, Callable[[str, ArrayLike], tuple[Array, Array, Array]]]:
-    """out and back(name of the pullback, dout) of a call that owns its arrays."""
-    kept, stats = call.forward()
-    saved = [kept]
-    out = kernels.copied(kept[0] if call.flat else kept)
+def _vjp(name: str, call: _Call) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array]]]:
+    """out and back(dout) of a call that owns its arrays; name: of the pullback."""
+    own, stats = call.forward()
+    out = kernels.copied(own[0] if call.flat else own)
+    kept, shape, dtype = Once(name, (call, own, stats)), out.shape, out.dtype
 
-    def back(name: str, dout: ArrayLike) -> tuple[Array, Array, Array]:
-        if not saved:
-            raise used_pullback(name)
-        shape = kept.shape[1:] if call.flat else kept.shape
-        dout = shaped_array(name, "dout", dout, kept.dtype, shape).reshape(kept.shape)
-        saved.clear()
+    def back(dout: ArrayLike) -> tuple[Array, Array, Array]:
+        dout = shaped_array(name, "dout", dout, dtype, shape)
+        call, own, stats = kept.take()
         dquery, dkey, dvalue = kernels.attention.backward(
-            dout, call.query, call.key, call.value, kept, stats, call.mask, **call.options
+            dout.reshape(own.shape), call.query, call.key, call.value, own, stats, call.mask, **call.options
         )
         return dquery, dkey, dvalue
 
@@ -184,15 +183,10 @@ def _vjp(call: _Call) -> tuple[Array, Callable[[str, ArrayLike], tuple[Array, Ar
 
 def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of a broadcast from `shape`."""
-    if gradient.shape == shape:
-        return gradient
-    axes = tuple(
-        axis
-        for axis in range(gradient.ndim)
-        if (back := axis - gradient.ndim) < -len(shape) or (shape[back] == 1 and gradient.shape[axis] != 1)
-    )
-    total: Array = gradient.sum(axis=axes).reshape(shape)
-    return total
+    before = (1,) * (gradient.ndim - len(shape)) + shape
+    axes = tuple(axis for axis, (n, m) in enumerate(zip(gradient.shape, before, strict=True)) if n != m)
+    total: Array = gradient.sum(axis=axes) if axes else gradient  # a sum of one number would lose the sign of its zero
+    return total.reshape(shape)
 
 
 def _prepare(
@@ -255,7 +249,7 @@ def _prepare(
     if attn_mask is not None:
         mask = any_array(call, "attn_mask", attn_mask)
         if mask.dtype.kind not in "bf":
-            raise TypeError(f"{call}: attn_mask has dtype {mask.dtype}, expected booleans or floats")
+            raise dtype_error(call, "attn_mask", mask, "booleans or floats")
         full = (*batch, query_heads, queries, keys)
         try:
             mask = np.broadcast_to(mask if mask.dtype == np.bool_ else mask.astype(dtype, copy=False), full)
@@ -269,9 +263,9 @@ def _prepare(
         try:
             left, right = window
         except (TypeError, ValueError):
-            raise ValueError(f"{call}: window is {window!r}, expected (left, right)") from None
-        options["left"] = min(integer(call, "window[0]", left, -1), _FARTHEST)
-        options["right"] = min(integer(call, "window[1]", right, -1), _FARTHEST)
+            raise ValueError(f"{call}: window is {shown(window)}, expected (left, right)") from None
+        options["left"] = integer(call, "window[0]", left, -1)
+        options["right"] = integer(call, "window[1]", right, -1)
     if is_causal is not False and boolean(call, "is_causal", is_causal):
         options["right"] = 0
     if softcap != 0.0:
@@ -346,17 +340,19 @@ class MultiheadAttention(Layer):
         if not self._packed:
             sizes = {"q": (self.embed_dim, self.embed_dim), "k": (width, self.kdim), "v": (width, self.vdim)}
             shapes = {f"{name}_proj_weight": size for name, size in sizes.items()}
-        projections = list(shapes)
         if self.bias:
             shapes["in_proj_bias"] = (self._cuts[3],)
         shapes["out_proj.weight"] = (self.embed_dim, self.embed_dim)
         if self.bias:
             shapes["out_proj.bias"] = (self.embed_dim,)
-        rng = generator(call, rng)
         super().__init__(float_dtype(call, dtype), shapes)
-        bounds = {name: math.sqrt(6 / sum(shapes[name])) for name in projections}  # Glorot and Bengio 2010
-        for name, bound in {**bounds, "out_proj.weight": self.embed_dim**-0.5}.items():
-            self.params[name] = rng.uniform(-bound, bound, shapes[name])
+        self._begin(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        for name, shape in self._shapes.items():
+            if name.endswith("weight"):  # Glorot and Bengio 2010, and as a Linear
+                bound = self.embed_dim**-0.5 if name == "out_proj.weight" else math.sqrt(6 / sum(shape))
+                self._params[name] = rng.uniform(-bound, bound, shape)
 
     def __call__(
         self, query: ArrayLike, key: ArrayLike | None = None, value: ArrayLike | None = None, **arguments: Any
@@ -398,30 +394,24 @@ class MultiheadAttention(Layer):
         inputs, batched = self._inputs(call, query, key, value)
         inputs = [np.array(x, order="C") for x in inputs]
         weights = {name: array.copy() for name, array in self._weights().items()}
-        heads, back = _vjp(self._heads(call, inputs, weights, arguments).owned())
+        name = f"{type(self).__name__} pullback"
+        heads, back = _vjp(name, self._heads(call, inputs, weights, arguments).owned())
         mixed = self._mixed(heads)
         out = self._linear(mixed, weights["out_proj.weight"], weights.get("out_proj.bias"))
         given = (key is not None, value is not None)
+        kept = Once(name, (inputs, weights, mixed))
 
         def pullback(dout: ArrayLike) -> tuple[Array, Array | None, Array | None]:
-            name = f"{type(self).__name__} pullback"
-            if not weights:
-                raise used_pullback(name)
             dout = shaped_array(name, "dout", dout, self.dtype, out_shape)
-            dmixed = self._linear_back(
-                dout if batched else self._with_batch(dout),
-                mixed,
-                weights,
-                "out_proj.weight",
-                slice(None),
-                "out_proj.bias",
-            )
-            dheads = back(name, self._split(dmixed, self.num_heads))
-            dinputs = [
-                self._linear_back(self._mixed(dhead), x, weights, *self._projection(k), "in_proj_bias")
-                for k, (dhead, x) in enumerate(zip(dheads, inputs, strict=True))
-            ]
-            weights.clear()
+            inputs, weights, mixed = kept.take()
+            dout = dout if batched else self._with_batch(dout)
+            with AllOrNone(self._flat[1], dout.size // self.embed_dim):
+                dmixed = self._linear_back(dout, mixed, weights, "out_proj.weight", slice(None), "out_proj.bias")
+                dheads = back(self._split(dmixed, self.num_heads))
+                dinputs = [
+                    self._linear_back(self._mixed(dhead), x, weights, *self._projection(k), "in_proj_bias")
+                    for k, (dhead, x) in enumerate(zip(dheads, inputs, strict=True))
+                ]
             dquery, dkey, dvalue = (d if batched else self._without_batch(d) for d in dinputs)
             if not given[1]:
                 dkey = dkey + dvalue
@@ -437,7 +427,9 @@ class MultiheadAttention(Layer):
         self, batch: int = 1, *, window: Window = None, softcap: float = 0.0, scale: float | None = None
     ) -> AttentionStream:
         """Causal self-attention one step at a time, with a growing cache of keys and values: the same bits as a call
-        with is_causal=True on the whole sequence. It works on the weights as they are now.
+        with is_causal=True on the whole sequence. It works on the weights as they are now. With a window the cache does
+        not grow beyond it and some thousand steps: keys that no later step can see are dropped. TypeError and
+        ValueError for arguments that are wrong in a call too.
 
         stream = layer.stream(batch=3)
         out_t = stream.step(x[t])  # (N, E) -> (N, E)
@@ -452,7 +444,7 @@ class MultiheadAttention(Layer):
     # ---- parts of a call; arrays below have the batch axis
 
     def _weights(self) -> dict[str, Array]:
-        return dict(self.params)
+        return dict(self._params)
 
     def _projection(self, k: int) -> tuple[str, slice]:
         """Name of the weight of query (0), key (1) or value (2), and the rows that are its own."""
@@ -507,8 +499,8 @@ class MultiheadAttention(Layer):
         return _prepare_by_name(call, heads, arguments)
 
     def _linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        y: Array = self._op.forward(x.reshape(-1, x.shape[-1]), weight, bias)
-        return y.reshape(*x.shape[:-1], len(weight))
+        y: Array = self._op.forward(x, weight, bias)
+        return y
 
     def _linear_back(self, dy: Array, x: Array, weights: dict[str, Array], name: str, rows: slice, bias: str) -> Array:
         dweight = self.grads[name][rows]
@@ -548,7 +540,7 @@ def _prepare_by_name(call: str, heads: Sequence[Array], arguments: dict[str, Any
     }  # fmt: skip
     for name in arguments:
         if name not in defaults:
-            raise TypeError(f"{call}: there is no argument {name!r}, only {', '.join(defaults)}")
+            raise TypeError(f"{call}: there is no argument {shown(name)}, only {', '.join(defaults)}")
     chosen = {**defaults, **arguments}
     chosen["enable_gqa"] = True  # the layer knows its heads
     return _prepare(call, query, key, value, *chosen.values())
@@ -563,7 +555,13 @@ class AttentionStream:
         self._batch = batch
         self._options = options
         self._cache = np.empty((2, batch, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
+        query = np.empty((batch, layer.num_heads, 0, layer.head_dim), layer.dtype)
+        _prepare_by_name(f"{type(layer).__name__}.stream", (query, *self._cache), options)  # what is wrong with them
         self._length = 0
+        self._first = 0  # the step of the cache's first key
+
+    def __repr__(self) -> str:
+        return f"{_config.line(self._layer)}.stream(batch={self._batch})"
 
     @property
     def length(self) -> int:
@@ -606,7 +604,7 @@ class AttentionStream:
 
     def reset(self) -> None:
         """Forget all steps."""
-        self._length = 0
+        self._length = self._first = 0
 
     def _attend(self, call: str, x: Array) -> Array:
         layer, weights = self._layer, self._weights
@@ -618,7 +616,8 @@ class AttentionStream:
                 layer._cuts, layer._cuts[1:], (layer.num_heads, layer.num_kv_heads, layer.num_kv_heads), strict=False
             )
         )
-        before, after = self._length, self._length + query.shape[2]
+        before = self._length - self._first
+        after = before + query.shape[2]
         cache = self._cache
         if after > cache.shape[3]:
             shape = (*cache.shape[:3], max(2 * cache.shape[3], after, 64), cache.shape[4])
@@ -627,9 +626,17 @@ class AttentionStream:
         cache[0, :, :, before:after] = key
         cache[1, :, :, before:after] = value
         arguments = {"is_causal": True, "q_offset": before, **self._options}
-        heads = _prepare_by_name(call, (query, cache[0, :, :, :after], cache[1, :, :, :after]), arguments).forward()[0]
+        prepared = _prepare_by_name(call, (query, cache[0, :, :, :after], cache[1, :, :, :after]), arguments)
+        heads = prepared.forward()[0]
         out = layer._linear(layer._mixed(heads), weights["out_proj.weight"], weights.get("out_proj.bias"))
-        self._cache, self._length = cache, after
+        left = prepared.options.get("left", -1)
+        # What no later step sees goes, in whole runs: what stays keeps its place within a run, and results their bits.
+        gone = max(0, after - left) // _RUN * _RUN if left >= 0 else 0
+        if gone:
+            stays = cache[:, :, :, gone:after]
+            cache = np.zeros((*cache.shape[:3], after - gone + _RUN, cache.shape[4]), cache.dtype)
+            cache[:, :, :, : after - gone] = stays
+        self._cache, self._first, self._length = cache, self._first + gone, self._first + after
         return out
 
 
@@ -674,14 +681,11 @@ class PositionalEncoding(Layer):
         dx = pullback(dy)
         """
         y = self._encoded(".vjp", x, offset)
-        shapes = [y.shape]
+        kept, shape = Once(f"{type(self).__name__} pullback", None), y.shape
 
         def pullback(dy: ArrayLike) -> Array:
-            call = f"{type(self).__name__} pullback"
-            if not shapes:
-                raise used_pullback(call)
-            dx = shaped_array(call, "dy", dy, self.dtype, shapes[0]).copy()
-            shapes.clear()
+            dx = shaped_array(kept.call, "dy", dy, self.dtype, shape).copy()
+            kept.take()
             return dx
 
         return y, pullback
@@ -722,16 +726,18 @@ class AdditiveAttention(Layer):
         self.query_dim = integer(call, "query_dim", query_dim, 1, MOST)
         self.key_dim = integer(call, "key_dim", key_dim, 1, MOST)
         self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
-        rng = generator(call, rng)
         hidden = self.hidden_size
         shapes: Shapes = {
             "query.weight": (hidden, self.query_dim), "key.weight": (hidden, self.key_dim), "bias": (hidden,),
             "score.weight": (hidden,),
         }  # fmt: skip
         super().__init__(float_dtype(call, dtype), shapes)
-        for name, shape in shapes.items():
+        self._begin(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        for name, shape in self._shapes.items():
             bound = shape[-1] ** -0.5
-            self.params[name] = rng.uniform(-bound, bound, shape)
+            self._params[name] = rng.uniform(-bound, bound, shape)
 
     def __call__(
         self, query: ArrayLike, key: ArrayLike, value: ArrayLike | None = None, *, kv_lengths: ArrayLike | None = None,
@@ -758,27 +764,29 @@ class AdditiveAttention(Layer):
         dquery, dkey, _ = pullback(out - target)
         """
         arrays = self._inputs(f"{type(self).__name__}.vjp", query, key, value, kv_lengths)
-        q, k, v, _ = saved = [array.copy() for array in arrays]
-        params = self.state_dict()
-        bent, weights, out = self._forward(*saved)
+        q, k, v, seen = (array.copy() for array in arrays)
+        bent, weights, out = self._forward(q, k, v, seen)
         out_shape = out.shape
+        kept = Once(
+            f"{type(self).__name__} pullback",
+            (q, k, v, bent, weights, {n: param.copy() for n, param in self.params.items()}),
+        )
 
+        @quietly
         def pullback(dout: ArrayLike) -> tuple[Array, Array, Array | None]:
-            name = f"{type(self).__name__} pullback"
-            if not params:
-                raise used_pullback(name)
-            dout = shaped_array(name, "dout", dout, self.dtype, out_shape)
+            dout = shaped_array(kept.call, "dout", dout, self.dtype, out_shape)
+            q, k, v, bent, weights, params = kept.take()
             dweights = dout @ v.swapaxes(1, 2)
             dscores = weights * (dweights - (dweights * weights).sum(axis=-1, keepdims=True))
             dvalue = weights.swapaxes(1, 2) @ dout
-            self.grads["score.weight"] += np.einsum("nsk,nskh->h", dscores, bent)
             dsums = dscores[..., None] * params["score.weight"] * (1 - bent**2)  # (N, S, K, H)
-            self.grads["bias"] += dsums.sum(axis=(0, 1, 2))
             by_query, by_key = dsums.sum(axis=2), dsums.sum(axis=1)
-            self.grads["query.weight"] += np.einsum("nsh,nsi->hi", by_query, q)
-            self.grads["key.weight"] += np.einsum("nkh,nki->hi", by_key, k)
+            with AllOrNone(self._flat[1], dscores.size):
+                self.grads["score.weight"] += np.einsum("nsk,nskh->h", dscores, bent)
+                self.grads["bias"] += dsums.sum(axis=(0, 1, 2))
+                self.grads["query.weight"] += np.einsum("nsh,nsi->hi", by_query, q)
+                self.grads["key.weight"] += np.einsum("nkh,nki->hi", by_key, k)
             dquery, dkey = by_query @ params["query.weight"], by_key @ params["key.weight"]
-            params.clear()
             return (dquery, dkey, dvalue) if value is not None else (dquery, dkey + dvalue, None)
 
         return out, pullback
@@ -805,9 +813,10 @@ class AdditiveAttention(Layer):
             k, v = np.where(seen[..., None], k, 0), np.where(seen[..., None], v, 0)
         return q, k, v, seen
 
+    @quietly
     def _forward(self, q: Array, k: Array, v: Array, seen: Array) -> tuple[Array, Array, Array]:
         """tanh of the sums (N, S, K, H), weights (N, S, K), result."""
-        params = self.params
+        params = self._params
         by_query, by_key = q @ params["query.weight"].T, k @ params["key.weight"].T + params["bias"]
         bent = np.tanh(by_query[:, :, None] + by_key[:, None])
         scores = np.where(seen[:, None], bent @ params["score.weight"], -np.inf)

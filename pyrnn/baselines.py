@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._arrays import Array, integer, real_array, shape_error
+from ._arrays import Array, integer, quietly, real_array, shape_error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -47,6 +47,7 @@ def seasonal(values: ArrayLike, horizon: int, season: int) -> Array:
     return np.where(ago >= 0, series[ago], np.nan)
 
 
+@quietly
 def linear(values: ArrayLike, horizon: int, train: int, known: ArrayLike | None = None) -> Array:
     """Ridge regressions (penalty 1) of the differences to the value at t, on the last `horizon` values and a constant.
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._arrays import MOST, any_array, integer, lengths_array, shaped_array, used_pullback
+from ._arrays import MOST, any_array, integer, lengths_array, shaped_array
+from ._pullback import Once
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -83,13 +84,12 @@ def _back(pulls: list[Any], y: Array, new: int, cut: int, axis: int) -> Callable
     """The pullback of a window of one or two pieces, the second from `cut` on, for the outputs from `new` on."""
     shape, dtype = y.shape, y.dtype
     expected = np.split(y, [new], axis)[1].shape
+    kept = Once("truncated_bptt pullback", pulls)
 
     def pullback(dy: ArrayLike) -> None:
-        call = "truncated_bptt pullback"
-        if not pulls:
-            raise used_pullback(call)
         padded = np.zeros(shape, dtype)
-        np.split(padded, [new], axis)[1][...] = shaped_array(call, "dy", dy, dtype, expected)
+        np.split(padded, [new], axis)[1][...] = shaped_array(kept.call, "dy", dy, dtype, expected)
+        pulls = kept.take()
         if len(pulls) == 1:
             pulls.pop()(padded)
         else:

@@ -4,7 +4,8 @@ Training keeps two files. `model.safetensors` is the best model so far, which `s
 in the description the cell, the sizes, the vocabulary, how it was trained and how far. `model.resume.safetensors` next
 to it is the state of the training itself: the current weights, Adam's moments, the hidden state carried from batch to
 batch, the place in the text, the best loss and the loss curve. Both are replaced as a whole (see files.py), so a
-training killed at any moment goes on from the last state written.
+training killed at any moment goes on from the last state written. Both name the options, the length and the text that
+it began with, so neither is taken for that of a training that began otherwise.
 
 Nothing in training is random but the initial weights and the dropout, whose generator is part of the training's state.
 So a run of a given number of epochs that was stopped and resumed ends with the same bits as one that never stopped. A
@@ -16,22 +17,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import itertools
 import math
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 
 from . import files
+from ._arrays import choice, file_name, integer, real, shown
+from .cells import CELLS
 from .decoding import choose
 from .layers import Dropout, Embedding, Linear
 from .losses import cross_entropy
 from .optim import Adam, clip_grad_norm
 from .parameters import Model
-from .recurrent import CELLS
+from .recurrent import LAYERS
 from .text import Batches, Corpus, Vocabulary
+from .threads import get_num_threads, threads
 
 MODEL_KIND, RESUME_KIND, VERSION = "character model", "character model training", 1
 
@@ -43,6 +50,10 @@ VALIDATED = 1 << 20  # at most so many held-out characters are read at a validat
 SMOOTH = 0.99  # weight of the past in the running mean of the training loss
 CURVE = 512  # the loss curve keeps at most so many points
 SAVE_EVERY = 30.0  # seconds between two writings of the training state
+LEAST_ROW = 8  # characters, or those of one update: with fewer there is hardly a past to predict from
+RUN_OFF = 4.0  # times the bits of a model that knows nothing (and 1 more): no training comes back from there
+PROBED = 8  # steps of an update, by which is told how long a whole one takes
+LARGEST = sys.float_info.max
 
 
 # ---------------------------------------------------------------------------------------------------- the model
@@ -61,16 +72,18 @@ class CharModel(Model):
         self.sizes = {"cell": cell, "embed": embed, "hidden": hidden, "layers": layers}
         super().__init__(
             embed=Embedding(len(vocabulary), embed, rng=self.rng),
-            rnn=CELLS[cell](embed, hidden, layers, dropout=dropout if layers > 1 else 0.0, rng=self.rng),
+            rnn=LAYERS[cell](embed, hidden, layers, dropout=dropout if layers > 1 else 0.0, rng=self.rng),
             dropout=Dropout(dropout, rng=self.rng),
             head=Linear(hidden, len(vocabulary), rng=self.rng),
         )
 
     def __call__(self, tokens: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
+        """tokens (T, N) -> logits (T, N, V), state."""
         y, state = self.rnn(self.embed.params["weight"], state, ids=tokens)
         return self.head(y), state
 
     def vjp(self, tokens: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
+        """(logits, state), pullback. pullback(dlogits) adds to `grads`."""
         (y, state), pull_rnn = self.rnn.vjp(self.embed.params["weight"], state, ids=tokens)
         if self.dropout.p:
             y, pull_dropout = self.dropout.vjp(y)
@@ -100,7 +113,7 @@ def model_file(model: CharModel, training: Mapping[str, Any]) -> tuple[dict[str,
         "kind": MODEL_KIND,
         "version": VERSION,
         "model": model.sizes,
-        "vocabulary": model.vocabulary.characters,
+        "vocabulary": _as_json(model.vocabulary.characters),
         "training": dict(training),
     }
     return model.state_dict(), description
@@ -113,27 +126,63 @@ def save_model(path: str | os.PathLike[str], model: CharModel, training: Mapping
 
 def load_model(path: str | os.PathLike[str]) -> CharModel:
     """The model in a model file."""
+    return read_model(path)[0]
+
+
+def read_model(path: str | os.PathLike[str]) -> tuple[CharModel, dict[str, Any]]:
+    """The model in a model file, and what the file says of its training."""
     weights, description = files.load(path, MODEL_KIND)
-    name = os.fspath(path)
-    _check_version(name, description)
-    try:
+    with _parts_of(file_name(path), description, ("model", "vocabulary", "training")):
         sizes = description["model"]
-        vocabulary = Vocabulary(description["vocabulary"])
-        last = weights[f"rnn.weight_hh_l{sizes['layers'] - 1}"]
-        if last.shape[1:] != (sizes["hidden"],) or weights["embed.weight"].shape != (len(vocabulary), sizes["embed"]):
-            raise ValueError("the sizes in its description are not those of its arrays")
+        Settings(**sizes)
+        vocabulary = Vocabulary("".join(description["vocabulary"]))
+        _check_sizes(weights, len(vocabulary), sizes["cell"], sizes["embed"], sizes["hidden"], sizes["layers"])
         model = CharModel(vocabulary, **sizes)
         model.load_state_dict(weights)
+        return model, dict(description["training"])
+
+
+def _as_json(characters: str) -> str | list[str]:
+    """A string, or the list of its characters where JSON would make one of two of them, halves of surrogate pairs."""
+    return list(characters) if any("\ud800" <= character <= "\udfff" for character in characters) else characters
+
+
+def _check_sizes(weights: Mapping[str, np.ndarray], size: int, cell: str, embed: int, hidden: int, layers: int) -> None:
+    """ValueError unless a model of these sizes has as many numbers as there are: before its memory is asked for."""
+    given = sum(array.size for array in weights.values())
+    record = CELLS[cell]
+    present = record.present(lambda argument: argument == "bias")
+    first, other = (record.shapes(inputs, hidden) for inputs in (embed, hidden))
+    recurrent = sum(math.prod(first[name]) + (layers - 1) * math.prod(other[name]) for name in present)
+    if given != size * embed + recurrent + size * (hidden + 1):
+        raise ValueError(
+            f"its sizes ({cell}, {size} characters, embed {embed}, hidden {hidden}, layers {layers}) are not those of "
+            f"its arrays, which hold {given:,} numbers"
+        )
+
+
+@contextlib.contextmanager
+def _parts_of(name: str, description: Mapping[str, Any], parts: Sequence[str]) -> Iterator[None]:
+    """As `_fitting`, for a description with these parts and no others, of the version that this pyrnn reads."""
+    if description.get("version") != VERSION:
+        raise ValueError(
+            f"{name} is of version {shown(description.get('version'))}, this pyrnn reads version {VERSION}"
+        )
+    with _fitting(name):
+        for part in {*parts} ^ (description.keys() - {"kind", "version"}):
+            raise KeyError(part)
+        yield
+
+
+@contextlib.contextmanager
+def _fitting(name: str) -> Iterator[None]:
+    """Inside, what does not fit together in the content of the file `name` is a ValueError that names it."""
+    try:
+        yield
     except KeyError as error:
         raise ValueError(f"{name}: {error} is missing or unknown") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{name}: {error}") from error
-    return model
-
-
-def _check_version(name: str, description: Mapping[str, Any]) -> None:
-    if description.get("version") != VERSION:
-        raise ValueError(f"{name} is of version {description.get('version')}, this pyrnn reads version {VERSION}")
 
 
 # ---------------------------------------------------------------------------------------------------- using it
@@ -239,6 +288,14 @@ class Settings:
     lr: float = 0.002
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        choice("settings", "cell", self.cell, CELLS)
+        for name in ("hidden", "layers", "embed", "batch", "steps"):
+            integer("settings", name, getattr(self, name), 1)
+        real("settings", "dropout", self.dropout, 0, 1)
+        real("settings", "lr", self.lr, math.ulp(0.0), LARGEST)
+        integer("settings", "seed", self.seed, 0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Length:
@@ -246,6 +303,16 @@ class Length:
 
     epochs: int | None = None
     seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.seconds is None):
+            raise ValueError(
+                f"length: epochs is {shown(self.epochs)} and seconds {shown(self.seconds)}, expected one of them"
+            )
+        if self.seconds is None:
+            integer("length", "epochs", self.epochs, 1)
+        else:
+            real("length", "seconds", self.seconds, math.ulp(0.0), LARGEST)
 
     def __str__(self) -> str:
         return f"{self.epochs} epochs" if self.epochs is not None else f"{self.seconds:g} seconds"
@@ -258,12 +325,29 @@ class Curve:
     """
 
     def __init__(self, stretch: int = 1, train: Any = (), pending: Any = (), valid: Any = ()):
-        self.stretch = stretch  # batches in a point
-        self.train = [list(point) for point in train]  # [characters read so far, bits per character]
-        self.pending = list(pending)  # losses of the batches after the last point
-        self.valid = [list(point) for point in valid]
+        self.stretch = integer("curve", "stretch", stretch, 1)  # batches in a point
+        self.train = self._points("train", train)  # [characters read so far, bits per character]
+        self.pending = [real("curve", "pending", bits, 0, LARGEST) for bits in pending]  # batches after the last point
+        self.valid = self._points("valid", valid)
+
+    @staticmethod
+    def _points(name: str, points: Any) -> list[list[Any]]:
+        """Points that go from left to right."""
+        checked = [
+            [integer("curve", name, characters, 0), real("curve", name, bits, 0, LARGEST)]
+            for characters, bits in points
+        ]
+        if any(before[0] > after[0] for before, after in itertools.pairwise(checked)):
+            raise ValueError(f"curve: {name} is not in order")
+        return checked
+
+    @property
+    def batches(self) -> int:
+        """How many batches it shows."""
+        return len(self.train) * self.stretch + len(self.pending)
 
     def add(self, characters: int, bits: float) -> None:
+        """One more training loss, after so many characters."""
         self.pending.append(bits)
         if len(self.pending) < self.stretch:
             return
@@ -275,6 +359,7 @@ class Curve:
             self.stretch *= 2
 
     def as_dict(self) -> dict[str, Any]:
+        """The arguments that make an equal one."""
         return {"stretch": self.stretch, "train": self.train, "pending": self.pending, "valid": self.valid}
 
 
@@ -300,13 +385,31 @@ class Resumed:
         """The training state next to the model file `path`."""
         name = resume_path(path)
         arrays, description = files.load(name, RESUME_KIND)
-        _check_version(name, description)
-        try:
+        with _parts_of(name, description, ("settings", "length", "sources", "text", "progress", "curve")):
             settings, length = Settings(**description["settings"]), Length(**description["length"])
-            return cls(settings, length, description["sources"], description["text"], description["progress"],
-                       description["curve"], arrays)  # fmt: skip
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{name}: its description is incomplete: {error}") from error
+            sources, progress = description["sources"], description["progress"]
+            if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+                raise TypeError("sources is no list of file names")
+            if not isinstance(progress, dict):
+                raise TypeError("progress is no dict")
+            return cls(settings, length, sources, description["text"], progress, description["curve"], arrays)
+
+
+def _identity(settings: Settings, length: Length, corpus: Corpus) -> str:
+    """What two trainings share that began alike, and no others."""
+    began = repr((settings, length, corpus.digest))
+    return hashlib.sha256(began.encode()).hexdigest()[:32]
+
+
+def _generator_state(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A state that NumPy's PCG64 takes as it is: of numbers out of range some versions take the low bits."""
+    numbers, most = value["state"], 2**128 - 1
+    return {
+        "bit_generator": value["bit_generator"],
+        "state": {name: integer("progress", f"rng.state.{name}", numbers[name], 0, most) for name in ("state", "inc")},
+        "has_uint32": integer("progress", "rng.has_uint32", value["has_uint32"], 0, 1),
+        "uinteger": integer("progress", "rng.uinteger", value["uinteger"], 0, 2**32 - 1),
+    }
 
 
 class _Stop(Exception):  # noqa: N818 (no error)
@@ -325,6 +428,12 @@ class Trainer:
     def __init__(self, corpus: Corpus, settings: Settings, length: Length, path: str | os.PathLike[str]):
         self.corpus, self.settings, self.length, self.path = corpus, settings, length, os.fspath(path)
         self.batches = Batches(corpus.train, settings.batch, settings.steps, corpus.name)
+        row, least = self.batches.characters // settings.batch, min(settings.steps, LEAST_ROW)
+        if row < least:
+            raise ValueError(
+                f"{corpus.name} is too short for a batch of {settings.batch} rows: each would have {row} characters, "
+                f"expected at least {least}; a batch of {(len(corpus.train) - 1) // least} rows is the largest"
+            )
         self.valid = corpus.valid[:VALIDATED]
         self.interval = max(1, len(self.batches) * len(self.valid) // len(corpus.valid))  # batches between validations
         self.model = CharModel(corpus.vocabulary, settings.cell, settings.embed, settings.hidden, settings.layers,
@@ -340,36 +449,92 @@ class Trainer:
         self.best_bits: float | None = None
         self._loss = self._weight = 0.0  # running mean of the training loss
         self._best: Any = None  # content of the model file, where it is not written yet
-        self._fresh = True  # no state of this run has been written
+        self.identity = _identity(settings, length, corpus)  # kept when it goes on with another length
 
     # What the state file holds of the attributes above, besides arrays and the curve.
-    _PROGRESS = ("done", "validated", "characters", "seconds", "validating", "best_bits", "_loss", "_weight")
+    _COUNTS = ("done", "validated", "characters")
+    _FIGURES = ("seconds", "validating", "_loss", "_weight")
+    _PROGRESS = (*_COUNTS, *_FIGURES, "best_bits", "identity")
 
     @classmethod
     def resume(cls, resumed: Resumed, corpus: Corpus, length: Length, path: str | os.PathLike[str]) -> Trainer:
         """The trainer that `resumed` is the state of; `length` may be another one than it was."""
         if corpus.digest != resumed.digest:
             raise ValueError("the text is not the one that the training to resume began with")
-        if resumed.progress.get("best_bits") is not None and not os.path.exists(path):
-            raise FileNotFoundError(f"{os.fspath(path)} is missing: it is the best model of the training to resume")
-        trainer = cls(corpus, resumed.settings, length, path)
-        try:
+        with _fitting(resume_path(path)):
             parts: dict[str, dict[str, np.ndarray]] = {prefix: {} for prefix in ("model", "optimiser", "state")}
             for name, array in resumed.arrays.items():
                 prefix, _, rest = name.partition(".")
                 parts[prefix][rest] = array
+            settings = resumed.settings
+            _check_sizes(parts["model"], len(corpus.vocabulary), settings.cell, settings.embed, settings.hidden,
+                         settings.layers)  # fmt: skip
+            trainer = cls(corpus, settings, length, path)
             trainer.model.load_state_dict(parts["model"])
             trainer.optimiser.load_state_dict(parts["optimiser"])
-            state = tuple(parts["state"][str(k)] for k in range(len(parts["state"])))
-            trainer.state = state if len(state) > 1 else state[0] if state else None
+            trainer.model.rng.bit_generator.state = _generator_state(resumed.progress["rng"])
             trainer.curve = Curve(**resumed.curve)
-            trainer.model.rng.bit_generator.state = resumed.progress["rng"]
-            for name in cls._PROGRESS:
-                setattr(trainer, name, resumed.progress[name])
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{resume_path(path)} does not fit together: {error}") from error
-        trainer._fresh = False
+            for name in cls._COUNTS:
+                setattr(trainer, name, integer("progress", name, resumed.progress[name], 0))
+            for name in cls._FIGURES:
+                setattr(trainer, name, real("progress", name, resumed.progress[name], 0, LARGEST))
+            best = resumed.progress["best_bits"]
+            trainer.best_bits = None if best is None else real("progress", "best_bits", best, 0, LARGEST)
+            trainer._take_state(parts["state"])
+            trainer._check_progress()
+            trainer.identity = str(resumed.progress.get("identity", trainer.identity))  # new in older files
+        trainer._check_model_file()
         return trainer
+
+    def _check_model_file(self) -> None:
+        """FileNotFoundError or ValueError unless it holds this training's best model, or a better one.
+
+        A better one is there where the training was killed before it could write the state as well.
+        """
+        name, best = file_name(self.path), self.best_bits
+        if best is None and not os.path.exists(self.path):
+            return
+        if not os.path.exists(self.path):
+            raise FileNotFoundError(f"{name} is missing: it is the best model of the training to resume")
+        _, training = read_model(self.path)
+        with _fitting(name):
+            own = training.get("identity", self.identity) == self.identity
+            bits = training.get("valid_bits_per_char", best)
+            if not own or (best is not None and (bits is None or bits > best)):
+                raise ValueError("it is not the best model of the training to resume, but of another one")
+            if best is not None:  # only what is better still takes its place
+                self.best_bits = min(best, real("training", "valid_bits_per_char", bits, 0, LARGEST))
+
+    def _take_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Take the hidden state out of a file's arrays, of which there may be none between two passes."""
+        if not arrays and self.done % len(self.batches) == 0:
+            return
+        shape = (self.settings.layers, self.settings.batch, self.settings.hidden)
+        state = tuple(arrays[str(k)] for k in range(len(self.model.rnn._cell.states)))
+        for array in state:
+            if len(arrays) != len(state) or array.shape != shape or array.dtype != np.float32:
+                raise ValueError(f"the state is {len(arrays)} arrays of shape {array.shape} and dtype {array.dtype}, "
+                                 f"expected {len(state)}, {shape} and float32")  # fmt: skip
+        self.state = state if len(state) > 1 else state[0]
+
+    def _check_progress(self) -> None:
+        """ValueError unless all that counts batches or characters tells the same."""
+        passes, rest = divmod(self.done, len(self.batches))
+        row = self.batches.characters // self.settings.batch
+        characters = self.settings.batch * (passes * row + row * rest // len(self.batches))
+        best = min((bits for _, bits in self.curve.valid), default=None)
+        for what, found, expected in (
+            ("characters", self.characters, characters),
+            ("the curve's batches", self.curve.batches, self.done),
+            ("the optimiser's steps", self.optimiser.steps, self.done),
+            ("best_bits", self.best_bits, best),
+            ("validated", self.validated > 0, best is not None),
+            ("_weight", self._weight <= 1, True),
+        ):
+            if found != expected:
+                raise ValueError(f"progress: after {self.done} batches {what} is {found}, expected {expected}")
+        if self.validated > self.done:
+            raise ValueError(f"progress: validated is {self.validated}, expected at most done, {self.done}")
 
     # What is shown of a run.
 
@@ -403,6 +568,7 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
+        """Whether the run has its length, and its last model was judged."""
         return self.progress >= 1 and self.validated == self.done
 
     @property
@@ -427,6 +593,8 @@ class Trainer:
         self.save()
 
     def _run(self, stop: Callable[[], bool], report: Callable[[], None]) -> None:
+        if self.length.seconds is not None and self.done == 0:
+            self._check_update(self.length.seconds)
         began = time.monotonic() - self.seconds
         saved = time.monotonic()
         while not stop() and not self.finished:
@@ -440,6 +608,31 @@ class Trainer:
             if time.monotonic() - saved >= SAVE_EVERY:
                 self.save()
                 saved = time.monotonic()
+
+    def _check_update(self, seconds: float) -> None:
+        """ValueError if one update takes longer than the whole run shall.
+
+        Told by the first steps of one, on one thread and in time on the CPU: however busy the machine, no update takes
+        less than that divided by the threads.
+        """
+        inputs, targets = self.batches[0]
+        rng = self.model.rng.bit_generator.state
+        taken = []
+        for _ in range(3):  # the first warms up
+            start = time.thread_time()
+            with threads(1):
+                (logits, _), pullback = self.model.vjp(inputs[:PROBED])
+                pullback(cross_entropy(logits, targets[:PROBED])[1])
+            taken.append((time.thread_time() - start) / get_num_threads())
+            if taken[-1] > seconds:
+                break
+        self.model.rng.bit_generator.state = rng
+        update = min(taken) * len(inputs) / len(inputs[:PROBED])
+        if update > seconds:
+            raise ValueError(
+                f"one update of {len(inputs)} steps and {self.settings.batch} rows takes at least {update:.2g} "
+                f"seconds, more than the {seconds:g} of the whole training: fewer steps, rows or units, or more time"
+            )
 
     @np.errstate(all="ignore")  # what runs off is told by _check
     def _step(self) -> None:
@@ -478,6 +671,8 @@ class Trainer:
         finally:
             self.validating += time.monotonic() - start
         self._check(bits)
+        if min(bits, self.train_bits or 0.0) > RUN_OFF * (1 + uniform_bits(self.model)):
+            self._ran_off(f"{bits:.4g} bits per character")
         self.validated = self.done
         self.curve.valid.append([self.characters, bits])
         if self.best_bits is None or bits < self.best_bits:
@@ -486,25 +681,28 @@ class Trainer:
 
     def _check(self, value: float) -> None:
         if not math.isfinite(value):
-            raise ValueError(
-                f"training has run off to {value} after {self.done} batches: "
-                f"the learning rate {self.settings.lr:g} is too high"
-            )
+            self._ran_off(f"{value}")
+
+    def _ran_off(self, where: str) -> NoReturn:
+        raise ValueError(
+            f"training has run off to {where} after {self.done} batches: "
+            f"the learning rate {self.settings.lr:g} is too high"
+        )
 
     # The files.
 
     def _training(self, bits: float | None) -> dict[str, Any]:
         figures: dict[str, float | None] = {"characters": self.characters, "epochs": self.epoch}
         figures |= {"train_bits_per_char": self.train_bits, "valid_bits_per_char": bits}
-        return dataclasses.asdict(self.settings) | figures
+        return dataclasses.asdict(self.settings) | figures | {"identity": self.identity}
 
     def save(self) -> None:
         """Write the best model (the model as it is, as long as none has been validated), then the training state."""
         self._save_best()
         if self.best_bits is None:
-            self._drop_older()
             save_model(self.path, self.model, self._training(None))
-        state = self.state if isinstance(self.state, tuple) else () if self.state is None else (self.state,)
+        used = self.state if self.done % len(self.batches) else None  # a new pass does not begin with it
+        state = used if isinstance(used, tuple) else () if used is None else (used,)
         arrays = {f"model.{key}": array for key, array in self.model.state_dict().items()}
         arrays |= {f"optimiser.{key}": np.asarray(value) for key, value in self.optimiser.state_dict().items()}
         arrays |= {f"state.{k}": array for k, array in enumerate(state)}
@@ -520,17 +718,9 @@ class Trainer:
             "curve": self.curve.as_dict(),
         }
         files.save(resume_path(self.path), arrays, description)
-        self._fresh = False
 
     def _save_best(self) -> None:
         """Write the best model, if it is not written yet."""
         if self._best is not None:
-            self._drop_older()
             files.save(self.path, *self._best)
             self._best = None
-
-    def _drop_older(self) -> None:
-        """Remove the state of an older run before a model of this one is written, that it is not taken for its own."""
-        name = resume_path(self.path)
-        if self._fresh and os.path.exists(name):
-            os.unlink(name)

@@ -12,11 +12,16 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+
+from . import _command
+from ._arrays import cut
+from .files import naming
 
 if TYPE_CHECKING:
     from .charmodel import Trainer
@@ -24,10 +29,25 @@ if TYPE_CHECKING:
 DEFAULT_SECONDS = 60.0
 TEMPERATURE = 0.8
 SAMPLE_LENGTH = 500
+STDIN = "-"
 LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 
 COUNT = click.IntRange(min=1)
 SEED = click.IntRange(min=0, max=2**63 - 1)
+
+
+class FileName(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
+    """A name that a file may have; the empty one is none."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if not value:
+            self.fail(f"{value!r} is no file name.", param, ctx)
+        return value
+
+
+FILE = FileName()
 
 
 class Real(click.FloatRange):
@@ -40,35 +60,62 @@ class Real(click.FloatRange):
         return number
 
 
+class Output:
+    """The standard output, whose errors say that they are of it."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """As of the stream, and so the rest."""
+        with naming("standard output"):
+            return self.stream.write(text)
+
+    def flush(self) -> None:
+        """Write out what it holds."""
+        with naming("standard output"):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code. What goes wrong is one line on stderr."""
+    _command.interruptible()
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115  where it was closed, as by >&-
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have all of a text's characters
     try:
-        code = cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
-        sys.stdout.flush()
+        output: Any = Output(sys.stdout)
+        with contextlib.redirect_stdout(output):
+            code = cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
+            output.flush()
         return code
     except click.ClickException as error:
         message, code = error.format_message(), error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except BrokenPipeError:
         _silence(sys.stdout)  # nobody reads: let the last flush pass
         return 1
     except MemoryError as error:
         message, code = f"out of memory: {error}", 1
-    except (ValueError, OSError, ImportError) as error:
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        message, code = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error), 1
+    except (ValueError, ImportError) as error:
         message, code = str(error), 1
     with _unwritable(sys.stdout):
         sys.stdout.flush()
-    _note(f"Error: {' '.join(message.split())}")
+    _note(f"Error: {cut(' '.join(message.split()), 1000)}")
     return code
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pyrnn", message="%(package)s %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Recurrent networks on the CPU: train a character model on a text, and see what it writes."""
@@ -80,8 +127,8 @@ def cli(context: click.Context) -> None:
 
 
 @cli.command()
-@click.argument("text", nargs=-1)
-@click.option("--out", default="model.safetensors", show_default=True, help="File of the best model.")
+@click.argument("text", nargs=-1, type=FILE)
+@click.option("--out", type=FILE, default="model.safetensors", show_default=True, help="File of the best model.")
 @click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), default="lstm", show_default=True)
 @click.option("--hidden", type=COUNT, default=256, show_default=True, help="Hidden units of a layer.")
 @click.option("--layers", type=COUNT, default=1, show_default=True, help="Recurrent layers.")
@@ -96,42 +143,59 @@ def cli(context: click.Context) -> None:
               help=f"Train for so long.  [default, without --epochs: {DEFAULT_SECONDS:g}]")  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the initial weights and the sample.")
 @click.option("--resume", is_flag=True, help="Go on with the training that was writing to --out.")
-@click.option("--plot", help="Write the loss curve as a picture (.png, .svg, .pdf).")
+@click.option("--overwrite", is_flag=True, help="Replace the model and the state of an earlier training in --out.")
+@click.option("--plot", type=FILE, help="Write the loss curve as a picture (.png, .svg, .pdf).")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object, the last line.")
 @click.pass_context
 def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: int | None, seconds: float | None,
-          resume: bool, plot: str | None, as_json: bool, **options: Any) -> int:  # fmt: skip
+          resume: bool, overwrite: bool, plot: str | None, as_json: bool, **options: Any) -> int:  # fmt: skip
     """Train a character model on UTF-8 TEXT files (one after the other; the last tenth is held out).
 
-    Without TEXT: on the language reference that comes with Python. Ctrl-C saves; --resume goes on from there. It takes
-    text and options from the saved training; --epochs and --seconds may be given anew, and count from its first start.
+    Without TEXT: on the language reference that comes with Python; - is the standard input. Ctrl-C saves, and so does
+    the end of the terminal; --resume goes on from there. It takes text and options from the saved training; --epochs
+    and --seconds may be given anew, and count from its first start.
     """
     from . import charmodel, files, plots
-    from .text import Corpus, read_all
+    from .text import Corpus
 
     if epochs is not None and seconds is not None:
         raise click.UsageError("--epochs and --seconds exclude each other")
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other")
+    state = charmodel.resume_path(out)
+    _refuse_overwriting(text, out, plot)
     files.check_writable(out)
+    files.check_writable(state)
+    for name in (out, state):
+        context.with_resource(files.exclusive(name))
+    for name in () if resume or overwrite else (out, state):
+        if os.path.lexists(name):
+            raise click.UsageError(f"{name} exists: --resume goes on with the training it is from, --overwrite "
+                                   "replaces it, --out writes another file")  # fmt: skip
     if plot is not None:
         plots.check(plot)
-    _refuse_overwriting(text, out, plot)
     length = charmodel.Length(epochs, DEFAULT_SECONDS if epochs is None and seconds is None else seconds)
     if resume:
         saved = charmodel.Resumed.read(out)
         _refuse_contradictions(context, saved.settings, options)
         _refuse_overwriting(text or saved.sources, out, plot)
-        corpus = Corpus(read_all(text or saved.sources), [os.path.abspath(name) for name in text] or saved.sources)
+        if STDIN in saved.sources and not text:
+            raise click.UsageError(
+                "the training to resume read its text from the standard input: give it again, with -"
+            )
+        corpus = Corpus(_read_all(text or saved.sources), _absolute(text) or saved.sources)
         length = saved.length if epochs is None and seconds is None else length
         trainer = charmodel.Trainer.resume(saved, corpus, length, out)
     else:
-        corpus = Corpus(read_all(text), [os.path.abspath(name) for name in text])
+        corpus = Corpus(_read_all(text), _absolute(text))
         trainer = charmodel.Trainer(corpus, charmodel.Settings(**options), length, out)
 
     _note(_about(trainer))
     if resume and trainer.finished:
         _note(f"This training is finished after its {length}; a larger --epochs or --seconds would go on with it.")
     try:
-        with _signals() as caught, contextlib.closing(_Progress(trainer)) as progress:
+        progress = _Progress(lambda: trainer.progress, lambda: _figures(trainer))
+        with _signals() as caught, contextlib.closing(progress):
             trainer.run(lambda: bool(caught), progress.show)
     except Exception:
         if trainer.saved_bits is not None:
@@ -143,10 +207,14 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
         _note(f"Loss curve: {plot}")
     if not trainer.finished:
         _note(f"Stopped and saved after {trainer.epoch:.2f} epochs. Go on with: "
-              f"pyrnn train --resume --out {shlex.quote(out)}")  # fmt: skip
+              f"pyrnn train{' -' if STDIN in corpus.sources else ''} --resume --out {_quoted(out)}")  # fmt: skip
         return 128 + caught[0]
-    _note(f"Best model: {trainer.best_bits:.3f} bits per character on the held-out text, saved to {out}. It writes:\n")
+    _note(f"Best model: {trainer.best_bits:.3f} bits per character on the held-out text, saved to {out}.")
     model = charmodel.load_model(out)
+    uniform = charmodel.uniform_bits(model)
+    if trainer.best_bits is not None and trainer.best_bits > uniform:
+        _note(f"It has learned nothing yet: to hold all characters for equally likely takes {uniform:.3f} bits.")
+    _note("It writes:\n")
     _write(charmodel.sample(model, "", SAMPLE_LENGTH, TEMPERATURE, trainer.settings.seed))
     if as_json:
         results = {
@@ -173,7 +241,7 @@ def _refuse_overwriting(sources: Sequence[str], out: str, plot: str | None) -> N
     """No file that is written may be one of the texts, or another one that is written."""
     from .charmodel import resume_path
 
-    used = {os.path.realpath(name): f"the text {name}" for name in sources}
+    used = {os.path.realpath(name): f"the text {name}" for name in sources if name != STDIN}
     written = [("the model", out), ("the training state", resume_path(out))]
     if plot is not None:
         written.append(("the picture", plot))
@@ -183,6 +251,38 @@ def _refuse_overwriting(sources: Sequence[str], out: str, plot: str | None) -> N
             raise click.UsageError(f"{what} {name} would overwrite {other}")
 
 
+def _absolute(sources: Sequence[str]) -> list[str]:
+    return [name if name == STDIN else os.path.abspath(name) for name in sources]
+
+
+def _read_all(sources: Sequence[str]) -> str:
+    """The texts of these files, one after the other; of no files, the language reference."""
+    from .text import language_reference
+
+    return "".join(map(_read, sources)) if sources else language_reference()
+
+
+def _read(source: str) -> str:
+    """The text of a file or of the standard input."""
+    from .text import decode, read
+
+    if source != STDIN:
+        return read(source)
+    if sys.stdin is None:
+        raise ValueError("the standard input is closed")
+    with naming("standard input"):
+        return decode(sys.stdin.buffer.read(), "standard input")
+
+
+def _quoted(name: str) -> str:
+    """A file name as a shell reads it; one that is not UTF-8 byte by byte."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in os.fsencode(name)) + "'"
+    return shlex.quote(name)
+
+
 def _title(trainer: Trainer) -> str:
     settings = trainer.settings
     layers = "" if settings.layers == 1 else f"{settings.layers} layers of "
@@ -190,7 +290,8 @@ def _title(trainer: Trainer) -> str:
 
 
 def _about(trainer: Trainer) -> str:
-    names = ", ".join(map(os.path.basename, trainer.corpus.sources)) or "Python's language reference"
+    sources = ["standard input" if name == STDIN else os.path.basename(name) for name in trainer.corpus.sources]
+    names = ", ".join(sources) or "Python's language reference"
     train, valid = len(trainer.corpus.train), len(trainer.corpus.valid)
     return (
         f"{_title(trainer)}, {trainer.model.num_parameters:,} parameters. {names}: {train:,} characters to train on, "
@@ -200,7 +301,9 @@ def _about(trainer: Trainer) -> str:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Inside, Ctrl-C and SIGTERM are only written down, in the list this yields, so nothing is left half done."""
+    """Inside, Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) are only written down, in the list this yields, so
+    nothing is left half done. What is ignored stays so, as under nohup; a thread, which gets no signals, has none.
+    """
     caught: list[int] = []
 
     def write_down(number: int, frame: Any) -> None:
@@ -209,7 +312,12 @@ def _signals() -> Iterator[list[int]]:
             with contextlib.suppress(OSError):  # nothing may leave a handler
                 os.write(sys.stderr.fileno(), b"\nStopping: this batch is finished and the training saved.\n")
 
-    before = {number: signal.signal(number, write_down) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if threading.current_thread() is not threading.main_thread():
+        before = {}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, write_down)
     try:
         yield caught
     finally:
@@ -217,20 +325,25 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _figures(trainer: Trainer) -> str:
+    train, valid = ("-" if bits is None else f"{bits:.3f}" for bits in (trainer.train_bits, trainer.valid_bits))
+    return f"epoch {trainer.epoch:.2f} train {train} valid {valid} bits {trainer.chars_per_second / 1000:.1f}k/s"
+
+
 class _Progress:
-    """The state of a training on stderr, in bits per character and characters per second.
+    """What part of some work is done, and what is to say of it, on stderr.
 
     A live bar on a terminal, else a line now and then.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, part: Callable[[], float], figures: Callable[[], str]):
         from tqdm import tqdm  # type: ignore[import-untyped]
 
-        self.trainer = trainer
+        self.part, self.figures = part, figures
         self.written = time.monotonic()
         self.bar: Any = None
         if sys.stderr.isatty():
-            self.bar = tqdm(total=1.0, initial=trainer.progress, dynamic_ncols=True, mininterval=0.0,
+            self.bar = tqdm(total=1.0, initial=part(), dynamic_ncols=True, mininterval=0.0,
                             bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {desc}")  # fmt: skip
 
     def close(self) -> None:
@@ -244,18 +357,13 @@ class _Progress:
         if self.bar is not None:
             if always or now - self.written >= 0.1:
                 self.written = now
-                self.bar.set_description_str(self._figures(), refresh=False)
-                self.bar.n = self.trainer.progress
+                self.bar.set_description_str(self.figures(), refresh=False)
+                self.bar.n = self.part()
                 with _unwritable(sys.stderr):
                     self.bar.refresh()
         elif now - self.written >= LINE_EVERY:
             self.written = now
-            _note(self._figures())
-
-    def _figures(self) -> str:
-        trainer = self.trainer
-        train, valid = ("-" if bits is None else f"{bits:.3f}" for bits in (trainer.train_bits, trainer.valid_bits))
-        return f"epoch {trainer.epoch:.2f} train {train} valid {valid} bits {trainer.chars_per_second / 1000:.1f}k/s"
+            _note(self.figures())
 
 
 def _note(message: str) -> None:
@@ -294,12 +402,12 @@ def _write(characters: Iterator[str]) -> None:
 
 
 @cli.command()
-@click.argument("images", nargs=-1)
-@click.option("--out", default="hopfield.png", show_default=True, help="Picture of the recalls.")
+@click.argument("images", nargs=-1, type=FILE)
+@click.option("--out", type=FILE, default="hopfield.png", show_default=True, help="Picture of the recalls.")
 @click.option("--load", default="hopfield-load.png", show_default=True,
               help="Picture of the recall rate against the load P / n, for all rules; '' for none.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["hebbian", "storkey", "pseudo_inverse"]), default="pseudo_inverse",
-              show_default=True)  # fmt: skip
+@click.option("--rule", type=click.Choice(["hebbian", "storkey", "pseudo_inverse"]), default="hebbian",
+              show_default=True, help="pseudo_inverse is for images that resemble each other.")  # fmt: skip
 @click.option("--noise", type=Real(min=0, max=1), default=0.15, show_default=True, help="Share of units to flip.")
 @click.option("--size", type=click.IntRange(min=2, max=64), default=32, show_default=True,
               help="IMAGES are made so many pixels high and wide.")  # fmt: skip
@@ -312,9 +420,12 @@ def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: flo
              trials: int, seed: int) -> None:  # fmt: skip
     """Store IMAGES in a Hopfield net, recall them from noise, and draw both.
 
-    Without IMAGES: the ten digits that come with scikit-learn. Writes one picture with probes, states along the way,
-    recalled patterns and energies, and one with the recall rate of random patterns for each rule.
+    Without IMAGES: the ten digits that come with scikit-learn, too many and too much alike for the hebbian rule; see
+    what --rule pseudo_inverse makes of them. Writes one picture with probes, states along the way, recalled patterns
+    and energies, and one with the recall rate of random patterns for each rule.
     """
+    import warnings
+
     import numpy as np
 
     from . import gallery, plots
@@ -327,7 +438,11 @@ def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: flo
         raise click.UsageError("--out and --load must be two files, and none of the images")
     patterns, shape = gallery.images(images, size) if images else gallery.digits()
     net = Hopfield(patterns.shape[1])
-    net.store(patterns, rule)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        net.store(patterns, rule)
+    for warning in told:
+        _note(f"Warning: {warning.message}")
     rng = np.random.default_rng(seed)
     ways = [gallery.way(net, p, gallery.corrupted(p, noise, rng), rng) for p in patterns[:show]]
     name = rule.replace("_", " ")
@@ -346,7 +461,7 @@ def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: flo
 
 
 @cli.command()
-@click.argument("model")
+@click.argument("model", type=FILE)
 @click.option("--prompt", default="", help="What the model goes on from.  [default: the start of a line]")
 @click.option("--length", type=click.IntRange(min=0), default=SAMPLE_LENGTH, show_default=True,
               help="Characters to write.")  # fmt: skip
@@ -363,23 +478,32 @@ def sample(model: str, prompt: str, length: int, temperature: float, seed: int |
 
 
 @cli.command("eval")
-@click.argument("model")
-@click.argument("text")
+@click.argument("model", type=FILE)
+@click.argument("text", type=FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def evaluate(model: str, text: str, as_json: bool) -> None:
-    """Bits per character of the UTF-8 file TEXT under a trained MODEL.
+    """Bits per character of the UTF-8 file TEXT (- is the standard input) under a trained MODEL.
 
     The text is read from end to end. Its first character is not predicted: the mean is over all the others.
     """
-    from tqdm import tqdm
-
     from . import charmodel
-    from .text import read
 
     trained = charmodel.load_model(model)
-    numbers = trained.vocabulary.encode(read(text), text)
-    with tqdm(total=len(numbers), unit="char", unit_scale=True, leave=False, disable=not sys.stderr.isatty()) as bar:
-        bits = charmodel.bits_per_character(trained, numbers, report=lambda done: bar.update(done - bar.n), name=text)
+    numbers = trained.vocabulary.encode(_read(text), text)
+    done, start = 0, time.monotonic()
+
+    def figures() -> str:
+        speed = done / max(time.monotonic() - start, 1e-9)
+        return f"{done:,} of {len(numbers):,} characters {speed / 1000:.1f}k/s"
+
+    def report(characters: int) -> None:
+        nonlocal done
+        done = characters
+        progress.show()
+
+    with contextlib.closing(_Progress(lambda: done / max(len(numbers), 1), figures)) as progress:
+        bits = charmodel.bits_per_character(trained, numbers, report=report, name=text)
+        done = len(numbers)
     if not math.isfinite(bits):
         raise ValueError(f"{model}: the model's outputs are not finite, its weights are of no use")
     if as_json:
@@ -392,22 +516,39 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def bench(arguments: tuple[str, ...]) -> None:
     """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
-    code = importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+    try:
+        code = importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+    except SystemExit as end:  # of its parser, after the help
+        code = end.code
     if code:
         raise click.exceptions.Exit(code)
 
 
 @cli.command()
-def info() -> None:
-    """Version, instruction set in use, threads."""
+@click.option("--json", "as_json", is_flag=True, help="Print them as one JSON object.")
+def info(as_json: bool) -> None:
+    """Version, instruction sets, threads."""
     import platform
 
     import numpy
 
     import pyrnn
 
-    print(f"pyrnn            {pyrnn.__version__}")
-    print(f"instruction set  {pyrnn.kernels.isa()}")
-    print(f"threads          {pyrnn.get_num_threads()}")
-    print(f"Python           {platform.python_version()}")
-    print(f"NumPy            {numpy.__version__}")
+    facts = {
+        "version": pyrnn.__version__,
+        "instruction_set": pyrnn.kernels.isa(),
+        "instruction_sets": pyrnn.kernels.isas(),
+        "threads": pyrnn.get_num_threads(),
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"pyrnn            {facts['version']}")
+    print(f"instruction set  {facts['instruction_set']} (of {', '.join(pyrnn.kernels.isas())} in this build)")
+    print(f"threads          {facts['threads']}")
+    print(f"Python           {facts['python']}")
+    print(f"NumPy            {facts['numpy']}")
+    print(f"platform         {facts['platform']}")

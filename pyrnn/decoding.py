@@ -49,15 +49,15 @@ def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Arra
     if scores.ndim == 0 or scores.shape[-1] == 0:
         raise shape_error(call, "logits", scores.shape, "(..., V)")
     temperature = _temperature(call, temperature)
-    rng = generator(call, rng)
+    drawing = None if temperature == 0 and rng is None else generator(call, rng)  # a fresh seed takes long
     most = scores.max(axis=-1, keepdims=True)
-    if not np.all(np.isfinite(most)):
+    if not np.isfinite(most).all():
         raise ValueError(f"{call}: logits are not finite")
-    if temperature == 0:
+    if drawing is None or temperature == 0:
         return np.asarray(scores.argmax(axis=-1))
     with np.errstate(over="ignore"):
-        totals = np.cumsum(np.exp((scores - most) / np.float64(temperature)), axis=-1)
-    drawn = rng.random(scores.shape[:-1])[..., None] * totals[..., -1:]
+        totals = np.cumsum(np.exp(np.divide(scores - most, temperature, dtype=np.float64)), axis=-1)
+    drawn = drawing.random(scores.shape[:-1])[..., None] * totals[..., -1:]
     return np.asarray((totals <= drawn).sum(axis=-1))
 
 
@@ -145,7 +145,8 @@ def beam_search(
     score of a sequence is its log probability, `end` included, divided by (number of tokens)**length_penalty, `end`
     counted: 0 is the probability itself, 1 the mean per token, which is fair to long sequences. What has not ended
     after `max_steps` counts as it stands. A width of V**max_steps searches exhaustively. Where there are fewer
-    sequences than `width` the rest have score -inf and length 0. Other arguments and errors as in `sample`.
+    sequences than `width` the rest have score -inf and length 0. Other arguments and errors as in `sample`; ValueError
+    too for a length_penalty at which max_steps**length_penalty is more than a float can hold.
 
         tokens, lengths, scores = pyrnn.decoding.beam_search(model.step, state, [0] * 3, end=1, max_steps=20)
         best = tokens[:, :, 0], lengths[:, 0]
@@ -155,6 +156,13 @@ def beam_search(
     max_steps = integer(call, "max_steps", max_steps, 0, MOST)
     width = integer(call, "width", width, 1, MOST)
     length_penalty = real(call, "length_penalty", length_penalty, 0)
+    try:
+        most = float(max(max_steps, 1) ** length_penalty)
+    except OverflowError:
+        raise ValueError(
+            f"{call}: length_penalty is {length_penalty:g}, but max_steps {max_steps} to that power is more than a "
+            "float can hold"
+        ) from None
     rows = np.arange(len(first))[:, None]
     if len(first) == 0:
         max_steps = 0
@@ -190,12 +198,12 @@ def beam_search(
         beam = flat[rows, best]
         origin, tokens = np.divmod(best, scores.shape[2])
         written = np.concatenate([written[:, rows, origin], tokens[None]])
-        if np.all(beam.max(axis=1, initial=-np.inf) / max_steps**length_penalty <= ended.min(axis=1, initial=np.inf)):
+        if np.all(beam.max(axis=1, initial=-np.inf) / most <= ended.min(axis=1, initial=np.inf)):
             break  # a beginning's score, at the greatest length, is more than what can become of it
         state = _take(state, (rows * width + origin).reshape(-1))
         tokens = tokens.reshape(-1)
     else:
-        keep(beam / max(max_steps, 1) ** length_penalty, max_steps)
+        keep(beam / most, max_steps)
     texts[np.arange(max_steps)[:, None, None] >= lengths] = 0 if end is None else end
     return texts[: lengths.max(initial=0)], lengths, ended
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ._arrays import Array
-from .hopfield import RULES, Hopfield
+from ._arrays import Array, file_name
+from .hopfield import RULES, CapacityWarning, Hopfield
 
 STOPS = 4  # states that are shown of one sweep
 RIGHT = 0.95  # of the units: then a pattern counts as recalled
@@ -55,7 +56,7 @@ def images(paths: Sequence[str | os.PathLike[str]], size: int) -> tuple[Array, t
             with Image.open(path) as image:
                 grey = np.asarray(image.convert("L").resize((size, size)), dtype=float)
         except UnidentifiedImageError:
-            raise ValueError(f"{os.fspath(path)} is not an image that Pillow can read") from None
+            raise ValueError(f"{file_name(path)} is not an image that Pillow can read") from None
         patterns.append(np.where(grey.ravel() > np.median(grey), 1.0, -1.0))
     return np.array(patterns), (size, size)
 
@@ -89,7 +90,7 @@ def way(net: Hopfield, stored: Array, probe: Array, rng: np.random.Generator, ma
 def recall_rates(n: int, trials: int, seed: int) -> dict[str, tuple[Array, Array]]:
     """For each rule loads P / n and the share of random patterns that a recall from the pattern itself keeps.
 
-    A pattern counts where at least 95% of the units are right at the end.
+    A pattern counts where at least 95% of the units are right at the end. That there are too many is what it shows.
     """
     rng = np.random.default_rng(seed)
     counts = sorted({max(1, round(load * n)) for load in LOADS})
@@ -100,7 +101,9 @@ def recall_rates(n: int, trials: int, seed: int) -> dict[str, tuple[Array, Array
             for _ in range(trials):
                 patterns = np.where(rng.random((count, n)) < 0.5, 1.0, -1.0)
                 net = Hopfield(n)
-                net.store(patterns, rule)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", CapacityWarning)
+                    net.store(patterns, rule)
                 kept.append((np.mean(net.recall(patterns).state == patterns, axis=1) >= RIGHT).mean())
             found.append(float(np.mean(kept)))
     return {rule: (np.array(counts) / n, np.array(found)) for rule, found in rates.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+import os
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,17 +18,20 @@ from ._arrays import (
     Rng,
     boolean,
     choice,
+    file_name,
     float_dtype,
     generator,
     integer,
     integer_array,
     numbers_array,
+    quietly,
     real,
     real_array,
     shape_error,
     shaped_array,
-    used_pullback,
+    shown,
 )
+from ._pullback import Once
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -37,6 +42,12 @@ OFF = {"bipolar": -1, "binary": 0}
 RULES = ("hebbian", "storkey", "pseudo_inverse")
 BLOCK = 32  # rows of weights that are changed together, while they are in the cache
 CHUNK = 2**24  # entries that are looked at together, so that checks need little memory
+TRIED = 2**26  # multiply-adds that a store spends on trying whether its patterns are stable
+VERSION = 1  # of the files
+
+
+class CapacityWarning(UserWarning):
+    """A net was given more than it can recall: more patterns than its `capacity`, or some that are too much alike."""
 
 
 class Recall(NamedTuple):
@@ -53,8 +64,76 @@ class Recall(NamedTuple):
     flips: Any
     energies: Array | None
 
+    def __repr__(self) -> str:
+        """Shapes, and of a batch the smallest and the largest number."""
 
-class _Net:
+        def ranged(values: Any) -> str:
+            if np.ndim(values) == 0 or not len(values):
+                return str(values)
+            return f"{np.min(values)}..{np.max(values)}"
+
+        converged = str(self.converged)
+        if np.ndim(self.converged):
+            converged = f"{np.count_nonzero(self.converged)} of {len(self.converged)}"
+        energies = None if self.energies is None else f"{self.energies.dtype}{self.energies.shape}"
+        return (
+            f"Recall(state={self.state.dtype}{self.state.shape}, converged={converged}, sweeps={ranged(self.sweeps)}, "
+            f"flips={ranged(self.flips)}, energies={energies})"
+        )
+
+
+Saved = TypeVar("Saved", bound="_Saved")
+
+
+class _Saved:
+    """What can be written to a file, and read again."""
+
+    _kind: ClassVar[str]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the net to the safetensors file `path`, atomically. OSError where it cannot be written.
+
+        net.save("net.safetensors")
+        """
+        from . import files
+
+        arrays, description = self._content()
+        files.save(path, arrays, {"kind": self._kind, "version": VERSION, **description})
+
+    @classmethod
+    def load(cls: type[Saved], path: str | os.PathLike[str]) -> Saved:
+        """The net that `save` wrote. OSError or ValueError for a file that is missing, damaged or of another kind;
+        TypeError for a subclass that is not made of the same arguments.
+
+        net = pyrnn.Hopfield.load("net.safetensors")
+        """
+        from . import files
+
+        arrays, description = files.load(path, cls._kind)
+        try:
+            if description.pop("version", None) != VERSION:
+                raise ValueError(f"it is of another version than {VERSION}, which this pyrnn reads")
+            del description["kind"]
+            net: Saved = cls._made_of(arrays, description)
+            return net
+        except (TypeError, ValueError) as error:
+            if isinstance(error, TypeError) and cls.__name__ != cls._kind:
+                raise TypeError(
+                    f"{cls.__name__}.load: {cls.__name__} is not made as a {cls._kind} is: {error}; "
+                    f"{cls._kind}.load gives the {cls._kind} that is in the file"
+                ) from error
+            raise ValueError(f"{file_name(path)} is damaged, or not written by this pyrnn: {error}") from error
+
+    def _content(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        raise NotImplementedError
+
+    @classmethod
+    def _made_of(cls, arrays: dict[str, Array], description: dict[str, Any]) -> Any:
+        """The net of a `_content`, all of which is checked."""
+        raise NotImplementedError
+
+
+class _Net(_Saved):
     """What nets with units of two values share: states in and out, and the recall."""
 
     n_units: int
@@ -228,13 +307,17 @@ class Hopfield(_Net):
     Hebbian nets the same bits.
 
     `rule` is None until something is stored; `n_patterns` counts the patterns stored, less those forgotten. Several
-    threads may recall from one net, also while one of them stores; two must not store at once. TypeError and ValueError
-    for arguments that make no net.
+    threads may recall from one net, also while one of them stores; two must not store at once. `patterns` are those
+    stored, as far as the net still knows them. TypeError and ValueError for arguments that make no net.
+
+    States go in as numbers, or as booleans, True for on; images (P, h, w) as rows, `images.reshape(P, -1) > 0.5`.
 
         net = pyrnn.Hopfield(100)
         net.store(patterns)  # (P, 100)
         result = net.recall(probe)  # (100,) or (N, 100)
     """
+
+    _kind = "Hopfield"
 
     def __init__(
         self, n_units: int, *, states: str = "bipolar", threshold: ArrayLike = 0.0, dtype: DTypeLike = "float32"
@@ -251,6 +334,12 @@ class Hopfield(_Net):
         self.dtype = float_dtype(call, dtype)
         nothing = kernels.hopfield.pack(np.empty((0, self.n_units), np.bool_))
         self._memory = _Memory(None, nothing, np.zeros(0, np.bool_), 0, None)
+
+    def __repr__(self) -> str:
+        return (
+            f"Hopfield({self.n_units}, states={self.states!r}, dtype={self.dtype.name!r}, rule={self.rule!r}, "
+            f"n_patterns={self.n_patterns}, storage={self.storage!r})"
+        )
 
     @property
     def rule(self) -> str | None:
@@ -278,11 +367,25 @@ class Hopfield(_Net):
         weights.flags.writeable = False
         return weights
 
+    @property
+    def patterns(self) -> Array | None:
+        """The stored patterns (P, n) in dtype, made anew each time; None where only their weights are kept."""
+        memory = self._memory
+        if memory.weights is not None and memory.rule != "pseudo_inverse":
+            return None
+        on = _unpacked(memory.bits, len(memory.negative))[~memory.negative]
+        patterns: Array = np.where(on, self.dtype.type(1), self.dtype.type(self._off))
+        return patterns
+
     def store(self, patterns: ArrayLike, rule: str = "hebbian") -> None:
         """Store patterns (P, n) or one (n,), in addition to those stored before.
 
-        rule: "hebbian", "storkey" or "pseudo_inverse". ValueError for another rule than before, for a wrong shape and
-        for values that are not states; nothing is changed then.
+        rule: "hebbian", "storkey" or "pseudo_inverse". The Hebbian rule is for patterns that have little to do with
+        each other, as random ones; of patterns that resemble each other, such as digits, it loses a few already, and
+        "pseudo_inverse" keeps them. A `CapacityWarning` tells of more different patterns than `capacity` (of those
+        whose weights alone are kept, all that came in other calls count as different), and of patterns that are less
+        stable than random ones would be (as many of them are tried as takes little time). ValueError for another rule
+        than before, for a wrong shape and for values that are not states; nothing is changed then.
 
             net.store(patterns, rule="pseudo_inverse")
         """
@@ -298,6 +401,7 @@ class Hopfield(_Net):
         else:
             bits, negative = _appended(memory.bits, memory.negative, on, negative=False)
             memory = memory._replace(bits=bits, negative=negative, weights=self._projection(bits, len(negative)))
+        self._warn(call, memory, on)
         self._memory = memory
 
     def forget(self, patterns: ArrayLike) -> None:
@@ -331,14 +435,92 @@ class Hopfield(_Net):
         limit; without any error n / (2 ln n), McEliece et al. 1987). storkey: n / sqrt(2 ln n) (Storkey 1997).
         pseudo_inverse: n (Personnaz, Guyon & Dreyfus 1986; from n / 2 on its basins of attraction are small).
 
+        One pattern is always recalled. Patterns that resemble each other are no random ones: of those the first two
+        rules hold fewer.
+
             net.capacity()
         """
-        n = self.n_units
-        if self.rule == "pseudo_inverse":
-            return n
-        if self.rule == "storkey":
-            return int(n / math.sqrt(2 * math.log(n))) if n > 2 else 1
-        return int(0.138 * n)
+        return _capacity(self.n_units, self.rule)
+
+    # ---- what is told
+
+    def _warn(self, call: str, memory: _Memory, on: Array) -> None:
+        """Tell the caller of `store` where a recall will not find the patterns; `memory` holds them already."""
+        n, most = self.n_units, _capacity(self.n_units, memory.rule)
+        stored = memory.stored
+        if stored > most:  # those that came again need no room of their own
+            if len(memory.negative):
+                stored = min(stored, _different(_unpacked(memory.bits, len(memory.negative))[~memory.negative]))
+            else:
+                stored += _different(on) - len(on)
+        better = "" if memory.rule == "pseudo_inverse" else ", or a net with rule='pseudo_inverse',"
+        if stored > most:
+            warnings.warn(
+                f"{call}: more patterns are stored, {stored}, than the {most} that {memory.rule} weights of {n} units "
+                f"hold (capacity()), so that a recall may end elsewhere; more units{better} hold more",
+                CapacityWarning,
+                stacklevel=3,
+            )
+        elif memory.rule != "pseudo_inverse":
+            net = copy.copy(self)
+            net._memory = memory
+            tried = on[: max(1, TRIED // (n * (n if memory.weights is not None else max(1, len(memory.negative)))))]
+            states = np.where(tried, np.int8(1), np.int8(self._off))
+            flips = np.count_nonzero(net._all_at_once(net._begin(states), states, None) != states)
+            # So many would with random patterns and Hebbian weights, where the others are noise in a unit's field.
+            active = np.count_nonzero(states, axis=1)
+            usual = sum(n / 2 * math.erfc(math.sqrt(k / (2 * stored - 2))) for k in active) if stored > 1 else 0.0
+            if flips > 2 * usual + 6 * math.sqrt(usual) + 2:
+                moved = "; so does a threshold that is not 0" if self.threshold.any() else ""
+                warnings.warn(
+                    f"{call}: not all of these patterns are stable ({flips} units of {len(states)} patterns change at "
+                    f"once), so that a recall ends elsewhere; of patterns that resemble each other, or of one that is "
+                    f"stored many times and others, {memory.rule} weights hold few, those of rule='pseudo_inverse' "
+                    f"many{moved}",
+                    CapacityWarning,
+                    stacklevel=3,
+                )
+
+    # ---- the file
+
+    def _content(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        memory = self._memory
+        arrays = {"threshold": self.threshold, "bits": memory.bits, "negative": memory.negative}
+        if memory.weights is not None:
+            arrays["weights"] = memory.weights
+        options = {"n_units": self.n_units, "states": self.states, "dtype": self.dtype.name}
+        return arrays, {**options, "rule": memory.rule, "n_patterns": memory.stored}
+
+    @classmethod
+    def _made_of(cls, arrays: dict[str, Array], description: dict[str, Any]) -> Any:
+        _complete("the description", description, ("n_units", "states", "dtype", "rule", "n_patterns"))
+        rule, stored = description.pop("rule"), description.pop("n_patterns")
+        if rule is not None:
+            choice(cls._kind, "rule", rule, RULES)
+        keeps = rule == "pseudo_inverse" or (rule == "hebbian" and "weights" not in arrays)  # the patterns
+        weighs = rule == "pseudo_inverse" or (rule is not None and not keeps)
+        _complete("the file", arrays, ("threshold", "bits", "negative", *["weights"] * weighs))
+        bits, negative, weights = arrays["bits"], arrays["negative"], arrays.get("weights")
+        if arrays["threshold"].dtype != FLOAT64:
+            raise ValueError(f"threshold has dtype {arrays['threshold'].dtype}, expected float64")
+        net = cls(threshold=arrays["threshold"], **description)
+        n = net.n_units
+        if negative.dtype != np.bool_ or negative.ndim != 1:
+            raise ValueError(f"negative is {negative.dtype} {negative.shape}, expected bool (P,)")
+        count = len(negative)
+        if count > (0 if not keeps else n if rule == "hebbian" else MOST) or (weighs and negative.any()):
+            raise ValueError(f"{count} patterns are kept in it, which are none that a {rule} net of {n} units keeps")
+        _check_bits(bits, n, count)
+        integer(cls._kind, "n_patterns", stored, -MOST)
+        if (keeps or rule is None) and stored != count - 2 * np.count_nonzero(negative):
+            raise ValueError(f"n_patterns is {shown(stored)}, which the patterns in it contradict")
+        if weights is not None:
+            if weights.dtype != net.dtype or weights.shape != (n, n):
+                raise ValueError(f"weights is {weights.dtype} {weights.shape}, expected {net.dtype} ({n}, {n})")
+            if not np.isfinite(weights).all() or weights.diagonal().any() or not np.array_equal(weights, weights.T):
+                raise ValueError("weights are not finite and symmetric with a zero diagonal")
+        net._memory = _Memory(rule, bits, negative, stored, weights)
+        return net
 
     # ---- rules
 
@@ -442,12 +624,14 @@ class DenseHopfield(_Net):
     exponential terms in float64 relative to the largest: what is below 1e-16 of it, a term or an input, is lost.
 
     patterns: (P, n) or (n,) of -1 and 1. dtype: of the states that come out. TypeError and ValueError for arguments
-    that make no net, such as a degree for which n ** degree is more than a float64 can hold.
+    that make no net, such as a degree for which n ** degree is more than a float64 can hold. States go in as in
+    `Hopfield`.
 
         net = pyrnn.DenseHopfield(patterns, energy="exponential")
         result = net.recall(probe)
     """
 
+    _kind = "DenseHopfield"
     _off = -1
 
     def __init__(
@@ -470,6 +654,32 @@ class DenseHopfield(_Net):
                 self._gap = values[2:] - values[:-2]
             else:
                 self._gap = (math.e - 1 / math.e) * np.exp(np.arange(-2 * n, 1, dtype=np.float64))
+
+    def __repr__(self) -> str:
+        degree = f", degree={self.degree}" if self.form == "polynomial" else ""
+        return (
+            f"DenseHopfield(n_units={self.n_units}, n_patterns={self.n_patterns}, energy={self.form!r}{degree}, "
+            f"dtype={self.dtype.name!r})"
+        )
+
+    @property
+    def patterns(self) -> Array:
+        """The patterns (P, n) in dtype, made anew each time."""
+        on = _unpacked(self._bits, self.n_patterns)
+        patterns: Array = np.where(on, self.dtype.type(1), self.dtype.type(-1))
+        return patterns
+
+    def _content(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        options = {"energy": self.form, "degree": self.degree, "dtype": self.dtype.name}
+        return {"bits": self._bits}, {**options, "n_patterns": self.n_patterns}
+
+    @classmethod
+    def _made_of(cls, arrays: dict[str, Array], description: dict[str, Any]) -> Any:
+        _complete("the description", description, ("energy", "degree", "dtype", "n_patterns"))
+        _complete("the file", arrays, ("bits",))
+        count, bits = description.pop("n_patterns"), arrays["bits"]
+        _check_bits(bits, len(bits) if bits.ndim else 0, integer(cls._kind, "n_patterns", count, 0))
+        return cls(_unpacked(bits, count), **description)
 
     def _begin(self, state: Array) -> Array:
         overlaps: Array = kernels.hopfield.overlaps(self._bits, self._negative, state)
@@ -505,7 +715,7 @@ class DenseHopfield(_Net):
         return energies
 
 
-class ModernHopfield:
+class ModernHopfield(_Saved):
     """The continuous Hopfield network of Ramsauer et al. 2021: one step is softmax(beta s Y^T) Y, an attention, and
     computed as one. A state has the same bits alone or in a batch.
 
@@ -516,15 +726,35 @@ class ModernHopfield:
         state = net.retrieve(probe)  # (d,) or (N, d)
     """
 
+    _kind = "ModernHopfield"
+
     def __init__(self, patterns: ArrayLike, *, beta: float | None = None, dtype: DTypeLike = "float32") -> None:
         call = type(self).__name__
         self.dtype = float_dtype(call, dtype)
         given = real_array(call, "patterns", patterns, self.dtype)
         if given.ndim != 2 or 0 in given.shape:
-            raise shape_error(call, "patterns", given.shape, "(P, d) with at least one pattern and one component")
+            expected = "(P, d) with at least one pattern and one component" + _as_rows(given.shape, None)
+            raise shape_error(call, "patterns", given.shape, expected)
         self.patterns = np.array(given, order="C")
         tiny, largest = float(np.finfo(self.dtype).tiny), float(np.finfo(self.dtype).max)
         self.beta = given.shape[1] ** -0.5 if beta is None else real(call, "beta", beta, tiny, largest)
+
+    def __repr__(self) -> str:
+        n_patterns, size = self.patterns.shape
+        return f"ModernHopfield(n_patterns={n_patterns}, size={size}, beta={self.beta:g}, dtype={self.dtype.name!r})"
+
+    def _content(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        return {"patterns": self.patterns}, {"beta": self.beta, "dtype": self.dtype.name}
+
+    @classmethod
+    def _made_of(cls, arrays: dict[str, Array], description: dict[str, Any]) -> Any:
+        _complete("the description", description, ("beta", "dtype"))
+        _complete("the file", arrays, ("patterns",))
+        real(cls._kind, "beta", description["beta"], 0)  # None would be another net
+        net = cls(arrays["patterns"], **description)
+        if net.dtype != arrays["patterns"].dtype:
+            raise ValueError(f"patterns has dtype {arrays['patterns'].dtype}, expected {net.dtype}")
+        return net
 
     def retrieve(self, state: ArrayLike, *, max_steps: int = 1, tol: float = 1e-4) -> Array:
         """Steps from a state (d,) or (N, d), until no component of a row moves by more than tol; at most max_steps.
@@ -547,15 +777,12 @@ class ModernHopfield:
         call = "ModernHopfield.vjp"
         states, single = self._states(call, state)
         result, steps = self._steps(call, states, max_steps, tol, keep=True)
-        saved = [(self.patterns.copy(), steps)]
+        kept = Once("ModernHopfield pullback", (self.patterns.copy(), steps))
         shape = result.shape[1:] if single else result.shape
 
         def pullback(dstate: ArrayLike) -> tuple[Array, Array]:
-            call = "ModernHopfield pullback"
-            if not saved:
-                raise used_pullback(call)
-            d = shaped_array(call, "dstate", dstate, self.dtype, shape).reshape(-1, shape[-1]).copy()
-            y, steps = saved.pop()
+            d = shaped_array(kept.call, "dstate", dstate, self.dtype, shape).reshape(-1, shape[-1]).copy()
+            y, steps = kept.take()
             dy = np.zeros_like(y)
             for rows, before, after, stats in reversed(steps):
                 dbefore, dkey, dvalue = kernels.attention.backward(
@@ -567,6 +794,7 @@ class ModernHopfield:
 
         return (result[0] if single else result), pullback
 
+    @quietly
     def energy(self, state: ArrayLike) -> Any:
         """-lse(beta, Y s) + s.s / 2 + ln(P) / beta + max |y|^2 / 2 of a state (d,) or of each of (N, d), in float64;
         at least 0, and no step raises it.
@@ -586,9 +814,10 @@ class ModernHopfield:
         array = real_array(call, "state", value, self.dtype)
         d = self.patterns.shape[1]
         if array.ndim not in (1, 2) or array.shape[-1] != d:
-            raise shape_error(call, "state", array.shape, f"({d},) or (N, {d})")
+            raise shape_error(call, "state", array.shape, f"({d},) or (N, {d})" + _as_rows(array.shape, d))
         return array.reshape(-1, d), array.ndim == 1
 
+    @quietly
     def _steps(
         self, call: str, s: Array, max_steps: Any, tol: Any, keep: bool
     ) -> tuple[Array, list[tuple[Array, Array, Array, Array]]]:
@@ -605,7 +834,8 @@ class ModernHopfield:
             result[rows] = after[0]
             if keep:
                 steps.append((rows, before, after, stats))
-            rows = rows[(np.abs(result[rows] - before) > tol).any(axis=1)]
+            with np.errstate(over="ignore"):  # a tol beyond a float32
+                rows = rows[(np.abs(result[rows] - before) > tol).any(axis=1)]
         return result, steps
 
 
@@ -613,11 +843,17 @@ class ModernHopfield:
 
 
 def _on(call: str, name: str, value: Any, n: int | None, off: int, letter: str) -> tuple[Array, bool]:
-    """Where states (rows, n) or (n,) are on, (rows, n), and whether it was one; ValueError for another value."""
+    """Where states (rows, n) or (n,) are on, (rows, n), and whether it was one; ValueError for another value.
+
+    Booleans are on and off in every net.
+    """
     array = numbers_array(call, name, value)
     wanted = "n" if n is None else n
     if array.ndim not in (1, 2) or (array.shape[-1] != n if n is not None else 0 in array.shape[-1:]):
-        raise shape_error(call, name, array.shape, f"({wanted},) or ({letter}, {wanted})")
+        expected = f"({wanted},) or ({letter}, {wanted})" + _as_rows(array.shape, n)
+        raise shape_error(call, name, array.shape, expected)
+    if array.dtype == np.bool_:
+        off = 0
     if array.shape[-1] > MOST_UNITS:
         raise shape_error(call, name, array.shape, f"at most {MOST_UNITS} units")
     rows = array.reshape(-1, array.shape[-1])
@@ -632,10 +868,46 @@ def _on(call: str, name: str, value: Any, n: int | None, off: int, letter: str) 
     return on, array.ndim == 1
 
 
+def _as_rows(shape: tuple[int, ...], n: int | None) -> str:
+    """What to do with images, where these are some, of n pixels or any number."""
+    pixels = math.prod(shape[-2:])
+    if len(shape) not in (2, 3) or pixels == 0 or pixels != (n or pixels):
+        return ""
+    return f"; images are rows of pixels, .reshape(-1, {pixels})"
+
+
 def _finite(call: str, name: str, array: Array) -> Array:
     if not np.isfinite(array).all():
         raise ValueError(f"{call}: {name} holds {array[~np.isfinite(array)][0]}, expected finite numbers")
     return array
+
+
+def _capacity(n: int, rule: str | None) -> int:
+    if rule == "pseudo_inverse":
+        return n
+    if rule == "storkey":
+        return int(n / math.sqrt(2 * math.log(n))) if n > 2 else 1
+    return max(1, int(0.138 * n))
+
+
+def _different(on: Array) -> int:
+    """How many of these patterns (P, n) are different ones."""
+    return len({np.packbits(row).tobytes() for row in on})
+
+
+def _complete(where: str, came: Mapping[str, Any], names: Collection[str]) -> None:
+    """ValueError where not all and only these names came."""
+    missing, unknown = [name for name in names if name not in came], [name for name in came if name not in names]
+    if missing or unknown:
+        raise ValueError(f"{where} lacks {shown(missing)} and has {shown(unknown)} too much")
+
+
+def _check_bits(bits: Array, n: int, count: int) -> None:
+    """ValueError where these are not the bits of `count` patterns of n units."""
+    if bits.dtype != np.uint32 or bits.shape != (n, -(-count // 32)):
+        raise ValueError(f"bits is {bits.dtype} {bits.shape}, expected uint32 ({n}, {-(-count // 32)})")
+    if count % 32 and (bits[:, -1] >> np.uint32(count % 32)).any():
+        raise ValueError(f"bits holds more than the {count} patterns")
 
 
 def _unpacked(bits: Array, count: int) -> Array:

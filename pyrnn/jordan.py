@@ -15,15 +15,15 @@ from ._arrays import (
     boolean,
     choice,
     float_dtype,
-    generator,
     integer,
     lengths_array,
+    quietly,
     real_array,
     shape_error,
     shape_text,
     shaped_array,
-    used_pullback,
 )
+from ._pullback import AllOrNone, Once
 from .parameters import Layer, Shapes
 
 if TYPE_CHECKING:
@@ -67,14 +67,16 @@ class Jordan(Layer):
         self.output_size = outputs = integer(call, "output_size", output_size, 1, MOST)
         self.nonlinearity = choice(call, "nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid"))
         self.batch_first = boolean(call, "batch_first", batch_first)
-        rng = generator(call, rng)
         shapes: Shapes = {
             "weight_ih": (hidden, inputs), "weight_yh": (hidden, outputs), "bias_h": (hidden,),
             "weight_hy": (outputs, hidden), "bias_y": (outputs,),
         }  # fmt: skip
         super().__init__(float_dtype(call, dtype), shapes)
-        params, _ = self.buffers[self.dtype]
-        params[:] = rng.uniform(-(hidden**-0.5), hidden**-0.5, params.size)
+        self._begin(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        bound = self.hidden_size**-0.5
+        self._flat[0][:] = rng.uniform(-bound, bound, self._size)
 
     def __call__(
         self,
@@ -114,6 +116,7 @@ class Jordan(Layer):
         """
         return self._run(".vjp", x, y0, targets, lengths)
 
+    @quietly
     def _run(
         self, suffix: str, x: Any, y0: Any, targets: Any, lengths: Any
     ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:
@@ -121,7 +124,7 @@ class Jordan(Layer):
         x, first, sent, lengths, valid = self._inputs(call, x, y0, targets, lengths)
         steps, rows = valid.shape
         free = sent is None
-        w, f, b, v, c = (self.params[name].copy() for name in self._shapes)
+        w, f, b, v, c = (self._params[name].copy() for name in self._shapes)
         if sent is None:  # besides x the hidden units are given what h = 0 before the first step does not tell
             fed = np.zeros((steps, rows, self.output_size), self.dtype)
             fed[:1] = first - c
@@ -140,12 +143,11 @@ class Jordan(Layer):
         ends = (valid.sum(axis=0), np.arange(rows))
         last = np.concatenate([first[None], y if sent is None else sent])[ends]
         shape = self._turned(y).shape
-        unused = [pull]
+        kept = Once(f"{type(self).__name__} pullback", pull)
 
+        @quietly
         def pullback(dy: ArrayLike | None, dlast: ArrayLike | None = None) -> tuple[Array, Array]:
-            name = f"{type(self).__name__} pullback"
-            if not unused:
-                raise used_pullback(name)
+            name = kept.call
             dsent = np.zeros((steps + 1, rows, self.output_size), self.dtype)  # of first and y
             if dlast is not None:
                 dsent[ends] = shaped_array(name, "dlast", dlast, self.dtype, last.shape)
@@ -153,21 +155,23 @@ class Jordan(Layer):
                 dsent[1:] = 0
             if dy is not None:
                 dsent[1:] += self._turned(shaped_array(name, "dy", dy, self.dtype, shape))
+            pull = kept.take()
             dout = np.where(valid[:, :, None], dsent[1:], 0).reshape(steps * rows, self.output_size)
             grads = self.grads
-            dh = kernels.linear.backward(dout, flat, v, grads["weight_hy"], grads["bias_y"])
-            dweights = tuple(map(np.zeros_like, weights))
-            dboth, _ = unused.pop()(dh.reshape(h.shape), None, dweights)
-            dboth = dboth.reshape(steps, rows, both.shape[-1])
-            dw, dproduct, db, _ = dweights
-            dy0 = dsent[0] + dboth[:1, :, self.input_size :].sum(axis=0)
-            grads["weight_ih"] += dw[:, : self.input_size]
-            grads["weight_yh"] += dw[:, self.input_size :]
-            grads["bias_h"] += db
-            if free:
-                grads["weight_yh"] += dproduct @ v.T + np.outer(db, c)
-                grads["weight_hy"] += f.T @ dproduct
-                grads["bias_y"] += f.T @ db - dboth[:1, :, self.input_size :].sum(axis=(0, 1))
+            with AllOrNone(self._flat[1], steps * rows):
+                dh = kernels.linear.backward(dout, flat, v, grads["weight_hy"], grads["bias_y"])
+                dweights = tuple(map(np.zeros_like, weights))
+                dboth, _ = pull(dh.reshape(h.shape), None, dweights)
+                dboth = dboth.reshape(steps, rows, both.shape[-1])
+                dw, dproduct, db, _ = dweights
+                dy0 = dsent[0] + dboth[:1, :, self.input_size :].sum(axis=0)
+                grads["weight_ih"] += dw[:, : self.input_size]
+                grads["weight_yh"] += dw[:, self.input_size :]
+                grads["bias_h"] += db
+                if free:
+                    grads["weight_yh"] += dproduct @ v.T + np.outer(db, c)
+                    grads["weight_hy"] += f.T @ dproduct
+                    grads["bias_y"] += f.T @ db - dboth[:1, :, self.input_size :].sum(axis=(0, 1))
             return np.ascontiguousarray(self._turned(dboth[:, :, : self.input_size])), dy0
 
         return (np.ascontiguousarray(self._turned(y)), last), pullback

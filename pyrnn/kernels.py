@@ -4,7 +4,16 @@ The kernels take arrays as they are: one dtype (float32 or float64) in one call,
 fit is a TypeError or a ValueError. Layers, losses and optimisers convert, and call these.
 """
 
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ._command import is_command_line
+from .cells import CELLS
+
 try:
+    from . import _core
     from ._core import (
         adam,
         attention,
@@ -12,40 +21,46 @@ try:
         cross_entropy,
         embedding,
         get_num_threads,
-        gru,
         hopfield,
         isa,
+        isas,
         linear,
-        lstm,
         norm,
         rmsprop,
-        rnn,
         set_num_threads,
         sgd,
     )
-except ModuleNotFoundError as error:
-    if error.name != f"{__package__}._core":
-        raise
-    raise ImportError(
-        f"the compiled part of pyrnn is not beside {__file__}: this is the source folder. Run 'pip install .' there, "
-        "and Python in another folder"
-    ) from None
+except ImportError as error:
+    message = str(error)  # a wrong PYRNN_NUM_THREADS or PYRNN_ISA, as a rule
+    if isinstance(error, ModuleNotFoundError) and error.name == f"{__package__}._core":
+        message = (
+            f"the compiled part of pyrnn is not beside {__file__}: this is the source folder. Run 'pip install .' "
+            "there, and Python in another folder"
+        )
+    if is_command_line():
+        sys.exit(f"Error: {message}")
+    raise ImportError(message) from None
+
+globals().update({name: getattr(_core, name) for name in CELLS})
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...  # the cells
+
 
 __all__ = [
+    *CELLS,
     "adam",
     "attention",
     "copied",
     "cross_entropy",
     "embedding",
     "get_num_threads",
-    "gru",
     "hopfield",
     "isa",
+    "isas",
     "linear",
-    "lstm",
     "norm",
     "rmsprop",
-    "rnn",
     "set_num_threads",
     "sgd",
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._arrays import Array, any_array, boolean_array, numbers_array
+from ._arrays import Array, any_array, boolean_array, numbers_array, refuse_hidden, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -20,17 +20,22 @@ def confusions(
 
     said, true  N classes each, all among `classes`, whose order is that of the rows and columns
 
-    ValueError where said and true are not of one length, or a class is not among `classes`.
+    ValueError where said and true are not of one length, a class is not among `classes`, or comes twice there.
 
         counts = pyrnn.metrics.confusions(["cat", "dog"], ["dog", "dog"], ["cat", "dog"])  # [[0, 0], [1, 1]]
     """
+    refuse_hidden("confusions", "said", said)
+    refuse_hidden("confusions", "true", true)
     if len(said) != len(true):
         raise ValueError(f"confusions: said has {len(said)} classes, true has {len(true)}")
     number = {name: k for k, name in enumerate(classes)}
+    if len(number) < len(classes):
+        twice = next(name for k, name in enumerate(classes) if number[name] != k)
+        raise ValueError(f"confusions: {twice!r} comes twice among classes")
     counts = np.zeros((len(number), len(number)), np.int64)
     for a, b in zip(said, true, strict=True):
         if a not in number or b not in number:
-            raise ValueError(f"confusions: {(b if a in number else a)!r} is not among classes")
+            raise ValueError(f"confusions: {shown(b if a in number else a)} is not among classes")
         counts[number[b], number[a]] += 1
     return counts
 

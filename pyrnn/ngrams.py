@@ -202,7 +202,8 @@ class NaiveBayes:
         labels = integer_array("NaiveBayes", "classes", classes)
         if labels.shape != (len(sequences),):
             raise shape_error("NaiveBayes", "classes", labels.shape, f"({len(sequences)},)")
-        if len(labels) == 0 or labels.min() < 0 or not np.all(each := np.bincount(labels)):
+        known = len(labels) > 0 and 0 <= labels.min() <= labels.max() < len(labels)  # so that a count has few numbers
+        if not known or not np.all(each := np.bincount(labels)):
             raise ValueError("NaiveBayes: classes must hold 0, 1, ... and leave none of them out")
         numbers: defaultdict[tuple[Hashable, ...], int] = defaultdict(lambda: len(numbers))
         found = [[numbers[gram] for gram in self._grams(sequence)] for sequence in sequences]

@@ -15,16 +15,16 @@ from ._arrays import (
     boolean,
     boolean_array,
     float_dtype,
-    generator,
     integer,
     lengths_array,
     numbers_array,
+    quietly,
     real_array,
     shape_error,
     shape_text,
     shaped_array,
-    used_pullback,
 )
+from ._pullback import Once
 from .layers import Linear
 from .parameters import Model
 from .recurrent import GRU
@@ -72,11 +72,11 @@ class ODERNN(Model):
         self.ode_steps = integer(call, "ode_steps", ode_steps, 1, MOST)
         self.batch_first = boolean(call, "batch_first", batch_first)
         self.dtype = float_dtype(call, dtype)
-        rng = generator(call, rng)
         super().__init__(
-            update=GRU(self.input_size, self.hidden_size, dtype=dtype, rng=rng),
-            inner=Linear(self.hidden_size, self.ode_size, dtype=dtype, rng=rng),
-            outer=Linear(self.ode_size, self.hidden_size, dtype=dtype, rng=rng),
+            update=GRU(self.input_size, self.hidden_size, dtype=dtype),
+            inner=Linear(self.hidden_size, self.ode_size, dtype=dtype),
+            outer=Linear(self.ode_size, self.hidden_size, dtype=dtype),
+            rng=rng,
         )
 
     def __call__(
@@ -128,18 +128,16 @@ class ODERNN(Model):
         y, final, steps, restore = self._walk(".vjp", x, times, state, start, observed, lengths, keep=True)
         weights = self._weights()
         y_shape, state_shape = y.shape, final.shape
-        saved = [steps]
+        kept = Once(f"{type(self).__name__} pullback", steps)
 
+        @quietly
         def pullback(dy: ArrayLike | None, dstate: ArrayLike | None = None) -> tuple[Array, Array]:
-            call = f"{type(self).__name__} pullback"
-            if not saved:
-                raise used_pullback(call)
-            dys = None if dy is None else restore(shaped_array(call, "dy", dy, self.dtype, y_shape))
+            dys = None if dy is None else restore(shaped_array(kept.call, "dy", dy, self.dtype, y_shape))
             rows = y_shape[0 if self.batch_first else 1] if len(y_shape) == 3 else 1
             dh = np.zeros((rows, self.hidden_size), self.dtype)
             if dstate is not None:
-                dh += shaped_array(call, "dstate", dstate, self.dtype, state_shape).reshape(dh.shape)
-            steps = saved.pop()
+                dh += shaped_array(kept.call, "dstate", dstate, self.dtype, state_shape).reshape(dh.shape)
+            steps = kept.take()
             gru = self.update._grad_weights[0]
             dx = np.zeros((len(steps), rows, self.input_size), self.dtype)
             for t in range(len(steps) - 1, -1, -1):
@@ -153,6 +151,7 @@ class ODERNN(Model):
 
         return (y, final), pullback
 
+    @quietly
     def _walk(
         self, suffix: str, x: Any, times: Any, state: Any, start: Any, observed: Any, lengths: Any, *, keep: bool
     ) -> tuple[Array, Array, list[Any], Callable[[Array], Array]]:

@@ -21,7 +21,6 @@ from ._arrays import (
     boolean_array,
     choice,
     float_dtype,
-    generator,
     integer,
     integer_array,
     lengths_array,
@@ -30,32 +29,40 @@ from ._arrays import (
     shape_error,
     shape_text,
     shaped_array,
-    used_pullback,
     within,
 )
+from ._pullback import AllOrNone, Once
+from .cells import CELLS, NONLINEARITIES, Cell
 from .layers import dropout_mask
-from .parameters import Buffers, Layer, ParameterDict, Shapes
+from .parameters import Home, Layer, ParameterDict, Shapes, unrecorded, without_recording
 from .stream import Stream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
-StateT = TypeVar("StateT", Array, "tuple[Array, Array]")
+StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
 
 MOST_LAYERS = 2**16
+
+LAYERS: dict[str, type[Any]] = {}  # the layers of the cells in CELLS, under the same names
 
 ndarray = np.ndarray  # a global is found faster than an attribute, in every call
 empty = np.empty
 
 
 class Recurrent(Layer, Generic[StateT]):
-    """What the three layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
+    """What the recurrent layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
 
     _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
-    _gates: ClassVar[int]
-    _unit_weights: ClassVar[dict[str, int]] = {}  # weights that are numbers per unit, and how many
-    _state_names: ClassVar[tuple[str, ...]] = ("h",)
+    _cell: ClassVar[Cell]  # its record
+    _cell_name: ClassVar[str]
     _derived = (*Layer._derived, "_weights", "_grad_weights")
+
+    def __init_subclass__(cls, cell: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cell is not None:
+            cls._op, cls._cell, cls._cell_name = getattr(kernels, cell), CELLS[cell], cell
+            LAYERS[cell] = cls
 
     def __init__(
         self,
@@ -70,7 +77,6 @@ class Recurrent(Layer, Generic[StateT]):
         rng: Rng,
         proj_size: int = 0,
         peephole: bool = False,
-        **options: Any,
     ) -> None:
         call = type(self).__name__
         self.input_size = integer(call, "input_size", input_size, 1, MOST)
@@ -86,47 +92,39 @@ class Recurrent(Layer, Generic[StateT]):
             raise ValueError(f"{call}: proj_size is {proj_size}, expected less than hidden_size {hidden_size}")
         if self.dropout and self.num_layers == 1:
             warnings.warn(f"{call}: dropout acts between layers, and num_layers is 1", stacklevel=3)
-        self.rng = generator(call, rng)
 
-        self._options = options
+        self._options = {name: getattr(self, name) for name in self._cell.options}
         self._directions = 2 if self.bidirectional else 1
         self._output = self.proj_size or self.hidden_size  # features of one direction
-        self._widths = (self._output, self.hidden_size)[: len(self._state_names)]
+        self._widths = self._cell.widths(self.hidden_size, self._output)
         self._count = self.num_layers * self._directions
         directions = ("", "_reverse")[: self._directions]
         self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
         super().__init__(float_dtype(call, dtype), self._make_shapes())
-        params, _ = self.buffers[self.dtype]
+        self._begin(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        self.rng = rng
         bound = self.hidden_size**-0.5
-        params[:] = self.rng.uniform(-bound, bound, params.size)
+        self._flat[0][:] = rng.uniform(-bound, bound, self._size)
 
     def _make_shapes(self) -> Shapes:
-        gates = self._gates * self.hidden_size
         shapes: Shapes = {}
+        present = self._cell.present(lambda argument: getattr(self, argument))
         for k, suffix in enumerate(self._suffixes):
-            first = k < self._directions
-            own: Shapes = {
-                "weight_ih": (gates, self.input_size if first else self._directions * self._output),
-                "weight_hh": (gates, self._output),
-                **{name: (count * self.hidden_size,) for name, count in self._unit_weights.items()},
-            }
-            if self.bias:
-                own["bias_ih"] = own["bias_hh"] = (gates,)
-            if self.proj_size:
-                own["weight_hr"] = (self.proj_size, self.hidden_size)
-            if not self.peephole:
-                own.pop("weight_ch", None)
-            shapes |= {name + suffix: own[name] for name in self._op.WEIGHTS if name in own}
+            inputs = self.input_size if k < self._directions else self._directions * self._output
+            own = self._cell.shapes(inputs, self.hidden_size, self._output)
+            shapes |= {name + suffix: own[name] for name in present}
         return shapes
 
-    def _bind(self, buffers: Buffers) -> None:
-        super()._bind(buffers)
+    def _bind(self, home: Home) -> None:
+        super()._bind(home)
         self._weights = self._by_layer(self._params)
         self._grad_weights = self._by_layer(self._grads)
 
     def _by_layer(self, arrays: ParameterDict) -> list[tuple[Array | None, ...]]:
         """One tuple in the op's order for each layer and direction, index layer*D + direction."""
-        return [tuple(arrays.get(name + suffix) for name in self._op.WEIGHTS) for suffix in self._suffixes]
+        return [tuple(arrays.get(name + suffix) for name in self._cell.weights) for suffix in self._suffixes]
 
     def __call__(
         self,
@@ -136,6 +134,7 @@ class Recurrent(Layer, Generic[StateT]):
         lengths: ArrayLike | None = None,
         reset: ArrayLike | None = None,
         ids: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
     ) -> tuple[Array, StateT]:
         """Run over whole sequences: y, state.
 
@@ -147,6 +146,9 @@ class Recurrent(Layer, Generic[StateT]):
         ids      (T, N), (N, T) or (T,) integers: x is a table (V, I), such as the weight of an Embedding, and step t of
                  row n reads x[ids[t, n]]. The same bits as with those rows as x, but each row's input product is made
                  once, however often it is read
+        mask     (T, N) booleans, (N, T) with batch_first, (T,) when unbatched. A step where it is False is as if it
+                 were not there, before, between or behind the others: the state is held, y is 0, and nothing there is
+                 read, a mark of `reset` neither. With lengths, steps count where both say so
         y        like x, with D*H (or D*P) features; state: after the last valid step, to be fed back
 
         TypeError for what is not real numbers, ValueError for a wrong shape. Arrays are converted to the layer's dtype.
@@ -154,7 +156,7 @@ class Recurrent(Layer, Generic[StateT]):
             y, state = layer(x)
             y2, state = layer(x2, state)
         """
-        x, states, lengths, reset, ids, batched = self._inputs("", x, state, lengths, reset, ids)
+        x, states, lengths, reset, ids, batched, order = self._inputs("", x, state, lengths, reset, ids, mask)
         forward, weights, options = self._op.forward, self._weights, self._options
 
         def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
@@ -164,7 +166,7 @@ class Recurrent(Layer, Generic[StateT]):
             )
             return result
 
-        return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None)
+        return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None, order)
 
     def vjp(
         self,
@@ -175,7 +177,8 @@ class Recurrent(Layer, Generic[StateT]):
         reset: ArrayLike | None = None,
         checkpoint_every: int | None = None,
         ids: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, StateT], Pullback[StateT]]:
+        mask: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, StateT], Callable[..., tuple[Array, StateT]]]:
         """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
 
         Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
@@ -185,10 +188,12 @@ class Recurrent(Layer, Generic[StateT]):
             (y, state), pullback = layer.vjp(x)
             dx, dstate = pullback(y - target)
         """
+        if without_recording.get():
+            return self(x, state, lengths=lengths, reset=reset, ids=ids, mask=mask), unrecorded
         if checkpoint_every is not None:
             call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
-        x, states, lengths, reset, ids, batched = self._inputs(".vjp", x, state, lengths, reset, ids)
+        x, states, lengths, reset, ids, batched, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
         pulls: list[Any] = []
         masks: list[Array] = []
 
@@ -211,8 +216,8 @@ class Recurrent(Layer, Generic[StateT]):
 
         shape = x.shape if ids is None else ids.shape
         own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
-        result = self._walk(run, own, shape, batched, masks if self.dropout else None)
-        return result, Pullback(self, pulls, masks, shape[:2], batched, ids is not None)
+        result = self._walk(run, own, shape, batched, masks if self.dropout else None, order)
+        return result, Pullback(self, pulls, masks, shape[:2], batched, ids is not None, order)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
         """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
@@ -232,10 +237,11 @@ class Recurrent(Layer, Generic[StateT]):
         return stream
 
     def _inputs(
-        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None
-    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, bool]:
+        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
+    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, bool, Array | None]:
         """Check and bring to the op's form: x (T, N, I) or a table (V, I), one state tuple (or None) per layer and
-        direction, lengths (N,), reset (T, N), ids (T, N) or None, and whether there was a batch axis."""
+        direction, lengths (N,), reset (T, N), ids (T, N) or None, and whether there was a batch axis. With a mask, the
+        steps that count are moved to the front of their rows, and the last is their `order`, see `moved`."""
         call = type(self).__name__ + suffix
         x = real_array(call, "x", x, self.dtype)
         name, walked = "x", x  # what has axes for steps and rows
@@ -261,20 +267,28 @@ class Recurrent(Layer, Generic[StateT]):
             states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))
         if lengths is not None:
             lengths = lengths_array(call, lengths, steps, rows if batched else None)
-        if reset is not None:
-            names = ("N", "T") if self.batch_first else ("T", "N")
-            expected = f"{shape_text(*names)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
-            reset = boolean_array(call, "reset", reset, shape[:axes], expected)
-            if not batched:
-                reset = reset[:, None]
-            elif self.batch_first:
-                reset = reset.T
+        marks: dict[str, Array] = {}
+        for kind, value in (("reset", reset), ("mask", mask)):
+            if value is not None:
+                names = ("N", "T") if self.batch_first else ("T", "N")
+                expected = f"{shape_text(*names)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
+                array = boolean_array(call, kind, value, shape[:axes], expected)
+                marks[kind] = array[:, None] if not batched else array.T if self.batch_first else array
+        reset, order = marks.get("reset"), None
+        if "mask" in marks:
+            counts = marks["mask"]
+            if lengths is not None:
+                counts = counts & (np.arange(steps)[:, None] < lengths)
+            order = np.argsort(~counts, axis=0, kind="stable")
+            lengths = counts.sum(axis=0)
+            walked = moved(walked, order)
+            reset = None if reset is None else moved(reset, order)
         if ids is None:
-            return walked, states, lengths, reset, None, batched
+            return walked, states, lengths, reset, None, batched, order
         if walked.size and not 0 <= walked.min() <= walked.max() < len(x):  # the padding may hold anything
             valid = np.arange(steps)[:, None] < np.full(rows, steps if lengths is None else lengths)
             within(call, "ids", walked[valid], len(x) - 1)
-        return x, states, lengths, reset, walked, batched
+        return x, states, lengths, reset, walked, batched, order
 
     def _layout_text(self, axes: int, width: tuple[int, ...]) -> str:
         batched = shape_text(*("NT" if self.batch_first else "TN"), *width)
@@ -283,11 +297,12 @@ class Recurrent(Layer, Generic[StateT]):
 
     def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
         """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
-        names = self._state_names
+        names = tuple(self._cell.states)
         if len(names) == 1:
             state = (state,)
         elif not isinstance(state, (tuple, list)) or len(state) != len(names):
-            raise TypeError(f"{call}: {name} is not a pair ({', '.join(names)})")
+            what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
+            raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
         parts = []
         for value, part_name, width in zip(state, names, self._widths, strict=True):
             shape = (self._count, width) if rows is None else (self._count, rows, width)
@@ -311,7 +326,7 @@ class Recurrent(Layer, Generic[StateT]):
             parts = [part[None] for part in finals[0]]
         else:
             parts = finals[0]
-        state: Any = tuple(parts) if len(parts) == 2 else parts[0]
+        state: Any = tuple(parts) if len(parts) > 1 else parts[0]
         result: StateT = state
         return result
 
@@ -322,9 +337,10 @@ class Recurrent(Layer, Generic[StateT]):
         shape: tuple[int, ...],
         batched: bool,
         masks: list[Array] | None,
+        order: Array | None,
     ) -> tuple[Array, StateT]:
         """Call run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. Dropout between
-        layers fills `masks`. shape: (T, N) or more."""
+        layers fills `masks`. shape: (T, N) or more. order: of steps that were moved to the front."""
         steps, rows = shape[:2]
         output = self._output
         turned = self.batch_first and batched
@@ -348,11 +364,24 @@ class Recurrent(Layer, Generic[StateT]):
             if masks is not None and not last:
                 masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
                 combine(np.multiply, x, masks[-1])
+        if order is not None:
+            x = moved_back(x, order, new_y(turned))
         if turned:
             x = x.swapaxes(0, 1)
         elif not batched:
             x = x[:, 0]
         return x, self._join(finals, batched)
+
+
+def moved(x: Array, order: Array) -> Array:
+    """x (T, N, ...) with its steps in another order, (T, N) integers: step order[k, n] of row n becomes step k."""
+    return np.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=0)
+
+
+def moved_back(x: Array, order: Array, out: Array) -> Array:
+    """The way back, into `out`."""
+    np.put_along_axis(out, order.reshape(*order.shape, *[1] * (x.ndim - 2)), x, axis=0)
+    return out
 
 
 def combine(operation: np.ufunc, target: Array, other: Array) -> None:
@@ -366,10 +395,10 @@ class Pullback(Generic[StateT]):
 
     dy is like y, or None where only the final state matters; dstate is like state, or None for zeros. Adds to the
     gradients in `layer.grads`; dx is like x, the returned dstate like state. It can be called once (RuntimeError); a
-    call refused for a wrong dy or dstate has added nothing and does not count.
+    call refused for a wrong dy or dstate has added nothing and does not count. One that Ctrl-C ends has added nothing.
     """
 
-    __slots__ = ("_batched", "_layer", "_looked_up", "_masks", "_pulls", "_shape")
+    __slots__ = ("_batched", "_kept", "_layer", "_looked_up", "_order", "_shape")
 
     _layer: Recurrent[StateT]
 
@@ -381,19 +410,17 @@ class Pullback(Generic[StateT]):
         shape: tuple[int, ...],
         batched: bool,
         looked_up: bool,
+        order: Array | None,
     ) -> None:
         self._layer = layer
-        self._pulls = pulls
-        self._masks = masks
+        self._kept = Once(f"{type(layer).__name__} pullback", (pulls, masks))
         self._shape = shape  # (T, N)
         self._batched = batched
         self._looked_up = looked_up  # x was a table
+        self._order = order  # of steps that were moved to the front
 
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
-        layer, pulls, masks, batched = self._layer, list(self._pulls), list(self._masks), self._batched
-        call = f"{type(layer).__name__} pullback"
-        if not pulls:
-            raise used_pullback(call)
+        layer, batched, call = self._layer, self._batched, self._kept.call
         turned = layer.batch_first and batched
         steps, rows = self._shape
         output, directions = layer._output, layer._directions
@@ -402,25 +429,29 @@ class Pullback(Generic[StateT]):
             shape: tuple[int, ...] = (rows, steps) if turned else (steps, rows) if batched else (steps,)
             dh = shaped_array(call, "dy", dy, layer.dtype, (*shape, directions * output))
             dh = dh.swapaxes(0, 1) if turned else dh if batched else dh[:, None]
+            dh = dh if self._order is None else moved(dh, self._order)
         dstates: Sequence[Any] = (None,) * layer._count
         if dstate is not None:
             dstates = list(zip(*layer._parts(call, "dstate", dstate, rows if batched else None), strict=True))
-        self._pulls, self._masks = [], []
+        pulls, masks = self._kept.take()
 
         grads = layer._grad_weights
         dinitials: list[Any] = [None] * layer._count
-        for k in range(layer._count - directions, -1, -directions):
-            if layer.bidirectional:
-                forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
-                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
-                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
-                combine(np.add, dx, other)
-            else:
-                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
-            if k and masks:
-                combine(np.multiply, dx, masks.pop())
-            del pulls[k:]
-            dh = dx
+        with AllOrNone(layer._flat[1], steps * rows if layer._count > 1 else 0):
+            for k in range(layer._count - directions, -1, -directions):
+                if layer.bidirectional:
+                    forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
+                    dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+                    other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+                    combine(np.add, dx, other)
+                else:
+                    dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+                if k and masks:
+                    combine(np.multiply, dx, masks.pop())
+                del pulls[k:]
+                dh = dx
+        if self._order is not None and not self._looked_up:
+            dx = moved_back(dx, self._order, np.empty_like(dx))
         if turned and not self._looked_up:
             dx = np.ascontiguousarray(dx.swapaxes(0, 1))
         elif not (batched or self._looked_up):
@@ -428,7 +459,7 @@ class Pullback(Generic[StateT]):
         return dx, layer._join(dinitials, batched)
 
 
-class RNN(Recurrent[Array]):
+class RNN(Recurrent[Array], cell="rnn"):
     """The recurrent network of Elman (1990): h' = act(W x + b_ih + R h + b_hh).
 
     nonlinearity: "tanh", "relu" or "sigmoid". Parameters as in torch.nn.RNN: weight_ih_l0 (H, I), weight_hh_l0 (H, H),
@@ -438,9 +469,6 @@ class RNN(Recurrent[Array]):
         layer = pyrnn.RNN(8, 16, nonlinearity="relu", rng=0)
         y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
     """
-
-    _op: ClassVar[Any] = kernels.rnn
-    _gates = 1
 
     def __init__(
         self,
@@ -456,14 +484,11 @@ class RNN(Recurrent[Array]):
         dtype: DTypeLike = "float32",
         rng: Rng = None,
     ) -> None:
-        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, ("tanh", "relu", "sigmoid"))
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
-            nonlinearity=nonlinearity,
-        )  # fmt: skip
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
-class LSTM(Recurrent["tuple[Array, Array]"]):
+class LSTM(Recurrent["tuple[Array, Array]"], cell="lstm"):
     """The long short-term memory of Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000).
 
     The state is (h, c). Parameters as in torch.nn.LSTM, gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H
@@ -474,11 +499,6 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         layer = pyrnn.LSTM(8, 16, num_layers=2, rng=0)
         y, (h, c) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), ((2, N, H), (2, N, H))
     """
-
-    _op: ClassVar[Any] = kernels.lstm
-    _gates = 4
-    _unit_weights: ClassVar[dict[str, int]] = {"weight_ch": 3}
-    _state_names = ("h", "c")
 
     def __init__(
         self,
@@ -501,7 +521,7 @@ class LSTM(Recurrent["tuple[Array, Array]"]):
         )  # fmt: skip
 
 
-class GRU(Recurrent[Array]):
+class GRU(Recurrent[Array], cell="gru"):
     """The gated recurrent unit of Cho et al. (2014).
 
     Parameters as in torch.nn.GRU, gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
@@ -513,9 +533,6 @@ class GRU(Recurrent[Array]):
         layer = pyrnn.GRU(8, 16, bidirectional=True, rng=0)
         y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, 2*H), (2, N, H)
     """
-
-    _op: ClassVar[Any] = kernels.gru
-    _gates = 3
 
     def __init__(
         self,
@@ -532,10 +549,90 @@ class GRU(Recurrent[Array]):
         rng: Rng = None,
     ) -> None:
         self.reset_after = boolean(type(self).__name__, "reset_after", reset_after)
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
-            reset_after=self.reset_after,
-        )  # fmt: skip
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
-CELLS: dict[str, type[Any]] = {"lstm": LSTM, "gru": GRU, "rnn": RNN}  # as options of models and commands name them
+class IndRNN(Recurrent[Array], cell="indrnn"):
+    """The independently recurrent network of Li et al. (2018): h' = act(W x + b + u * h), no unit sees another.
+
+    nonlinearity: "relu", "tanh" or "sigmoid". Parameters: weight_ih_l0 (H, I), weight_hh_l0 = u (H,), bias_ih_l0 (H,),
+    suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.IndRNN(8, 16, num_layers=2, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (2, N, H)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "relu",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class _WithoutOptions(Recurrent[StateT]):
+    """A layer whose cell has no options."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class MinGRU(_WithoutOptions[Array], cell="mingru"):
+    """The minimal GRU of Feng et al. (2024), whose gates see x alone: z = sigmoid(a_z), h' = (1 - z) * h + z * a_n.
+
+    Parameters, gates z, n: weight_ih_l0 (2*H, I), bias_ih_l0 (2*H,), suffix _reverse; a = W x + b. There is no product
+    of h, so steps are cheap. Everything else as in RNN.
+
+        layer = pyrnn.MinGRU(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
+class MinLSTM(_WithoutOptions[Array], cell="minlstm"):
+    """The minimal LSTM of Feng et al. (2024), whose gates see x alone: h' = (f * h + i * a_n) / (f + i).
+
+    i and f are sigmoids of a_i and a_f, a = W x + b; where both are 0 their share is what their logarithms say.
+    Parameters, gates i, f, n: weight_ih_l0 (3*H, I), bias_ih_l0 (3*H,), suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.MinLSTM(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
+class SLSTM(_WithoutOptions["tuple[Array, ...]"], cell="slstm"):
+    """The sLSTM of Beck et al. (2024, arXiv:2405.04517): exponential gates and a stabilising state m.
+
+    The state is (h, c, n, m), zeros by default, and gradients reach all of it:
+
+        l = log sigmoid(a_f) + m, m' = max(l, a_i), i = exp(a_i - m'), f = exp(l - m')
+        c' = f * c + i * tanh(a_g), n' = f * n + i, h' = sigmoid(a_o) * c' / n'
+
+    a = W x + b_ih + R h + b_hh. A unit with n = 0 has no past: m' = a_i and f = 0. Parameters, gates i, f, g, o:
+    weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. Everything else as
+    in RNN.
+
+        layer = pyrnn.SLSTM(8, 16, rng=0)
+        y, (h, c, n, m) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), 4 of (1, N, H)
+    """

@@ -13,15 +13,19 @@ A step is what the caller makes it: an epoch or an update. A schedule starts fro
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ._arrays import integer, real
 from .optim import BELOW_1, Optimizer
+
+MOST_STEPS = 2**63 - 1
 
 
 class Schedule:
     """What most schedules share: `optimizer.lr` is `base_lr` times a factor that depends on the number of steps.
 
-    TypeError for what is no optimiser.
+    TypeError for what is no optimiser. ValueError at a step whose learning rate is more than a float can hold; then it
+    is not taken.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
@@ -36,8 +40,12 @@ class Schedule:
 
     @steps.setter
     def steps(self, steps: int) -> None:
-        self._steps = integer(type(self).__name__, "steps", steps, 0)
-        self.optimizer.lr = self.base_lr * self._factor()
+        call = type(self).__name__
+        steps = integer(call, "steps", steps, 0, MOST_STEPS)
+        self.optimizer.lr = _finite(
+            f"{call}: the learning rate after {steps} steps", lambda: self.base_lr * self._factor(steps)
+        )
+        self._steps = steps
 
     def step(self) -> None:
         """Go one step on.
@@ -46,7 +54,7 @@ class Schedule:
         """
         self.steps += 1
 
-    def _factor(self) -> float:
+    def _factor(self, steps: int) -> float:
         raise NotImplementedError
 
 
@@ -57,12 +65,12 @@ class Step(Schedule):
     """
 
     def __init__(self, optimizer: Optimizer, every: int, gamma: float = 0.1) -> None:
-        self.every = integer("Step", "every", every, 1)
+        self.every = integer("Step", "every", every, 1, MOST_STEPS)
         self.gamma = real("Step", "gamma", gamma, 0)
         super().__init__(optimizer)
 
-    def _factor(self) -> float:
-        return float(self.gamma ** (self.steps // self.every))
+    def _factor(self, steps: int) -> float:
+        return float(self.gamma ** (steps // self.every))
 
 
 class Exponential(Schedule):
@@ -75,8 +83,8 @@ class Exponential(Schedule):
         self.gamma = real("Exponential", "gamma", gamma, 0)
         super().__init__(optimizer)
 
-    def _factor(self) -> float:
-        return float(self.gamma**self.steps)
+    def _factor(self, steps: int) -> float:
+        return float(self.gamma**steps)
 
 
 class Decay(Schedule):
@@ -84,15 +92,15 @@ class Decay(Schedule):
 
     def __init__(self, optimizer: Optimizer, total: int, warmup: int = 0, end: float = 0.0) -> None:
         call = type(self).__name__
-        self.total = integer(call, "total", total, 1)
+        self.total = integer(call, "total", total, 1, MOST_STEPS)
         self.warmup = integer(call, "warmup", warmup, 0, self.total)
         self.end = real(call, "end", end, 0)
         super().__init__(optimizer)
 
-    def _factor(self) -> float:
-        if self.steps < self.warmup:
-            return (self.steps + 1) / (self.warmup + 1)
-        part = (self.steps - self.warmup) / max(self.total - self.warmup, 1)
+    def _factor(self, steps: int) -> float:
+        if steps < self.warmup:
+            return (steps + 1) / (self.warmup + 1)
+        part = (steps - self.warmup) / max(self.total - self.warmup, 1)
         return self.end + (1 - self.end) * self._left(min(part, 1.0))
 
     def _left(self, part: float) -> float:
@@ -156,10 +164,22 @@ class Plateau:
         if loss < self.best * (1 - math.copysign(self.threshold, self.best)):
             self.best, self.waited = loss, 0
             return
-        self.waited += 1
-        if self.waited > self.patience:
-            self.optimizer.lr *= self.gamma
-            self.waited = 0
+        if self.waited < self.patience:
+            self.waited += 1
+            return
+        self.optimizer.lr = _finite("Plateau: the learning rate", lambda: self.optimizer.lr * self.gamma)
+        self.waited = 0
+
+
+def _finite(what: str, rate: Callable[[], float]) -> float:
+    """The learning rate that `rate` works out."""
+    try:
+        found = rate()
+    except OverflowError:
+        found = math.inf
+    if not math.isfinite(found):
+        raise ValueError(f"{what} is more than a float can hold")
+    return found
 
 
 def _optimizer(call: str, optimizer: Optimizer) -> Optimizer:

@@ -21,19 +21,20 @@ from ._arrays import (
     Rng,
     boolean,
     choice,
-    generator,
     integer,
     integer_array,
     lengths_array,
+    quietly,
     real_array,
     shape_error,
     shape_text,
     shaped_array,
 )
+from ._pullback import Once
 from .attention import attention_weights, scaled_dot_product_attention, scaled_dot_product_attention_vjp
 from .layers import Dropout, Embedding, Linear
-from .parameters import Layer, Model
-from .recurrent import CELLS
+from .parameters import Model
+from .recurrent import LAYERS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -76,18 +77,31 @@ class Decoder(Model):
         self.vector_size = integer(call, "vector_size", vector_size, 0)
         self.memory_size = integer(call, "memory_size", memory_size, 0)
         num_layers = integer(call, "num_layers", num_layers, 1)
-        made: dict[str, Any] = {"dtype": dtype, "rng": generator(call, rng)}
-        layers: dict[str, Layer] = {"embed": Embedding(num_embeddings, embedding_dim, **made)}
-        recurrent = CELLS[choice(call, "cell", cell, CELLS)]
+        recurrent = LAYERS[choice(call, "cell", cell, LAYERS)]
         between = dropout if num_layers > 1 else 0.0
-        layers["rnn"] = recurrent(embedding_dim + self.vector_size, hidden_size, num_layers, dropout=between, **made)
+        inputs = embedding_dim + self.vector_size
+        super().__init__(rng=rng)
+        self.embed = Embedding(num_embeddings, embedding_dim, dtype=dtype)
+        self.rnn = recurrent(inputs, hidden_size, num_layers, dropout=between, dtype=dtype)
         if self.vector_size:
-            layers["bridge"] = Linear(self.vector_size, num_layers * hidden_size, **made)
+            self.bridge = Linear(self.vector_size, num_layers * hidden_size, dtype=dtype)
         if self.memory_size:
-            layers["query"] = Linear(hidden_size, self.memory_size, bias=False, **made)
-            layers["combine"] = Linear(hidden_size + self.memory_size, hidden_size, **made)
-        layers["head"] = Linear(hidden_size, num_embeddings, **made)
-        super().__init__(**layers, drop_in=Dropout(dropout, **made), drop_out=Dropout(dropout, **made))
+            self.query = Linear(hidden_size, self.memory_size, bias=False, dtype=dtype)
+            self.combine = Linear(hidden_size + self.memory_size, hidden_size, dtype=dtype)
+        self.head = Linear(hidden_size, num_embeddings, dtype=dtype)
+        self.drop_in, self.drop_out = Dropout(dropout, dtype=dtype), Dropout(dropout, dtype=dtype)
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of its class, see Layer.config.
+
+        pyrnn.Decoder(**decoder.config())
+        """
+        return {
+            "num_embeddings": self.embed.num_embeddings,
+            **_shared_config(self.embed, self.rnn, self.drop_in),
+            "vector_size": self.vector_size,
+            "memory_size": self.memory_size,
+        }
 
     def start(
         self, vector: ArrayLike | None = None, memory: ArrayLike | None = None, memory_lengths: ArrayLike | None = None
@@ -173,10 +187,12 @@ class Decoder(Model):
             top = np.tanh(combined)
         dropped, pull_drop_out = self.drop_out.vjp(top)
         logits, pull_head = self.head.vjp(dropped)
-        shape = logits.shape
+        kept, shape = Once(f"{type(self).__name__} pullback", None), logits.shape
 
+        @quietly
         def pullback(dlogits: ArrayLike) -> tuple[Array | None, Array | None]:
-            dlogits = shaped_array(f"{type(self).__name__} pullback", "dlogits", dlogits, self.head.dtype, shape)
+            dlogits = shaped_array(kept.call, "dlogits", dlogits, self.head.dtype, shape)
+            kept.take()
             dy = pull_drop_out(pull_head(np.where(valid, dlogits, 0)))
             dvector = dmemory = None
             if m is not None:
@@ -238,7 +254,8 @@ class Decoder(Model):
 
     def _state(self, h: Array | None) -> Any:
         """The recurrent layer's state with this h."""
-        return (h, np.zeros_like(h)) if h is not None and len(self.rnn._state_names) == 2 else h
+        others = len(self.rnn._cell.states) - 1
+        return (h, *(np.zeros_like(h) for _ in range(others))) if h is not None and others else h
 
     def _given(
         self, suffix: str, vector: Any, memory: Any, memory_lengths: Any, rows: int | str = "N"
@@ -264,6 +281,17 @@ class Decoder(Model):
             if memory_lengths is not None:
                 memory_lengths = lengths_array(call, memory_lengths, *m.shape[:2])
         return v, m, memory_lengths
+
+
+def _shared_config(embed: Embedding, rnn: Any, drop: Dropout) -> dict[str, Any]:
+    return {
+        "embedding_dim": embed.embedding_dim,
+        "hidden_size": rnn.hidden_size,
+        "num_layers": rnn.num_layers,
+        "cell": rnn._cell_name,
+        "dropout": drop.p,
+        "dtype": rnn.dtype.name,
+    }
 
 
 class EncoderDecoder(Model):
@@ -295,26 +323,38 @@ class EncoderDecoder(Model):
     ) -> None:
         call = type(self).__name__
         num_layers = integer(call, "num_layers", num_layers, 1)
-        made: dict[str, Any] = {"dtype": dtype, "rng": generator(call, rng)}
         between = dropout if num_layers > 1 else 0.0
         self.attention = boolean(call, "attention", attention)
-        recurrent = CELLS[choice(call, "cell", cell, CELLS)]
-        super().__init__(
-            embed=Embedding(source_embeddings, embedding_dim, **made),
-            drop=Dropout(dropout, **made),
-            encoder=recurrent(embedding_dim, hidden_size, num_layers, bidirectional=True, dropout=between, **made),
-            decoder=Decoder(
-                target_embeddings,
-                embedding_dim,
-                hidden_size,
-                num_layers,
-                cell=cell,
-                vector_size=2 * hidden_size,
-                memory_size=2 * hidden_size if self.attention else 0,
-                dropout=dropout,
-                **made,
-            ),
+        recurrent = LAYERS[choice(call, "cell", cell, LAYERS)]
+        super().__init__(rng=rng)
+        self.embed = Embedding(source_embeddings, embedding_dim, dtype=dtype)
+        self.drop = Dropout(dropout, dtype=dtype)
+        self.encoder = recurrent(
+            embedding_dim, hidden_size, num_layers, bidirectional=True, dropout=between, dtype=dtype
         )
+        self.decoder = Decoder(
+            target_embeddings,
+            embedding_dim,
+            hidden_size,
+            num_layers,
+            cell=cell,
+            vector_size=2 * hidden_size,
+            memory_size=2 * hidden_size if self.attention else 0,
+            dropout=dropout,
+            dtype=dtype,
+        )
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of its class, see Layer.config.
+
+        pyrnn.EncoderDecoder(**model.config())
+        """
+        return {
+            "source_embeddings": self.embed.num_embeddings,
+            "target_embeddings": self.decoder.embed.num_embeddings,
+            **_shared_config(self.embed, self.encoder, self.drop),
+            "attention": self.attention,
+        }
 
     def encode(self, source: ArrayLike, lengths: ArrayLike | None = None) -> tuple[Array, Array | None]:
         """source (K, N) integers, lengths (N,) in 0..K -> what the decoder is given: vector (N, 2H), memory (K, N, 2H),
@@ -384,8 +424,11 @@ class EncoderDecoder(Model):
             lengths=lengths,
             memory_lengths=self._seen(source_lengths),
         )
+        kept, shape, dtype = Once(f"{type(self).__name__} pullback", None), logits.shape, logits.dtype
 
         def pullback(dlogits: ArrayLike) -> None:
+            dlogits = shaped_array(kept.call, "dlogits", dlogits, dtype, shape)
+            kept.take()
             dvector, dmemory = pull_decoder(dlogits)
             dx, _ = pull_encoder(dmemory, self._vector_back(dvector, state))
             pull_embed(pull_drop(dx))
@@ -411,7 +454,7 @@ class EncoderDecoder(Model):
         h = state[0] if isinstance(state, tuple) else state
         return np.concatenate([h[-2], h[-1]], axis=1)
 
-    def _vector_back(self, dvector: Array, state: Any) -> Any:
+    def _vector_back(self, dvector: Any, state: Any) -> Any:
         """The gradient of the encoder's state for the vector's."""
         zeros = [np.zeros_like(part) for part in (state if isinstance(state, tuple) else (state,))]
         zeros[0][-2], zeros[0][-1] = np.split(dvector, 2, axis=1)

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ._arrays import Array
-from .layers import MaxOverTime
+from ._arrays import Array, Rng, integer, shaped_array
+from ._pullback import Once
+from .attention import MultiheadAttention
 from .parameters import Layer, Model
-from .recurrent import Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
 class Sequential(Model):
-    """Layers by name, in their order: what comes out of one goes into the next.
+    """Layers in their order: what comes out of one goes into the next.
 
-    Of a recurrent layer the outputs y go on, not its final state; it starts from zeros. Recurrent layers, MaxOverTime
-    and a Sequential get the `lengths`; the other layers take one array: Embedding, Linear, LayerNorm, Dropout,
-    LogSoftmax. ValueError for no layers; others as in `Model`.
+    They are given by position, with the names "0", "1", ..., or by name, or some so and the others so; model[k] is the
+    k-th. Where a layer returns several things, as a recurrent one its outputs y and its final state, the first goes on;
+    `LastStep` makes the final output of y. `lengths` go to all layers that take them: to those whose `vjp` has an
+    argument of that name, a user's own `Model` too, and to MultiheadAttention as `kv_lengths`. rng as in `Model`.
+    Lengths are a TypeError where a layer's call takes them and its `vjp` does not, or the other way round, or only a
+    layer inside it does. ValueError for no layers and for a name given twice; others as in `Model`.
 
-        tagger = pyrnn.Sequential(embed=pyrnn.Embedding(10, 8), rnn=pyrnn.GRU(8, 16), head=pyrnn.Linear(16, 3))
+        tagger = pyrnn.Sequential(pyrnn.Embedding(10, 8), pyrnn.GRU(8, 16), pyrnn.Linear(16, 3), rng=0)
         logits = tagger(ids, lengths=[5, 2])  # (T, N) -> (T, N, 3)
+        judge = pyrnn.Sequential(rnn=pyrnn.GRU(8, 16), last=pyrnn.LastStep(), head=pyrnn.Linear(16, 3))
     """
 
-    def __init__(self, **layers: Layer) -> None:
-        if not layers:
-            raise ValueError(f"{type(self).__name__}: it has no layers")
-        super().__init__(**layers)
+    def __init__(self, *layers: Layer, rng: Rng = None, **named: Layer) -> None:
+        call = type(self).__name__
+        if not layers and not named:
+            raise ValueError(f"{call}: it has no layers")
+        placed = {str(k): layer for k, layer in enumerate(layers)}
+        twice = placed.keys() & named.keys()
+        if twice:
+            raise ValueError(f"{call}: {min(twice)!r} is the name of two layers, the one at this position and another")
+        super().__init__(rng=rng)
+        self._add({**placed, **named})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._chain())
+
+    def __getitem__(self, k: int) -> Any:
+        layers = list(self._chain())
+        return layers[integer(type(self).__name__, "k", k, -len(layers), len(layers) - 1)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._chain()
 
     def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
         """What comes out of the last layer. lengths (N,) integers in 0..T; errors as in the layers.
@@ -36,10 +57,9 @@ class Sequential(Model):
         y = model(x, lengths=[5, 2])
         """
         out: Any = x
-        for layer in self._layers.values():
-            call: Any = layer
-            out = call(out, lengths=lengths) if _takes_lengths(layer) else call(out)
-            out = out[0] if isinstance(layer, Recurrent) else out
+        for layer in self._chain():
+            out = self._method(layer, "__call__")(out, **self._lengths(layer, "__call__", lengths))
+            out = out[0] if isinstance(out, tuple) else out
         y: Array = out
         return y
 
@@ -50,22 +70,64 @@ class Sequential(Model):
         pullback(y - target)
         """
         out: Any = x
-        pulls: list[tuple[bool, Callable[[Any], Any]]] = []
-        for layer in self._layers.values():
-            vjp = getattr(layer, "vjp")  # noqa: B009 (not of every Layer)
-            out, pull = vjp(out, lengths=lengths) if _takes_lengths(layer) else vjp(out)
-            recurrent = isinstance(layer, Recurrent)
-            out = out[0] if recurrent else out
-            pulls.append((recurrent, pull))
+        pulls: list[Callable[[Any], Any]] = []
+        for layer in self._chain():
+            out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
+            out = out[0] if isinstance(out, tuple) else out
+            pulls.append(pull)
+        kept, shape, dtype = Once(f"{type(self).__name__} pullback", pulls), out.shape, out.dtype
 
         def pullback(dy: ArrayLike) -> Any:
-            gradient: Any = dy
-            for recurrent, pull in reversed(pulls):
-                gradient = pull(gradient)[0] if recurrent else pull(gradient)
+            gradient: Any = shaped_array(kept.call, "dy", dy, dtype, shape)
+            for pull in reversed(kept.take()):
+                gradient = pull(gradient)
+                gradient = gradient[0] if isinstance(gradient, tuple) else gradient
             return gradient
 
         return out, pullback
 
+    def _chain(self) -> Iterator[Any]:
+        """The layers, in their order."""
+        return (value for value in self._attributes().values() if isinstance(value, Layer))
 
-def _takes_lengths(layer: Layer) -> bool:
-    return isinstance(layer, (Recurrent, MaxOverTime, Sequential))
+    def _method(self, layer: Any, method: str) -> Any:
+        """That one of a layer, its call or its vjp."""
+        if getattr(type(layer), method, None) is None:
+            raise TypeError(f"{type(self).__name__}: {self._title(layer)} has no {method}")
+        return layer if method == "__call__" else layer.vjp
+
+    def _title(self, layer: Any) -> str:
+        """A layer in an error."""
+        return next(f"{name} ({type(layer).__name__})" for name, own in self._attributes().items() if own is layer)
+
+    def _lengths(self, layer: Any, method: str, lengths: Any) -> dict[str, Any]:
+        """The argument with which this method of a layer takes lengths, if it does and there are any."""
+        if lengths is None:
+            return {}
+        kind: Any = type(layer)
+        name = _argument(kind, method)
+        if name is None:
+            other = "vjp" if method == "__call__" else "__call__"
+            parts: Any = (type(part) for _, part in layer._leaves())
+            if _argument(kind, other) or any(_argument(part, method) for part in parts):  # it would read the padding
+                raise TypeError(
+                    f"{type(self).__name__}: lengths are given, but the {method} of {self._title(layer)} takes none, "
+                    f"as {'its ' + other if _argument(kind, other) else 'a layer in it'} does"
+                )
+        return {} if name is None else {name: lengths}
+
+
+@functools.lru_cache
+def _argument(kind: Any, method: str) -> str | None:
+    """The name of the argument."""
+    import inspect
+
+    if issubclass(kind, MultiheadAttention):
+        return "kv_lengths"
+    function = getattr(kind, method, None)
+    if function is Model.__call__:
+        function = getattr(kind, "vjp", None)
+    parameters = inspect.signature(function).parameters.values() if callable(function) else ()
+    if any(parameter.name == "lengths" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return "lengths"
+    return None

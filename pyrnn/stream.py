@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from . import _config
 from ._arrays import Array, any_array, integer_array, real_array, shape_error, within
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from .recurrent import Recurrent
 
-StateT = TypeVar("StateT", Array, "tuple[Array, Array]")
+StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
 
 
 class Stream(Generic[StateT]):
@@ -62,13 +63,14 @@ class Stream(Generic[StateT]):
     def state(self) -> StateT:
         """The state now: a copy, h (L, N, H), for the LSTM (h, c). It can be assigned, (L, H) too where N is 1."""
         state: Any = self._compiled.get_state()
-        result: StateT = state if len(state) == 2 else state[0]
+        result: StateT = state if len(state) > 1 else state[0]
         return result
 
     @state.setter
     def state(self, state: Any) -> None:
-        paired = len(self._layer._state_names) == 2 and isinstance(state, (tuple, list)) and len(state) == 2
-        h = any_array(self._call, "state", state[0] if paired else state)
+        count = len(self._layer._cell.states)
+        several = count > 1 and isinstance(state, (tuple, list)) and len(state) == count
+        h = any_array(self._call, "state", state[0] if several else state)
         rows = None if self._rows == 1 and h.ndim == 2 else self._rows
         self._compiled.set_state(tuple(self._layer._parts(self._call, "state", state, rows)))
 
@@ -87,6 +89,9 @@ class Stream(Generic[StateT]):
                 raise shape_error(self._call, "rows", array.shape, "one axis")
             rows = within(self._call, "rows", array.reshape(-1), self._rows - 1)
         self._compiled.reset(rows)
+
+    def __repr__(self) -> str:
+        return f"{_config.line(self._layer)}.stream(batch={self._rows})"
 
     @property
     def _call(self) -> str:

@@ -1,5 +1,6 @@
 """What the tests over every cell share: the variants of the cells, random problems for an op, memory layouts, bits."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import pyrnn
+from pyrnn.cells import CELLS
+from pyrnn.recurrent import LAYERS
 
 # name -> op, its option, the weights beyond the usual four
 VARIANTS = {
@@ -22,7 +25,11 @@ VARIANTS = {
     "gru": ("gru", {"reset_after": True}, ()),
     "gru_reset_before": ("gru", {"reset_after": False}, ()),
 }
-LAYERS = {"rnn": pyrnn.RNN, "lstm": pyrnn.LSTM, "gru": pyrnn.GRU}
+for op, record in CELLS.items():  # those that are not written out above
+    if op not in {name for name, _, _ in VARIANTS.values()}:
+        for values in itertools.product(*record.options.values()):
+            name = "_".join([op, *(str(value).lower() for value in values)])
+            VARIANTS[name] = op, dict(zip(record.options, values, strict=True)), ()
 DTYPES = ("float32", "float64")
 
 # Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
@@ -65,6 +72,14 @@ def python(code, *, ok=True, **settings):
     return result.stdout if ok else result.stderr
 
 
+def keep_in_range(record, state):
+    """Makes the state n of the sLSTM, by which it divides, what it is after a step: greater than 0."""
+    for name, part in zip(record.states, state, strict=True):
+        if name == "n":
+            np.abs(part, out=part)
+            part += part.dtype.type(0.5)
+
+
 class Problem:
     """The arguments of one call of an op and the gradients to send back, all of one dtype."""
 
@@ -72,25 +87,19 @@ class Problem:
         self.name, self.option, extra = VARIANTS[variant]
         self.dtype = np.dtype(dtype)
         self.rng = rng
+        record = CELLS[self.name]
         width = outputs if "weight_hr" in extra else hidden
-        gates = LAYERS[self.name]._gates * hidden
-        shapes = {
-            "weight_ih": (gates, inputs),
-            "weight_hh": (gates, width),
-            "bias_ih": (gates,),
-            "bias_hh": (gates,),
-            "weight_hr": (width, hidden),
-            **{name: (count * hidden,) for name, count in LAYERS[self.name]._unit_weights.items()},
-        }
-        absent = {"weight_hr", "weight_ch"} - set(extra) | (set() if bias else {"bias_ih", "bias_hh"})
+        shapes = record.shapes(inputs, hidden, width)
+        optional = {"weight_hr", "weight_ch"} - set(extra)
+        present = record.present(lambda argument: bias if argument == "bias" else True)
+        absent = set(record.weights) - set(present) | optional
         # Rows of matrices of length about 1: states neither die out nor blow up. No unit is saturated, for there the
         # slope of tanh and sigmoid, found as 1 - h * h, is rounding error for the most part.
-        self.weights = tuple(
-            None if w in absent else self.draw_weight(*shapes[w]) for w in self.op(pyrnn.reference).WEIGHTS
-        )
+        self.weights = tuple(None if w in absent else self.draw_weight(*shapes[w]) for w in record.weights)
         self.x = self.draw(steps, rows, inputs)
-        widths = (width, hidden) if self.name == "lstm" else (width,)
+        widths = record.widths(hidden, width)
         self.state = tuple(self.draw(rows, n) for n in widths)
+        keep_in_range(record, self.state)
         self.dy = self.draw(steps, rows, width)
         self.dstate = tuple(self.draw(rows, n) for n in widths)
         self.walk = {}
@@ -114,7 +123,7 @@ class Problem:
 
     def names(self):
         """Of what `results` returns, in order."""
-        entries = "hc"[: len(self.state)]
+        entries = tuple(CELLS[self.name].states)
         grads = [f"d{n}" for n, w in zip(self.op(pyrnn.reference).WEIGHTS, self.weights, strict=True) if w is not None]
         return ["y", *entries, "dx", *(f"d{e}" for e in entries), *grads]
 

@@ -1,13 +1,54 @@
-"""Fixtures that several test files use, and threads that share small work too."""
+"""Fixtures that several test files use, threads that share small work too, and what CI says of skipped tests."""
 
+import collections
 import os
+import signal
 
 import numpy as np
 import pytest
+from skips import RUNS
 
-os.environ["PYRNN_WAKE"] = "always"  # before pyrnn is imported; a test's calls are small and far between
+os.environ.setdefault("PYRNN_WAKE", "always")  # before pyrnn is imported; a test's calls are small and far between
+# Processes started here inherit what a shell in the background, or nohup, has set.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+def pytest_report_header():
+    return f"numpy {np.__version__}"
+
+
+def skipped(config):
+    """The reports of skipped tests and files."""
+    return config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+
+
+def unlisted(config):
+    """Those that tests/skips.py does not list for the run that PYRNN_SKIPS names."""
+    if "PYRNN_SKIPS" not in os.environ:
+        return []
+    listed = RUNS[os.environ["PYRNN_SKIPS"]]
+    return [report for report in skipped(config) if not any(words in report.longrepr[2] for words in listed)]
+
+
+def pytest_sessionfinish(session):
+    if session.exitstatus == pytest.ExitCode.OK and unlisted(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if "PYRNN_SKIPS" not in os.environ:
+        return
+    reasons = collections.Counter(report.longrepr[2] for report in skipped(config))
+    terminalreporter.section("skipped tests and files")
+    terminalreporter.line(f"{reasons.total()} in all")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:4} {reason}")
+    for report in unlisted(config):
+        terminalreporter.line(f"NOT LISTED in tests/skips.py: {report.nodeid}", red=True)

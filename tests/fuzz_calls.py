@@ -1,33 +1,35 @@
-"""Random wrong calls of the layers and, past them, of the kernels: each returns or raises a clear error.
+"""Random calls, for as long as one likes: wrong ones return or raise a clear error, right ones give the right values.
 
-    python tests/fuzz_calls.py SEED CALLS
+    python tests/fuzz_calls.py [--seconds 60] [--seed 0] [--first 0] [--calls N] [--only NAME]
 
-A call is a valid one with one to three arguments replaced by something else. The number of the call is printed before
-it is made, so the last line tells which one crashed.
+A wrong call, of the layers and past them of the kernels, is a valid one with one to three arguments replaced by
+something else (CALLS below). A right one is compared with the plain model (CHECKS of value_checks.py). The call that is
+being made is written to standard error before it is made, so the last line tells which one crashed. What fails is
+told with the way to make that call alone, and the rest goes on; the exit code is then 1.
 """
 
 from __future__ import annotations
 
+import argparse
+import collections
 import functools
 import math
 import os
 import sys
+import time
+import traceback
 import warnings
 
 import numpy as np
+from value_checks import CHECKS
 
 import pyrnn
 from pyrnn import kernels
+from pyrnn.cells import CELLS
 
 CLEAR = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, MemoryError)
 
 T, N, I, H, V = 4, 3, 5, 6, 7  # noqa: E741  the letters of the docstrings
-
-CELLS = {
-    "rnn": (1, [{"nonlinearity": name} for name in ("tanh", "relu", "sigmoid")], ("h",)),
-    "lstm": (4, [{}], ("h", "c")),
-    "gru": (3, [{"reset_after": True}, {"reset_after": False}], ("h",)),
-}
 
 
 class Hostile:
@@ -176,26 +178,16 @@ def positional(function, *names):
 
 def a_cell(rng):
     name = str(rng.choice(list(CELLS)))
-    gates, options, state_names = CELLS[name]
+    record = CELLS[name]
     dtype = rng.choice(["f4", "f8"])
-    project, peephole, bias = (
-        name == "lstm" and rng.random() < 0.4,
-        name == "lstm" and rng.random() < 0.4,
-        rng.random() < 0.7,
-    )
-    width = 2 if project else H
-    shapes = {
-        "weight_ih": (gates * H, I),
-        "weight_hh": (gates * H, width),
-        "bias_ih": (gates * H,) if bias else None,
-        "bias_hh": (gates * H,) if bias else None,
-        "weight_hr": (width, H) if project else None,
-        "weight_ch": (3 * H,) if peephole else None,
-    }
-    op = getattr(kernels, name)
-    weights = tuple(None if shapes[w] is None else normal(rng, dtype, *shapes[w]) for w in op.WEIGHTS)
-    state = tuple(normal(rng, dtype, N, size) for size in (width, H)[: len(state_names)])
-    return op, dtype, width, weights, state, options[rng.integers(len(options))]
+    given = {argument: rng.random() < (0.7 if argument == "bias" else 0.4) for argument in record.optional.values()}
+    present = record.present(given.get)
+    width = 2 if given.get("proj_size") else H
+    shapes = record.shapes(I, H, width)
+    weights = tuple(normal(rng, dtype, *shapes[w]) if w in present else None for w in record.weights)
+    state = tuple(normal(rng, dtype, N, size) for size in record.widths(H, width))
+    options = {option: values[rng.integers(len(values))] for option, values in record.options.items()}
+    return getattr(kernels, name), dtype, width, weights, state, options
 
 
 def call_cell(rng):
@@ -497,14 +489,33 @@ CALLS = [
 ]
 
 
-def main(seed: int, count: int) -> None:
+def main(seconds: float, seed: int, first: int, calls: float, only: str) -> int:
     warnings.simplefilter("ignore")
-    for k in range(count):
+    chosen = [call for call in [*CALLS, *CHECKS] if only in call.__name__]
+    made: collections.Counter[str] = collections.Counter()
+    failed, k, stop = 0, first, time.monotonic() + seconds
+    while k - first < calls and time.monotonic() < stop:
         rng = np.random.default_rng([seed, k])
-        call = CALLS[rng.integers(len(CALLS))]
-        os.write(1, f"{seed} {k} {call.__name__}\n".encode())
-        call(rng)
+        call = chosen[rng.integers(len(chosen))]
+        os.write(2, f"\r{k} {call.__name__:30}".encode())
+        try:
+            call(rng)
+        except Exception:
+            failed += 1
+            again = f"--seed {seed} --first {k} --calls 1" + (f" --only {only}" if only else "")
+            print(f"\n{call.__name__}: python tests/fuzz_calls.py {again}\n{traceback.format_exc()}", flush=True)
+        made[call.__name__] += 1
+        k += 1
+    print("\n" + "\n".join(f"{name} {count}" for name, count in sorted(made.items())))
+    print(f"{k - first} calls, {failed} failed")
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description="Random calls of pyrnn, wrong and right.")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first call")
+    parser.add_argument("--calls", type=float, default=math.inf, help="how many at most")
+    parser.add_argument("--only", default="", help="calls and checks whose name contains this")
+    sys.exit(main(**vars(parser.parse_args())))

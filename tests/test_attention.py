@@ -243,6 +243,30 @@ def test_what_is_hidden_reaches_nothing(dtype, poison, rng):
         assert (out == 0).all(axis=-1).any() or "kv_lengths" in options
 
 
+@pytest.mark.parametrize("s", [1, 3, 20, 200])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_nan_in_a_mask_hides_nothing(dtype, s, rng):
+    """It is added to a score like any number, and only -inf hides: the row is NaN, and no other one."""
+    query, key, value, dout = (
+        draw(rng, dtype, s, 8),
+        draw(rng, dtype, 40, 8),
+        draw(rng, dtype, 40, 5),
+        draw(rng, dtype, s, 5),
+    )
+    mask = np.where(rng.random((s, 40)) < 0.7, draw(rng, dtype, s, 40), -np.inf).astype(dtype)
+    out, pullback = attend_vjp(query, key, value, mask)
+    dquery = pullback(dout)[0]
+    mask[s // 2, 17] = np.nan
+    spoilt, pullback = attend_vjp(query, key, value, mask)
+    others = np.arange(s) != s // 2
+    assert np.isnan(spoilt[~others]).all()
+    assert_same_bits([spoilt[others]], [out[others]])
+    spoilt_dquery, _, dvalue = pullback(dout)
+    assert np.isnan(spoilt_dquery[~others]).all()
+    assert_same_bits([spoilt_dquery[others]], [dquery[others]])
+    assert np.isnan(dvalue[17]).all()
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 @pytest.mark.parametrize("s", [1, 3, 4])
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -338,6 +362,25 @@ def test_a_query_alone_or_among_others(dtype, rng):
             assert_same_bits([one, pull(dout[:, i : i + 1])[0]], [out[:, i : i + 1], dquery[:, i : i + 1]])
         few = attend(query[2:, 3:25], key[1:], value[1:], q_offset=offset + 3, **options)
         assert_same_bits([few], [out[2:, 3:25]])
+
+
+@pytest.mark.parametrize("kind", [bool, float])
+@pytest.mark.parametrize("shape", [(3, 2, 20, 70), (3, 1, 20, 70), (3, 1, 1, 70), (1, 2, 20, 70), (2, 20, 70), (70,)])
+def test_each_element_of_a_batch_has_its_own_mask(shape, kind, rng):
+    query, key, value, dout = (draw(rng, "f4", 3, 2, n, 8) for n in (20, 70, 70, 20))
+    mask = rng.random(shape) < 0.5
+    if kind is float:
+        mask = np.where(mask, draw(rng, "f4", *shape), np.float32(-np.inf))
+    offsets, lengths = np.array([5, -3, 60]), np.array([70, 31, 4])
+    bounds = {"is_causal": True, "q_offset": offsets, "kv_lengths": lengths}
+    for options in ({}, bounds):
+        out, pullback = attend_vjp(query, key, value, mask, **options)
+        gradients = pullback(dout)
+        for n in range(3):
+            own = np.broadcast_to(mask, (3, 2, 20, 70))[n]
+            alone = {name: option[n] if name != "is_causal" else option for name, option in options.items()}
+            one, pullback = attend_vjp(query[n], key[n], value[n], own, **alone)
+            assert_same_bits([one, *pullback(dout[n])], [out[n], *(g[n] for g in gradients)])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -466,6 +509,21 @@ def test_multihead_attention_defaults(rng):
     )
 
 
+def test_gradients_go_to_what_was_given(rng):
+    """That of a defaulted value to the key where there is one, of both to the query where there is none."""
+    layer = pyrnn.MultiheadAttention(8, 2, dtype="float64", rng=0)
+    query, key = draw(rng, "f8", 5, 3, 8), draw(rng, "f8", 7, 3, 8)
+    dout = draw(rng, "f8", 5, 3, 8)
+    of_query, of_key, of_value = layer.vjp(query, key, key)[1](dout)
+    dquery, dkey, dvalue = layer.vjp(query, key)[1](dout)
+    assert dvalue is None
+    assert_near([dquery, dkey], [of_query, of_key + of_value], "float64")
+    same = draw(rng, "f8", 5, 3, 8)  # as many keys as queries, which would add up too
+    of_query, of_key, of_value = layer.vjp(query, same, same)[1](dout)
+    assert_near(layer.vjp(query, same)[1](dout)[:2], [of_query, of_key + of_value], "float64")
+    assert_near(layer.vjp(query)[1](dout)[:1], [sum(layer.vjp(query, query, query)[1](dout))], "float64")
+
+
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_stream(batch_first, rng):
     layer = pyrnn.MultiheadAttention(16, 4, num_kv_heads=2, batch_first=batch_first, rng=0)
@@ -485,6 +543,44 @@ def test_stream(batch_first, rng):
     assert single(x[1:4, 0]).shape == (3, 16)
     with pytest.raises(ValueError, match=r"x has shape \(3, 16\), expected \(1, 16\)"):
         single.step(x[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"window": 5}, ValueError, r"window is 5, expected \(left, right\)"),
+        ({"window": (-2, 0)}, ValueError, r"window\[0\] is -2, expected at least -1"),
+        ({"window": (0, "a")}, TypeError, r"window\[1\] is 'a', expected an integer"),
+        ({"softcap": -1}, ValueError, "softcap is -1, expected 0 to"),
+        ({"scale": np.nan}, ValueError, "scale is nan"),
+        ({"scale": "a"}, TypeError, "scale is 'a', expected a number"),
+    ],
+)
+def test_a_stream_refuses_when_it_is_made(options, error, match):
+    with pytest.raises(error, match=rf"MultiheadAttention\.stream: {match}"):
+        pyrnn.MultiheadAttention(4, 2, rng=0).stream(3, **options)
+
+
+@pytest.mark.parametrize("left", [0, 9, 1500])
+def test_a_stream_with_a_window_keeps_only_what_it_will_look_at(left, rng):
+    layer = pyrnn.MultiheadAttention(4, 1, rng=0)
+    x = draw(rng, "f4", 6000, 1, 4)
+    whole = layer(x, is_causal=True, window=(left, 0))
+    stream = layer.stream(window=(left, 0))
+    parts, bounds = [], [0, 1, 900, 1024, 1500, *range(1501, 1540), 2600, 2601, 5500, *range(5501, 5640), 6000]
+    for begin, end in itertools.pairwise(bounds):
+        parts.append(stream(x[begin:end]))
+        assert stream.length == end
+        assert stream._cache.shape[3] <= max(left, 64) + 2 * 1024 + 2 * (end - begin)
+    assert_same_bits([np.concatenate(parts)], [whole])
+    assert stream._cache.shape[3] <= left + 2 * 1024
+    with pytest.raises(ValueError, match="x has shape"):
+        stream(x[:, :, :3])
+    longer = layer(np.concatenate([x, x[:1]]), is_causal=True, window=(left, 0))
+    assert_same_bits([stream.step(x[0, 0])], [longer[-1, 0]])
+    stream.reset()
+    assert stream.length == 0
+    assert_same_bits([stream(x[:1030])], [whole[:1030]])
 
 
 def test_attention_weights(rng):
@@ -613,6 +709,71 @@ def test_far_offsets_and_windows(rng):
     assert_same_bits([attend(query, key, value, is_causal=True, q_offset=most)], [attend(query, key, value)])
     assert not attend(query, key, value, is_causal=True, q_offset=-most).any()
     assert_same_bits([attend(query, key, value, window=(most, 2**70))], [attend(query, key, value)])
+
+
+FAR = [0, 1, 5, 2**31, 2**40 - 1, 2**40, 2**41, 2**42, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 2**64 + 3, 2**70]
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+def test_bounds_are_those_of_pythons_integers(backend, rng):
+    """Offsets and windows near the largest integers: the sums are exact, and so is what is seen."""
+    s, k = 5, 7
+    query, value = np.zeros((1, s, 1)), np.eye(k)[None]  # equal scores: the result is where it looks
+    ends = [n for n in (*FAR, *(-n for n in FAR)) if -(2**63) <= n < 2**63]
+    for _ in range(300):
+        offset = int(rng.choice(np.array(ends, object))) + int(rng.integers(-9, 10))
+        offset = min(max(offset, -(2**63)), 2**63 - 1)
+        near = [abs(offset) + int(n) for n in rng.integers(-6, 7, 2)]
+        left, right = (
+            max(-1, [-1, near[side], int(rng.choice(np.array(FAR, object)))][rng.integers(3)]) for side in range(2)
+        )
+        length = int(rng.integers(0, k + 1))
+        out, _ = backend.attention.forward(
+            query, np.zeros((1, k, 1)), value, scale=1.0, left=left, right=right, offsets=np.array(offset),
+            lengths=np.array(length),
+        )  # fmt: skip
+        for i in range(s):
+            at = i + offset
+            seen = [j < length and (left < 0 or j >= at - left) and (right < 0 or j <= at + right) for j in range(k)]
+            assert ((out[0, i] > 0) == seen).all(), (offset, left, right, length, i)
+
+
+def test_far_windows_of_far_offsets_through_the_public_call(rng):
+    query, key, value = draw(rng, "f4", 3, 5, 8), draw(rng, "f4", 3, 7, 8), draw(rng, "f4", 3, 7, 3)
+    everything = attend(query, key, value)
+    for offset, window in ((2**41, (2**42, -1)), (-(2**41), (-1, 2**42)), (2**63 - 1, (2**64, -1))):
+        assert_same_bits([attend(query, key, value, q_offset=offset, window=window)], [everything])
+    nothing = attend(query, key, value, q_offset=2**42, window=(2**41, -1))
+    assert not nothing.any()
+    for dtype in (np.int8, np.uint8, np.uint64, np.int64):  # any integers, for every element of the batch
+        batch = [a[:, None] for a in (query, key, value)]
+        options = {"window": (2, 1)}
+        offsets = [3, 0, 2]
+        expected = [attend(*(a[b] for a in batch), q_offset=offsets[b], **options) for b in range(3)]
+        assert_same_bits([attend(*batch, q_offset=np.array(offsets, dtype), **options)], [np.stack(expected)])
+
+
+@pytest.mark.parametrize("name", ["q_offset", "kv_lengths"])
+@pytest.mark.parametrize("number", [2**63, 2**63 + 1, 2**64 - 1])
+def test_integers_that_no_int64_holds(name, number):
+    query = np.zeros((3, 1, 4), "f4")
+    for given in (np.array(number, "u8"), np.uint64(number), number):
+        with pytest.raises(ValueError, match=f"{name} holds {number}, which is more than an int64 can hold"):
+            attend(query, query, query, **{name: given})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [0.0, -0.0, 1e-30])
+def test_the_sign_of_zero_in_gradients(scale, dtype, rng):
+    """Of a query alone, with or without axes in front, and of the same query in a batch."""
+    query, key, value, dout = (draw(rng, dtype, 2, 4, 5, n) for n in (8, 8, 3, 3))
+    dquery, dkey, dvalue = attend_vjp(query, key, value, scale=scale)[1](dout)
+    assert np.signbit(dquery[dquery == 0]).any() or scale > 0
+    for b, h in np.ndindex(2, 4):
+        at = (b, h)
+        for lead in ((), (None,), (None, None)):
+            one = attend_vjp(query[at][lead], key[at][lead], value[at][lead], scale=scale)[1](dout[at][lead])
+            assert_same_bits(one, [dquery[at][lead], dkey[at][lead], dvalue[at][lead]])
 
 
 def test_layers_refuse_what_makes_no_layer(rng):

@@ -2,22 +2,24 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import CELLS, LAYERS
 
 import pyrnn
+from pyrnn._arrays import numbers_array
 from pyrnn.stream import Stream
 
 T, N, I, H = 5, 3, 8, 4  # noqa: E741  the letters of the docstrings
 
-LAYERS = {"RNN": pyrnn.RNN, "LSTM": pyrnn.LSTM, "GRU": pyrnn.GRU}
 
-
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=["rnn", "lstm", "gru"])  # what their errors say is written out below
 def make(request):
     return lambda **options: LAYERS[request.param](**{"input_size": I, "hidden_size": H, "rng": 0, **options})
 
@@ -288,7 +290,7 @@ def test_huge_numbers(make):
     """What no machine can hold is refused by the call it was given to, with the argument that is wrong."""
     layer, linear = make(), pyrnn.Linear(2, 2)
     name = type(layer).__name__
-    gates = {"RNN": 1, "LSTM": 4, "GRU": 3}[name]
+    gates = len(CELLS[name.lower()].gates)
     for call, error, match in [
         (
             lambda: make(hidden_size=10**9),
@@ -539,9 +541,9 @@ def test_initial_values():
         (lambda: pyrnn.init.orthogonal(head), TypeError, "orthogonal: layer is Linear, expected a recurrent layer"),
         (lambda: pyrnn.init.orthogonal(layer, gain=None), TypeError, "orthogonal: gain is None"),
         (lambda: pyrnn.init.orthogonal(layer, rng=-1), ValueError, "orthogonal: rng is -1"),
-        (lambda: pyrnn.init.forget_gate_bias(pyrnn.GRU(2, 3)), TypeError, "layer is GRU, expected an LSTM"),
+        (lambda: pyrnn.init.forget_gate_bias(pyrnn.GRU(2, 3)), TypeError, "is GRU, expected one of lstm"),
         (lambda: pyrnn.init.forget_gate_bias(pyrnn.LSTM(2, 3, bias=False)), ValueError, "the layer has no biases"),
-        (lambda: pyrnn.init.chrono(pyrnn.RNN(2, 3), 9), TypeError, "chrono: layer is RNN, expected an LSTM or a GRU"),
+        (lambda: pyrnn.init.chrono(pyrnn.RNN(2, 3), 9), TypeError, "is RNN, expected one of lstm, gru"),
         (lambda: pyrnn.init.chrono(pyrnn.GRU(2, 3, bias=False), 9), ValueError, "chrono: the layer has no biases"),
         (lambda: pyrnn.init.chrono(layer, 1), ValueError, "chrono: steps is 1, expected at least 2"),
         (lambda: pyrnn.init.chrono(layer, 2.0), TypeError, "chrono: steps is 2.0, expected an integer"),
@@ -629,6 +631,325 @@ def test_threads():
     assert pyrnn.get_num_threads() == before
 
 
+# What other libraries hold ----------------------------------------------------------------------------------------
+
+DOORS = {
+    "layer": ("GRU: x", lambda x: pyrnn.GRU(2, 3, rng=0)(x)),
+    "vjp": (r"GRU\.vjp: x", lambda x: pyrnn.GRU(2, 3, rng=0).vjp(x)),
+    "stream": ("x", lambda x: pyrnn.GRU(2, 3, rng=0).stream(1)(x)),
+    "linear": ("Linear: x", lambda x: pyrnn.Linear(2, 3, rng=0)(x)),
+    "norm": ("LayerNorm: x", lambda x: pyrnn.LayerNorm(2)(x)),
+    "params": ("weight", lambda x: pyrnn.Linear(2, 4, rng=0).params.update(weight=x)),
+    "targets": ("mean_squared_error: targets", lambda x: pyrnn.mean_squared_error(np.zeros((4, 2)), x)),
+    "logits": ("cross_entropy: logits", lambda x: pyrnn.cross_entropy(x, [0] * 4)),
+    "query": ("attention: query", lambda x: pyrnn.scaled_dot_product_attention(x, np.ones((4, 2)), np.ones((4, 2)))),
+    "mask": (
+        "attn_mask",
+        lambda x: pyrnn.scaled_dot_product_attention(np.ones((4, 2)), np.ones((2, 2)), np.ones((2, 2)), attn_mask=x),
+    ),
+    "attention vjp": ("query", lambda x: pyrnn.scaled_dot_product_attention_vjp(x, x, x)),
+    "weights": ("key", lambda x: pyrnn.attention_weights(np.ones((4, 2)), x)),
+    "mha": ("MultiheadAttention: query", lambda x: pyrnn.MultiheadAttention(2, 1, rng=0)(x)),
+    "hopfield": ("store: patterns", lambda x: pyrnn.Hopfield(2).store(x)),
+    "probe": ("recall: probe", lambda x: pyrnn.Hopfield(2).recall(x)),
+    "modern": ("ModernHopfield: patterns", lambda x: pyrnn.ModernHopfield(x)),
+    "pad": (r"pad: sequences\[1\]", lambda x: pyrnn.data.pad([np.ones((3, 2)), x])),
+    "list": (r"GRU: x\[1\]", lambda x: pyrnn.GRU(2, 3, rng=0)([np.ones((4, 2)), x])),
+    "f1": ("best_f1: scores", lambda x: pyrnn.metrics.best_f1(x, np.ones((4, 2), bool))),
+    "logits of tokens": ("choose: logits", lambda x: pyrnn.decoding.choose(x, rng=0)),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_a_masked_array_hides_is_not_taken(door):
+    name, call = DOORS[door]
+    x = np.ma.masked_array(np.ones((4, 2)), mask=[[False, True]] + [[False, False]] * 3)
+    x.data[0, 1] = -999
+    refuses(lambda: call(x), ValueError, rf"{name} is a masked array that hides 1 of its 8 entries.*mask=.*lengths=")
+    call(np.ma.masked_array(np.ones((4, 2)), mask=False))  # nothing is hidden
+
+
+@pytest.mark.parametrize(
+    ("call", "match"),
+    [
+        (lambda x: pyrnn.cross_entropy(np.zeros((3, 4)), x), "cross_entropy: targets"),
+        (lambda x: pyrnn.Embedding(5, 2, rng=0)(x), "Embedding: ids"),
+        (lambda x: pyrnn.GRU(2, 3, rng=0)(np.zeros((4, 3, 2)), lengths=x), "GRU: lengths"),
+        (lambda x: pyrnn.GRU(2, 3, rng=0)(np.zeros((3, 2)), reset=x > 1), "GRU: reset"),
+        (lambda x: pyrnn.GRU(2, 3, rng=0)(np.zeros((5, 2)), ids=x), "GRU: ids"),
+        (lambda x: pyrnn.hinge(np.zeros((3, 4)), [0] * 3, mask=x > 1), "hinge: mask"),
+        (lambda x: pyrnn.metrics.confusions(x, [1, 2, 3], [1, 2, 3]), "confusions: said"),
+        (lambda x: pyrnn.metrics.f1(x > 1, [True] * 3), "f1: said"),
+        (lambda x: pyrnn.data.minibatches(x[1], 2), "minibatches: n"),
+        (lambda x: pyrnn.text.Batches(x, 1, 1), "Batches: numbers"),
+        (lambda x: pyrnn.ngrams.NGram(x, 5, 2), "NGram"),
+        (lambda x: pyrnn.baselines.linear(x, 1, 1), "linear: values"),
+        (lambda x: pyrnn.kernels.embedding.forward(x, np.zeros((5, 2))), "embedding.forward: ids"),
+        (lambda x: pyrnn.kernels.linear.forward(x[:, None] * np.ones(1), np.ones((1, 1)), None), "linear.forward: x"),
+        (lambda x: pyrnn.set_num_threads(x[1]), "set_num_threads: n"),
+        (lambda x: pyrnn.kernels.set_num_threads(x[1:2].reshape(())), "set_num_threads: threads"),
+    ],
+)
+def test_masked_integers(call, match):
+    x = np.ma.masked_array([1, 2, 3], mask=[False, True, False])
+    refuses(lambda: call(x), (ValueError, TypeError), match)
+
+
+def test_what_lists_hide_is_not_taken():
+    """Wherever it is in the lists, and however much lies beside it."""
+    hidden = np.ma.masked
+    many = [[1.0] * 20 for _ in range(20)]
+    for value, where in [
+        ([[1.0, hidden], [1.0, 1.0]], r"x\[0\]\[1\] is a masked array that hides 1 of its 1"),
+        ([*many, [*[1.0] * 19, hidden]], r"x\[20\]\[19\]"),
+        ([*many, [*[np.nan] * 19, np.ma.masked_array(5.0, True)]], r"x\[20\]\[19\]"),
+        ([*many, np.ma.masked_array([1.0] * 20, [True] * 20)], r"x\[20\] is a masked array that hides 20"),
+        ([np.ones(20), np.ma.masked_array([1.0] * 20, [True] * 20)], r"x\[1\]"),
+        (([1], (np.ma.masked_array(5, True),)), r"x\[1\]\[0\]"),
+        ([[True], [np.ma.masked_array(False, True)]], r"x\[1\]\[0\]"),
+        ([[[1, 2]], np.ma.masked_array([[1, 2]], [[False, True]])], r"x\[1\]"),
+    ]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # NumPy's own word on it
+            refuses(lambda value=value: numbers_array("call", "x", value), ValueError, where)
+        refuses(lambda value=value: numbers_array("call", "x", value), ValueError, where)
+    for value in (
+        many,
+        [many, many],
+        [(1, 2), [3, 4]],
+        [[True], [False]],
+        [[np.nan] * 200],
+        [np.ones(2), [1, 2]],
+        [[]],
+    ):
+        np.testing.assert_array_equal(numbers_array("call", "x", value), np.array(value))
+
+
+class Tensor:
+    """As torch's: it does not become an array of itself."""
+
+    def __init__(self, requires_grad=False, device="cpu", dtype="torch.float32"):
+        self.requires_grad, self.dtype = requires_grad, dtype
+        self.device = type("device", (), {"type": device})
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("Can't call numpy()") if self.requires_grad else TypeError("can't convert")
+
+
+def test_tensors_are_told_what_to_call():
+    layer = pyrnn.GRU(2, 3, rng=0)
+    for tensor, calls in [
+        (Tensor(requires_grad=True), r"call \.detach\(\) of the tensor first \(RuntimeError: Can't call"),
+        (Tensor(device="cuda"), r"call \.cpu\(\) of the tensor first"),
+        (Tensor(dtype="torch.bfloat16"), r"call \.float\(\) of the tensor"),
+        (Tensor(True, "cuda", "torch.bfloat16"), r"call \.detach\(\)\.cpu\(\)\.float\(\) of the tensor"),
+        (Tensor(), r" an array \(TypeError: can't convert\)"),
+    ]:
+        refuses(lambda tensor=tensor: layer(tensor), (TypeError, RuntimeError), "^GRU: x does not.*" + calls)
+        refuses(lambda tensor=tensor: layer.vjp(tensor), (TypeError, RuntimeError), calls)
+        refuses(
+            lambda tensor=tensor: pyrnn.scaled_dot_product_attention_vjp(*[tensor] * 3), Exception, "query.*" + calls
+        )
+    refuses(
+        lambda: layer([[Tensor()], [Tensor(True)]]),
+        (TypeError, RuntimeError),
+        r"detach\(\) of the tensor at \[1\]\[0\]",
+    )
+
+
+def test_tensors_of_torch():
+    torch = pytest.importorskip("torch")
+    layer = pyrnn.GRU(2, 3, rng=0)
+    x = torch.ones(4, 2)
+    np.testing.assert_array_equal(layer(x)[0], layer(np.ones((4, 2)))[0])
+    for tensor, calls in [
+        (torch.ones(4, 2, requires_grad=True), r"\.detach\(\)"),
+        (x.to(torch.bfloat16), r"\.float\(\)"),
+        (x.to("meta"), r"\.cpu\(\)"),
+        (x.to_sparse(), "to_dense"),
+    ]:
+        for given in (tensor, [tensor, tensor]):
+            refuses(lambda given=given: layer(given), (TypeError, RuntimeError), f"GRU: x does not become.*{calls}")
+
+
+def test_bfloat16():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(ml_dtypes.bfloat16)
+    layer = pyrnn.GRU(2, 3, rng=0)
+    np.testing.assert_array_equal(layer(x)[0], layer(x.astype("f4"))[0])
+    mask = np.zeros((4, 4), ml_dtypes.bfloat16)
+    out = pyrnn.scaled_dot_product_attention(x, x, x, attn_mask=mask)
+    np.testing.assert_array_equal(out, pyrnn.scaled_dot_product_attention(*[x.astype("f4")] * 3))
+    ids = np.array([1, 0], ml_dtypes.int4)
+    np.testing.assert_array_equal(pyrnn.Embedding(2, 2, rng=0)(ids), pyrnn.Embedding(2, 2, rng=0)([1, 0]))
+    for strange in (x[:, 0], list(x[:, 0]), x[:, 0].astype(ml_dtypes.float8_e4m3fn)):
+        dtype = np.asarray(strange).dtype.name
+        refuses(lambda ids=strange: pyrnn.Embedding(2, 2)(ids), TypeError, f"ids has dtype {dtype}, expected integers")
+        refuses(lambda x=strange: layer(np.zeros((4, 2)), mask=x), TypeError, f"mask has dtype {dtype}, expected boo")
+    refuses(lambda: layer(np.zeros((4, 2), "V2")), TypeError, r"x has dtype \|V2")
+
+
+class Column:
+    """As a column of pandas: values, and marks of those that are missing."""
+
+    def __init__(self, values, missing=(), nullable=True):
+        self.values, self.missing = np.asarray(values), np.isin(np.arange(len(values)), missing)
+        self.dtype = type("Int64", (), {"numpy_dtype": self.values.dtype})() if nullable else self.values.dtype
+
+    def __len__(self):
+        return len(self.values)
+
+    def isna(self):
+        return self.missing
+
+    def __array__(self, dtype=None, copy=None):
+        if dtype is None and isinstance(self.dtype, np.dtype):
+            return self.values
+        return np.where(self.missing, np.nan, self.values).astype(dtype or object)
+
+
+class Frame:
+    def __init__(self, **columns):
+        self.columns, self.given = list(columns), columns
+        self.dtypes = [column.dtype for column in columns.values()]
+
+    def items(self):
+        return self.given.items()
+
+    def __array__(self, dtype=None, copy=None):
+        return np.stack([np.asarray(column) for column in self.given.values()], axis=1)
+
+
+def test_columns_of_data_frames():
+    layer, plain = pyrnn.GRU(2, 3, rng=0), np.array([[1, 0.5], [0, 2]])
+    for first in (Column([1, 0]), Column([True, False]), Column([1.0, 0.0]), Column([1, 0], nullable=False)):
+        for second in (Column([0.5, 2]), Column([0.5, 2], nullable=False)):
+            np.testing.assert_array_equal(layer(Frame(a=first, b=second))[0], layer(plain)[0])
+    column = Column([0.5, 2], nullable=False)
+    for other, error, match in [
+        (Column([1, 2], [1]), ValueError, "^GRU: column 'b' of x has 1 missing values among 2, fill or drop them$"),
+        (Column(["u", "v"], nullable=False), TypeError, "^GRU: column 'b' of x has dtype <U1, expected real numbers"),
+        (
+            Column(np.array(["u", 2], object), nullable=False),
+            TypeError,
+            "column 'b' of x has dtype object.*it holds 'u'$",
+        ),
+        (Column(np.array([1, 2], object), nullable=False), TypeError, r"column 'b' of x.*numbers, \.astype\(float\)$"),
+        (Column(np.zeros(2, "M8[s]"), nullable=False), TypeError, "column 'b' of x has dtype datetime64"),
+        (Column(np.zeros(2, complex), nullable=False), TypeError, "column 'b' of x has dtype complex128"),
+    ]:
+        refuses(lambda other=other: layer(Frame(a=column, b=other)), error, match)
+    refuses(lambda: pyrnn.Embedding(3, 2)(Column([1, 2], [0])), ValueError, "Embedding: ids has 1 missing values")
+    np.testing.assert_array_equal(pyrnn.Embedding(3, 2, rng=0)(Column([1, 2])), pyrnn.Embedding(3, 2, rng=0)([1, 2]))
+
+
+def test_columns_of_pandas():
+    pandas = pytest.importorskip("pandas")
+    layer, plain = pyrnn.GRU(2, 3, rng=0), np.array([[1, 0.5], [0, 2]])
+    for kind in ("Int64", "Float64", "boolean", "bool", "int8", "float32", "UInt8"):
+        for other in ("Float64", "float64"):
+            frame = pandas.DataFrame(
+                {"a": pandas.Series([1, 0], dtype=kind), "b": pandas.Series([0.5, 2], dtype=other)}
+            )
+            np.testing.assert_array_equal(layer(frame)[0], layer(plain)[0])
+    good = [0.5, 2]
+    for values, error, match in [
+        (pandas.Series([1, None], dtype="Int64"), ValueError, "^GRU: column 'b' of x has 1 missing values among 2"),
+        (pandas.Series([1, None], dtype="Float64"), ValueError, "column 'b' of x has 1 missing values"),
+        (["u", "v"], TypeError, "column 'b' of x has dtype object, expected real numbers: it holds 'u'"),
+        (pandas.to_datetime(["2020-01-01", "2020-01-02"]), TypeError, "column 'b' of x has dtype datetime64"),
+        (pandas.Categorical(["u", "v"]), TypeError, "column 'b' of x has dtype object"),
+    ]:
+        refuses(lambda values=values: layer(pandas.DataFrame({"a": good, "b": values})), error, match)
+    y, _ = layer(pandas.DataFrame({"a": good, "b": [np.nan, 1]}))  # a NaN is a number of floats, as in NumPy
+    assert np.isnan(y).any()
+    refuses(lambda: pyrnn.Embedding(3, 2)(pandas.Series([1, None], dtype="Int64")), ValueError, "ids has 1 missing")
+    assert pyrnn.cross_entropy(np.zeros((2, 3)), pandas.Series([1, 2], dtype="Int64"))[0] == pytest.approx(math.log(3))
+
+
+# Values in messages -------------------------------------------------------------------------------------------------
+
+
+class Loud:
+    def __repr__(self):
+        raise AssertionError("nobody asks a stranger how it looks")
+
+    __str__ = __repr__
+
+
+class LoudNumber(float):
+    __repr__ = Loud.__repr__
+
+
+def test_values_in_errors_are_short(tmp_path):
+    many, long_text, model = list(range(10**5)), "so long\n" * 10**5, pyrnn.Linear(2, 2, rng=0)
+    deep: list = []
+    deep.append(deep)
+    strange = np.zeros(3, [(f"field {k}", "f4") for k in range(300)])
+    net = pyrnn.Hopfield(4)
+    values = [
+        many, tuple(many), long_text, long_text.encode(), dict.fromkeys(many), deep, 10**5000, -(10**5000), Loud(),
+        [Loud()], np.arange(10**6), strange, LoudNumber(-1), [[many] * 50] * 50,
+    ]  # fmt: skip
+    for call in [
+        lambda value: pyrnn.data.minibatches(value, 32),
+        lambda value: pyrnn.data.held_out(10, value),
+        lambda value: pyrnn.Adam(model, lr=value),
+        lambda value: pyrnn.Adam(model, betas=value),
+        lambda value: pyrnn.GRU(value, 3),
+        lambda value: pyrnn.GRU(3, 3, dtype=value),
+        lambda value: pyrnn.GRU(3, 3, batch_first=value),
+        lambda value: pyrnn.RNN(3, 3, nonlinearity=value),
+        lambda value: pyrnn.Hopfield(4, states=value),
+        lambda value: net.recall([1] * 4, update=value),
+        lambda value: net.store([1] * 4, rule=value),
+        lambda value: pyrnn.scaled_dot_product_attention(*[np.ones((2, 2))] * 3, window=value),
+        lambda value: pyrnn.kernels.set_num_threads(value),
+        lambda value: pyrnn.metrics.confusions([1], [value], [1]),
+    ]:
+        for value in values:
+            with pytest.raises((TypeError, ValueError)) as caught:
+                call(value)
+            assert len(str(caught.value)) < 1000
+    for call in [
+        lambda: pyrnn.GRU(3, 3, rng=many),
+        lambda: pyrnn.GRU(3, 3, rng=Loud()),
+        lambda: pyrnn.text.read(long_text),
+        lambda: pyrnn.text.read_fasta(long_text),
+        lambda: pyrnn.text.read(tmp_path / ("x" * 10**5)),
+        lambda: pyrnn.text.Corpus("", [long_text]),
+        lambda: pyrnn.text.Words([long_text, long_text]),
+        lambda: net.load(long_text),
+        lambda: pyrnn.Linear(2, 2)(strange),
+        lambda: pyrnn.Embedding(2, 2)(strange),
+        lambda: pyrnn.kernels.norm.l2(strange),
+        lambda: model.load_state_dict(dict.fromkeys(map(str, many))),
+        lambda: model.params.update({long_text: 1}),
+        lambda: pyrnn.MultiheadAttention(2, 1)(np.ones((2, 2)), **{long_text: 1}),
+        lambda: pyrnn.Model(**{long_text: model}),
+    ]:
+        with pytest.raises((TypeError, ValueError, KeyError, OSError)) as caught:
+            call()
+        assert len(str(caught.value)) < 2000
+
+
+def test_values_in_errors():
+    for value, text in [
+        ([1, "a", None], "[1, 'a', None]"),
+        ((1,), "(1,)"),
+        ({"a": 1.5}, "{'a': 1.5}"),
+        (np.int32, "<class 'numpy.int32'>"),
+        (np.zeros((2, 3)), "an array of shape (2, 3) and dtype float64"),
+        (Loud(), "Loud object"),
+        (2**200, "2**200 or more"),
+        ([0] * 100, "[" + "0, " * 27 + "... (100 in all)]"),
+        ("a" * 100, "'" + "a" * 80 + "'... (100 characters)"),
+    ]:
+        refuses(
+            lambda value=value: pyrnn.GRU(3, 3, dtype=value), ValueError, "^" + re.escape(f"GRU: dtype is {text}, ")
+        )
+
+
 # The package ------------------------------------------------------------------------------------------------------
 
 
@@ -647,7 +968,7 @@ def test_random_wrong_calls_do_not_crash(seed):
     script = Path(__file__).with_name("fuzz_calls.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", script, str(seed), "2500"],
+        [sys.executable, "-X", "faulthandler", script, "--only", "call_", "--seed", str(seed), "--calls", "2500"],
         capture_output=True,
         text=True,
         env=environment,

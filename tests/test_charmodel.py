@@ -1,7 +1,9 @@
 """The character model: against models worked out by hand, and training that goes on where it stopped, to the bit."""
 
+import dataclasses
 import itertools
 import math
+import re
 from collections import Counter
 
 import numpy as np
@@ -192,7 +194,10 @@ def test_load_model_refuses_what_does_not_fit(tmp_path):
         ({"version": 2}, "version 2"),
         ({"model": model | {"cell": "elman"}}, "elman"),
         ({"model": model | {"hidden": 10**12}}, "sizes"),
-        ({"model": model | {"layers": 10**12}}, "missing"),
+        ({"model": model | {"layers": 10**12}}, "sizes"),
+        ({"model": model | {"embed": 5, "hidden": 7}}, "sizes"),
+        ({"model": model | {"hidden": -8}}, "hidden is -8, expected at least 1"),
+        ({"model": model | {"embed": 4.0}}, "embed is 4.0, expected an integer"),
         ({"model": model | {"layers": "1"}}, "m: "),
         ({"model": model | {"more": 1}}, "more"),
         ({"model": None}, "m: "),
@@ -207,6 +212,162 @@ def test_load_model_refuses_what_does_not_fit(tmp_path):
     files.save(path, weights, description)
     with pytest.raises(ValueError, match="'model' is missing"):
         charmodel.load_model(path)
+
+
+@pytest.mark.parametrize("extra", ["\ud800", "\ud83d\ude00", "\ud83d\U0001f600"])
+def test_halves_of_surrogate_pairs_in_a_vocabulary(tmp_path, extra):
+    """A high and a low one beside each other stay two characters."""
+    model = CharModel(Vocabulary.of("abc" + extra), "gru", 4, 8, rng=0)
+    charmodel.save_model(tmp_path / "m", model, {})
+    read = charmodel.load_model(tmp_path / "m")
+    assert read.vocabulary.characters == model.vocabulary.characters
+    assert len(read.vocabulary) == 3 + len(extra)
+
+
+def resume_file(path, layers=2):
+    """A training in the middle of its second pass; what its state file holds, without the checksums."""
+    trainer = Trainer(Corpus(TEXT), Settings(**(vars(SMALL) | {"layers": layers})), Length(epochs=3), path)
+    trainer.run(StopAfter(len(trainer.batches) + 9))
+    return files.load(charmodel.resume_path(path), charmodel.RESUME_KIND)
+
+
+def changed(value, keys, new):
+    """A nested description with one entry changed."""
+    first, *rest = keys
+    return value | {first: changed(value[first], rest, new) if rest else new}
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        ("settings.cell", ["elman", 7, None, "gru", "rnn"]),
+        ("settings.hidden", [13, 20_000, HUGE, 0, -12, 12.0, "12", None, True, [12]]),
+        ("settings.layers", [1, 3, 60_000, HUGE, 0, "2"]),
+        ("settings.embed", [6, 10**9, 0, [1, 2]]),
+        ("settings.batch", [0, -4, 3, 8, HUGE, "4", 1e30, None]),
+        ("settings.steps", ["x", 0, -1, None, 16.5, 5]),
+        ("settings.lr", ["x", 0, -1, math.nan, math.inf, None]),
+        ("settings.dropout", [-0.1, 1.5, math.nan, "0"]),
+        ("settings.seed", [-1, "0", 0.5]),
+        ("settings.more", [1]),
+        ("settings", [None, [], "x", 7]),
+        ("length", [{}, None, {"epochs": 1, "seconds": 1.0}, {"epochs": 0}, {"seconds": math.nan}, {"epochs": "3"}]),
+        ("sources", [None, 7, "text", [7], {}]),
+        ("progress", [None, {}, [], "x"]),
+        ("progress.done", [-5, 0, HUGE, 1e300, "1", None]),
+        ("progress.validated", [-1, HUGE, 0, None]),
+        ("progress.characters", [-1, HUGE, 7, None]),
+        ("progress.seconds", [-1, math.nan, math.inf, None, "x"]),
+        ("progress.validating", [-1, math.nan, None]),
+        ("progress.best_bits", [-1, math.nan, None, "x", 1e9, [3]]),
+        ("progress._loss", [None, math.nan, -1, "x"]),
+        ("progress._weight", [None, math.nan, -1, 2]),
+        ("progress.rng", [None, {}, 7, {"bit_generator": "MT19937"}, {"bit_generator": "PCG64", "state": {}}]),
+        ("progress.rng.state.state", [-1, 2**200, 2**128, 1.5, "x", None]),
+        ("progress.rng.state.inc", [-1, 2**128, 1.5, True, None]),
+        ("progress.rng.has_uint32", ["x", None, 2**70, -1, 2]),
+        ("progress.rng.uinteger", [-1, 2**32, 1.5, None]),
+        ("curve", [None, [], {}, {"stretch": 1}]),
+        ("curve.stretch", [0, -1, 2, HUGE, "x", None]),
+        ("curve.train", [None, 7, [1], [[1]], [["x", 1.0]], [[1, math.nan]], []]),
+        ("curve.valid", [None, [], [[1, -1.0]], [[1, 1.0], [0, 1.0]], [[1, 2, 3]]]),
+        ("curve.pending", [None, [None], [math.nan], [1.0], 7]),
+        ("version", [2, None, "1"]),
+        ("more", [1]),
+    ],
+)
+def test_nonsense_in_a_training_state_is_refused(tmp_path, keys, values):
+    """In a word that names the file, before memory is asked for: sizes are compared with the arrays."""
+    path = tmp_path / "m"
+    arrays, description = resume_file(path)
+    corpus = Corpus(TEXT)
+    model = path.read_bytes()
+    for value in values:
+        files.save(charmodel.resume_path(path), arrays, changed(description, keys.split("."), value))
+        with pytest.raises(ValueError, match=re.escape(charmodel.resume_path(path))) as caught:
+            Trainer.resume(Resumed.read(path), corpus, Length(epochs=3), path)
+        assert len(str(caught.value)) < 1000
+        assert path.read_bytes() == model
+
+
+def test_arrays_that_do_not_fit_a_training_state(tmp_path):
+    path = tmp_path / "m"
+    arrays, description = resume_file(path)
+    name = "model.rnn.weight_hh_l0"
+    for change in (
+        {name: arrays[name].T},
+        {name: arrays[name][:-1]},
+        {"state.0": arrays["state.0"][:, :3]},
+        {"state.0": arrays["state.0"].astype(np.float64)},
+        {"state.2": arrays["state.0"]},
+        {"optimiser.m.float32": arrays["optimiser.m.float32"][1:]},
+        {"optimiser.steps": np.array(-1)},
+        {"optimiser.steps": np.array(3)},
+        {"other": np.zeros(1)},
+        {"model.other": np.zeros(0)},
+    ):
+        files.save(charmodel.resume_path(path), arrays | change, description)
+        with pytest.raises(ValueError, match=r"m\.resume\.safetensors: "):
+            Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=3), path)
+    for missing in arrays:
+        files.save(charmodel.resume_path(path), {n: a for n, a in arrays.items() if n != missing}, description)
+        with pytest.raises(ValueError, match=r"m\.resume\.safetensors: "):
+            Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=3), path)
+
+
+def test_random_damage_of_both_files(tmp_path):
+    """Bytes changed anywhere, ends cut off: what is read is what was written, or an error names the file."""
+    path, corpus = tmp_path / "m", Corpus(TEXT)
+    resume_file(path, layers=1)
+    state = tmp_path / "m.resume.safetensors"
+    whole, model_whole = state.read_bytes(), path.read_bytes()
+    resumed, model = Resumed.read(path), charmodel.load_model(path)
+    rng = np.random.default_rng(0)
+
+    def damaged(content):
+        content = bytearray(content)
+        end = int.from_bytes(content[:8], "little") if rng.random() < 0.7 else len(content)  # the header more often
+        for place in rng.integers(end, size=rng.integers(1, 4)):
+            content[place] = rng.integers(256) if rng.random() < 0.5 else content[place] ^ 1 << rng.integers(8)
+        return content[: rng.integers(len(content))] if rng.random() < 0.1 else content
+
+    refused = 0
+    for _ in range(300):
+        state.write_bytes(damaged(whole))
+        try:
+            read = Resumed.read(path)
+            Trainer.resume(read, corpus, Length(epochs=3), path)
+        except (ValueError, OSError) as error:
+            assert str(state) in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert (read.settings, read.length, read.progress) == (resumed.settings, resumed.length, resumed.progress)
+            assert (read.curve, read.sources, read.digest) == (resumed.curve, resumed.sources, resumed.digest)
+            assert all(read.arrays[name].tobytes() == array.tobytes() for name, array in resumed.arrays.items())
+    for _ in range(300):
+        path.write_bytes(damaged(model_whole))
+        try:
+            read = charmodel.load_model(path)
+        except (ValueError, OSError) as error:
+            assert str(path) in str(error)  # noqa: PT017
+            refused += 1
+        else:
+            assert read.vocabulary.characters == model.vocabulary.characters
+            assert read.sizes == model.sizes
+            assert read.state_dict().keys() == model.state_dict().keys()
+            assert all(np.array_equal(read.params[name], model.params[name]) for name in model.params)
+    assert refused > 550
+
+
+def test_a_training_is_not_resumed_with_a_damaged_best_model(tmp_path):
+    path = tmp_path / "m"
+    resume_file(path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="m is no safetensors file, or a damaged one"):
+        Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=3), path)
 
 
 # ---------------------------------------------------------------------------------------------------- training
@@ -355,25 +516,138 @@ def test_resume_refuses(tmp_path):
         Trainer.resume(resumed, Corpus(TEXT), length, trainer.path)
 
 
-def test_a_new_run_drops_the_state_of_an_old_one_before_its_model(tmp_path, monkeypatch):
-    """Else a run killed between the two would be resumed as the old one, with the new one's model."""
-    Trainer(Corpus(TEXT), SMALL, Length(epochs=1), tmp_path / "m").run()
-    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=2), tmp_path / "m")
+class Killed(BaseException):
+    """Where it is raised, nothing more is written."""
 
-    def killed(*_):
-        raise KeyboardInterrupt
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_new_run_in_the_place_of_an_old_one_is_killed(tmp_path, monkeypatch, written):
+    """After it has written none of its files, the model alone, or both: nothing is lost before there is something new.
+
+    An old state with a new model is noticed.
+    """
+    old = Trainer(Corpus(TEXT), SMALL, Length(epochs=1), tmp_path / "m")
+    old.run()
+    before = contents(old)
+    new = Trainer(Corpus(TEXT), SMALL, Length(epochs=2), tmp_path / "m")
+    replace, left = files.replace, iter(range(written))
+
+    def killed(*arguments):
+        if next(left, None) is None:
+            raise Killed
+        replace(*arguments)
 
     monkeypatch.setattr(files, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.run()
-    with pytest.raises(FileNotFoundError):
-        Resumed.read(tmp_path / "m")
+    if written < 2:
+        with pytest.raises(Killed):
+            new.run()
+    else:
+        new.run()
+    resumed = Resumed.read(tmp_path / "m")
+    assert resumed.length == (old if written < 2 else new).length
+    if written == 1:
+        with pytest.raises(ValueError, match="m: it is not the best model of the training to resume, but of another"):
+            Trainer.resume(resumed, Corpus(TEXT), Length(epochs=3), tmp_path / "m")
+    else:
+        Trainer.resume(resumed, Corpus(TEXT), Length(epochs=3), tmp_path / "m")
+    if written == 0:
+        assert contents(old) == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 4}, {"lr": 0.02}, {"hidden": 13}, {"length": 2}, {"text": TEXT[::-1]}])
+def test_a_model_of_another_run_is_not_resumed(tmp_path, change):
+    """Nor one of an equal run that is worse than the best this one had; a better one is from just before it died."""
+    changed = {"length": 3, "text": TEXT} | {name: change[name] for name in ("length", "text") if name in change}
+    settings = dataclasses.replace(SMALL, **{name: change[name] for name in change.keys() - changed.keys()})
+    own = Trainer(Corpus(TEXT), SMALL, Length(epochs=3), tmp_path / "own")
+    own.run(StopAfter(len(own.batches) + 9))
+    Trainer(Corpus(changed["text"]), settings, Length(epochs=changed["length"]), tmp_path / "other").run()
+    (tmp_path / "other").replace(tmp_path / "own")
+    with pytest.raises(ValueError, match="own: it is not the best model of the training to resume, but of another one"):
+        Trainer.resume(Resumed.read(own.path), own.corpus, own.length, own.path)
+
+
+def test_a_best_model_is_that_of_the_state_or_better(tmp_path):
+    models = []
+    for name, calls in (("worse", 9), ("state", 60), ("better", 10**9)):
+        trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=5), tmp_path / name)
+        trainer.run(StopAfter(calls))
+        models.append((tmp_path / name).read_bytes())
+        if name == "state":
+            resumed = Resumed.read(trainer.path)
+    assert trainer.best_bits < resumed.progress["best_bits"]
+    for content in models:
+        (tmp_path / "state").write_bytes(content)
+        if content == models[0]:
+            with pytest.raises(ValueError, match="state: it is not the best model"):
+                Trainer.resume(resumed, Corpus(TEXT), Length(epochs=5), tmp_path / "state")
+        else:
+            Trainer.resume(resumed, Corpus(TEXT), Length(epochs=5), tmp_path / "state")
+
+
+def test_files_without_a_name_of_their_training_are_resumed(tmp_path):
+    """Those of earlier versions."""
+    path = tmp_path / "m"
+    arrays, description = resume_file(path)
+    weights, model = files.load(path, charmodel.MODEL_KIND)
+    del description["progress"]["identity"], model["training"]["identity"]
+    files.save(charmodel.resume_path(path), arrays, description)
+    files.save(path, weights, model)
+    trainer = Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=4), path)
+    trainer.run()
+    Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=5), path)
 
 
 def test_a_learning_rate_far_too_high_is_said(tmp_path):
     settings = Settings(**(vars(SMALL) | {"lr": 1e38}))
     with pytest.raises(ValueError, match=r"batches: the learning rate 1e\+38 is too high"):
         Trainer(Corpus(TEXT), settings, Length(epochs=3), tmp_path / "m").run()
+
+
+def test_a_training_that_diverges_is_said(tmp_path):
+    """Its loss is finite, and it never comes back. The best model until then is kept."""
+    path = tmp_path / "m"
+    settings = dataclasses.replace(SMALL, lr=1e9)
+    with pytest.raises(ValueError, match=r"run off to \S+ bits per character after \d+ batches: .* 1e\+09 is too high"):
+        Trainer(Corpus(TEXT), settings, Length(epochs=9), path).run()
+    assert not path.exists()
+    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=9), path)
+
+    def report():
+        if trainer.epoch == 3:
+            trainer.settings = settings
+
+    with pytest.raises(ValueError, match="has run off to"):
+        trainer.run(report=report)
+    best = charmodel.load_model(path)
+    assert charmodel.bits_per_character(best, trainer.corpus.valid, SMALL.batch) == trainer.saved_bits < 6
+
+
+def test_a_high_rate_from_which_a_training_comes_back_is_none_that_runs_off(tmp_path):
+    trainer = Trainer(Corpus(TEXT), dataclasses.replace(SMALL, lr=0.5), Length(epochs=5), tmp_path / "m")
+    trainer.run()
+    assert trainer.finished
+
+
+def test_an_update_longer_than_the_run_is_refused(tmp_path):
+    settings = Settings(hidden=64, batch=1, steps=5_000_000)
+    with pytest.raises(ValueError, match=r"one update of \d{5} steps and 1 rows takes at least \S+ seconds, more"):
+        Trainer(Corpus(TEXT * 25), settings, Length(seconds=1e-3), tmp_path / "m").run()
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_hardly_a_character_are_refused(tmp_path):
+    corpus = Corpus("abcdefghij" * 100)  # 900 characters to train on
+    with pytest.raises(ValueError, match=r"batch of 400 rows: each would have 2 .* at least 8; a batch of 112 rows is"):
+        Trainer(corpus, Settings(batch=400), Length(epochs=1), tmp_path / "m")
+    Trainer(corpus, Settings(batch=112, hidden=4), Length(epochs=1), tmp_path / "m")
+    Trainer(corpus, Settings(batch=400, steps=2, hidden=4), Length(epochs=1), tmp_path / "m")
+
+
+def test_a_state_that_the_next_pass_does_not_use_is_not_written(tmp_path):
+    trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=1), tmp_path / "m")
+    trainer.run()
+    assert not any(name.startswith("state") for name in Resumed.read(tmp_path / "m").arrays)
 
 
 @pytest.mark.parametrize("reason", ["a number", "a report"])
@@ -392,8 +666,8 @@ def test_what_ends_a_training_does_not_lose_its_best_model(tmp_path, reason):
     best = charmodel.load_model(tmp_path / "m")
     assert charmodel.bits_per_character(best, trainer.corpus.valid, SMALL.batch) == trainer.best_bits
     assert trainer.saved_bits == trainer.best_bits
-    with pytest.raises(FileNotFoundError):  # the state of the first run does not belong to this model
-        Resumed.read(tmp_path / "m")
+    with pytest.raises(ValueError, match="but of another one"):  # the state is the first run's
+        Trainer.resume(Resumed.read(tmp_path / "m"), trainer.corpus, trainer.length, trainer.path)
 
 
 def test_a_best_model_that_cannot_be_saved_does_not_hide_the_reason(tmp_path, monkeypatch):

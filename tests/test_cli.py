@@ -1,21 +1,26 @@
 """The command line: what it prints, where, with which exit code; that it is stopped and killed without harm."""
 
 import contextlib
+import errno
+import io
 import json
 import math
 import os
 import random
 import re
+import select
 import shlex
 import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
-from pyrnn import charmodel, cli
+import pyrnn
+from pyrnn import charmodel, cli, files
 from pyrnn.text import Vocabulary
 
 TEXT = "".join(f"строка {k}: the brown fox jümps over 漢字 {k * 7919 % 97}\n" for k in range(60))
@@ -194,6 +199,65 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(here, number, code):
     assert all(resumed.arrays[name].tobytes() == whole.arrays[name].tobytes() for name in whole.arrays)
 
 
+@contextlib.contextmanager
+def ended(process):
+    """A process that does not outlive the block, whatever happens in it."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_the_end_of_the_terminal_saves_unless_it_is_ignored(here, ignored):
+    """SIGHUP; a training under nohup goes on."""
+    with contextlib.ExitStack() as stack:
+        if ignored:
+            stack.callback(signal.signal, signal.SIGHUP, signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        process = start("train", "text.txt", *SMALL, "--epochs", "60" if ignored else "100000")
+    with ended(process):
+        assert "characters to train on" in process.stderr.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGHUP)
+        _, err = process.communicate(timeout=120)
+    if ignored:
+        assert process.returncode == 0, err
+    else:
+        assert process.returncode == 129, err
+        assert "Go on with: pyrnn train --resume --out model.safetensors" in err
+    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+
+
+def test_a_closed_terminal_saves(here):
+    """The real thing: a terminal of which nobody reads any more."""
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(pyrnn.__file__))}
+    program = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        "from pyrnn import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--epochs", "1000000"]
+    pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with ended(subprocess.Popen(command, **pipes, start_new_session=True, env=environment)) as process:
+        os.close(theirs)
+        seen = b""
+        while b"epoch" not in seen and select.select([ours], [], [], 20)[0]:
+            seen += os.read(ours, 1000)
+        os.close(ours)
+        assert process.wait(timeout=60) == 129
+    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+
+
+def test_what_a_killed_training_left_is_removed_at_the_next_start(here):
+    for name in (".model.safetensors.99999999.tmp", ".model.resume.safetensors.1.tmp"):
+        (here / name).write_bytes(b"half")
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]) == 0
+    assert sorted(os.listdir(here)) == ["model.resume.safetensors", "model.safetensors", "text.txt"]
+
+
 def test_a_killed_run_leaves_whole_files(here, monkeypatch):
     """A run that writes its files after every batch, killed at a random moment."""
     program = "import sys; from pyrnn import charmodel, cli; charmodel.SAVE_EVERY = 0.0; cli.main(sys.argv[1:])"
@@ -207,6 +271,26 @@ def test_a_killed_run_leaves_whole_files(here, monkeypatch):
         process.wait()
         assert charmodel.load_model("model.safetensors")
         assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+
+
+def test_two_trainings_do_not_write_the_same_files(here, capsys):
+    """Be it the model or the state that they share, and by whatever names; what a killed one left is no hindrance."""
+    (here / "link").symlink_to("m.safetensors")
+    with ended(start("train", "text.txt", *SMALL, "--epochs", "100000", "--out", "m.safetensors")) as process:
+        assert "characters to train on" in process.stderr.readline()
+        for out, shown in [
+            ("m.safetensors", "m.safetensors"),
+            ("m", "m.resume.safetensors"),
+            ("link", "link"),
+            ("m.resume.safetensors", "m.resume.safetensors"),
+        ]:
+            for how in (["text.txt", *SMALL], ["text.txt", "--overwrite", *SMALL], ["--resume"]):
+                message = refused(capsys, "train", *how, "--epochs", "1", "--out", out)
+                assert message == f"Error: {shown} is being written already"
+        assert process.poll() is None
+    assert ".m.safetensors.lock" in os.listdir(here)
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1", "--out", "m.safetensors", "--overwrite"]) == 0
+    assert sorted(os.listdir(here)) == ["link", "m.resume.safetensors", "m.safetensors", "text.txt"]
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more(here, capsys):
@@ -232,6 +316,202 @@ def test_resume_refuses(here, capsys):
     assert "the text is not the one" in refused(capsys, "train", "--resume")
     (here / "text.txt").unlink()
     assert "text.txt: no such file" in refused(capsys, "train", "--resume")
+
+
+# ---------------------------------------------------------------------------------------------------- what is there
+
+
+def test_version_and_short_help(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pyrnn {pyrnn.__version__}\n"
+    for command in ([], *([name] for name in cli.cli.commands)):
+        assert cli.main([*command, "-h"]) == 0
+        assert "usage: pyrnn" in capsys.readouterr().out.lower()
+
+
+def test_info_as_json(capsys):
+    assert cli.main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["version"] == pyrnn.__version__
+    assert facts["instruction_set"] in facts["instruction_sets"] == pyrnn.kernels.isas()
+    assert facts["threads"] == pyrnn.get_num_threads()
+
+
+@pytest.mark.parametrize("setting", ["PYRNN_ISA", "PYRNN_NUM_THREADS"])
+@pytest.mark.parametrize("command", [["-m", "pyrnn"], ["pyrnn"]])
+def test_wrong_settings_are_one_line(here, setting, command):
+    if command == ["pyrnn"]:  # as pip writes it
+        (here / "pyrnn").write_text("import sys\nfrom pyrnn.cli import main\nsys.exit(main())\n")
+        command = [str(here / "pyrnn")]
+    environment = os.environ | {setting: "many", "PYTHONPATH": os.path.dirname(os.path.dirname(pyrnn.__file__))}
+    process = subprocess.run(
+        [sys.executable, *command, "info"], capture_output=True, encoding="utf-8", env=environment, timeout=60
+    )
+    assert (process.returncode, process.stdout) == (1, "")
+    assert re.fullmatch(rf"Error: {setting} is 'many', expected .+\n", process.stderr)
+    process = subprocess.run(
+        [sys.executable, "-c", "import pyrnn"], capture_output=True, encoding="utf-8", env=environment, timeout=60
+    )
+    assert "Traceback" in process.stderr  # the library's own error, for programs
+
+
+@pytest.mark.parametrize("module", ["numpy", "click", "tqdm"])
+@pytest.mark.parametrize("command", [["-m", "pyrnn"], ["pyrnn"]])
+def test_an_interrupt_while_it_starts_is_silent(here, module, command):
+    """In the middle of an import, be it of the package, of the command line or of one command."""
+    (here / "pyrnn").write_text("import sys\nfrom pyrnn.cli import main\nsys.exit(main())\n")
+    lines = ["import os, signal, time", f"os.kill(os.getpid(), {int(signal.SIGINT)})", "time.sleep(60)"]
+    (here / f"{module}.py").write_text("\n".join(lines))
+    model = charmodel.CharModel(Vocabulary.of(TEXT), "rnn", 4, 4, rng=0)
+    charmodel.save_model("m", model, {})
+    environment = os.environ | {"PYTHONPATH": f"{here}:{os.path.dirname(os.path.dirname(pyrnn.__file__))}"}
+    process = subprocess.run(
+        [sys.executable, *command, "eval", "m", "text.txt"], capture_output=True, encoding="utf-8", env=environment,
+        timeout=60,
+    )  # fmt: skip
+    assert process.returncode in (130, -signal.SIGINT)  # a shell calls both 130
+    assert (process.stdout, process.stderr.strip()) == ("", "")
+
+
+def test_in_a_thread(here):
+    """Where there are no signals to wait for."""
+    codes = []
+    run = lambda: codes.append(cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]))  # noqa: E731
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(60)
+    assert codes == [0]
+    assert charmodel.load_model("model.safetensors")
+
+
+def test_the_standard_input_is_a_text(here):
+    with open("text.txt", "rb") as text:
+        process = start("train", "-", *SMALL, "--epochs", "1", "--out", "piped", stdin=text)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "standard input: " in err
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1", "--out", "named"]) == 0
+    assert (here / "piped").read_bytes() == (here / "named").read_bytes()
+
+    process = start("eval", "piped", "-", "--json", stdin=subprocess.PIPE)
+    out, err = process.communicate(TEXT, timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["characters"] == len(TEXT)
+
+    process = start("train", "--resume", "--epochs", "2", "--out", "piped", stdin=subprocess.DEVNULL)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.splitlines()[-1][:7]) == (2, "Error: ")
+    assert "from the standard input: give it again, with -" in err
+    process = start("train", "-", "--resume", "--epochs", "2", "--out", "piped", stdin=subprocess.PIPE)
+    _, err = process.communicate(TEXT, timeout=60)
+    assert process.returncode == 0, err
+    assert charmodel.Resumed.read("piped").progress["characters"] > len(TEXT)
+
+
+def test_a_bad_standard_input(here, capsys, monkeypatch):
+    for stdin, message in [
+        (io.TextIOWrapper(io.BytesIO(b"\xff\xfe")), "standard input is not UTF-8 text: byte 0xff at position 0"),
+        (io.TextIOWrapper(io.BytesIO(b"")), "- is too short: 0 characters"),
+        (None, "the standard input is closed"),
+    ]:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert message in refused(capsys, "train", "-")
+    assert os.listdir(here) == ["text.txt"]
+
+
+def test_an_earlier_training_is_not_overwritten(here, capsys):
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]) == 0
+    before = {name: (here / name).read_bytes() for name in os.listdir(here)}
+    message = refused(capsys, "train", "text.txt", *SMALL, "--epochs", "2", code=2)
+    assert message.startswith("Error: model.safetensors exists: --resume goes on")
+    assert "--overwrite" in message
+    (here / "model.safetensors").unlink()
+    message = refused(capsys, "train", "text.txt", *SMALL, "--epochs", "2", code=2)
+    assert message.startswith("Error: model.resume.safetensors exists")
+    assert "exclude each other" in refused(capsys, "train", "--resume", "--overwrite", code=2)
+    (here / "model.safetensors").write_bytes(before["model.safetensors"])
+    assert {name: (here / name).read_bytes() for name in os.listdir(here)} == before
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "2", "--overwrite"]) == 0
+    assert charmodel.Resumed.read("model.safetensors").length.epochs == 2
+
+
+def test_a_training_that_diverges_has_an_exit_code(here, capsys):
+    message = refused(capsys, "train", "text.txt", *SMALL, "--epochs", "3", "--lr", "1e9")
+    assert re.search(
+        r"run off to \S+ bits per character after \d+ batches: the learning rate 1e\+09 is too high", message
+    )
+    assert os.listdir(here) == ["text.txt"]
+
+
+def test_what_cannot_be_kept_is_refused_with_the_reason(here, capsys):
+    (here / "long.txt").write_text(TEXT * 40, encoding="utf-8")
+    arguments = ["train", "long.txt", "--batch", "1", "--steps", "5000000", "--seconds", "0.001"]
+    assert "seconds, more than the 0.001 of the whole training" in refused(capsys, *arguments)
+    message = refused(capsys, "train", "text.txt", "--batch", "1000")
+    assert "text.txt is too short for a batch of 1000 rows: each would have 2 characters" in message
+    assert sorted(os.listdir(here)) == ["long.txt", "text.txt"]
+
+
+def test_a_damaged_state_is_one_line(here, capsys):
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]) == 0
+    arrays, description = files.load("model.resume.safetensors", charmodel.RESUME_KIND)
+    whole = (here / "model.resume.safetensors").read_bytes()
+    (here / "model.resume.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "model.resume.safetensors is damaged: array " in refused(capsys, "train", "--resume")
+    for change, message in [
+        ({"settings": description["settings"] | {"steps": "x"}}, "steps is 'x', expected an integer"),
+        (
+            {"settings": description["settings"] | {"hidden": 20_000}},
+            "hidden 20000, layers 1) are not those of its arr",
+        ),
+        ({"settings": description["settings"] | {"layers": 60_000}}, "layers 60000) are not those of its arrays"),
+        ({"progress": description["progress"] | {"done": -5}}, "done is -5, expected at least 0"),
+        ({"length": {}}, "length: epochs is None and seconds None"),
+    ]:
+        files.save("model.resume.safetensors", arrays, description | change)
+        line = refused(capsys, "train", "--resume", "--epochs", "2")
+        assert "model.resume.safetensors: " in line
+        assert message in line
+
+
+# ---------------------------------------------------------------------------------------------------- odd names
+
+
+def test_names_that_are_not_utf_8(here):
+    """Of the folder, the text, the model and the picture; the command to go on is one that a shell reads."""
+    folder = os.fsencode(here) + b"/d\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/t\xff.txt", "w", encoding="utf-8") as text:
+        text.write(TEXT)
+    program = (
+        "import os, signal, sys; from pyrnn import charmodel, cli\n"
+        "step, k = charmodel.Trainer._step, iter(range(10**6))\n"
+        "charmodel.Trainer._step = lambda t: (step(t), next(k) == 20 and os.kill(os.getpid(), signal.SIGTERM))\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    arguments = ["train", b"t\xff.txt", *SMALL, "--epochs", "3", "--out", b"m'\xff", "--plot", b"\xfe.png", "--json"]
+    process = subprocess.run([sys.executable, "-c", program, *arguments], cwd=folder, capture_output=True, timeout=60)
+    assert process.returncode == 143, process.stderr
+    assert sorted(os.listdir(folder)) == [b"m'\xff", b"m'\xff.resume.safetensors", b"t\xff.txt", b"\xfe.png"]
+    command = process.stderr.decode().rpartition("Go on with: pyrnn ")[2].strip()
+    assert command == r"train --resume --out $'\x6d\x27\xff'"
+    command = f"{shlex.quote(sys.executable)} -m pyrnn {command} --json"
+    process = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, timeout=60)
+    assert process.returncode == 0, process.stderr
+    assert os.fsencode(json.loads(process.stdout.splitlines()[-1])["model"]) == b"m'\xff"
+    process = start("eval", b"m'\xff", b"t\xff.txt", cwd=folder)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "bits per character" in out
+
+
+def test_a_name_too_long_for_its_state_is_found_before_the_training(here, capsys):
+    for name in ("m" * 240, "m" * 256):  # the state's name is longer than the model's
+        assert "File name too long" in refused(capsys, "train", "text.txt", *SMALL, "--epochs", "1", "--out", name)
+    assert os.listdir(here) == ["text.txt"]
+    name = "m" * 232
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1", "--out", name]) == 0
+    assert sorted(os.listdir(here)) == [name, f"{name}.resume.safetensors", "text.txt"]
 
 
 # ---------------------------------------------------------------------------------------------------- what goes wrong
@@ -318,7 +598,7 @@ def test_train_says_what_a_picture_needs(here, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     message = refused(capsys, "train", "text.txt", "--plot", "loss.png")
-    assert 'pip install "pyrnn[plot]"' in message
+    assert "needs matplotlib: pip install matplotlib" in message
     assert os.listdir(here) == ["text.txt"]
 
 
@@ -355,6 +635,89 @@ def test_eval_of_a_model_of_no_use(here, capsys, options):
     assert capsys.readouterr().out == ""
 
 
+def test_eval_of_a_long_text_shows_how_far_it_is(here, capsys, monkeypatch):
+    charmodel.save_model("m", charmodel.CharModel(Vocabulary.of(TEXT), "lstm", 4, 8, rng=0), {})
+    monkeypatch.setattr(cli, "LINE_EVERY", 0.0)
+    assert cli.main(["eval", "m", "text.txt"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == -(-(len(TEXT) - 1) // 512)
+    assert re.fullmatch(rf"512 of {len(TEXT):,} characters \d+\.\dk/s", lines[1])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.parametrize("limited", ["m", "m.resume.safetensors", "loss.png"])
+def test_a_full_disk_is_named(here, capsys, monkeypatch, limited):
+    """Every file that a training writes."""
+    locked = files._locked
+
+    def full(start, mode):
+        file = locked(start, mode)
+        if os.path.basename(start) == f".{limited}":
+            with open("/dev/full", "wb") as device:
+                os.dup2(device.fileno(), file.fileno())
+        return file
+
+    def at_the_end(trainer, _step=charmodel.Trainer._step):
+        monkeypatch.setattr(files, "_locked", full)
+        monkeypatch.setattr(files, "_take_over", lambda *_: None)
+        _step(trainer)
+
+    monkeypatch.setattr(charmodel.Trainer, "_step", at_the_end)
+    arguments = ["train", "text.txt", *SMALL, "--epochs", "1", "--out", "m", "--plot", "loss.png"]
+    assert refused(capsys, *arguments) == f"Error: {limited}: No space left on device"
+    assert not [name for name in os.listdir(here) if name.endswith((".tmp", ".lock"))]
+
+
+def test_a_full_disk_takes_nothing_of_an_earlier_training(here, capsys, monkeypatch):
+    assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]) == 0
+    before = {name: (here / name).read_bytes() for name in os.listdir(here)}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "model.safetensors")
+
+    monkeypatch.setattr(files, "replace", full)
+    message = refused(capsys, "train", "text.txt", *SMALL, "--epochs", "2", "--overwrite")
+    assert message == "Error: model.safetensors: No space left on device"
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert {name: (here / name).read_bytes() for name in os.listdir(here)} == before
+    assert cli.main(["train", "--resume", "--epochs", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["train", "text.txt", "--out", ""], "'--out'"),
+        (["train", "text.txt", "--plot", ""], "'--plot'"),
+        (["train", "text.txt", ""], "'[TEXT]...'"),
+        (["sample", ""], "'MODEL'"),
+        (["eval", "", "text.txt"], "'MODEL'"),
+        (["eval", "text.txt", ""], "'TEXT'"),
+        (["hopfield", "--out", ""], "'--out'"),
+        (["hopfield", ""], "'[IMAGES]...'"),
+    ],
+)
+def test_no_name_is_no_file_name(here, capsys, arguments, where):
+    message = refused(capsys, *arguments, code=2)
+    assert message == f"Error: Invalid value for {where}: '' is no file name."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--what"], "unrecognized arguments: --what"),
+        (["--threads", "0"], "--threads is 0, expected 1 to 256"),
+        (["--threads", "257"], "--threads is 257, expected 1 to 256"),
+        (["--seconds", "nan"], "--seconds is nan, expected a finite number"),
+        (["--seconds", "inf"], "--seconds is inf, expected a finite number"),
+        (["transformer"], "there is no transformer"),
+        (["lstm", "--json", "no/where.json"], "there is no directory"),
+    ],
+)
+def test_bench_refuses(here, capsys, arguments, message):
+    assert message in refused(capsys, "bench", *arguments, code=2)
+
+
 def test_lines_of_progress_do_not_wait_for_a_validation(here, capsys, monkeypatch):
     monkeypatch.setattr(cli, "LINE_EVERY", 0.0)
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "2"]) == 0
@@ -367,7 +730,7 @@ def test_the_bar_fits_a_terminal_of_80_columns(here):
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     ours, theirs = os.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    with start("train", "text.txt", *SMALL, "--epochs", "2", stderr=theirs) as process:
+    with ended(start("train", "text.txt", *SMALL, "--epochs", "2", stderr=theirs)) as process:
         os.close(theirs)
         written = b""
         with contextlib.suppress(OSError):  # the end, on Linux
@@ -411,7 +774,7 @@ def test_a_training_outlives_the_reader_of_its_messages(here, line_every, stoppe
     program = f"import sys; from pyrnn import cli; cli.LINE_EVERY = {line_every}; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--epochs", "1000000" if stopped else "3"]
     reader, writer = os.pipe()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer) as process:
+    with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer)) as process:
         os.close(writer)
         assert b"characters to train on" in os.read(reader, 1000)
         os.close(reader)
@@ -448,8 +811,12 @@ def test_closed_streams(here, closed):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
-def test_output_that_cannot_be_written(here):
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-    with open("/dev/full", "w") as full, start("info", stdout=full, env=environment) as process:
-        assert process.communicate(timeout=60)[1] == "Error: [Errno 28] No space left on device\n"
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("arguments", [["info"], ["info", "--json"], ["--help"], ["--version"]])
+def test_output_that_cannot_be_written(here, unbuffered, arguments):
+    """At once or at the end, by a command or by click."""
+    others = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment = others | {"PYTHONUNBUFFERED": "1"} if unbuffered else others
+    with open("/dev/full", "w") as full, start(*arguments, stdout=full, env=environment) as process:
+        assert process.communicate(timeout=60)[1] == "Error: standard output: No space left on device\n"
         assert process.returncode == 1

@@ -6,6 +6,7 @@ Where one of these fails, its message says what is missing; together they are th
 import ast
 import importlib.metadata
 import inspect
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -14,17 +15,22 @@ import types
 from pathlib import Path
 
 import cells
+import plain
 import pytest
 import test_parity
 
 import pyrnn
 from pyrnn import _core, kernels, reference
+from pyrnn.cells import CELLS
+from pyrnn.recurrent import LAYERS
 
 ROOT = Path(__file__).resolve().parent.parent
 OPS = [name for name in kernels.__all__ if isinstance(getattr(kernels, name), types.ModuleType)]
 RECURRENT = [op for op in OPS if hasattr(getattr(kernels, op), "vjp")]
 STUB = ast.parse((Path(pyrnn.__file__).parent / "_core.pyi").read_text())
 STUBBED = {node.name: node for node in STUB.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+del STUBBED["__getattr__"]  # which says that each cell is a Cell
+STUBBED |= dict.fromkeys(RECURRENT, STUBBED.pop("Cell"))
 
 in_sources = pytest.mark.skipif(not (ROOT / "pyproject.toml").is_file(), reason="not among the sources")
 
@@ -98,7 +104,9 @@ def test_reference_has_no_other_ops():
 
 @pytest.mark.parametrize(("op", "name"), [(op, name) for op in OPS for name in sorted(functions(getattr(kernels, op)))])
 def test_kernel_and_reference_have_one_signature(op, name):
-    kernel = arguments(methods(STUBBED[op])[name])
+    kernel = (
+        documented(getattr(getattr(kernels, op), name)) if op in RECURRENT else arguments(methods(STUBBED[op])[name])
+    )
     assert kernel == inspected(getattr(getattr(reference, op), name))
 
 
@@ -108,6 +116,29 @@ def test_op_has_a_parity_test(op):
         assert op in {name for name, _, _ in cells.VARIANTS.values()}, f"{op} is not in the VARIANTS of tests/cells.py"
     else:
         assert hasattr(test_parity, f"test_{op}"), f"tests/test_parity.py has no test_{op}"
+
+
+def test_every_cell_is_there():
+    """In all the places that the README's "Adding a cell" names."""
+    for where, names in {"kernels": RECURRENT, "recurrent.LAYERS": LAYERS, "tests/plain.py": plain.STEPS}.items():
+        assert set(names) == set(CELLS), where
+    assert {layer.__name__ for layer in LAYERS.values()} <= set(pyrnn.__all__)
+
+
+@pytest.mark.parametrize("op", RECURRENT)
+def test_the_record_of_a_cell_is_what_its_kernel_says(op):
+    """And the reference; sizes that are all different tell what a letter means."""
+    record, kernel = CELLS[op], getattr(kernels, op)
+    assert (len(record.gates), tuple(record.states)) == (kernel.GATES, kernel.STATES)
+    assert len(set(record.gates)) == len(record.gates)
+    assert tuple(record.weights) == kernel.WEIGHTS == getattr(reference, op).WEIGHTS
+    own = record._replace(weights=kernel.SHAPES)
+    assert own.shapes(2, 11, 7) == record.shapes(2, 11, 7)
+    assert set(record.optional) <= set(record.weights)
+    options = {name: default for name, _, default in inspected(getattr(reference, op).stream)[2:]}
+    assert options == {name: repr(values[0]) for name, values in record.options.items()}
+    for order in record.orders.values():
+        assert sorted(order) == sorted(record.gates)
 
 
 @pytest.mark.parametrize("op", RECURRENT)
@@ -126,7 +157,7 @@ def test_op_has_a_benchmark(op, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     import bench
 
-    assert op in bench.OPS, f"bench/{op}.py is missing, or not in the OPS of bench/__init__.py"
+    assert op in bench.OPS, f"{op} is not in the OPS of bench/__init__.py"
 
 
 # ---- the stub of the compiled module
@@ -147,6 +178,8 @@ def test_stub_names_what_the_module_has():
 def test_stub_has_the_arguments_of_the_module():
     pairs = {}
     for name, node in STUBBED.items():
+        if name in RECURRENT:
+            continue  # compared with the reference, options and all
         real = getattr(_core, name)
         if isinstance(node, ast.FunctionDef):
             pairs[name] = (node, real)
@@ -169,7 +202,7 @@ def test_compiled_functions_have_docstrings(op):
 
 
 def test_kernels_names_all_that_a_backend_has():
-    assert sorted(kernels.__all__) == list(kernels.__all__)
+    assert sorted(kernels.__all__) == sorted({*kernels.__all__, *OPS})
     assert set(OPS) == {n for n in dir(_core) if isinstance(getattr(_core, n), types.ModuleType)}
 
 
@@ -202,8 +235,11 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, *,"
             " reset_after=True, dtype='float32', rng=None)",
         ),
-        (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None)"),
-        (pyrnn.LSTM.vjp, "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None, ids=None)"),
+        (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None, mask=None)"),
+        (
+            pyrnn.LSTM.vjp,
+            "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None, ids=None, mask=None)",
+        ),
         (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
         (pyrnn.LSTM.state_dict, "(self)"),
         (pyrnn.LSTM.zero_grad, "(self)"),
@@ -259,19 +295,32 @@ def test_pullback_and_stream_have_the_promised_arguments():
 
 
 def test_everything_public_has_a_docstring():
-    missing = []
-    for name in pyrnn.__all__:
-        thing = getattr(pyrnn, name) if name != "__version__" else None
-        if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+    """Every module, and in each every public class, function, method and property that is defined there."""
+    silent, seen = [], 0
+    for info in pkgutil.walk_packages(pyrnn.__path__, "pyrnn."):
+        if info.name.startswith(("pyrnn.bench", "pyrnn.examples", "pyrnn.__main__")) or "_core" in info.name:
             continue
-        if not inspect.getdoc(thing):
-            missing.append(name)
-        if inspect.isclass(thing):
-            for attribute in (a for a in dir(thing) if not a.startswith("_") or a == "__call__"):
-                value = inspect.getattr_static(thing, attribute)
-                if (inspect.isfunction(value) or isinstance(value, property)) and not inspect.getdoc(value):
-                    missing.append(f"{name}.{attribute}")
-    assert not missing
+        module = importlib.import_module(info.name)
+        things = {info.name: module}
+        for name, thing in vars(module).items():
+            if name.startswith("_") or getattr(thing, "__module__", None) != info.name:
+                continue
+            if inspect.isclass(thing) or inspect.isfunction(thing):
+                things[f"{info.name}.{name}"] = thing
+            if inspect.isclass(thing):
+                for attribute, value in vars(thing).items():
+                    if attribute.startswith("_") and attribute != "__call__":
+                        continue
+                    if inspect.isfunction(value) or isinstance(value, (property, classmethod, staticmethod)):
+                        things[f"{info.name}.{name}.{attribute}"] = getattr(thing, attribute)
+        seen += len(things)
+        silent += [name for name, thing in things.items() if not inspect.getdoc(thing)]
+    assert seen > 300
+    assert silent == []
+
+
+def test_dir_shows_what_is_public():
+    assert {name for name in dir(pyrnn) if not name.startswith("__")} == set(pyrnn.__all__) - {"__version__"}
 
 
 # ---- import
@@ -294,7 +343,7 @@ def test_import_brings_in_nothing_but_numpy():
     assert not foreign
     standard = [n for n in new if n.split(".")[0] in sys.stdlib_module_names]
     assert len(standard) <= 5, f"import pyrnn pulls in {standard}: import at the first use what is seldom needed"
-    assert len(new) <= 40
+    assert len([name for name in new if not name.startswith("pyrnn._core.")]) <= 40
 
 
 def test_reference_and_version_come_at_first_use():
@@ -382,5 +431,4 @@ def test_package_files_are_named_like_the_ops():
     for op in OPS:
         assert (ROOT / "pyrnn" / "reference" / f"{op}.py").is_file()
     for op in RECURRENT:
-        for name in (f"csrc/cells/{op}.hpp", f"csrc/bindings/{op}.cpp", f"bench/{op}.py"):
-            assert (ROOT / name).is_file(), name
+        assert (ROOT / "csrc" / "recurrent" / "cells" / f"{op}.hpp").is_file()

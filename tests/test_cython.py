@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import shlex
 import subprocess
 import sys
@@ -20,11 +21,12 @@ pytest.importorskip("Cython")
 
 PACKAGE = Path(pyrnn.__file__).parent
 EXAMPLE = PACKAGE / "examples" / "pendulum.pyx"
+README = Path(__file__).parent.parent / "README.md"
 
 PROBE = """
 # cython: language_level=3
-from pyrnn.cython_stream cimport (float32_of, float32_reset, float32_step, float32_stream, float64_of, float64_reset,
-                                  float64_step, float64_stream)
+from pyrnn.cython_stream cimport (float32_checked_step, float32_of, float32_reset, float32_step, float32_stream,
+                                  float64_checked_step, float64_of, float64_reset, float64_step, float64_stream)
 
 def run32(stream, const float[:, :, ::1] x, float[:, :, ::1] y):
     cdef float32_stream s = float32_of(stream)
@@ -47,6 +49,17 @@ def reset32(stream, Py_ssize_t row):
 
 def reset64(stream, Py_ssize_t row):
     float64_reset(float64_of(stream), row)
+
+def checked32(stream, const float[:, ::1] x, float[:, ::1] y):
+    cdef float32_stream s = float32_of(stream)
+    with nogil:
+        float32_checked_step(s, x, y)
+    return s.rows, s.inputs, s.outputs
+
+def checked64(stream, const double[:, ::1] x, double[:, ::1] y):
+    cdef float64_stream s = float64_of(stream)
+    float64_checked_step(s, x, y)
+    return s.rows, s.inputs, s.outputs
 """
 
 
@@ -59,7 +72,10 @@ def compiled(source: Path, to: Path):
     )
     compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
     include = f"-I{sysconfig.get_paths()['include']}"
-    subprocess.run([compiler, "-O1", "-w", "-shared", "-fPIC", include, generated, "-o", module], check=True)
+    flags = ["-O1", "-w", "-shared", "-fPIC"]
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):  # as in .ci/sanitize
+        flags.append("-fsanitize=address")
+    subprocess.run([compiler, *flags, include, generated, "-o", module], check=True)
     spec = importlib.util.spec_from_file_location(source.stem, module)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
@@ -71,6 +87,19 @@ def probe(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cython")
     source = folder / "probe.pyx"
     source.write_text(PROBE)
+    return compiled(source, folder)
+
+
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory):
+    """The loop that the module's own description and the README show."""
+    lines = pyrnn.cython_stream.__doc__.split("\n\nFunctions")[0].split("\n    ")[1:]
+    code = "\n".join(lines) + "\n"
+    if README.is_file():
+        assert code in README.read_text()
+    folder = tmp_path_factory.mktemp("readme")
+    source = folder / "loop.pyx"
+    source.write_text(code)
     return compiled(source, folder)
 
 
@@ -103,6 +132,42 @@ def test_the_same_bits_and_the_same_state_as_from_python(probe, name, rows, dtyp
     other.reset(rows - 1)
     run(stream, x[:1], y[:1])
     assert np.array_equal(y[0], other.step(x[0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_checked_step_and_the_sizes(probe, name, rows, dtype):
+    layer = LAYERS[name](dtype)
+    x = np.random.default_rng(0).standard_normal((rows, 5)).astype(dtype)
+    stream, other = layer.stream(rows), layer.stream(rows)
+    expected = other.step(x)
+    y = np.full_like(expected, np.nan)
+    step = probe.checked32 if dtype == "float32" else probe.checked64
+    for wrong in ((rows + 1, 5), (rows, 4), (rows, 6), (0, 5), (0, 0)):
+        with pytest.raises(ValueError, match=rf"{dtype}_checked_step: x has shape \({wrong[0]}, {wrong[1]}\)"):
+            step(stream, np.zeros(wrong, dtype), y)
+    for wrong in ((rows + 1, y.shape[1]), (rows, y.shape[1] - 1), (0, 0)):
+        with pytest.raises(ValueError, match=rf"checked_step: y has .*expected \({rows}, {y.shape[1]}\)"):
+            step(stream, x, np.zeros(wrong, dtype))
+    assert np.isnan(y).all()
+    assert step(stream, x, y) == (rows, 5, y.shape[1])  # what was refused left the state as it was
+    assert np.array_equal(y, expected)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_readmes_loop(readme, rows):
+    layer = pyrnn.LSTM(5, 16, proj_size=3, rng=0)
+    x = np.random.default_rng(0).standard_normal((20, rows, 5)).astype("float32")
+    expected = layer.stream(rows)(x)
+    y = np.full_like(expected, np.nan)
+    for wrong in (y[:, :, :2], y[:, : rows - 1], y[:-1]):
+        with pytest.raises(ValueError, match="x"):
+            readme.run(layer.stream(rows), x, wrong.copy())
+    with pytest.raises(ValueError, match="must be"):
+        readme.run(layer.stream(rows), x[:, :, :4].copy(), y)
+    readme.run(layer.stream(rows), x, y)
+    assert np.array_equal(y, expected)
 
 
 def test_bad_input(probe):
@@ -149,3 +214,7 @@ def test_the_example_simulates_as_python_does(tmp_path):
     assert angles.shape == (500,)
     assert np.ptp(angles) > 1  # it swings
     np.testing.assert_allclose(angles, expected, rtol=1e-9)  # a C++ compiler may contract what Python rounds
+    with pytest.raises(ValueError, match=r"the stream takes \(4, 3\) numbers, expected \(1, 3\)"):
+        pendulum.simulate(layer.stream(4), 3.0, 0.0, 500)
+    with pytest.raises(ValueError, match=r"the stream takes \(1, 2\) numbers"):
+        pendulum.simulate(pyrnn.GRU(2, 8).stream(), 3.0, 0.0, 500)

@@ -233,3 +233,30 @@ def test_refusals(rng):
         decoding.beam_search(lambda s, t: (np.full((len(t), V), np.nan), s), state, [1, 1], END, 3)
     with pytest.raises(ValueError, match="scheduled_inputs: ratio is 2, expected 0 to 1"):
         decoding.scheduled_inputs(step, state, [[1, 1]], 2)
+
+
+def test_a_length_penalty_that_no_float_holds(rng):
+    """Said before a step is made; the largest one that a float holds works."""
+
+    def step(state, tokens):
+        raise AssertionError("the model was asked")
+
+    with pytest.raises(ValueError, match="beam_search: length_penalty is 1000, but max_steps 20 to that power is more"):
+        decoding.beam_search(step, None, [1], END, 20, length_penalty=1000.0)
+    with pytest.raises(ValueError, match="length_penalty is 1e\\+300"):
+        decoding.beam_search(step, None, [1], None, 2, length_penalty=1e300)
+    logits = rng.normal(size=(1, V))
+    _, lengths, scores = decoding.beam_search(
+        lambda s, t: (logits.repeat(len(t), 0), s), None, [1], None, 2, length_penalty=1000.0
+    )
+    best = 2 * (logits.max() - np.log(np.exp(logits).sum()))
+    assert scores[0, 0] == pytest.approx(best / 2.0**1000, rel=1e-6)
+    assert np.all(lengths == 2)
+
+
+@pytest.mark.parametrize("temperature", [1e-46, 5e-324, 1e-39, np.float32(1e-40), np.float64(1e-46)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_temperatures_below_the_smallest_float32(dtype, temperature):
+    logits = np.array([[0.0, 2.0, -1.0, 1.5], [3.0, -np.inf, 2.0, 1.0]], dtype)
+    for seed in range(20):
+        assert decoding.choose(logits, temperature, rng=seed).tolist() == [1, 0]

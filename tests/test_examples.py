@@ -5,6 +5,8 @@ The figures themselves are reached by the commands in their docstrings, which ta
 
 import importlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -15,7 +17,7 @@ from click.testing import CliRunner
 import pyrnn.examples
 
 FOLDER = Path(pyrnn.examples.__file__).parent
-NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem != "__init__")
+NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem[:2] != "__")
 
 
 def run(name, *arguments, code=0):
@@ -50,6 +52,28 @@ def test_the_guide_has_a_row_for_it(name):
     assert re.search(rf"^\|.*`{name}\b[^|]*` *\|[^|]*\|$", guide, re.MULTILINE), f"no row of the table runs {name}"
 
 
+def test_the_list_has_them_all(tmp_path):
+    """Each with the command in its docstring, which runs as it is printed, and the docstring's first line."""
+    lines = run("__main__").splitlines()
+    commands = [line for line in lines if line.startswith("python -m ")]
+    assert [re.match(r"python -m pyrnn\.examples\.(\w+)( --|$)", command)[1] for command in commands] == NAMES
+    for name, command in zip(NAMES, commands, strict=True):
+        words = importlib.import_module(f"pyrnn.examples.{name}").__doc__
+        assert f"\n    {command}\n" in words
+        assert lines[lines.index(command) + 1].strip() == words.splitlines()[0]
+    command = commands[NAMES.index("hello")].replace("python", sys.executable, 1).split()
+    listed = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=True)
+    assert listed.stdout == run("__main__", "hello") == run("hello")
+
+
+def test_one_is_run_by_its_name():
+    assert "--steps" in run("__main__", "hello", "--help")
+    assert run("__main__", "hello", "--steps", "1") == run("hello", "--steps", "1") != run("hello")
+    assert "No such command 'helo'" in run("__main__", "helo", code=2)
+    assert "No such command '__main__'" in run("__main__", "__main__", code=2)
+    assert "hello" in run("__main__", "--help")
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_data_is_told(name):
     main = importlib.import_module(f"pyrnn.examples.{name}").main
@@ -67,6 +91,136 @@ def test_a_picture_that_cannot_be_written_is_told_at_once(name, tmp_path):
     if any(option.name == "plot" for option in main.params):
         data = ["--data", tmp_path] if any(option.name == "data" for option in main.params) else []
         assert "--plot" in run(name, *data, "--plot", tmp_path / "picture.txt", code=2)
+
+
+def series_files(folder, **changed):
+    for file, step in [
+        ("monthly-sunspots.csv", 1.5),
+        ("daily-min-temperatures.csv", 0.5),
+        ("airline-passengers.csv", 2),
+    ]:
+        lines = ["date,value", *(f'"19{k:02}-01",{20 + step * k}' for k in range(110))]
+        (folder / file).write_text(changed.get(file[:5], lambda text: text)("\n".join(lines)), encoding="utf-8")
+
+
+def line_three(new):
+    """The second value of the sunspots' file is another."""
+    return lambda folder: series_files(folder, month=lambda text: text.replace('"1901-01",21.5', new))
+
+
+FASTA = "".join(f">g{k} x\n{'ACGT' * 5}\n" for k in range(12))
+INTRONS = "".join(f"{k}\tg{k}\t3\t9\n" for k in range(12))
+
+
+def gene_data(fasta=FASTA, introns=INTRONS):
+    def write(folder):
+        (folder / "genes_with_introns.fsa").write_text(fasta)
+        (folder / "introns.txt").write_text(introns)
+
+    return write
+
+
+def files(**contents):
+    """Of names without their endings; bytes as they are."""
+
+    def write(folder):
+        for name, content in contents.items():
+            name = name.replace("_", ".")
+            (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return write
+
+
+SPANNED = "expected id, gene, first base, last base"
+FLAWS = [  # example, what is written, the file it is told to read, what it says
+    ("forecasting", line_three('"1901-01",'), "",
+     "monthly-sunspots.csv, line 3: '\"1901-01\",', expected a date and a"),
+    ("forecasting", line_three('"1901-01",nan'), "", "monthly-sunspots.csv, line 3: "),
+    ("forecasting", line_three('"1901-01",-3'), "", "a number from 0 on"),
+    ("forecasting", line_three('"1901-01",?0.2'), "", "monthly-sunspots.csv, line 3: "),
+    ("forecasting", line_three('"1901-01",2,3'), "", "monthly-sunspots.csv, line 3: "),
+    ("forecasting", line_three("1901-01;3"), "", "monthly-sunspots.csv, line 3: "),
+    ("forecasting", lambda f: series_files(f, airli=lambda t: t + "\n\nPassengers: in thousands"), "",
+     "airline-passengers.csv, line 113: 'Passengers: in thousands'"),
+    ("forecasting", lambda f: series_files(f, airli=lambda t: t.replace(",20\n", ",0\n")), "",
+     "passengers.csv, line 2: "),
+    ("forecasting", lambda f: series_files(f, daily=lambda t: t[:400]), "", "temperatures.csv: 2"),
+    ("forecasting", files(), "", "monthly-sunspots.csv: no such file"),
+    ("introns", gene_data(introns=INTRONS + "\n3 g3 4\n"), "", f"introns.txt, line 14: '3 g3 4', {SPANNED}"),
+    ("introns", gene_data(introns=INTRONS + "3 g3 4 x\n"), "", f"introns.txt, line 13: '3 g3 4 x', {SPANNED}"),
+    ("introns", gene_data(introns=INTRONS + "3 G3 4 9\n"), "", "line 13: the gene G3 is not in genes_with_introns.fsa"),
+    ("introns", gene_data(introns=INTRONS + "3 g3 4 21\n"), "", "line 13: 4 to 21, expected 1 to 20, bases of g3"),
+    ("introns", gene_data(FASTA + ">n\nACNNT\n"), "",
+     "genes_with_introns.fsa, n: characters the model does not know: 'N'"),
+    ("introns", gene_data(FASTA + ">g1\nA\n"), "", "genes_with_introns.fsa, line 25: the name 'g1' came before"),
+    ("introns", gene_data(""), "", "genes_with_introns.fsa: 0 genes are too few, expected at least 10"),
+    ("introns", gene_data(introns=""), "", "introns.txt: 0 introns are too few"),
+    ("music", files(), "", "0 tunes that parse in .abc files are too few"),
+    ("music", files(a_abc="X:1\nM:none\nK:C\nabc|\n"), "", "0 tunes that parse in .abc files are too few"),
+    ("name_language", files(), "", "no file of names such as Czech.txt"),
+    ("name_language", files(Czech_txt="\n \n"), "", "0 names are too few"),
+    ("name_language", files(Czech_txt="a\nÁb\n".encode("latin-1")), "",
+     "Czech.txt is not UTF-8 text: byte 0xc1 at position 2, line 2"),
+    ("name_writer", files(), "", "no file of names such as Czech.txt"),
+    ("sentiment", files(), "", "rt-polarity.neg"),
+    ("sentiment", lambda folder: [(folder / f"rt-polarity.{end}").write_text("\n\n") for end in ("neg", "pos")], "",
+     "rt-polarity.neg: 0 sentences are too few"),
+    ("translation", files(p_tsv="Go.\tVa !\n\nRun!\n"), "p.tsv",
+     "p.tsv, line 3: 'Run!', expected an English phrase, a tab"),
+    ("translation", files(p_tsv="Go.\tVa !\n"), "p.tsv", "p.tsv: 1 French phrases are too few"),
+    ("translation", files(), "", "is a directory, expected a text file"),
+    ("capitals", files(a_txt="Short. Text.\n"), "a.txt",
+     "a.txt: 0 characters in the lines before the last tenth are too few"),
+    ("capitals", files(a_txt="No line end. " * 500), "a.txt", "a.txt: 0 characters in the lines"),
+    ("char_lm", files(a_txt="abc " * 8), "a.txt", "a.txt is too short: 29 characters to train on"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "write", "path", "message"), FLAWS)
+def test_a_flaw_of_the_data_is_one_line_with_its_place(name, write, path, message, tmp_path):
+    write(tmp_path)
+    output = run(name, "--data", tmp_path / path, code=1)
+    assert output.startswith("Error: ")
+    assert message in output
+    assert output.count("\n") == 1
+
+
+def test_blank_lines_and_common_time_are_no_flaws(tmp_path):
+    from pyrnn.examples import forecasting, music, sentiment, translation
+
+    series_files(tmp_path, month=lambda text: text.replace("\n", "\r\n\r\n") + "\n\n")
+    values, dates = forecasting.read(tmp_path / "monthly-sunspots.csv", forecasting.KINDS["sunspots"])
+    np.testing.assert_array_equal(values, 20 + 1.5 * np.arange(110))
+    assert dates is None  # the last have five digits
+    series_files(tmp_path, month=lambda text: text.partition('"19100-01"')[0].replace(",", ", "))
+    values, dates = forecasting.read(tmp_path / "monthly-sunspots.csv", forecasting.KINDS["sunspots"])
+    np.testing.assert_array_equal(dates, np.array([f"19{k:02}-01" for k in range(100)], "M8[M]"))
+    (tmp_path / "a.abc").write_text("X:1\nM:C\nK:D\nabcd|\nX:2\nM:C|\nK:D\nabcd|\nX:3\nM:2/4\nK:D\nabcd|\n")
+    assert music.read(tmp_path) == [
+        f"[M:{m}][L:{u}][K:D]abcd|" for m, u in [("4/4", "1/8"), ("2/2", "1/8"), ("2/4", "1/16")]
+    ]
+    for end in ("neg", "pos"):
+        (tmp_path / f"rt-polarity.{end}").write_text("a b\n\n" * 12)
+    assert [len(words) for words in sentiment.read(tmp_path)[0]] == [2] * 24
+    (tmp_path / "p.tsv").write_text("\n".join(f"Go{k}.\tVa{k} !\n" for k in range(12)))
+    assert len(translation.read(tmp_path / "p.tsv", 0)[0]) == 11
+
+
+def test_a_language_that_is_only_held_out_is_counted(tmp_path):
+    names = {"Even": ["anna", "otto", "abba", "elle", "Anna"], **{f"L{k}": [f"name{k}"] for k in range(9)}}
+    for language, some in names.items():
+        (tmp_path / f"{language}.txt").write_text("\n".join(some))
+    assert "14 names in 10 languages, 1 of them held out" in run(
+        "name_language", "--data", tmp_path, "--networks", 1, "--epochs", 1
+    )
+
+
+def test_nothing_tells_to_install_somebody_elses_package():
+    root = FOLDER.parent.parent
+    named = re.compile("pip install [^\n&;]*[\"' ]pyrnn\\b(?!/)")
+    for file in [*root.glob("*.md"), *root.glob("bench/*"), *FOLDER.parent.rglob("*.py"), *FOLDER.glob("*.md")]:
+        if file.is_file() and file.suffix in (".md", ".py"):
+            assert not named.search(file.read_text(encoding="utf-8")), file
 
 
 def test_options_are_clicks():

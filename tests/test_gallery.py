@@ -54,7 +54,7 @@ def test_pictures(tmp_path, monkeypatch, capsys):
     [
         ([], "sklearn.datasets", "pip install scikit-learn"),
         (["a.png"], "PIL", "pip install pillow"),
-        ([], "matplotlib.figure", r"pip install .pyrnn\[plot\]"),
+        ([], "matplotlib.figure", "pip install matplotlib"),
         (["a.png", "--out", "a.png"], None, "none of the images"),
         (["--out", "b.png", "--load", "b.png"], None, "must be two files"),
         (["none.png"], None, "No such file"),

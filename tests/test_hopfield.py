@@ -1,12 +1,17 @@
 """Associative memories: the worked examples of a lecture, exact parity with a plain loop, energies, rules, errors."""
 
+import inspect
 import math
+import os
+import re
 import threading
+import warnings
 
 import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn import cli, files, gallery
 
 OFF = {"bipolar": -1, "binary": 0}
 
@@ -672,3 +677,329 @@ def test_odd_degrees_too_large():
     for degree in (294, 295):
         with pytest.raises(ValueError, match=f"degree is {degree}, too large for 10 units"):
             pyrnn.DenseHopfield(patterns, degree=degree)
+
+
+# ---- what users bring, keep and see
+
+
+def alike(count, n, rng):
+    """Patterns that differ from one in a fifth of the units."""
+    return random_states(rng, n) * np.where(rng.random((count, n)) < 0.2, -1, 1)
+
+
+def test_booleans_are_states():
+    rng = np.random.default_rng(0)
+    on = rng.random((3, 40)) < 0.5
+    for states, numbers in (("bipolar", np.where(on, 1, -1)), ("binary", on.astype(int))):
+        first, second = pyrnn.Hopfield(40, states=states), pyrnn.Hopfield(40, states=states)
+        first.store(on)
+        second.store(numbers)
+        np.testing.assert_array_equal(first.weights, second.weights)
+        np.testing.assert_array_equal(first.recall(on).state, second.recall(numbers).state)
+        np.testing.assert_array_equal(first.energy(on), second.energy(numbers))
+        assert first.is_stable(on[0]) == second.is_stable(numbers[0])
+    np.testing.assert_array_equal(pyrnn.DenseHopfield(on).recall(on).state, np.where(on, 1, -1))
+
+
+def test_images_are_told_how():
+    images, net, modern = np.ones((4, 2, 3)), pyrnn.Hopfield(6), pyrnn.ModernHopfield(np.ones((2, 6)))
+    hint = r"; images are rows of pixels, \.reshape\(-1, 6\)$"
+    for call in (net.store, net.recall, net.energy, net.is_stable, net.forget, modern.retrieve, modern.energy):
+        for image in (images, images[0]):
+            with pytest.raises(ValueError, match=r"has shape .*expected \(6,\) or \([NP], 6\)" + hint):
+                call(image)
+    for kind in (pyrnn.DenseHopfield, pyrnn.ModernHopfield):
+        with pytest.raises(ValueError, match="patterns has shape .*" + hint):
+            kind(images)
+    with pytest.raises(ValueError, match=r"expected \(6,\) or \(N, 6\)$"):
+        net.recall(np.ones((2, 2)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_too_much_is_told():
+    rng = np.random.default_rng(0)
+    for rule, capacity in (("hebbian", 13), ("storkey", 32), ("pseudo_inverse", 100)):
+        net = pyrnn.Hopfield(100)
+        net.store(np.ones(100), rule)
+        net.store(random_states(rng, (3, 100)), rule)  # without a word
+        assert net.capacity() == capacity
+        with pytest.warns(pyrnn.CapacityWarning, match=f"are stored, {capacity + 1}, than the {capacity} that {rule}"):
+            net.store(random_states(rng, (capacity - 3, 100)), rule)
+    net = pyrnn.Hopfield(4)
+    net.store([1, 1, -1, 1])  # one is always recalled
+    assert issubclass(pyrnn.CapacityWarning, UserWarning)
+    before = pyrnn.Hopfield(100)
+    with pytest.raises(pyrnn.CapacityWarning):  # as an error it is one like others: nothing is changed
+        before.store(random_states(rng, (50, 100)))
+    assert (before.n_patterns, before.rule) == (0, None)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("n", "count"), [(1000, 50), (1000, 100), (1000, 138), (100, 13), (100, 6)])
+@pytest.mark.parametrize("states", ["bipolar", "binary"])
+def test_random_patterns_within_the_capacity_are_no_word_worth(n, count, states):
+    """Though a few of their units change, as is known of so many: nothing they have in common is to blame."""
+    unstable = 0
+    for seed in range(10):
+        net = pyrnn.Hopfield(n, states=states)
+        patterns = random_states(np.random.default_rng(seed), (count, n), states)
+        net.store(patterns)
+        unstable += not net.is_stable(patterns).all()
+    assert unstable > 0 or count * 10 <= n  # else this shows nothing
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rule", ["hebbian", "storkey", "pseudo_inverse"])
+def test_a_pattern_that_comes_again_needs_no_room(rule):
+    rng = np.random.default_rng(0)
+    pattern, others = random_states(rng, 100), random_states(rng, (40, 100))
+    net = pyrnn.Hopfield(100)
+    net.store(np.tile(pattern, (40, 1)), rule)
+    assert net.n_patterns == 40
+    assert net.is_stable(pattern)
+    net = pyrnn.Hopfield(100)
+    for _ in range(20):
+        net.store(pattern, rule)
+    if rule == "hebbian":
+        net.forget(np.tile(pattern, (20, 1)))
+        net.store(others[:13])
+        with pytest.warns(pyrnn.CapacityWarning, match="stored, 14, than the 13 that"):
+            net.store(others[12:14])
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_that_is_stored_many_times_drowns_the_others():
+    rng = np.random.default_rng(0)
+    net = pyrnn.Hopfield(100)
+    net.store(np.tile(random_states(rng, 100), (20, 1)))
+    with pytest.warns(pyrnn.CapacityWarning, match=r"not all .* \(\d+ units of 3 patterns .*stored many times"):
+        net.store(random_states(rng, (3, 100)))
+    net = pyrnn.Hopfield(100, threshold=200)
+    with pytest.warns(pyrnn.CapacityWarning, match="so does a threshold that is not 0"):
+        net.store(random_states(rng, (3, 100)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_patterns_too_much_alike_are_told():
+    x = alike(4, 64, np.random.default_rng(0))
+    for states, patterns in (("bipolar", x), ("binary", x > 0)):
+        net = pyrnn.Hopfield(64, states=states)
+        plain = pyrnn.Hopfield(64, states=states)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            plain.store(patterns)
+        if plain.is_stable(patterns).all():
+            net.store(patterns)
+        else:
+            with pytest.warns(pyrnn.CapacityWarning, match="not all of these patterns are stable.*pseudo_inverse"):
+                net.store(patterns)
+    assert not (plain.capacity() < 4)
+    other = pyrnn.Hopfield(64)
+    other.store(x, "pseudo_inverse")
+    assert other.is_stable(x).all()
+    with pytest.warns(pyrnn.CapacityWarning, match="not all"):
+        pyrnn.Hopfield(64).store(x)
+
+
+def test_one_default_rule():
+    default = inspect.signature(pyrnn.Hopfield.store).parameters["rule"].default
+    assert default == "hebbian"
+    assert next(o.default for o in cli.hopfield.params if o.name == "rule") == default
+
+
+def test_the_command_line_tells_of_too_much(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    patterns = alike(10, 64, np.random.default_rng(0)).astype(float)
+    monkeypatch.setattr(gallery, "digits", lambda: (patterns, (8, 8)))
+    arguments = ["hopfield", "--load", "", "--show", "1", "--out", str(tmp_path / "digits.png")]
+    assert cli.main([*arguments, "--noise", "0"]) == 0
+    assert "Warning: Hopfield.store: more patterns are stored, 10, than the 8 that hebbian" in capsys.readouterr().err
+    assert cli.main([*arguments, "--noise", "0", "--rule", "pseudo_inverse"]) == 0
+    told = capsys.readouterr().err
+    assert "Warning" not in told
+    assert "1 of 1 recalled exactly" in told
+
+
+class Sized(pyrnn.Hopfield):
+    def __init__(self, side):
+        super().__init__(side * side)
+
+
+class Other(pyrnn.Hopfield):
+    pass
+
+
+def test_subclasses_are_loaded_where_they_are_made_alike(tmp_path):
+    path = tmp_path / "net"
+    Sized(5).save(path)
+    assert type(Other.load(path)) is Other
+    assert type(pyrnn.Hopfield.load(path)) is pyrnn.Hopfield
+    with pytest.raises(TypeError, match=r"Sized.load: Sized is not made as a Hopfield is: .*; Hopfield.load gives"):
+        Sized.load(path)
+
+
+def test_names_of_files(tmp_path, monkeypatch):
+    """Bytes are some, as for Python itself; nothing is written under what is none."""
+    monkeypatch.chdir(tmp_path)
+    net = pyrnn.Hopfield(5)
+    net.save(os.fsencode(tmp_path / "net"))
+    assert pyrnn.Hopfield.load(os.fsencode(tmp_path / "net")).n_units == 5
+    for call in (net.save, pyrnn.Hopfield.load, pyrnn.text.read, lambda path: list(pyrnn.text.lines(path))):
+        for path in (3, None, ["net"], 1.5):
+            with pytest.raises(TypeError, match=r"^path is .*, expected a file name$"):
+                call(path)
+        for path in ("", b"", "a\0b"):
+            with pytest.raises(FileNotFoundError, match=r"^'.*' is no file name$"):
+                call(path)
+    assert os.listdir(tmp_path) == ["net"]
+
+
+def test_errors_of_the_command_line_are_short(capsys):
+    for arguments in (["train", "so long\n" * 10**4], ["train", "--hidden", "9 " * 10**5], ["x" * 10**5]):
+        assert cli.main(arguments) != 0
+        assert len(capsys.readouterr().err) < 1200
+
+
+@pytest.mark.parametrize("rule", [None, "hebbian", "weights", "forgotten", "storkey", "pseudo_inverse"])
+@pytest.mark.parametrize(("states", "dtype"), [("bipolar", "float32"), ("binary", "float64")])
+def test_nets_are_saved(tmp_path, rule, states, dtype):
+    rng = np.random.default_rng(0)
+    net = pyrnn.Hopfield(20, states=states, threshold=rng.normal(size=20) / 8, dtype=dtype)
+    x = random_states(rng, (25 if rule == "weights" else 5, 20), states)
+    if rule is not None:
+        net.store(x, rule if rule in ("storkey", "pseudo_inverse") else "hebbian")
+    if rule == "forgotten":
+        net.forget(x[:2])
+        net.forget(random_states(rng, 20, states))
+    path = tmp_path / "net.safetensors"
+    net.save(path)
+    same = pyrnn.Hopfield.load(path)
+    assert repr(same) == repr(net)
+    np.testing.assert_array_equal(same.weights, net.weights)
+    np.testing.assert_array_equal(same.threshold, net.threshold)
+    probe = random_states(rng, (4, 20), states)
+    np.testing.assert_array_equal(same.recall(probe).state, net.recall(probe).state)
+    assert same.recall(probe).state.dtype == dtype
+    if rule in ("weights", "storkey"):
+        assert same.patterns is net.patterns is None
+    else:
+        np.testing.assert_array_equal(net.patterns, x[2:] if rule == "forgotten" else x[: 5 * (rule is not None)])
+        np.testing.assert_array_equal(same.patterns, net.patterns)
+        assert net.patterns.dtype == dtype
+    if rule is not None:
+        for one in (net, same):
+            one.store(x[:3], net.rule)
+        np.testing.assert_array_equal(same.weights, net.weights)
+    with pytest.raises(ValueError, match=r"net\.safetensors holds no DenseHopfield"):
+        pyrnn.DenseHopfield.load(path)
+
+
+def test_dense_and_modern_nets_are_saved(tmp_path):
+    rng = np.random.default_rng(0)
+    x = random_states(rng, (40, 30))
+    for net in (
+        pyrnn.DenseHopfield(x, degree=4, dtype="float64"),
+        pyrnn.DenseHopfield(x[:32], energy="exponential"),
+        pyrnn.ModernHopfield(rng.normal(size=(7, 30)), beta=0.3),
+        pyrnn.ModernHopfield(rng.normal(size=(7, 30)), dtype="float64"),
+    ):
+        net.save(tmp_path / "net")
+        same = type(net).load(tmp_path / "net")
+        assert repr(same) == repr(net)
+        np.testing.assert_array_equal(same.patterns, net.patterns)
+        assert same.patterns.dtype == net.patterns.dtype
+        np.testing.assert_array_equal(same.energy(x), net.energy(x))
+    np.testing.assert_array_equal(pyrnn.DenseHopfield(x).patterns, x)
+
+
+def test_damaged_nets_are_refused(tmp_path):
+    path = tmp_path / "net"
+    net, dense, modern = pyrnn.Hopfield(6), pyrnn.DenseHopfield(np.ones((3, 6))), pyrnn.ModernHopfield(np.ones((2, 3)))
+    net.store(np.ones((2, 6)))
+    weighted = pyrnn.Hopfield(6)
+    weighted.store(np.ones((2, 6)), "pseudo_inverse")
+    askew = np.zeros((6, 6), "f4")
+    askew[0, 1] = 1
+    for kept, arrays, description in [
+        (net, {}, {"n_units": 7}),
+        (net, {}, {"n_units": 2**24}),
+        (net, {}, {"n_units": "6"}),
+        (net, {}, {"states": "ternary"}),
+        (net, {}, {"dtype": "float16"}),
+        (net, {}, {"rule": "hebb"}),
+        (net, {}, {"rule": None}),
+        (net, {}, {"rule": []}),
+        (net, {}, {"rule": "storkey"}),
+        (net, {}, {"rule": "pseudo_inverse"}),
+        (net, {}, {"n_patterns": 3}),
+        (net, {}, {"n_patterns": 2.0}),
+        (net, {}, {"n_patterns": True}),
+        (net, {}, {"version": 2}),
+        (net, {}, {"more": 1}),
+        (net, {"bits": np.ones((6, 1), "i4")}, {}),
+        (net, {"bits": np.full((6, 1), 7, "u4")}, {}),
+        (net, {"bits": np.ones((5, 1), "u4")}, {}),
+        (net, {"negative": np.zeros(70, bool)}, {}),
+        (net, {"negative": np.zeros(2)}, {}),
+        (net, {"negative": None}, {}),
+        (net, {"threshold": np.full(6, np.nan)}, {}),
+        (net, {"threshold": np.zeros(6, "f4")}, {}),
+        (net, {"more": np.zeros(1)}, {}),
+        (net, {"weights": askew * 0}, {}),
+        (weighted, {"weights": askew}, {}),
+        (weighted, {"weights": np.eye(6, dtype="f4")}, {}),
+        (weighted, {"weights": askew.astype("f8") * 0}, {}),
+        (weighted, {"weights": askew * np.float32("nan")}, {}),
+        (weighted, {"negative": np.ones(2, bool)}, {}),
+        (dense, {}, {"n_patterns": 2}),
+        (dense, {}, {"n_patterns": 40}),
+        (dense, {}, {"degree": 10**6}),
+        (dense, {}, {"energy": 1}),
+        (dense, {"bits": np.array(1, "u4")}, {}),
+        (modern, {}, {"beta": None}),
+        (modern, {}, {"beta": -1.0}),
+        (modern, {}, {"dtype": "float64"}),
+        (modern, {"patterns": np.zeros(3, "f4")}, {}),
+    ]:
+        own, said = kept._content()
+        changed = {name: array for name, array in (own | arrays).items() if array is not None}
+        files.save(path, changed, {"kind": type(kept).__name__, "version": 1} | said | description)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            type(kept).load(path)
+    with pytest.raises(FileNotFoundError):
+        pyrnn.Hopfield.load(tmp_path / "none")
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="no safetensors file"):
+        pyrnn.ModernHopfield.load(path)
+
+
+def test_nets_and_recalls_show_themselves():
+    net = pyrnn.Hopfield(200, states="binary")
+    assert repr(net) == ("Hopfield(200, states='binary', dtype='float32', rule=None, n_patterns=0, storage='patterns')")
+    net.store(np.ones((2, 200)))
+    assert "rule='hebbian', n_patterns=2" in repr(net)
+    one, batch = net.recall(np.ones(200), record=True), net.recall(np.ones((50, 200)))
+    assert repr(one) == ("Recall(state=float32(200,), converged=True, sweeps=1, flips=0, energies=float64(2,))")
+    assert repr(batch) == "Recall(state=float32(50, 200), converged=50 of 50, sweeps=1..1, flips=0..0, energies=None)"
+    assert "converged=0 of 0, sweeps=[]" in repr(net.recall(np.ones((0, 200))))
+    dense = pyrnn.DenseHopfield(np.ones((3, 6)))
+    assert repr(dense) == "DenseHopfield(n_units=6, n_patterns=3, energy='polynomial', degree=3, dtype='float32')"
+    modern = pyrnn.ModernHopfield(np.ones((2, 4)))
+    assert repr(modern) == "ModernHopfield(n_patterns=2, size=4, beta=0.5, dtype='float32')"
+
+
+def test_modern_tolerance_beyond_float32():
+    net = pyrnn.ModernHopfield(np.eye(4))
+    np.testing.assert_array_equal(net.retrieve(np.ones(4), max_steps=9, tol=1e300), net.retrieve(np.ones(4)))
+
+
+@pytest.mark.parametrize("count", [31, 124, 132, 300])
+def test_many_equal_patterns(count):
+    """Sums in narrow integers on the way, each as large as it can be."""
+    x = np.where(np.random.default_rng(0).random(40) < 0.5, 1, -1)
+    expected = np.outer(x, x) * (1 - np.eye(40))
+    net = pyrnn.Hopfield(40)
+    net.store(np.tile(x, (count, 1)), "hebbian")
+    np.testing.assert_array_equal(net.weights, count * expected)
+    net.forget(np.tile(-x, (2 * count, 1)))
+    np.testing.assert_array_equal(net.weights, -count * expected)

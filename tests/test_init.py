@@ -2,20 +2,14 @@
 
 import numpy as np
 import pytest
+from cells import make_layer
 
 import pyrnn
 
-LAYERS = {
-    "rnn": lambda **k: pyrnn.RNN(3, 5, **k),
-    "lstm": lambda **k: pyrnn.LSTM(3, 5, **k),
-    "lstm_projection": lambda **k: pyrnn.LSTM(3, 5, proj_size=2, **k),
-    "gru": lambda **k: pyrnn.GRU(3, 5, **k),
-}
 
-
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=["rnn_tanh", "lstm", "lstm_projection", "gru"])
 def layer(request):
-    return LAYERS[request.param](num_layers=2, bidirectional=True, dtype="float64", rng=0)
+    return make_layer(request.param, 3, 5, 2, proj_size=2, bidirectional=True, dtype="float64")
 
 
 def blocks(layer):

@@ -3,21 +3,27 @@
 What one op computes is tested elsewhere; here an op is called by hand where a value is needed.
 """
 
+import cells
 import numpy as np
 import pytest
+from cells import flat
 
 import pyrnn
 
 T, N, I, H, L = 5, 3, 4, 6, 2  # noqa: E741  the letters of the docstrings
 
-LAYERS = {
-    "rnn": lambda *a, **k: pyrnn.RNN(*a, **k),
-    "rnn_relu": lambda *a, **k: pyrnn.RNN(*a, nonlinearity="relu", **k),
-    "lstm": lambda *a, **k: pyrnn.LSTM(*a, **k),
-    "lstm_peephole_projection": lambda *a, **k: pyrnn.LSTM(*a, proj_size=3, peephole=True, **k),
-    "gru": lambda *a, **k: pyrnn.GRU(*a, **k),
-    "gru_reset_before": lambda *a, **k: pyrnn.GRU(*a, reset_after=False, **k),
-}
+LAYERS = [
+    "rnn_tanh",
+    "rnn_relu",
+    "lstm",
+    "lstm_peephole_projection",
+    "gru",
+    "gru_reset_before",
+    "indrnn_relu",
+    "mingru",
+    "minlstm",
+    "slstm",
+]
 
 
 @pytest.fixture(params=LAYERS)
@@ -25,7 +31,7 @@ def make(request):
     """make(**options) -> a layer with I inputs and H hidden units, float64 unless told otherwise."""
 
     def make_layer(num_layers=1, **options):
-        return LAYERS[request.param](I, H, num_layers, **{"dtype": "float64", "rng": 1, **options})
+        return cells.make_layer(request.param, I, H, num_layers, **{"dtype": "float64", "rng": 1, **options})
 
     return make_layer
 
@@ -47,7 +53,9 @@ def like(state, make_array):
 
 def random_state(layer, rng, rows=N):
     _, zeros = layer(np.zeros((rows, 0, I) if layer.batch_first else (0, rows, I)))
-    return like(zeros, lambda a: rng.standard_normal(a.shape).astype(a.dtype))
+    state = like(zeros, lambda a: rng.standard_normal(a.shape).astype(a.dtype))
+    cells.keep_in_range(layer._cell, parts(state))
+    return state
 
 
 def marks(rng, *shape):
@@ -146,7 +154,7 @@ def test_gradients_are_finite_differences(make, rng):
 
         def shifted(sign, u=u, v=v, w=w):
             moved = tuple(a + sign * eps * b for a, b in zip(parts(state), parts(v), strict=True))
-            return loss(x + sign * eps * u, moved if len(moved) == 2 else moved[0], start + sign * eps * w)
+            return loss(x + sign * eps * u, moved if len(moved) > 1 else moved[0], start + sign * eps * w)
 
         expected = (shifted(1) - shifted(-1)) / (2 * eps)
         assert dot(dx, u) + dot(dstate, v) + dot(grads, w) == pytest.approx(expected, rel=1e-6, abs=1e-6)
@@ -281,8 +289,7 @@ def test_shapes_and_order(make, rng, num_layers, bidirectional):
         assert dx.shape == (*shape, I)
         for form in (state, dstate):
             widths = [part.shape for part in parts(form)]
-            expected = [(num_layers * directions, *rows, width) for width in (features, H)]
-            assert widths == expected[: len(widths)]
+            assert widths == [(num_layers * directions, *rows, width) for width in layer._cell.widths(H, features)]
         for array in (y, dx, *parts(state), *parts(dstate)):
             assert array.flags.c_contiguous
             assert array.flags.writeable
@@ -523,6 +530,28 @@ def test_dropout_masks(make, rng):
     np.testing.assert_allclose(dx, expected, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.parametrize("num_layers", [3, 4])
+def test_gradients_go_back_through_the_masks_of_their_layers(make, rng, num_layers):
+    layer = make(num_layers, dropout=0.5)
+    x, state = rng.standard_normal((T, N, I)), layer.rng.bit_generator.state
+
+    def run():
+        layer.rng.bit_generator.state = state  # the same masks each time
+        (y, _), pullback = layer.vjp(x)
+        return y, pullback
+
+    y, pullback = run()
+    dy = rng.standard_normal(y.shape)
+    dx, _ = pullback(dy)
+    for index in [tuple(rng.integers(n) for n in x.shape) for _ in range(6)]:
+        kept, sides = x[index], []
+        for step in (1e-6, -1e-6):
+            x[index] = kept + step
+            sides.append((run()[0] * dy).sum())
+        x[index] = kept
+        assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(dx[index], rel=1e-5, abs=1e-9)
+
+
 def test_dropout_of_everything(make, rng):
     layer = make(L, dropout=1.0)
     (y, _), pullback = layer.vjp(rng.standard_normal((T, N, I)))
@@ -743,3 +772,107 @@ def test_large_results_take_memory_that_was_given_back_and_none_that_lives():
     assert np.array_equal(view, expected)
     assert view.base is not None
     assert kept[0].flags.writeable
+
+
+# Masks ------------------------------------------------------------------------------------------------------------
+
+
+def holed(rng, steps, rows):
+    """A row without holes, one padded on the left, one of nothing, and others at random."""
+    mask = rng.random((steps, rows)) < 0.6
+    mask[:, 0], mask[:, 1], mask[:, 2] = True, np.arange(steps) >= 4, False
+    return mask
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True}])
+@pytest.mark.parametrize("cell", ["RNN", "LSTM", "GRU"])
+def test_a_masked_step_is_as_if_it_were_not_there(rng, cell, options):
+    """Against rows that have nothing but their valid steps, bit for bit; the state is held, y and gradients are 0."""
+    steps, rows, inputs, hidden = 9, 5, 3, 4
+    layer = getattr(pyrnn, cell)(inputs, hidden, **options, rng=0)
+    turned = options.get("batch_first", False)
+    mask, x = holed(rng, steps, rows), rng.standard_normal((steps, rows, inputs)).astype("f4")
+    x[~mask] = np.nan  # is not read
+    reset = rng.random((steps, rows)) < 0.2
+    state = layer(np.zeros((rows, 0, inputs) if turned else (0, rows, inputs)))[1]
+    state = tuple(rng.standard_normal(s.shape).astype("f4") for s in (state if isinstance(state, tuple) else (state,)))
+    state = state if len(state) == 2 else state[0]
+
+    def turn(array):
+        return array.swapaxes(0, 1) if turned else array
+
+    arguments = {"mask": turn(mask), "reset": turn(reset)}
+    (y, final), pullback = layer.vjp(turn(x), state, **arguments)
+    for other, twin in zip(flat((y, final)), flat(layer(turn(x), state, **arguments)), strict=True):
+        np.testing.assert_array_equal(other, twin)
+    assert y.flags.c_contiguous
+    dy = rng.standard_normal(y.shape).astype("f4")
+    turn(dy)[~mask] = np.nan
+    dx, dstate = pullback(dy, final)
+    assert not turn(y)[~mask].any()
+    assert not turn(dx)[~mask].any()
+    assert dx.flags.c_contiguous
+    for n in range(rows):
+        own = mask[:, n]
+        first = tuple(s[:, n] for s in state) if isinstance(state, tuple) else state[:, n]
+        (y_n, final_n), pull_n = layer.vjp(x[own, n], first, reset=reset[own, n])
+        np.testing.assert_array_equal(turn(y)[own, n], y_n)
+        dx_n, dstate_n = pull_n(turn(dy)[own, n], final_n)
+        np.testing.assert_array_equal(turn(dx)[own, n], dx_n)
+        for whole, alone in ((final, final_n), (dstate, dstate_n)):
+            for part, part_n in zip(flat(whole), flat(alone), strict=True):
+                np.testing.assert_array_equal(part[:, n], part_n)
+
+
+def test_a_mask_against_a_loop(rng):
+    """h is held where the mask is False."""
+    layer = pyrnn.RNN(3, 4, dtype="float64", rng=0)
+    x, mask = rng.standard_normal((9, 5, 3)), holed(rng, 9, 5)
+    w, r, b, c = layer.params.values()
+    h = np.zeros((5, 4))
+    y, final = layer(x, mask=mask)
+    for t in range(9):
+        h = np.where(mask[t][:, None], np.tanh(x[t] @ w.T + b + h @ r.T + c), h)
+        np.testing.assert_allclose(y[t], np.where(mask[t][:, None], h, 0), rtol=1e-12)
+    np.testing.assert_allclose(final[0], h, rtol=1e-12)
+
+
+def test_masks_lengths_and_ids(rng):
+    layer = pyrnn.GRU(3, 4, rng=0)
+    table, ids, mask = rng.standard_normal((7, 3)).astype("f4"), rng.integers(0, 7, (9, 5)), holed(rng, 9, 5)
+    lengths = np.array([9, 6, 3, 0, 7])
+    both = mask & (np.arange(9)[:, None] < lengths)
+    (y, h), pullback = layer.vjp(table[ids], mask=mask, lengths=lengths)
+    for other in (layer(table[ids], mask=both), layer(table, ids=np.where(both, ids, -1), mask=mask, lengths=lengths)):
+        np.testing.assert_array_equal(other[0], y)
+        np.testing.assert_array_equal(other[1], h)
+    dy, expected = rng.standard_normal(y.shape).astype("f4"), np.zeros((7, 3), "f8")
+    np.add.at(expected, ids, pullback(dy)[0].astype("f8"))
+    _, pull_table = layer.vjp(table, ids=ids, mask=both)
+    np.testing.assert_allclose(pull_table(dy)[0], expected, rtol=1e-5, atol=1e-5)
+    prefix = np.arange(9)[:, None] < lengths
+    np.testing.assert_array_equal(layer(table[ids], mask=prefix)[0], layer(table[ids], lengths=lengths)[0])
+    np.testing.assert_array_equal(layer(table[ids][:, 1], mask=mask[:, 1])[0], layer(table[ids], mask=mask)[0][:, 1])
+    for wrong, error, match in [
+        (mask[:, :4], ValueError, r"GRU: mask has shape \(9, 4\), expected \(T, N\) = \(9, 5\)"),
+        (mask.astype(int), TypeError, "GRU: mask has dtype int64, expected booleans"),
+    ]:
+        with pytest.raises(error, match=match):
+            layer(table[ids], mask=wrong)
+    with pytest.raises(ValueError, match="GRU: ids holds -1, expected 0 to 6"):
+        layer(table, ids=np.where(mask, -1, ids), mask=mask)
+
+
+def test_mask_and_checkpoints_and_dropout(rng):
+    layer = pyrnn.LSTM(3, 4, 2, dropout=0.5, rng=0)
+    x, mask, dy = rng.standard_normal((9, 5, 3)), holed(rng, 9, 5), rng.standard_normal((9, 5, 4)).astype("f4")
+    results = []
+    for every in (None, 2):
+        layer.rng = np.random.default_rng(1)
+        layer.zero_grad()
+        _, pullback = layer.vjp(x, mask=mask, checkpoint_every=every)
+        results.append([pullback(dy)[0], *(grad.copy() for grad in layer.grads.values())])
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(RuntimeError, match="called before"):
+        pullback(dy)

@@ -1,10 +1,13 @@
 """LayerNorm, Dropout, LogSoftmax and MaxOverTime: values, gradients by finite differences, masks, the same bits."""
 
 import copy
+import itertools
+import math
 import pickle
 
 import numpy as np
 import pytest
+from cells import assert_same_bits
 
 import pyrnn
 
@@ -264,3 +267,77 @@ def test_gradients_of_pooling_are_finite_differences_with_lengths(rng):
     step = 1e-6 * direction  # small beside the distance between numbers: no other one becomes the largest
     change = (layer(x + step, lengths=lengths) - layer(x - step, lengths=lengths)) / 2e-6
     assert np.sum(change * dy) == pytest.approx(np.sum(dx * direction), rel=1e-8)
+
+
+@pytest.mark.parametrize("padding_idx", [0, 3, -1])
+def test_padding_idx(rng, padding_idx):
+    torch = pytest.importorskip("torch")
+    layer = pyrnn.Embedding(6, 4, padding_idx, dtype="float64", rng=0)
+    theirs = torch.nn.Embedding(6, 4, padding_idx, dtype=torch.float64)
+    assert not layer.params["weight"][padding_idx].any()
+    assert np.count_nonzero(layer.params["weight"]) == 20
+    layer.params["weight"][padding_idx] = 5  # a row like others, but for its gradient
+    theirs.load_state_dict({"weight": torch.tensor(layer.params["weight"])})
+    ids, dy = rng.integers(0, 6, (7, 3)), rng.standard_normal((7, 3, 4))
+    y, pullback = layer.vjp(ids)
+    expected = theirs(torch.tensor(ids))
+    np.testing.assert_array_equal(y, expected.detach().numpy())
+    expected.backward(torch.tensor(dy))
+    layer.grads["weight"][padding_idx] = 2  # what is there stays
+    pullback(dy)
+    wanted = theirs.weight.grad.numpy()
+    wanted[padding_idx] = 2
+    np.testing.assert_allclose(layer.grads["weight"], wanted, rtol=1e-12)
+    for wrong in (6, -7):
+        with pytest.raises(ValueError, match=f"Embedding: padding_idx is {wrong}, expected "):
+            pyrnn.Embedding(6, 4, wrong)
+
+
+# ---- small calls, which have a way of their own
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_few_rows_of_a_linear_layer_are_those_of_many(dtype, bias, rng):
+    for inputs, outputs in itertools.product((1, 3, 8, 16, 17, 64, 65), (1, 2, 15, 16, 33, 64, 300)):
+        layer = pyrnn.Linear(inputs, outputs, bias, dtype=dtype, rng=0)
+        x = rng.standard_normal((40, inputs)).astype(dtype)
+        x[0, 0], x[1, 0] = 0.0, -0.0
+        whole = layer(x)
+        product = x.astype("f8") @ layer.params["weight"].T.astype("f8") + (layer.params["bias"] if bias else 0)
+        np.testing.assert_allclose(whole, product, atol=(inputs + 1) * 8 * np.finfo(dtype).eps)
+        assert_same_bits([layer(x[0]), layer(x[1])], [whole[0], whole[1]])
+        for lead in ((0,), (1,), (2,), (3,), (4,), (1, 1), (3, 1), (1, 2), (2, 2), (1, 1, 3), (0, 5), (1,) * 9):
+            count = math.prod(lead)
+            some = layer(x[5 : 5 + count].reshape(*lead, inputs))
+            assert_same_bits([some], [whole[5 : 5 + count].reshape(*lead, outputs)])
+            if some.size:
+                some[...] = 0  # its own memory
+
+
+def test_few_ids_of_an_embedding(rng):
+    for dtype in ("float32", "float64"):
+        layer = pyrnn.Embedding(50, 7, dtype=dtype, rng=0)
+        weight = layer.params["weight"]
+        for lead in ((), (1,), (0,), (3, 0), (64,), (65,), (2, 3), (1,) * 9):
+            ids = rng.integers(0, 50, lead)
+            assert_same_bits([layer(ids), layer(ids.astype("u1")), layer(ids.tolist())], [weight[ids]] * 3)
+        for bad in (-1, 50, 2**62, -(2**63)):
+            with pytest.raises(ValueError, match=f"Embedding: ids holds {bad}, expected 0 to 49"):
+                layer(np.array([3, bad]))
+
+
+def test_small_calls_refuse_in_the_layers_words(rng):
+    layer = pyrnn.Linear(4, 3, rng=0)
+    for x in (np.zeros((1, 5), "f4"), np.zeros(5, "f4"), np.zeros((), "f4"), [[1, 2, 3]]):
+        with pytest.raises(ValueError, match=r"^Linear: x has shape .*expected \(\.\.\., 4\)"):
+            layer(x)
+    with pytest.raises(TypeError, match=r"^Linear: x has dtype complex64, expected real numbers"):
+        layer(np.zeros((1, 4), "c8"))
+    x = rng.standard_normal((2, 4)).astype("f4")
+    expected = layer(x)
+    assert_same_bits([layer(x.astype(">f4")), layer(x.tolist()), layer(np.asfortranarray(x))], [expected] * 3)
+    pyrnn.Sequential(layer=layer)  # moves its parameters
+    layer.params["weight"] *= 2
+    layer.params["bias"] *= 2
+    assert_same_bits([layer(x)], [2 * expected])

@@ -179,3 +179,86 @@ def test_likelihood_of_log_softmax_is_cross_entropy(rng):
     loss, dy = pyrnn.negative_log_likelihood(y, targets, lengths=[4, 1, 2])
     assert loss == pytest.approx(expected, rel=1e-12)
     np.testing.assert_allclose(pullback(dy), dexpected, atol=1e-15)
+
+
+# torch's options --------------------------------------------------------------------------------------------------
+
+CLASS_OPTIONS = [
+    {}, {"weight": [0.5, 2, 0, 1, 3]}, {"ignore_index": 2}, {"weight": [0.5, 2, 0, 1, 3], "ignore_index": 4},
+]  # fmt: skip
+CASES = [
+    *[("cross_entropy", "cross_entropy", {**option, "label_smoothing": part}) for option in CLASS_OPTIONS
+      for part in (0.0, 0.1, 1.0)],
+    *[("negative_log_likelihood", "nll_loss", option) for option in CLASS_OPTIONS],
+    ("hinge", "multi_margin_loss", {}),
+    ("hinge", "multi_margin_loss", {"weight": [0.5, 2, 0, 1, 3]}),
+    ("mean_squared_error", "mse_loss", {}),
+    ("binary_cross_entropy", "binary_cross_entropy_with_logits", {}),
+    ("binary_cross_entropy", "binary_cross_entropy_with_logits", {"pos_weight": [0.5, 2, 0, 1, 3]}),
+    ("binary_cross_entropy", "binary_cross_entropy_with_logits", {"weight": [0.5, 2, 0, 1, 3], "pos_weight": 2.0}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize(("ours", "theirs", "options"), CASES)
+def test_options_are_torchs(rng, ours, theirs, options, reduction):
+    torch = pytest.importorskip("torch")
+    values, targets = problem(rng, ours, (12,))
+    values *= 10
+    if ours not in OF_FEATURES and "ignore_index" not in options and ours != "hinge":
+        targets[3] = -100  # ignored by default
+    loss, gradient = getattr(pyrnn, ours)(values, targets, reduction=reduction, **options)
+    given = torch.tensor(values, requires_grad=True)
+    converted = {
+        name: torch.tensor(value, dtype=torch.float64) if "weight" in name else value for name, value in options.items()
+    }
+    expected = getattr(torch.nn.functional, theirs)(given, torch.tensor(targets), reduction=reduction, **converted)
+    expected.sum().backward()
+    np.testing.assert_allclose(loss, expected.detach().numpy(), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(gradient, given.grad.numpy(), rtol=1e-12, atol=1e-13)
+    small, dsmall = getattr(pyrnn, ours)(values.astype("f4"), targets, reduction=reduction, **options)
+    assert dsmall.dtype == np.float32
+    np.testing.assert_allclose(small, loss, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_reductions_of_what_counts(rng, name, loss_of, reduction):
+    values, targets = problem(rng, name, (4, 3))
+    lengths, mask = [4, 0, 2], rng.random((4, 3)) < 0.7
+    counts = mask & (np.arange(4)[:, None] < lengths)
+    mean, dmean = loss_of(values, targets, lengths=lengths, mask=mask)
+    dirty = np.where(counts[..., None], values, np.nan)
+    loss, gradient = loss_of(dirty, targets, lengths=lengths, mask=mask, reduction=reduction)
+    total = counts.sum() * (V if name in OF_FEATURES else 1)
+    np.testing.assert_allclose(np.sum(loss), mean * total, rtol=1e-12)
+    np.testing.assert_allclose(gradient, dmean * total, rtol=1e-12, atol=1e-15)
+    if reduction == "none":
+        assert loss.shape == (values.shape if name in OF_FEATURES else targets.shape)
+        assert not loss[~counts].any()
+    assert np.all(loss_of(np.full((4, 2, V), np.nan), targets[:, :2], lengths=[0, 0], reduction=reduction)[0] == 0)
+
+
+def test_nothing_counts_with_weights_of_0():
+    loss, gradient = pyrnn.cross_entropy([[1.0, 2.0]], [1], weight=[1, 0], label_smoothing=0.0)
+    assert loss == 0
+    assert not gradient.any()
+    loss, gradient = pyrnn.cross_entropy([[1.0, 2.0]], [-100], label_smoothing=0.1)
+    assert loss == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "match"),
+    [
+        ({"reduction": "avg"}, ValueError, "cross_entropy: reduction is 'avg', expected one of mean, sum, none"),
+        ({"weight": [1, 2]}, ValueError, r"cross_entropy: weight has shape \(2,\), expected \(3,\)"),
+        ({"weight": [1, 2, -3]}, ValueError, r"cross_entropy: weight holds -3.0, expected numbers from 0 up"),
+        ({"weight": [1, 2, np.nan]}, ValueError, r"cross_entropy: weight holds nan"),
+        ({"label_smoothing": 1.5}, ValueError, "cross_entropy: label_smoothing is 1.5, expected 0 to 1"),
+        ({"ignore_index": 0.5}, TypeError, "cross_entropy: ignore_index is 0.5, expected an integer"),
+        ({"ignore_index": 5}, ValueError, "cross_entropy: targets holds -100, expected 0 to 2"),
+    ],
+)
+def test_wrong_options(options, error, match):
+    with pytest.raises(error, match=match):
+        pyrnn.cross_entropy(np.zeros((2, 3)), [0, -100], **options)

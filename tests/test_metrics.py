@@ -43,3 +43,8 @@ def test_wrong_arguments_are_named():
         f1([True], [1])
     with pytest.raises(ValueError, match=r"f1: true has shape \(2,\), expected \(1,\)"):
         f1([True], [True, False])
+
+
+def test_confusions_of_a_class_that_comes_twice():
+    with pytest.raises(ValueError, match="confusions: 'a' comes twice among classes"):
+        confusions(["a"], ["a"], ["a", "b", "a"])

@@ -149,3 +149,8 @@ def test_log_odds_are_those_of_two_models(rng):
         LogOdds([[0, 1]], [[True]], 2, V)
     with pytest.raises(TypeError, match=r"LogOdds: inside\[0\] has dtype int64, expected booleans"):
         LogOdds([[0, 1]], [[0, 1]], 2, V)
+
+
+def test_naive_bayes_counts_no_more_classes_than_there_can_be():
+    with pytest.raises(ValueError, match="classes must hold 0, 1"):
+        NaiveBayes([["a"], ["b"]], [0, 2**60], order=1)

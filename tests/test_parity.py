@@ -8,9 +8,10 @@ import copy
 
 import numpy as np
 import pytest
-from cells import DTYPES, LAYOUTS, SIZES, VARIANTS, Problem, assert_same_bits, cases, laid_out
+from cells import DTYPES, LAYOUTS, SIZES, VARIANTS, Problem, assert_same_bits, cases, keep_in_range, laid_out
 
 from pyrnn import kernels, reference
+from pyrnn.cells import CELLS
 
 # What the project promises, of the largest value.
 PROMISED = {"float32": 2e-5, "float64": 1e-9}
@@ -27,6 +28,8 @@ def assert_close(actual, expected, dtype, terms, names):
         assert a.dtype == dtype, name
         assert a.shape == e.shape, name
         error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
+        if name.endswith("dweight_hh") and e.ndim == 1:  # of IndRNN: few products, which may cancel
+            largest = max(largest, 0.1)
         assert error <= bound * largest, f"{name} is off by {error:.3g}, its largest value is {largest:.3g}"
 
 
@@ -145,6 +148,30 @@ def test_long_and_wide(variant, dtype):
         for every in (None, 5):
             actual = problem.results(kernels, checkpoint_every=every)
             assert_close(actual, expected, dtype, terms_of(problem), problem.names())
+
+
+# Wider than a level 2 cache: panels are cut along k, and a product goes on where the piece before it ended.
+
+
+@pytest.mark.parametrize(
+    ("variant", "inputs", "hidden", "outputs"),
+    [("rnn_tanh", 5800, 40, 40), ("lstm", 5800, 40, 40), ("gru", 5800, 40, 40), ("lstm_projection", 3, 6000, 33)],
+)
+def test_wider_than_a_cache(variant, inputs, hidden, outputs):
+    rng = np.random.default_rng(0)
+    problem = Problem(variant, 2, 9, inputs, hidden, rng=rng, dtype="float32", outputs=outputs)
+    actual, expected = problem.results(kernels), in_double(problem).results(reference)
+    assert_close(actual, expected, "float32", terms_of(problem), problem.names())
+
+
+def test_wider_than_a_cache_with_ids():
+    """The product with the hidden state, which starts at the table."""
+    problem = Problem("rnn_tanh", 1, 9, 3, 5700, rng=np.random.default_rng(0), dtype="float32")
+    look_up(problem, 5)
+    x, ids = problem.x, problem.walk["ids"]
+    looked_up = kernels.rnn.forward(x, problem.state, problem.weights, ids=ids)
+    given = kernels.rnn.forward(x[ids], problem.state, problem.weights)
+    assert_same_bits([looked_up[0], *looked_up[1]], [given[0], *given[1]])
 
 
 @pytest.mark.parametrize("variant", ["rnn_tanh", "lstm", "gru"])
@@ -344,7 +371,7 @@ def test_infinities_and_nan_go_where_the_reference_says(variant, value, where, d
         "dy": problem.dy[3, 1],
         "dstate": problem.dstate[0][1],
         "weight_ih": weights["weight_ih"][-1],
-        "weight_hh": weights.get("weight_hh", [None])[0],
+        "weight_hh": np.atleast_2d(weights.get("weight_hh"))[0],  # of IndRNN a vector
         "bias_ih": weights["bias_ih"],
     }[where]
     target[1] = value
@@ -361,7 +388,7 @@ def test_infinities_and_nan_go_where_the_reference_says(variant, value, where, d
 @pytest.mark.parametrize(
     ("dtype", "scale"), [(d, s) for d in DTYPES for s in (1e2, 1e4, 1e30, 1e300) if s <= float(np.finfo(d).max)]
 )
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if v != "rnn_relu"])
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if "relu" not in v])
 def test_large_inputs_saturate(variant, dtype, scale):
     """Far out on the arms of sigmoid and tanh: no NaN from exp, in outputs and gradients."""
     problem = Problem(variant, 4, 3, 5, 17, rng=np.random.default_rng(9), dtype=dtype, outputs=4)
@@ -369,7 +396,10 @@ def test_large_inputs_saturate(variant, dtype, scale):
     actual, expected = problem.results(kernels), in_double(problem).results(reference)
     for name, a, e in zip(problem.names(), actual, expected, strict=True):
         assert np.isfinite(a).all(), name
-        np.testing.assert_allclose(a, e, rtol=1e-4, atol=2e-5 * np.abs(e).max(), err_msg=name)
+        # Beyond 1e4 everything is saturated; below, pre-activations are wrong by their own rounding, and slopes,
+        # found as 1 - h * h, by that of 1.
+        rounding = min(scale, 1e4) * float(np.finfo(dtype).eps)
+        np.testing.assert_allclose(a, e, rtol=1e-4 + rounding, atol=2e-5 * np.abs(e).max() + rounding, err_msg=name)
 
 
 @pytest.mark.parametrize("backend", [kernels, reference])
@@ -404,7 +434,7 @@ def test_no_step_leaves_the_state(variant, dtype):
                 assert not results["y"].any()
                 assert results["y"].shape == problem.dy.shape
                 assert not results["dx"].any()
-                entries = "hc"[: len(problem.state)]
+                entries = CELLS[problem.name].states
                 assert_same_bits([results[e] for e in entries], problem.state)
                 assert_same_bits([results[f"d{e}"] for e in entries], problem.dstate)
                 assert not any(results[name].any() for name in results if name.startswith(("dw", "db")))
@@ -430,6 +460,7 @@ def test_stream(variant, dtype):
         ours = first.op(kernels).stream(layers, rows, **first.option)
         theirs = first.op(reference).stream(wide, rows, **first.option)
         state = tuple(first.draw(2, rows, s.shape[1]) for s in first.state)
+        keep_in_range(CELLS[first.name], state)
         results = []
         for stream, x in ((ours, first.x), (theirs, first.x.astype(np.float64))):
             stream.set_state(tuple(s.astype(x.dtype) for s in state))

@@ -1,10 +1,14 @@
 """The pictures: what their parts are and where they lie."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import plots
+from pyrnn import gallery, plots
+from pyrnn.diagnostics import GradientFlow
 
 pytest.importorskip("matplotlib")
 
@@ -49,6 +53,20 @@ def test_attention_map(tmp_path, monkeypatch):
     assert (tmp_path / "map.png").stat().st_size > 1000
     with pytest.raises(ValueError, match=r"weights has shape \(2, 3\), expected \(3, 3\)"):
         plots.attention_map(tmp_path / "map.png", weights, "xyz", "xyz")
+
+
+def test_a_row_of_an_attention_map_is_a_query(tmp_path, monkeypatch):
+    """Where there are as many queries as keys too."""
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    weights = np.array([[1.0, 0.0, 0.0], [0.75, 0.25, 0.0], [0.5, 0.25, 0.25]])
+    plots.attention_map(tmp_path / "map.png", weights, ["a", "b", "c"], ["x", "y", "z"])
+    axes = figures[0].axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["x", "y", "z"]
+    np.testing.assert_array_equal(axes.images[0].get_array(), weights)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first query on top
 
 
 def test_gradient_flow(tmp_path, monkeypatch, rng):
@@ -153,4 +171,381 @@ def test_learning_curves(tmp_path, monkeypatch):
     lines = {line.get_label(): line for line in figures[0].axes[2].lines}
     np.testing.assert_allclose(lines["LSTM"].get_xydata(), [[2, 2], [4, 0.3], [5, 0.2]])
     np.testing.assert_allclose(lines["GRU"].get_xydata(), [[1, 1]])
-    assert [text.get_text() for text in figures[0].legends[0].texts] == ["LSTM", "GRU"]
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["LSTM", "GRU", "above the axis"]
+
+
+# What holds for all ----------------------------------------------------------------------------------------------
+
+NASTY = ["$$", "$a$ and $\\frac$", "_hidden", "back\\slash", "漢字", "bell\x07\n", "x" * 1000, ""]
+FLOW = GradientFlow(np.ones((4, 1)), None, np.array([0]), np.ones((1, 3)))
+NET = pyrnn.Hopfield(16)
+NET.store(np.ones((1, 16)))
+WAY = gallery.way(NET, np.ones(16), -np.ones(16) + 2 * np.eye(16)[0], np.random.default_rng(0))
+SQUARE, POINTS, RATES = np.full((8, 8), 0.1), np.ones((3, 2)), (np.array([0.1, 0.2]), np.array([1.0, 0.5]))
+
+ALL = {  # how many axes it needs, and the picture with these eight names
+    "loss_curve": (1, lambda path, names, ax: plots.loss_curve(
+        path, [(1, 2.0), (2, 1.5)], [(2, 1.6)], names[1], dict(zip(names, range(1, 9), strict=True)), ax=ax)),
+    "learning_curves": (3, lambda path, names, ax: plots.learning_curves(
+        path, [plots.Learning(n, {n: [1.0, 0.5], "b": [0.2]}, 0.1, 1.0, n) for n in names[:3]], names[1], ax=ax)),
+    "gradient_flow": (2, lambda path, names, ax: plots.gradient_flow(
+        path, dict.fromkeys(names, FLOW), names[1], ax=ax)),
+    "attention_map": (1, lambda path, names, ax: plots.attention_map(
+        path, SQUARE, names, names, names[0], query_label=names[1], key_label=names[2], ax=ax)),
+    "attention_maps": (3, lambda path, names, ax: plots.attention_maps(
+        path, [(SQUARE, names, names, n) for n in names[:3]], names[0], query_label=names[1], ax=ax)),
+    "confusion_matrix": (1, lambda path, names, ax: plots.confusion_matrix(
+        path, np.eye(8, dtype=int), names, names[0], true_label=names[1], said_label=names[2], ax=ax)),
+    "recalls": (8, lambda path, names, ax: plots.recalls(path, [WAY], (4, 4), names[1], ax=ax)),
+    "recall_rates": (1, lambda path, names, ax: plots.recall_rates(
+        path, {"hebbian": RATES}, dict(zip(names, np.linspace(0, 1, 8), strict=True)), names[1], ax=ax)),
+    "forecasts": (4, lambda path, names, ax: plots.forecasts(
+        path, [plots.Forecast(n, np.arange(9.0), {5: np.ones(2)}, dict.fromkeys(names, np.ones(2)), n, step=n)
+               for n in names[:2]], ax=ax)),
+    "tracks": (2, lambda path, names, ax: plots.tracks(
+        path, [plots.Track(POINTS, POINTS, dict.fromkeys(names, POINTS))] * 2, (0, 2, 0, 2), names[1], ax=ax)),
+    "spans": (8, lambda path, names, ax: plots.spans(
+        path, {n: (np.ones(3), [(1, 2)]) for n in names}, names[0], names[1], span=names[0], ax=ax)),
+    "pictures": (8, lambda path, names, ax: plots.pictures(
+        path, np.ones((8, 2, 2, 3)), names, [False] * 8, names[0], wrong=names[1], ax=ax)),
+}  # fmt: skip
+
+drawn_by_all = pytest.mark.parametrize("name", ALL)
+
+
+def test_all_pictures_are_tried():
+    public = {name for name, value in vars(plots).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert {name for name in public if vars(plots)[name].__module__ == "pyrnn.plots"} == {*ALL, "check"}
+
+
+@drawn_by_all
+def test_text_is_drawn_as_it_is(name, tmp_path, monkeypatch):
+    """No formula, no warning, no name hidden, and no picture that a long name makes long."""
+    from matplotlib.text import Text
+
+    figures = []
+    make = plots._figure
+    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    ALL[name][1](tmp_path / "a.png", NASTY, None)
+    texts = [text for text in figures[0].findobj(Text) if text.get_text()]
+    for text in texts:
+        if "$" in text.get_text() and not re.search(r"\$_[tc]|mathdefault", text.get_text()):
+            assert text._preprocess_math(text.get_text()) == (text.get_text(), False)
+    shown = " ".join(text.get_text() for text in texts)
+    assert "$$" in shown or "$a$" in shown
+    if name not in ("loss_curve", "attention_map", "attention_maps", "recalls"):
+        assert "\x07" not in shown
+    assert max(map(len, shown.split())) <= plots.TITLE
+    assert np.prod(figures[0].get_size_inches()) < 500
+
+
+def test_names_that_matplotlib_would_hide_or_warn_of(tmp_path):
+    axes = plots.tracks(None, [plots.Track(POINTS, POINTS, {"_hidden": POINTS, "漢\x07": POINTS})], (0, 2, 0, 2))
+    legend = axes[0].figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["seen", "what came", "_hidden", "\\u6f22\\x07"]
+    plots.attention_map(tmp_path / "a.png", np.eye(3), ["'", "\\", "x" * 30], ["$$", " ", "é"])
+    axes = plots.attention_map(None, np.eye(3), ["'", "\\", "x" * 30], ["$$", " ", "é"])
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["'", "\\", "x" * 23 + "…"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["$$", " ", "é"]
+
+
+@drawn_by_all
+def test_a_picture_needs_no_file_and_shows_in_a_notebook(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    count, draw = ALL[name]
+    axes = draw(None, list("abcdefgh"), None)
+    assert np.size(axes) == count
+    assert list(tmp_path.iterdir()) == []
+    assert axes._repr_png_().startswith(b"\x89PNG")
+
+
+@drawn_by_all
+def test_a_picture_goes_into_axes_that_are_there(name, tmp_path):
+    from matplotlib.figure import Figure
+
+    count, draw = ALL[name]
+    figure = Figure(figsize=(30, 6), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    left.subplots()
+    axes = right.subplots(1, count)
+    returned = draw(tmp_path / "whole.png", list("abcdefgh"), axes)
+    for a, b in zip(np.atleast_1d(returned), np.atleast_1d(axes), strict=True):
+        assert a is b
+    assert np.atleast_1d(axes)[0].has_data()
+    assert (tmp_path / "whole.png").read_bytes().startswith(b"\x89PNG")
+    for wrong in (right.subplots(1, count + 1), "axes"):
+        with pytest.raises(ValueError, match=rf"{name[:13]}.*: ax holds \d+ objects, expected {count} axes"):
+            draw(None, list("abcdefgh"), wrong)
+
+
+@drawn_by_all
+def test_a_file_that_cannot_be_written_is_known_before_anything_is_drawn(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "_axes", None)
+    for path, error, message in [
+        (tmp_path / "a.txt", ValueError, r"a\.txt: a picture's name ends in one of .*\.png, "),
+        (tmp_path / "a", ValueError, "a: a picture's name ends in"),
+        (tmp_path / "no" / "a.png", FileNotFoundError, "there is no directory"),
+        (tmp_path, ValueError, "a picture's name ends in"),
+        ("", FileNotFoundError, "'' is no file name"),
+        (3, TypeError, "path is 3, expected a file name"),
+    ]:
+        with pytest.raises(error, match=message):
+            ALL[name][1](path, list("abcdefgh"), None)
+
+
+def test_every_ending_that_is_named_can_be_written(tmp_path):
+    with pytest.raises(ValueError, match="ends in one of") as caught:
+        plots.check(tmp_path / "a.txt")
+    for ending in re.findall(r"\.\w+", str(caught.value).split("one of")[1]):
+        path = tmp_path / f"a{ending}"
+        plots.recall_rates(str(path).encode() if ending == ".png" else path, {"hebbian": RATES}, {}, "")
+        assert path.stat().st_size > 0
+
+
+LEARNING = plots.Learning("t", {"a": [1.0, 0.5]}, 0.1, 1.0, "u")
+TRACK = plots.Track(POINTS, POINTS, {"a": POINTS})
+FORECAST = plots.Forecast("f", np.arange(9.0), {5: np.ones(3)}, {"a": np.ones(3)})
+
+
+def flow(**changed):
+    return lambda: plots.gradient_flow(None, {"a": FLOW._replace(**changed)})
+
+
+def learning(mean=25, **changed):
+    return lambda: plots.learning_curves(None, [LEARNING._replace(**changed)], mean=mean)
+
+
+def track(box=(0, 1, 0, 1), **changed):
+    return lambda: plots.tracks(None, [TRACK._replace(**changed)], box)
+
+
+def forecast(shown=150, **changed):
+    return lambda: plots.forecasts(None, [FORECAST._replace(**changed)], shown)
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (flow(norms=np.ones((4, 1, 0))), r"gradient_flow: a has no rows, its norms have shape \(4, 1, 0\)"),
+        (flow(steps=np.zeros(0)), "gradient_flow: a has no Jacobian"),
+        (lambda: plots.gradient_flow(None, FLOW), "gradient_flow: flows is GradientFlow object, expected names and"),
+        (lambda: plots.gradient_flow(None, {"a": 3}), "gradient_flow: a is 3, expected what"),
+        (learning(mean=0), "learning_curves: mean is 0, expected at least 1"),
+        (learning(mean=1.5), r"learning_curves: mean is 1\.5, expected an integer"),
+        (learning(guess=0), "learning_curves: guess of 't' is 0, expected"),
+        (learning(guess=np.nan), "learning_curves: guess of 't' is nan, expected"),
+        (learning(curves={"a": ["x"]}), "learning_curves: the curve 'a' has dtype <U1, expected real numbers"),
+        (track((0, 0, 0, 1)), r"tracks: box is \(0, 0, 0, 1\), expected finite left < right and bottom < top"),
+        (track((0, 1, 1, 1)), "tracks: box is"),
+        (track((1, 0, 0, 1)), "tracks: box is"),
+        (track((0, 1, 0, np.inf)), "tracks: box is"),
+        (track((0, np.nan, 0, 1)), "tracks: box is"),
+        (track((0, 1)), r"tracks: box has shape \(2,\), expected \(4,\)"),
+        (track(seen=np.ones(3)), r"tracks: seen has shape \(3,\), expected \(S, 2\)"),
+        (track(true=np.ones((3, 3))), r"tracks: true has shape \(3, 3\), expected \(K, 2\)"),
+        (track(ways={"a": np.ones((2, 3))}), r"tracks: the way 'a' has shape \(2, 3\), expected \(K, 2\)"),
+        (forecast(0), "forecasts: shown is 0, expected at least 1"),
+        (forecast(values=np.ones((3, 3))), r"forecasts: values of f has shape \(3, 3\), expected \(T,\)"),
+        (forecast(forecasts={9: [1.0]}), "forecasts: an origin of f is 9, expected 0 to 8"),
+        (forecast(forecasts={8: [1.0]}), "forecasts: forecast 8 of f has 1 steps, expected at most 0"),
+        (forecast(held_out=10), "forecasts: held_out of f is 10, expected 0 to 9"),
+        (forecast(dates=np.arange(3)), r"forecasts: dates of f has shape \(3,\), expected \(9,\)"),
+        (
+            lambda: plots.loss_curve(None, [1, 2, 3], [], "", {}),
+            r"loss_curve: train has shape \(3,\), expected \(K, 2\)",
+        ),
+        (lambda: plots.loss_curve(None, [], [], "", {"a": "b"}), r"loss_curve: levels\['a'\] has dtype <U1"),
+        (lambda: plots.attention_map(None, np.zeros((2, 0)), "ab", ""), "attention_map: .* nothing to draw"),
+        (lambda: plots.attention_map(None, [["a"]], "a", "a"), "attention_map: weights has dtype <U1, expected real"),
+        (lambda: plots.confusion_matrix(None, np.zeros((0, 0)), []), "confusion_matrix: .* nothing to draw"),
+        (lambda: plots.recalls(None, [WAY], (4, 5), ""), r"recalls: shape is \(4, 5\), expected one of 16 units"),
+        (
+            lambda: plots.spans(None, {"a": (np.ones((2, 2)), [])}),
+            r"spans: chances of 'a' has shape \(2, 2\), expected",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(draw, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        draw()
+
+
+def test_what_is_unusual_is_drawn(tmp_path):
+    """Without a warning."""
+    for k, axes in enumerate([
+        forecast(errors={str(k): np.ones(3) for k in range(12)}, held_out=9, values=list(range(9)))(),
+        plots.recall_rates(None, {}, {}, ""),
+        plots.recall_rates(None, {"of my own": RATES}, {}, ""),
+        plots.spans(None, {"a": (np.zeros(0), [])}),
+        plots.loss_curve(None, [(0, 1.0), (-5, 2.0)], [], "", {}),
+        plots.learning_curves(None, [LEARNING._replace(curves={"a": []})]),
+        track((0, 1, 0, 1e9))(),
+    ]):  # fmt: skip
+        np.atleast_1d(axes)[0].figure.savefig(tmp_path / f"{k}.png")
+
+
+# What lies where -------------------------------------------------------------------------------------------------
+
+
+def box(artist):
+    """Left, right, bottom and top in pixels, of an artist in a figure that has been laid out."""
+    drawn = artist.get_window_extent()
+    return drawn.x0, drawn.x1, drawn.y0, drawn.y1
+
+
+@pytest.mark.parametrize("levels", [(2.5, 2.6), (2.5, 2.52, 2.54), (2.5, 3.0), (2.5, 2.5)])
+def test_names_of_near_levels_do_not_lie_on_each_other(levels):
+    names = dict(zip(["5-gram", "trigram", "a bigram"], levels, strict=False))
+    axes = plots.loss_curve(None, [(1, 6.0), (9, 2.0)], [], "", {"all equally likely": 6.0, **names})
+    axes._repr_png_()
+    boxes = [box(text) for text in axes.texts]
+    for k, (left, right, bottom, top) in enumerate(boxes):
+        for other in boxes[:k]:
+            assert right <= other[0] or other[1] <= left or top <= other[2] or other[3] <= bottom
+
+
+def test_a_single_batch_is_seen():
+    axes = plots.loss_curve(None, [(1000, 3.2)], [], "", {"all equally likely": 4.0})
+    assert "o" in {line.get_marker() for line in axes.lines}
+
+
+LONG = "a title of some length, longer than such a picture"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: plots.attention_map(None, np.eye(2), "ab", "cd", LONG),
+        lambda: plots.attention_maps(None, [(np.eye(2), "ab", "cd", LONG)] * 2),
+        lambda: plots.confusion_matrix(None, np.eye(2), "ab", LONG),
+        lambda: plots.tracks(None, [TRACK], (0, 2, 0, 2), LONG),
+        lambda: plots.tracks(
+            None, [TRACK._replace(ways={"a way of some length": POINTS, "another": POINTS})], (0, 2, 0, 2)
+        ),
+        lambda: plots.gradient_flow(None, {f"a layer with a name of some length {k}": FLOW for k in range(6)}, LONG),
+        lambda: plots.learning_curves(
+            None, [LEARNING._replace(curves={f"a model of some length {k}": [1.0] for k in range(9)})]
+        ),
+    ],
+)
+def test_titles_and_legends_stay_inside(draw):
+    axes = np.atleast_1d(draw())
+    figure = axes[0].figure
+    axes[0].figure.canvas.draw()
+    titles = [figure._suptitle, *(one._left_title for one in axes)]
+    seen = [title for title in titles if title is not None and title.get_text()] + figure.legends
+    assert seen
+    for left, right, _, _ in map(box, seen):
+        assert 0 <= left < right <= figure.bbox.width
+
+
+def test_a_way_of_forecasting_has_one_colour():
+    """In all rows, whatever else they have; and the legend has all of them."""
+    rows = [FORECAST._replace(errors={name: np.ones(3) for name in names}) for names in (("a", "b"), ("c", "b"))]
+    axes = plots.forecasts(None, rows)
+    colours = [{line.get_label(): line.get_color() for line in right.lines} for right in axes[1::2]]
+    assert colours[0]["b"] == colours[1]["b"]
+    assert len({*colours[0].values(), *colours[1].values()}) == 3
+    assert [text.get_text() for text in axes[1].get_legend().get_texts()] == ["a", "b", "c"]
+
+
+# Size ------------------------------------------------------------------------------------------------------------
+
+
+def pixels(axes):
+    figure = np.atleast_1d(axes)[0].figure
+    return np.prod(figure.get_size_inches() * figure.dpi)
+
+
+@pytest.mark.parametrize("shape", [(300, 300), (1, 20_000), (20_000, 2), (3000, 3000)])
+def test_a_large_map_is_a_picture_of_its_size(shape):
+    axes = plots.attention_map(None, np.ones(shape, "f4"), ["q"] * shape[0], ["key"] * shape[1])
+    assert pixels(axes) <= 40e6
+    for axis, count in ((axes.yaxis, shape[0]), (axes.xaxis, shape[1])):
+        assert min(count, 60) <= len(axis.get_ticklabels()) <= 120
+        assert len(axis.get_minorticklocs()) <= 120
+    few = plots.attention_map(None, np.ones((20, 20)), ["q"] * 20, ["k"] * 20)
+    assert len(few.get_xticklabels()) == 20
+
+
+@pytest.mark.parametrize("classes", [41, 120, 1000])
+def test_a_large_confusion_matrix_has_no_text_in_its_cells(classes):
+    counts = np.ones((classes, classes), int)
+    axes = plots.confusion_matrix(None, counts, [f"class {k}" for k in range(classes)])
+    assert pixels(axes) <= 40e6
+    assert len(axes.texts) == 0
+    assert len(axes.get_xticklabels()) == len(axes.child_axes[0].get_yticklabels()) <= 120
+    assert len(plots.confusion_matrix(None, counts[:40, :40], list(map(str, range(40)))).texts) == 1600
+
+
+def test_many_maps_are_one_picture_of_its_size():
+    axes = plots.attention_maps(None, [(np.ones((60, 60)), ["q"] * 60, ["k"] * 60, "")] * 8)
+    assert pixels(axes) <= 40e6
+    with pytest.raises(ValueError, match="pictures: 101 panels are too many for one picture, expected at most 100"):
+        plots.pictures(None, np.ones((101, 2, 2, 3)), [""] * 101, [True] * 101)
+
+
+def test_long_lines_are_thinned_and_keep_their_extremes(tmp_path):
+    values = np.full(10**6, 3.0)
+    values[[123_456, 777_777]] = 1, 5
+    axes = plots.loss_curve(None, np.column_stack([np.arange(1, 10**6 + 1), values]), [], "", {"level": 6.0})
+    bits = axes.lines[0].get_ydata()
+    assert len(bits) <= plots.MOST_POINTS + 2
+    assert (bits.min(), bits.max(), bits[0], bits[-1]) == (1, 5, 3, 3)
+    spans = plots.spans(tmp_path / "s.png", {"a": (values / 5, [(3, 10**5)])})
+    assert len(spans[0].lines[0].get_ydata()) <= plots.MOST_POINTS + 2
+
+
+# What the axes say -----------------------------------------------------------------------------------------------
+
+
+def beyond(axes):
+    return {line.get_gid(): line.get_xdata().tolist() for line in axes.lines if line.get_gid()}
+
+
+def test_gradients_beyond_the_axis_are_marked(tmp_path):
+    norms = np.array([0.0, 1e-30, 1e-3, 1, np.inf])[:, None, None] * np.ones((1, 1, 2))
+    flow = GradientFlow(norms, None, np.array([0]), np.array([[[1e30, 1, 0]]]))
+    axes = plots.gradient_flow(tmp_path / "g.png", {"RNN": flow})
+    assert beyond(axes[0]) == {"below the axis": [3, 4], "above the axis": [0]}
+    assert beyond(axes[1]) == {"below the axis": [3], "above the axis": [1]}
+    texts = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
+    assert texts == ["RNN", "below the axis", "above the axis"]
+    low, high = axes[0].get_ylim()
+    assert low >= plots.LOW
+    assert high <= plots.HIGH
+
+
+def test_losses_beyond_the_axis_and_none_at_all_are_drawn(tmp_path):
+    train = [(k, 3.0 if k < 5 else np.nan) for k in range(1, 9)]
+    axes = plots.loss_curve(tmp_path / "a.png", train, [(4, 3.0), (6, 1e9), (8, np.inf)], "diverged", {"all": 6.0})
+    assert beyond(axes) == {"above the axis": [6, 8]}
+    assert "best: 3.000" in [text.get_text() for text in axes.texts]
+    assert axes.get_ylim()[1] < 7
+    plots.loss_curve(tmp_path / "b.png", [(1, np.nan)], [(1, np.nan)], "nothing", {})
+    panel = plots.Learning("T", {"GRU": [0.0, 1.0, 9.0]}, 0.01, 1.0, "error")
+    (axes,) = plots.learning_curves(tmp_path / "c.png", [panel], mean=1)
+    assert beyond(axes) == {"below the axis": [1], "above the axis": [3]}
+
+
+def test_forecasts_have_dates_units_and_the_held_out_part():
+    dates, values = np.datetime64("1950-01") + np.arange(30), np.arange(30.0)
+    row = plots.Forecast("tides", values, {20: values[21:24]}, {"GRU": np.ones(3)}, "metres", dates, 18, "month")
+    left, right, other, _ = plots.forecasts(None, [row, row._replace(dates=None, held_out=5)], shown=15)
+    left.figure.draw_without_rendering()
+    assert "1952" in [text.get_text() for text in left.get_xticklabels()]
+    assert [text.get_text() for text in left.texts] == ["held out from here"]
+    assert left.texts[0].xy[0] == dates[18]
+    assert (left.get_ylabel(), right.get_ylabel(), right.get_xlabel()) == ("metres", "metres", "months ahead")
+    assert other.get_title(loc="left") == "tides (all of it held out)"
+    assert other.get_xlabel() == "month"
+    assert other.texts[:] == []
+
+
+def test_pictures_say_what_red_means():
+    images = np.ones((2, 2, 2, 3))
+    for right, text in (([True, False], "red: wrong"), ([True, True], "")):
+        axes = plots.pictures(None, images, ["a", "b"], right, wrong="red: wrong")
+        assert axes[0].figure.get_supxlabel() == text
+    with pytest.raises(ValueError, match="pictures: 2 images, 1 titles and 2 right"):
+        plots.pictures(None, images, ["a"], [True, True])

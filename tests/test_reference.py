@@ -5,24 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import plain
 import pytest
+from cells import VARIANTS, keep_in_range
 
+import pyrnn
+from pyrnn import reference
+from pyrnn.cells import CELLS
 from pyrnn.reference import adam, cross_entropy, embedding, gru, linear, lstm, norm, rmsprop, rnn, sgd
 
 T, N, INPUTS, H, P = 5, 4, 3, 3, 2
-
-# name -> op, its option, the weights beyond the usual four
-CELLS = {
-    "rnn tanh": (rnn, {"nonlinearity": "tanh"}, ()),
-    "rnn relu": (rnn, {"nonlinearity": "relu"}, ()),
-    "rnn sigmoid": (rnn, {"nonlinearity": "sigmoid"}, ()),
-    "lstm": (lstm, {}, ()),
-    "lstm projection": (lstm, {}, ("weight_hr",)),
-    "lstm peephole": (lstm, {}, ("weight_ch",)),
-    "lstm projection peephole": (lstm, {}, ("weight_hr", "weight_ch")),
-    "gru": (gru, {"reset_after": True}, ()),
-    "gru reset before": (gru, {"reset_after": False}, ()),
-}
 
 LENGTHS = np.array([3, 0, T, 4])
 RESET = np.array([[1, 0, 0, 0], [0, 1, 0, 1], [1, 0, 0, 0], [0, 0, 1, 1], [1, 1, 1, 1]], bool)
@@ -41,26 +33,21 @@ class Problem:
     """One call of an op: its arguments, and gradients to send back."""
 
     def __init__(self, name, bias=True, inputs=INPUTS, dtype=np.float64, seed=0):
-        self.op, self.option, extra = CELLS[name]
+        cell, self.option, extra = VARIANTS[name]
+        self.op, record = getattr(reference, cell), CELLS[cell]
         rng = np.random.default_rng(seed)
-        gates = {rnn: 1, lstm: 4, gru: 3}[self.op]
         outputs = P if "weight_hr" in extra else H
-        shapes = {
-            "weight_ih": (gates * H, inputs),
-            "weight_hh": (gates * H, outputs),
-            "bias_ih": (gates * H,),
-            "bias_hh": (gates * H,),
-            "weight_hr": (P, H),
-            "weight_ch": (3 * H,),
-        }
-        absent = {"weight_hr", "weight_ch"} - set(extra) | (set() if bias else {"bias_ih", "bias_hh"})
+        shapes = record.shapes(inputs, H, outputs)
+        absent = {"weight_hr", "weight_ch"} - set(extra)
+        absent |= set(record.weights) - set(record.present(lambda argument: bias if argument == "bias" else True))
 
         def draw(*shape):
             return rng.standard_normal(shape).astype(dtype)
 
         self.weights = tuple(None if w in absent else draw(*shapes[w]) for w in self.op.WEIGHTS)
         self.x = draw(T, N, inputs)
-        self.state = tuple(draw(N, width) for width in ((outputs, H) if self.op is lstm else (outputs,)))
+        self.state = tuple(draw(N, width) for width in record.widths(H, outputs))
+        keep_in_range(record, self.state)
         self.dy = draw(T, N, outputs)
         self.dstate = tuple(draw(*s.shape) for s in self.state)
 
@@ -112,7 +99,7 @@ def central_differences(loss, array, step=1e-5):
 # ---- the gradients of the recurrent ops
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize(
     ("walk", "bias"),
     [*((walk, True) for walk in WALKS), ("plain", False), ("reverse lengths reset", False)],
@@ -136,7 +123,7 @@ def test_gradients_are_central_differences(name, walk, bias):
             close(grad, central_differences(loss, weight), 1e-8)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("walk", ["plain", "reverse lengths reset"])
 def test_looked_up_inputs(name, walk):
     """A table and the rows of it that are read: as those rows, and the table's gradient by central differences."""
@@ -162,7 +149,7 @@ def test_looked_up_inputs(name, walk):
         problem.forward(ids=np.full((T, N), 6))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_none_is_zeros(name):
     problem = Problem(name)
     zeros = [np.zeros_like(s) for s in problem.state]
@@ -175,11 +162,11 @@ def test_none_is_zeros(name):
 
     same(run(None, problem.dy, None), run(zeros, problem.dy, zeros))
     same(run(None, None, problem.dstate), run(zeros, np.zeros_like(problem.dy), problem.dstate))
-    some = (problem.dstate[0], None)[: len(zeros)]
+    some = (problem.dstate[0], *[None] * (len(zeros) - 1))
     same(run(None, None, some), run(None, None, (problem.dstate[0], *zeros[1:])))
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_gradients_are_added_where_asked_for(name):
     problem = Problem(name)
     whole = problem.zero_grads()
@@ -258,55 +245,26 @@ def test_lstm_by_hand():
     close(grads[3], da1 + da2, 1e-15)
 
 
-def rnn_step(act, x, h, w, u, b, d):
-    """The equations of Elman 1990, unit by unit."""
-    return [act(w[j] @ x + b[j] + u[j] @ h + d[j]) for j in range(len(h))]
+def test_slstm_without_a_past():
+    """The first step from zeros: the exponential gate is 1, and the output sigmoid(a_o) tanh(a_g)."""
+    weights = tuple(np.array([[v]]) for v in (0.3, -2.0, 0.7, -0.4))
+    weight_ih = np.concatenate(weights)
+    (y, (h, c, n, m)), _ = reference.slstm.vjp(np.ones((1, 1, 1)), None, (weight_ih, np.zeros((4, 1)), None, None))
+    close([h.item(), c.item(), n.item(), m.item()], [sigmoid(-0.4) * math.tanh(0.7), math.tanh(0.7), 1, 0.3], 1e-15)
+    assert y.item() == h.item()
 
 
-def gru_step(reset_after, x, h, w, u, b, d):
-    """The equations of Cho et al. 2014, or of torch, unit by unit."""
-    k = len(h)
-    r = [sigmoid(w[j] @ x + b[j] + u[j] @ h + d[j]) for j in range(k)]
-    z = [sigmoid(w[j] @ x + b[j] + u[j] @ h + d[j]) for j in range(k, 2 * k)]
-    if reset_after:
-        n = [math.tanh(w[j] @ x + b[j] + r[j - 2 * k] * (u[j] @ h + d[j])) for j in range(2 * k, 3 * k)]
-    else:
-        rh = np.array([r[j] * h[j] for j in range(k)])
-        n = [math.tanh(w[j] @ x + b[j] + u[j] @ rh + d[j]) for j in range(2 * k, 3 * k)]
-    return [(1 - z[j]) * n[j] + z[j] * h[j] for j in range(k)]
-
-
-def lstm_step(x, h, c, w, u, b, d, v, p):
-    """The LSTM with peephole p (i, f, o) and projection v, unit by unit."""
-    k = len(c)
-    a = [w[j] @ x + b[j] + u[j] @ h + d[j] for j in range(4 * k)]
-    p = np.zeros(3 * k) if p is None else p
-    c_new, m = [], []
-    for j in range(k):
-        i = sigmoid(a[j] + p[j] * c[j])
-        f = sigmoid(a[k + j] + p[k + j] * c[j])
-        c_new.append(f * c[j] + i * math.tanh(a[2 * k + j]))
-        o = sigmoid(a[3 * k + j] + p[2 * k + j] * c_new[j])
-        m.append(o * math.tanh(c_new[j]))
-    return m if v is None else v @ np.array(m), c_new
-
-
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_forward_is_the_equations(name):
-    problem = Problem(name)
+    """As tests/plain.py writes them down once more."""
+    problem, cell = Problem(name), VARIANTS[name][0]
+    weights = {k: w for k, w in zip(problem.op.WEIGHTS, problem.weights, strict=True) if w is not None}
     y, state = problem.forward()
     for n in range(N):
         values = [s[n] for s in problem.state]
         for t in range(T):
             x = problem.x[t, n]
-            if problem.op is rnn:
-                acts = {"tanh": math.tanh, "relu": lambda a: max(a, 0.0), "sigmoid": sigmoid}
-                act = acts[problem.option["nonlinearity"]]
-                values = [rnn_step(act, x, *values, *problem.weights)]
-            elif problem.op is gru:
-                values = [gru_step(problem.option["reset_after"], x, *values, *problem.weights)]
-            else:
-                values = lstm_step(x, *values, *problem.weights)
+            values = plain.STEPS[cell](weights, x, values, **problem.option)
             values = [np.array(v) for v in values]
             close(y[t, n], values[0], 1e-14)
         for s, value in zip(state, values, strict=True):
@@ -325,7 +283,7 @@ def test_activations_at_the_edges():
 # ---- the walk through time
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_lengths_are_rows_cut_short(name):
     """A padded row gives what the row gives alone and without padding; so does its reverse."""
     for reverse in (False, True):
@@ -340,7 +298,7 @@ def test_lengths_are_rows_cut_short(name):
                 close(s[n], a[0], 1e-14)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_reverse_is_forward_on_reversed_steps(name):
     problem = Problem(name)
     y, state = problem.forward(reverse=True)
@@ -349,7 +307,7 @@ def test_reverse_is_forward_on_reversed_steps(name):
     same([y, *state], [flipped[::-1], *after])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_reset_starts_a_new_sequence(name):
     """Row 0 of RESET holds sequences [0, 2), [2, 4), [4, 5): each as if alone, from zero, in both directions."""
     problem = Problem(name)
@@ -367,7 +325,7 @@ def test_reset_starts_a_new_sequence(name):
                     close(s[:1], a, 1e-14)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_marks_in_the_padding_mean_nothing(name, reverse):
     problem = Problem(name)
@@ -376,7 +334,7 @@ def test_marks_in_the_padding_mean_nothing(name, reverse):
     same(problem.gradients(lengths=LENGTHS, reset=~valid, reverse=reverse), expected)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_what_is_shut_out_is_never_read(name, reverse):
     """NaN in the padding of x and dy, and in states that a mark shuts out, reaches nothing."""
@@ -401,7 +359,7 @@ def test_what_is_shut_out_is_never_read(name, reverse):
         same([partly[index][2:, 0], partly[index][:, 1:]], [whole[index][2:, 0], whole[index][:, 1:]])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
 def test_checkpoints_change_no_bit(name, walk):
     problem = Problem(name)
@@ -422,7 +380,7 @@ def test_checkpoints_recompute(monkeypatch):
         assert len(steps) == count
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 def test_pieces_are_the_whole(name, reverse):
     """Cut in two, with the state handed on and its gradient handed back."""
@@ -442,7 +400,7 @@ def test_pieces_are_the_whole(name, reverse):
         close(one, other, 1e-14)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_out_is_written_and_returned(name):
     problem = Problem(name)
     y, _ = problem.forward(lengths=LENGTHS)
@@ -455,7 +413,7 @@ def test_out_is_written_and_returned(name):
 
 
 @pytest.mark.parametrize("every", [None, 2])
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_pullback_owns_what_it_needs(name, every):
     """Everything but x may be overwritten before the pullback is called."""
     walk = {"lengths": LENGTHS.copy(), "reset": RESET.copy(), "checkpoint_every": every}
@@ -472,7 +430,7 @@ def test_a_pullback_owns_what_it_needs(name, every):
     same([dx, *dstate, *(g for g in grads if g is not None)], expected[offset:])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("shape", [(0, N), (T, 0), (0, 0)], ids=str)
 def test_nothing_to_do(name, shape):
     problem = Problem(name)
@@ -487,7 +445,7 @@ def test_nothing_to_do(name, shape):
     assert not any(g.any() for g in rest[2 * k + 1 :])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_float32_stays_float32(name):
     for single, double in zip(
         Problem(name, dtype=np.float32).gradients(lengths=LENGTHS, reset=RESET),
@@ -510,7 +468,7 @@ def test_a_pullback_is_used_once():
         pullback(problem.dy, None, grads)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_refused_pullback_adds_nothing_and_can_be_used(name):
     problem = Problem(name)
     expected = problem.gradients()
@@ -534,7 +492,7 @@ def test_a_refused_pullback_adds_nothing_and_can_be_used(name):
 
 
 def test_wrong_arguments():
-    problem = Problem("rnn tanh")
+    problem = Problem("rnn_tanh")
     x, state, weights = problem.x, problem.state, problem.weights
     with pytest.raises(ValueError, match=r"x has shape \(5, 4, 2\), expected \(5, 4, 3\)"):
         rnn.forward(x[:, :, :2], state, weights)
@@ -561,7 +519,7 @@ def test_wrong_arguments():
 # ---- streams
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_stream_is_the_whole_run(name):
     lower = Problem(name, seed=1)
     outputs = lower.dy.shape[2]
@@ -774,3 +732,35 @@ def test_norm():
     assert norm.l2(np.array([3.0, -4.0])) == 5.0
     assert norm.l2(np.zeros(0)) == 0.0
     assert norm.l2(np.full(4, 1e30, np.float32)) == pytest.approx(2e30, rel=1e-6)
+
+
+def test_masks_that_hide_something_are_refused():
+    """By every function, as by the kernels, and by what functions return."""
+    x = np.ones((4, 2, 3))
+    weights = tuple(pyrnn.GRU(3, 3, dtype="float64", rng=0).params.values())
+
+    def masked(array):
+        return np.ma.masked_array(array, np.arange(array.size).reshape(array.shape) == 1)
+
+    dy, dweights = np.ones((8, 3)), np.zeros((3, 3))
+    for call, match in [
+        (lambda op: op.gru.forward(masked(x), None, weights), "x is a masked array that hides 1 of its 24"),
+        (lambda op: op.gru.forward(x, (masked(x[0]),), weights), "is a masked array"),
+        (lambda op: op.gru.vjp(x, None, (masked(weights[0]), *weights[1:])), "is a masked array"),
+        (lambda op: op.gru.vjp(x, None, weights)[1](masked(x), None, (None,) * 4), "dy is a masked array"),
+        (lambda op: op.gru.stream([weights], 2).step(masked(x[0])), "x is a masked array"),
+        (lambda op: op.gru.stream([weights], 2).set_state((masked(x[:1]),)), "is a masked array"),
+        (lambda op: op.linear.forward(masked(x), weights[1], None), r"linear\.forward: x is a masked array"),
+        (lambda op: op.linear.backward(dy, dy, weights[1][:3], masked(dweights), None), "dweight is a masked array"),
+        (lambda op: op.embedding.forward(masked(np.array([0, 1])), dy), r"embedding\.forward: ids is a masked"),
+        (lambda op: op.norm.l2(masked(x.ravel())), r"norm\.l2: flat is a masked"),
+        (lambda op: op.cross_entropy.forward(masked(dy), np.zeros(8, np.int64)), r"cross_entropy\.forward: logits"),
+        (lambda op: op.attention.forward(masked(x), x, x, scale=1.0), r"attention\.forward: query is a masked"),
+    ]:
+        for backend in (pyrnn.kernels, pyrnn.reference):
+            with pytest.raises((ValueError, TypeError), match=match):
+                call(backend)
+    hides_nothing = np.ma.masked_array(x, mask=False)
+    np.testing.assert_array_equal(
+        pyrnn.reference.gru.forward(hides_nothing, None, weights)[0], pyrnn.reference.gru.forward(x, None, weights)[0]
+    )

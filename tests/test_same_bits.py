@@ -425,6 +425,7 @@ SHARED = {
     "large_weights": (2, 14, (50, 460, 400)),
     "assisted": (601, 1, (40, 48, 35)),
     "ragged_assisted": (601, 3, (40, 48, 35)),
+    "large_inputs": (40, 3, (300, 208, 150)),  # work enough for cells that have no other product
 }
 
 

@@ -69,3 +69,34 @@ def test_a_run_goes_on(optimizer):
     with pytest.raises(ValueError, match="Cosine: steps is -1, expected at least 0"):
         schedule.steps = -1
     assert schedule.steps == 8
+
+
+def test_a_rate_that_no_float_holds(optimizer):
+    """Said in words, and the step is not taken; what becomes nothing is 0."""
+    schedule = pyrnn.schedules.Exponential(optimizer, 1.15)
+    schedule.steps = 5078
+    before = optimizer.lr
+    assert before == pytest.approx(0.8 * np.exp(5078 * np.log(1.15)), rel=1e-9)
+    with pytest.raises(ValueError, match="Exponential: the learning rate after 5079 steps is more than a float"):
+        schedule.step()
+    assert (schedule.steps, optimizer.lr) == (5078, before)
+    schedule = pyrnn.schedules.Step(optimizer, 2, 1e200)
+    with pytest.raises(ValueError, match="Step: the learning rate after 4 steps"):
+        schedule.steps = 4
+    assert schedule.steps == 0
+    optimizer.lr = 1e300
+    with pytest.raises(ValueError, match="Linear: the learning rate after 1 steps"):
+        pyrnn.schedules.Linear(optimizer, 1, end=1e300).step()
+    optimizer.lr = 1e300
+    schedule = pyrnn.schedules.Plateau(optimizer, gamma=1e100, patience=0)
+    schedule.step(1.0)
+    with pytest.raises(ValueError, match="Plateau: the learning rate is more than a float can hold"):
+        schedule.step(1.0)
+    assert optimizer.lr == 1e300
+    for name, arguments in [("Exponential", (0.5,)), ("Step", (1, 0.5)), ("Linear", (9,)), ("Cosine", (9,))]:
+        optimizer.lr = 0.8
+        schedule = getattr(pyrnn.schedules, name)(optimizer, *arguments)
+        schedule.steps = 2**63 - 1
+        assert optimizer.lr == 0
+        with pytest.raises(ValueError, match="steps is"):
+            schedule.steps = 2**5000

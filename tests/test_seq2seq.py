@@ -285,7 +285,7 @@ def test_no_rows_and_no_steps(attention):
 def test_refusals(rng):
     arrays, tokens = given(rng), rng.integers(0, V, (T, N))
     decoder = a_decoder()
-    with pytest.raises(ValueError, match="Decoder: cell is 'elman', expected one of lstm, gru, rnn"):
+    with pytest.raises(ValueError, match="Decoder: cell is 'elman', expected one of rnn, lstm, gru"):
         pyrnn.Decoder(V, 3, H, cell="elman")
     with pytest.raises(ValueError, match=r"Decoder\.vjp: vector is missing, and the decoder's vector_size is 4"):
         decoder.vjp(tokens, memory=arrays["memory"])

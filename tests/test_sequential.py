@@ -63,3 +63,138 @@ def test_wrong_arguments_are_named():
         pyrnn.Sequential(rnn=3)
     with pytest.raises(ValueError, match="GRU: lengths holds 9, expected 0 to 2"):
         pyrnn.Sequential(rnn=pyrnn.GRU(1, 1))(np.zeros((2, 1, 1)), lengths=[9])
+
+
+def test_two_layers_of_one_name_are_refused():
+    layers = [pyrnn.Linear(1, 1) for _ in range(3)]
+    with pytest.raises(ValueError, match="Sequential: '1' is the name of two layers"):
+        pyrnn.Sequential(*layers[:2], **{"1": layers[2]})
+    assert len(pyrnn.Sequential(*layers[:2], **{"2": layers[2]})) == 3
+
+
+class Part(pyrnn.Linear):
+    """A user's layer, without parts of what a Sequential uses."""
+
+    __call__ = vjp = None  # type: ignore[assignment]
+
+
+class CallOnly(Part):
+    def __call__(self, x):
+        return x
+
+
+class VjpOnly(Part):
+    def vjp(self, x):
+        return x, lambda dy: dy
+
+
+class LengthsInCall(VjpOnly):
+    def __call__(self, x, lengths=None):
+        return x
+
+
+class LengthsInVjp(CallOnly):
+    def vjp(self, x, lengths=None):
+        return x, lambda dy: dy
+
+
+def test_what_a_layer_lacks_is_named():
+    x = np.ones((4, 2, 3), "f4")
+    for kind, lengths, call, vjp in [
+        (CallOnly, None, None, r"Sequential: odd \(CallOnly\) has no vjp"),
+        (VjpOnly, None, r"Sequential: odd \(VjpOnly\) has no __call__", None),
+        (LengthsInCall, [4, 2], None, r"the vjp of odd \(LengthsInCall\) takes none, as its __call__ does"),
+        (LengthsInVjp, [4, 2], r"the __call__ of odd \(LengthsInVjp\) takes none, as its vjp does", None),
+        (LengthsInVjp, None, None, None),
+    ]:
+        model = pyrnn.Sequential(pyrnn.Linear(3, 3, rng=0), odd=kind(3, 3))
+        for method, match in ((model, call), (model.vjp, vjp)):
+            if match is None:
+                method(x, lengths=lengths)
+                continue
+            with pytest.raises(TypeError, match=match):
+                method(x, lengths=lengths)
+    with pytest.raises(TypeError, match=r"Sequential: 0 \(Model\) has no vjp"):
+        pyrnn.Sequential(pyrnn.Model()).vjp(x)
+
+
+def test_by_position():
+    model = pyrnn.Sequential(pyrnn.Embedding(9, 4), pyrnn.GRU(4, 5), head=pyrnn.Linear(5, 2), rng=0)
+    assert [name for name in model.params if "weight" in name] == [
+        "0.weight", "1.weight_ih_l0", "1.weight_hh_l0", "head.weight",
+    ]  # fmt: skip
+    assert len(model) == 3
+    assert model[0].embedding_dim == 4
+    assert model[-1] is model.head
+    assert list(model) == [model[0], model[1], model[2]]
+    with pytest.raises(ValueError, match="Sequential: k is 3, expected -3 to 2"):
+        model[3]
+    with pytest.raises(TypeError, match="Sequential: 0 is list, expected a layer or a model"):
+        pyrnn.Sequential([pyrnn.Linear(1, 1)])
+    twin = pickle.loads(pickle.dumps(model))
+    ids = np.array([[1, 2], [3, 4]])
+    np.testing.assert_array_equal(twin(ids), model(ids))
+    layer = pyrnn.Linear(3, 3, rng=0)
+    twice = pyrnn.Sequential(layer, layer)  # the same weights, two uses
+    x = np.ones((1, 3), "f4")
+    np.testing.assert_array_equal(twice(x), layer(layer(x)))
+    twice.third = layer
+    np.testing.assert_array_equal(twice(x), layer(layer(layer(x))))
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_last_step(rng, batch_first):
+    rnn = pyrnn.LSTM(3, 4, batch_first=batch_first, dtype="float64", rng=0)
+    last = pyrnn.LastStep(batch_first=batch_first, dtype="float64")
+    model = pyrnn.Sequential(rnn, last)
+    x, lengths = rng.standard_normal((3, 5, 3) if batch_first else (5, 3, 3)), np.array([5, 0, 2])
+    y, pullback = model.vjp(x, lengths=lengths)
+    (_, (h, c)), pull = rnn.vjp(x, lengths=lengths)
+    np.testing.assert_array_equal(y, h[0])
+    np.testing.assert_array_equal(model(x, lengths=lengths), y)
+    dy = rng.standard_normal(y.shape)
+    np.testing.assert_array_equal(pullback(dy), pull(None, (dy[None], np.zeros_like(c)))[0])
+    np.testing.assert_array_equal(last(x), x[:, -1] if batch_first else x[-1])
+    np.testing.assert_array_equal(last(x[0], lengths=2), x[0, 1])
+    assert not last(np.zeros((3, 0, 3) if batch_first else (0, 3, 3))).any()
+
+
+class Own(pyrnn.Model):
+    """A user's layer between others."""
+
+    def __init__(self, takes):
+        super().__init__(rnn=pyrnn.GRU(3, 3, rng=0))
+        self.takes = takes
+
+    def vjp(self, x, lengths=None):
+        self.takes.append(lengths)
+        (y, h), pull = self.rnn.vjp(x, lengths=lengths)
+        return (y, h), pull
+
+
+def test_lengths_reach_all_that_take_them(rng):
+    x, lengths, takes = rng.standard_normal((5, 3, 3)), [5, 1, 3], []
+    model = pyrnn.Sequential(
+        pyrnn.Linear(3, 3), Own(takes), pyrnn.MultiheadAttention(3, 1), pyrnn.Jordan(3, 4, 3), pyrnn.LastStep(), rng=0
+    )
+    y, pullback = model.vjp(x, lengths=lengths)
+    np.testing.assert_array_equal(model(x, lengths=lengths), y)
+    assert takes == [lengths, lengths]
+    for n, length in enumerate(lengths):
+        np.testing.assert_allclose(model(x[:length, n : n + 1])[0], y[n], rtol=1e-5, atol=1e-6)
+    dx = pullback(y)
+    for n, length in enumerate(lengths):
+        assert not dx[length:, n].any()
+        assert dx[:length, n].any()
+
+    class Deaf(pyrnn.Model):
+        def vjp(self, x):
+            raise AssertionError("not reached")
+
+    deaf = pyrnn.Sequential(pyrnn.Linear(3, 3), Deaf(rnn=pyrnn.GRU(3, 3)))
+    for call in (deaf, deaf.vjp):
+        with pytest.raises(
+            TypeError,
+            match=r"Sequential: lengths are given, but the \w+ of 1 \(Deaf\) takes none, as a layer in it does",
+        ):
+            call(x, lengths=lengths)

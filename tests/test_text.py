@@ -116,6 +116,14 @@ def test_batches_refuse_a_short_text():
     with pytest.raises(ValueError, match=r"too short: 32 characters .* a batch of 32 rows needs at least 33"):
         text.Batches(np.arange(32), 32, 64)
     assert len(text.Batches(np.arange(33), 32, 64)) == 1
+    for arguments, error, match in [
+        ((np.arange(33), 0, 5), ValueError, "Batches: batch is 0, expected at least 1"),
+        ((np.arange(33), 2, 0), ValueError, "Batches: steps is 0, expected at least 1"),
+        ((np.arange(33), 2.0, 5), TypeError, "Batches: batch is 2.0, expected an integer"),
+        ((3, 2, 5), ValueError, r"Batches: numbers has shape \(\), expected one axis"),
+    ]:
+        with pytest.raises(error, match=match):
+            text.Batches(*arguments)
 
 
 def test_fasta_is_read_by_names(tmp_path):
@@ -138,8 +146,106 @@ def test_words_and_the_unknown():
     assert lengths.tolist() == [3, 0, 1]
 
 
+def test_what_is_no_text_is_told():
+    known, words = text.Vocabulary("abc"), text.Words(["a"])
+    for call, of in [
+        ("Vocabulary: characters", text.Vocabulary),
+        ("Vocabulary.of: text", text.Vocabulary.of),
+        ("Vocabulary.encode: text", known.encode),
+        ("Corpus: text", text.Corpus),
+    ]:
+        for value in (b"abc" * 20, 3, None, ["a", "b"] * 20, np.array(["a"])):
+            with pytest.raises(TypeError, match=rf"^{call} is .*, expected a string") as caught:
+                of(value)
+            assert (".decode()" in str(caught.value)) == isinstance(value, bytes)
+    for call, of in [
+        ("Words: words", text.Words),
+        ("Words.of: words", text.Words.of),
+        ("Words.of: marks", lambda marks: text.Words.of("ab", marks=marks)),
+        ("Words.encode: words", words.encode),
+        ("Corpus: sources", lambda sources: text.Corpus("abc" * 20, sources)),
+    ]:
+        for value in (b"abc", 3, None):
+            with pytest.raises(TypeError, match=rf"^{call} is .*, expected strings$"):
+                of(value)
+        for value, bad in [(["a", 3], "3"), (["a", ["b"]], r"\['b'\]"), (["a", b"b"], "b'b'")]:
+            with pytest.raises(TypeError, match=rf"^{call}\[1\] is {bad}, expected a string$"):
+                of(value)
+    for value in (b"abc", "abc", 3, None):
+        with pytest.raises(TypeError, match=r"^Words\.batch: sequences is .*, expected lists of words$"):
+            words.batch(value)
+    for minimum in (1.5, "2", None):
+        with pytest.raises(TypeError, match=r"^Words\.of: minimum is .*, expected an integer"):
+            text.Words.of("ab", minimum)
+    for value in (b"a", 97, None, ["a"], "ab", ""):
+        assert value not in known
+        assert value not in words
+
+
 def test_words_are_all_different():
     with pytest.raises(ValueError, match="'a' comes twice"):
         text.Words(["a", "b", "a"])
     with pytest.raises(ValueError, match="'<unknown>' comes twice"):
         text.Words(["<unknown>"])
+
+
+@pytest.mark.parametrize("known", [text.Vocabulary("abc"), text.Words(["b", "c"])])
+def test_only_numbers_that_exist_are_decoded(known):
+    assert list(known.decode(np.arange(3, dtype="u1"))) == list(known.decode([0, 1, 2]))
+    assert len(known.decode([])) == 0
+    call = type(known).__name__
+    for numbers, bad in [([-1], "-1"), ([0, 3], "3"), (np.array([1, -3]), "-3"), ([2**40], str(2**40))]:
+        with pytest.raises(ValueError, match=rf"{call}.decode: numbers holds {bad}, expected 0 to 2"):
+            known.decode(numbers)
+    with pytest.raises(TypeError, match=rf"{call}.decode: numbers has dtype float64, expected integers"):
+        known.decode([1.0])
+    with pytest.raises(ValueError, match=rf"{call}.decode: numbers has shape \(1, 2\), expected \(T,\)"):
+        known.decode([[1, 2]])
+
+
+def test_batches_are_a_sequence():
+    batches = text.Batches(np.arange(100), 3, 10)
+    for part, last in zip(batches[-1], batches[len(batches) - 1], strict=True):
+        np.testing.assert_array_equal(part, last)
+        assert part.size
+    for k in (len(batches), -len(batches) - 1):
+        with pytest.raises(IndexError):
+            batches[k]
+
+
+def test_fasta_as_it_comes(tmp_path):
+    """A ">" inside a line is none of a record; white space, comments and blank lines are no bases."""
+    path = tmp_path / "x.fsa"
+    path.write_bytes(b"\n; about\n>s1 at >3m -> end\r\nAC GT\t\n;note\nAC\r\r>s2\n\n  GG > \n>  s3\tx\nT\x0bT")
+    assert text.read_fasta(path) == {"s1": "ACGTAC", "s2": "GG>", "s3": "TT"}
+    path.write_text(" >a\nAC\n\t>b\n  ;note\n GT\n\x0c> c\n")
+    assert text.read_fasta(path) == {"a": "AC", "b": "GT", "c": ""}
+    path.write_text("")
+    assert text.read_fasta(path) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (">\nACGT\n", "line 1: there is no name"),
+        (">a\nA\n>  \nACGT\n", "line 3: there is no name"),
+        (">a\nA\n\n>b\nC\n>a again\nG\n", "line 6: the name 'a' came before"),
+        (">a\nA\n  >a\nG\n", "line 3: the name 'a' came before"),
+        (f">{'a' * 999}\nA\n>{'a' * 999}\n", "line 3: the name 'a{80}'... \\(999 characters\\) came before$"),
+        (f"{'A' * 999}\n", "line 1: 'A{40}'... \\(999 characters\\) stands before the first name"),
+        ("ACGT\n>a\nA\n", "line 1: 'ACGT' stands before the first name, expected '>'"),
+    ],
+)
+def test_fasta_that_is_none(tmp_path, content, message):
+    (tmp_path / "x.fsa").write_text(content)
+    with pytest.raises(ValueError, match=f"x.fsa, {message}"):
+        text.read_fasta(tmp_path / "x.fsa")
+
+
+def test_lines_have_their_places(tmp_path):
+    (tmp_path / "x").write_bytes("a\n\n \r\nb\u2028c\rd".encode())
+    places = [(place.rpartition("/")[2], line) for place, line in text.lines(tmp_path / "x")]
+    assert places == [("x, line 1", "a"), ("x, line 4", "b\u2028c"), ("x, line 5", "d")]
+    (tmp_path / "x").write_bytes(b"a\nb\xe9")
+    with pytest.raises(ValueError, match=r"byte 0xe9 at position 3, line 2 \("):
+        list(text.lines(tmp_path / "x"))

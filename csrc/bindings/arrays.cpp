@@ -1,18 +1,27 @@
 // The words of the errors: see arrays.hpp.
-#include "arrays.hpp"
+#include "bindings/arrays.hpp"
 
 namespace pyrnn {
 
+namespace {
+
+// pyrnn._arrays words the same errors above: what it has for them serves here too.
+py::object words(const char* name) { return py::module_::import("pyrnn._arrays").attr(name); }
+
+}  // namespace
+
+std::string shown(py::handle value) { return py::str(words("shown")(value)); }
+
 std::string shape_text(const py::array& a) { return py::str(a.attr("shape")); }
 
-std::string shape_words(std::initializer_list<i64> shape) {
+std::string shape_words(const Shape& shape) {
   std::string text = "(";
   for (i64 n : shape) text += (text.size() > 1 ? ", " : "") + std::to_string(n);
   return text + (shape.size() == 1 ? ",)" : ")");
 }
 
 std::string type_text(py::handle object) {
-  if (py::isinstance<py::array>(object)) return "dtype " + std::string(py::str(object.attr("dtype")));
+  if (py::isinstance<py::array>(object)) return "dtype " + std::string(py::str(words("cut")(object.attr("dtype"))));
   return "type " + std::string(py::str(py::type::handle_of(object).attr("__name__")));
 }
 
@@ -28,24 +37,23 @@ void wrong_value(const std::string& call, const std::string& message) { throw py
 
 i64 to_integer(const std::string& call, const std::string& name, py::handle object, i64 low, i64 high) {
   if (!PyIndex_Check(object.ptr()) || py::isinstance<py::bool_>(object)) wrong_type(call, name, object, "an integer");
+  if (!PyLong_Check(object.ptr())) words("refuse_hidden")(call, name, object);
   const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
   if (!number) throw py::error_already_set();
   int overflow = 0;
   const i64 value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
   if (overflow || value < low || value > high)
-    wrong_value(call, name + " is " + std::string(py::str(number)) + ", expected " + std::to_string(low) + " to " +
-                          std::to_string(high));
+    wrong_value(call,
+                name + " is " + shown(number) + ", expected " + std::to_string(low) + " to " + std::to_string(high));
   return value;
 }
 
 py::array to_array(const std::string& call, const std::string& name, py::handle object) {
   if (!py::isinstance<py::array>(object)) wrong_type(call, name, object, "a NumPy array");
-  // A subclass may say anything of itself and copy itself in its own way: what it holds is looked at as a plain array.
-  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_) {
-    py::array plain = py::array::ensure(object);
-    if (!plain) throw py::error_already_set();
-    return plain;
-  }
+  // A subclass may say anything of itself and copy itself in its own way: what it holds is looked at as a plain array,
+  // unless it hides some of it.
+  if (Py_TYPE(object.ptr()) != py::detail::npy_api::get().PyArray_Type_)
+    return py::array(words("any_array")(call, name, object));
   return py::reinterpret_borrow<py::array>(object);
 }
 

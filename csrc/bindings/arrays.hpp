@@ -7,20 +7,23 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "../memory.hpp"
-#include "../recurrence.hpp"
+#include "base/memory.hpp"
+#include "recurrent/contract.hpp"
 
 namespace pyrnn {
 
 namespace py = pybind11;
 
+std::string shown(py::handle value);  // in an error, cut where it is long
 std::string shape_text(const py::array& a);
 std::string type_text(py::handle object);
 
@@ -97,18 +100,19 @@ template <class T> Steps<T> writable_steps(py::array& a) {
   return {static_cast<T*>(a.mutable_data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
 }
 
-inline bool has_shape(const py::array& a, std::initializer_list<i64> shape) {
-  if (a.ndim() != py::ssize_t(shape.size())) return false;
-  py::ssize_t i = 0;
-  for (i64 n : shape)
-    if (a.shape(i++) != n) return false;
-  return true;
+// The lengths of axes, as a list or as a vector.
+struct Shape : std::span<const i64> {
+  Shape(std::initializer_list<i64> shape) : std::span<const i64>(shape.begin(), shape.size()) {}
+  Shape(const std::vector<i64>& shape) : std::span<const i64>(shape) {}
+};
+
+inline bool has_shape(const py::array& a, const Shape& shape) {
+  return a.ndim() == py::ssize_t(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
 }
 
-std::string shape_words(std::initializer_list<i64> shape);
+std::string shape_words(const Shape& shape);
 
-inline void check_shape(const std::string& call, const std::string& name, const py::array& a,
-                        std::initializer_list<i64> shape) {
+inline void check_shape(const std::string& call, const std::string& name, const py::array& a, const Shape& shape) {
   if (!has_shape(a, shape)) wrong_shape(call, name, a, shape_words(shape));
 }
 
@@ -118,7 +122,7 @@ inline void check_writable(const std::string& call, const std::string& name, con
 
 // A gradient that is added to in place: C-ordered, aligned, writable.
 template <class T>
-T* to_gradient(const std::string& call, const std::string& name, py::handle object, std::initializer_list<i64> shape) {
+T* to_gradient(const std::string& call, const std::string& name, py::handle object, const Shape& shape) {
   if (object.is_none()) return nullptr;
   py::array a = to_typed<T>(call, name, object);
   check_shape(call, name, a, shape);

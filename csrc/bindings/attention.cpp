@@ -1,10 +1,11 @@
 // pyrnn.kernels.attention: scaled dot-product attention, forward and backward.
-#include "../attention.hpp"
-
 #include <algorithm>
 #include <cmath>
 
-#include "recurrent.hpp"
+#include "attention/contract.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "dispatch.hpp"
 
 namespace pyrnn {
 
@@ -12,6 +13,24 @@ namespace {
 
 constexpr i64 most = (i64(1) << 31) - 1;  // of one axis: sizes of work memory do not overflow
 constexpr i64 far = i64(1) << 40;         // beyond every key; sums of a few such do not overflow
+
+__extension__ using Wide = __int128;  // holds sums of any two of Python's integers below
+
+// How far a window reaches to one side, -1 where it is open. What is beyond every offset is as good as open.
+Wide to_reach(const std::string& call, const std::string& name, py::handle object) {
+  if (!PyIndex_Check(object.ptr()) || py::isinstance<py::bool_>(object)) wrong_type(call, name, object, "an integer");
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(object.ptr()));
+  if (!number) throw py::error_already_set();
+  int overflow = 0;
+  const i64 value = PyLong_AsLongLongAndOverflow(number.ptr(), &overflow);
+  if (overflow < 0 || (!overflow && value < -1))
+    wrong_value(call, name + " is " + std::string(py::str(number)) + ", expected at least -1");
+  if (!overflow) return value;
+  const unsigned long long large = PyLong_AsUnsignedLongLong(number.ptr());
+  if (!PyErr_Occurred()) return large;
+  PyErr_Clear();
+  return -1;
+}
 
 // The axes before the last three, as one.
 struct Batch {
@@ -67,7 +86,7 @@ template <class T> struct AttentionCall {
   i64 Hq = 0;
   py::array query, key, value, mask;
   std::vector<typename Attention<T>::Place> places;
-  std::vector<i64> offsets, lengths;
+  std::vector<i64> lengths;
 
   AttentionCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle mask_,
                 double scale, py::handle left, py::handle right, double softcap, py::handle offsets_,
@@ -127,15 +146,17 @@ template <class T> struct AttentionCall {
     }
     a.places = places.data();
 
-    a.left = std::min(to_integer(call, "left", left, -1, INT64_MAX), far);
-    a.right = std::min(to_integer(call, "right", right, -1, INT64_MAX), far);
+    const Wide reach_left = to_reach(call, "left", left), reach_right = to_reach(call, "right", right);
+    a.left = i64(std::min<Wide>(reach_left, far)), a.right = i64(std::min<Wide>(reach_right, far));
     if (!(softcap >= 0) || !std::isfinite(softcap))
       wrong_value(call, "softcap is " + std::to_string(softcap) + ", expected at least 0");
     a.scale = T(scale), a.softcap = T(softcap);
-    if (!offsets_.is_none()) {
-      numbers(call, "offsets", offsets_, offsets);
-      for (i64& at : offsets) at = std::clamp(at, -far, far);
-      a.offsets = offsets.data();
+    std::vector<i64> offsets(places.size(), 0);
+    if (!offsets_.is_none()) numbers(call, "offsets", offsets_, offsets);
+    for (std::size_t b = 0; b < places.size(); ++b) {
+      // Clamped once they are added up: far to one side and as far back is near.
+      places[b].low = reach_left < 0 ? -far : i64(std::clamp<Wide>(offsets[b] - reach_left, -far, far));
+      places[b].high = reach_right < 0 ? far : i64(std::clamp<Wide>(offsets[b] + reach_right, -far, far));
     }
     if (!lengths_.is_none()) {
       numbers(call, "lengths", lengths_, lengths);

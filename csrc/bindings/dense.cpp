@@ -2,9 +2,13 @@
 // layers.
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
-#include "../memory.hpp"
-#include "recurrent.hpp"
+#include "base/memory.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "dispatch.hpp"
 
 namespace pyrnn {
 
@@ -32,27 +36,100 @@ py::array_t<T> to_weight(const std::string& call, const std::string& name, py::h
   return a;
 }
 
-py::array linear_forward(py::handle x_, py::handle weight_, py::handle bias_) {
+// A small call takes less time than its checks: what lies plain is looked at as it is, without a Python object made,
+// and worked on with the GIL held.
+constexpr i64 small_call = 1 << 14;  // multiply-adds or numbers
+constexpr int small_axes = 8;
+
+using Raw = const py::detail::PyArray_Proxy;
+
+// Null unless it is NumPy's own array, C-ordered and aligned.
+Raw* plain_array(py::handle object) {
+  const auto& numpy = py::detail::npy_api::get();
+  if (Py_TYPE(object.ptr()) != numpy.PyArray_Type_) return nullptr;
+  Raw* a = py::detail::array_proxy(object.ptr());
+  constexpr int wanted = int(py::array::c_style) | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  return (a->flags & wanted) == wanted && a->nd <= small_axes ? a : nullptr;
+}
+
+template <class T> bool holds(Raw* a) {
+  const auto* dtype = py::detail::array_descriptor1_proxy(a->descr);
+  return dtype->type_num == py::detail::npy_format_descriptor<T>::value && dtype->byteorder == '=';
+}
+
+// Uninitialised: [the first `lead` axes of `like`, last], of the dtype of `typed`.
+py::array new_array(Raw* like, int lead, i64 last, Raw* typed) {
+  const auto& numpy = py::detail::npy_api::get();
+  Py_intptr_t shape[small_axes + 1];
+  std::copy_n(like->dimensions, lead, shape);
+  shape[lead] = last;
+  Py_INCREF(typed->descr);
+  PyObject* made =
+      numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, typed->descr, lead + 1, shape, nullptr, nullptr, 0, nullptr);
+  if (!made) throw py::error_already_set();
+  return py::reinterpret_steal<py::array>(made);
+}
+
+// The least rows, and columns in units of a register, of a part: fewer read the weights or rows too often.
+constexpr i64 least_rows = 48, group_lanes = 4;
+
+// The product of a few rows, or null where it is not small, plain and right.
+template <class T> py::object linear_small(Raw* x, Raw* weight, Raw* bias) {
+  if (!weight || !holds<T>(weight) || weight->nd != 2 || x->nd < 1) return {};
+  Linear<T> m;
+  m.O = weight->dimensions[0], m.I = m.x_row = weight->dimensions[1], m.M = 1;
+  if (x->dimensions[x->nd - 1] != m.I) return {};
+  if (bias && (!holds<T>(bias) || bias->nd != 1 || bias->dimensions[0] != m.O)) return {};
+  for (int axis = 0; axis + 1 < x->nd; ++axis)
+    if (x->dimensions[axis] > few_rows || (m.M *= x->dimensions[axis]) > few_rows) return {};
+  if (m.O > small_call || m.I > small_call || m.O * m.I > small_call) return {};
+  m.x = reinterpret_cast<const T*>(x->data), m.weight = reinterpret_cast<const T*>(weight->data);
+  if (bias) m.bias = reinterpret_cast<const T*>(bias->data);
+  py::array y = new_array(x, x->nd - 1, m.O, x);
+  kernels<T>().linear.forward_few(m, static_cast<T*>(y.mutable_data()));
+  return y;
+}
+
+// x [..., I] -> y [..., O]
+py::object linear_forward(py::handle x_, py::handle weight_, py::handle bias_) {
+  Raw *plain_x = plain_array(x_), *plain_bias = bias_.is_none() ? nullptr : plain_array(bias_);
+  if (plain_x && (plain_bias || bias_.is_none())) {
+    py::object y;
+    if (holds<float>(plain_x))
+      y = linear_small<float>(plain_x, plain_array(weight_), plain_bias);
+    else if (holds<double>(plain_x))
+      y = linear_small<double>(plain_x, plain_array(weight_), plain_bias);
+    if (y) return y;
+  }
   const std::string call = "linear.forward";
-  return with_real(call, "x", x_, [&]<class T>() -> py::array {
+  return with_real(call, "x", x_, [&]<class T>() -> py::object {
     const py::array_t<T> weight = to_weight<T>(call, "weight", weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
-    const py::array x = to_matrix<T>(call, "x", x_, m.I);
-    m.M = x.shape(0), m.x = static_cast<const T*>(x.data()), m.x_row = x.strides(0) / i64(sizeof(T));
+    py::array x = to_typed<T>(call, "x", x_);
+    if (x.ndim() < 1 || x.shape(x.ndim() - 1) != m.I) wrong_shape(call, "x", x, "(..., " + std::to_string(m.I) + ")");
+    if (x.ndim() != 2 || !has_plain_rows<T>(x)) x = to_packed<T>(call, "x", x);
+    std::vector<py::ssize_t> shape(x.shape(), x.shape() + x.ndim());
+    shape.back() = m.O;
+    m.M = m.I ? x.size() / m.I : std::accumulate(shape.begin(), shape.end() - 1, i64(1), std::multiplies<>());
+    m.x = static_cast<const T*>(x.data()), m.x_row = x.ndim() == 2 ? x.strides(0) / i64(sizeof(T)) : m.I;
     py::array_t<T> bias;
     if (!bias_.is_none()) {
       bias = to_packed<T>(call, "bias", bias_);
       check_shape(call, "bias", bias, {m.O});
       m.bias = bias.data();
     }
-    py::array_t<T> y = empty<T>({m.M, m.O});
+    py::array_t<T> y = empty<T>(shape);
     T* out = y.mutable_data();
     const WithoutGil released;
-    const LinearKernels<T>& k = kernels<T>().dense.linear;
+    const LinearKernels<T>& k = kernels<T>().linear;
     const Buffer<T> panels((m.O + k.lanes) * m.I);
     in_parts(m.O * m.I, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
-    in_parts(m.M * m.O * m.I, [&](int part, int parts) { k.forward(m, panels.get(), out, part, parts); });
+    const i64 work = m.M * m.O * m.I;
+    Team team(work);
+    Watch watch;
+    in_watched_parts(team, work, m.M / least_rows, watch,
+                     [&](int, i64 part, i64 parts) { k.forward(m, panels.get(), out, int(part), int(parts)); });
     return y;
   });
 }
@@ -74,18 +151,35 @@ py::array linear_backward(py::handle dy_, py::handle x_, py::handle weight_, py:
     py::array_t<T> dx = empty<T>({m.M, m.I});
     T* out = dx.mutable_data();
     const WithoutGil released;
-    const LinearKernels<T>& k = kernels<T>().dense.linear;
+    const LinearKernels<T>& k = kernels<T>().linear;
     const Buffer<T> panels((m.I + k.lanes) * (m.O + k.lanes));
     k.pack_transposed(m, panels.get(), 0, 1);
     Team team(2 * m.M * m.O * m.I);
     const i64 scratch_size = std::max(linear_block * 4 * k.lanes, m.O);
     const Buffer<T> scratch(scratch_size * team.size());
     const Buffer<const T*> rows(linear_block * team.size());
-    pyrnn::in_parts(team, [&](int part, int parts) {
-      k.input_grads(m, panels.get(), out, part, parts);
-      k.weight_grads(m, dweight, dbias, scratch.get() + part * scratch_size, rows.get() + part * linear_block, part,
-                     parts);
-    });
+    const i64 work = m.M * m.O * m.I;
+    Watch watch;
+    in_watched_parts(team, work, m.M / least_rows, watch,
+                     [&](int, i64 part, i64 parts) { k.input_grads(m, panels.get(), out, int(part), int(parts)); });
+    // The gradients are added up in place: as they were before, should a long sum be left in the middle.
+    const bool is_long = work > 8 * Watch::work_between;  // below that nobody looks
+    const Buffer<T> before(is_long ? m.O * m.I + m.O : 0);
+    if (is_long) {
+      std::copy_n(dweight, m.O * m.I, before.get());
+      if (dbias) std::copy_n(dbias, m.O, before.get() + m.O * m.I);
+    }
+    try {
+      in_watched_parts(team, work, m.I / (group_lanes * k.lanes), watch, [&](int thread, i64 part, i64 parts) {
+        k.weight_grads(m, dweight, dbias, scratch.get() + thread * scratch_size, rows.get() + thread * linear_block,
+                       int(part), int(parts));
+      });
+    } catch (const Interrupted&) {
+      if (!is_long) throw;
+      std::copy_n(before.get(), m.O * m.I, dweight);
+      if (dbias) std::copy_n(before.get() + m.O * m.I, m.O, dbias);
+      throw;
+    }
     return dx;
   });
 }
@@ -105,13 +199,43 @@ py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::ha
   return ids;
 }
 
-py::array embedding_forward(py::handle ids_, py::handle weight_) {
+// A few rows of a table, or null as in linear_small.
+template <class T> py::object embedding_small(Raw* ids, Raw* weight) {
+  constexpr i64 few_ids = 64;
+  i64 M = 1, known[few_ids];
+  for (int axis = 0; axis < ids->nd; ++axis)
+    if (ids->dimensions[axis] > few_ids || (M *= ids->dimensions[axis]) > few_ids) return {};
+  if (ids->nd == small_axes || weight->nd != 2) return {};
+  const i64 V = weight->dimensions[0], E = weight->dimensions[1];
+  if (E > small_call / few_ids) return {};
+  std::copy_n(reinterpret_cast<const i64*>(ids->data), M, known);  // nobody changes what has been checked
+  for (i64 m = 0; m < M; ++m)
+    if (known[m] < 0 || known[m] >= V) return {};
+  py::array y = new_array(ids, ids->nd, E, weight);
+  T* out = static_cast<T*>(y.mutable_data());
+  for (i64 m = 0; m < M; ++m) std::copy_n(reinterpret_cast<const T*>(weight->data) + known[m] * E, E, out + m * E);
+  return y;
+}
+
+// ids [...] -> y [..., E]
+py::object embedding_forward(py::handle ids_, py::handle weight_) {
+  if (Raw* ids = plain_array(ids_), *weight = plain_array(weight_); ids && weight && holds<i64>(ids)) {
+    py::object y;
+    if (holds<float>(weight))
+      y = embedding_small<float>(ids, weight);
+    else if (holds<double>(weight))
+      y = embedding_small<double>(ids, weight);
+    if (y) return y;
+  }
   const std::string call = "embedding.forward";
-  return with_real(call, "weight", weight_, [&]<class T>() -> py::array {
+  return with_real(call, "weight", weight_, [&]<class T>() -> py::object {
     const py::array_t<T> weight = to_weight<T>(call, "weight", weight_, "(V, E)");
     const i64 E = weight.shape(1);
-    const py::array_t<i64> ids = to_ids(call, "ids", ids_, -1, weight.shape(0));
-    py::array_t<T> y = empty<T>({ids.size(), E});
+    const py::array given = to_typed<i64>(call, "ids", ids_);
+    std::vector<py::ssize_t> shape(given.shape(), given.shape() + given.ndim());
+    shape.push_back(E);
+    const py::array_t<i64> ids = to_ids(call, "ids", given.attr("reshape")(-1), -1, weight.shape(0));
+    py::array_t<T> y = empty<T>(shape);
     const T* from = weight.data();
     const i64* id = ids.data();
     T* out = y.mutable_data();
@@ -165,8 +289,8 @@ py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::han
       const Buffer<double> losses(M);
       const double scale = total != 0 ? 1 / total : 0;
       in_parts(8 * M * V, [&](int part, int parts) {
-        kernels<T>().dense.cross_entropy(in, target, w, V, scale, losses.get(), out, M * part / parts,
-                                         M * (part + 1) / parts);
+        kernels<T>().losses.cross_entropy(in, target, w, V, scale, losses.get(), out, M * part / parts,
+                                          M * (part + 1) / parts);
       });
       for (i64 m = 0; m < M; ++m) loss += losses.get()[m];
       loss *= scale;
@@ -209,7 +333,8 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
     const T* g = grads.data();
     const AdamStep s{lr, beta1, beta2, eps, weight_decay, step, decoupled};
     const WithoutGil released;
-    over_elements(n, [&](i64 i, i64 count) { kernels<T>().dense.adam(params + i, g + i, m + i, v + i, count, s); });
+    over_elements(n,
+                  [&](i64 i, i64 count) { kernels<T>().optimisers.adam(params + i, g + i, m + i, v + i, count, s); });
   });
 }
 
@@ -227,7 +352,7 @@ void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, doubl
     const SgdStep s{lr, momentum, weight_decay, nesterov};
     const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) {
-      kernels<T>().dense.sgd(params + i, g + i, velocity ? velocity + i : nullptr, count, s);
+      kernels<T>().optimisers.sgd(params + i, g + i, velocity ? velocity + i : nullptr, count, s);
     });
   });
 }
@@ -246,7 +371,7 @@ void rmsprop_step(py::handle params_, py::handle grads_, py::handle square_, py:
     const RmspropStep s{lr, keep, add, eps, weight_decay, momentum};
     const WithoutGil released;
     over_elements(n, [&](i64 i, i64 count) {
-      kernels<T>().dense.rmsprop(params + i, g + i, square + i, velocity ? velocity + i : nullptr, count, s);
+      kernels<T>().optimisers.rmsprop(params + i, g + i, square + i, velocity ? velocity + i : nullptr, count, s);
     });
   });
 }
@@ -263,7 +388,7 @@ double l2(py::handle x_) {
     in_parts(n, [&](int part, int parts) {
       for (i64 b = blocks * part / parts; b < blocks * (part + 1) / parts; ++b)
         sums.get()[b] =
-            kernels<T>().dense.sum_of_squares(data + b * norm_block, std::min(norm_block, n - b * norm_block));
+            kernels<T>().optimisers.sum_of_squares(data + b * norm_block, std::min(norm_block, n - b * norm_block));
     });
     double total = 0;
     for (i64 b = 0; b < blocks; ++b) total += sums.get()[b];
@@ -278,7 +403,7 @@ void bind_dense(py::module_& parent) {
   py::module_ linear = parent.def_submodule("linear", "A linear map of rows, compiled.");
   linear.def(
       "forward", [](py::object x, py::object weight, py::object bias) { return linear_forward(x, weight, bias); },
-      py::arg("x"), py::arg("weight"), py::arg("bias"), "x (M, I), weight (O, I), bias (O,) or None -> (M, O).");
+      py::arg("x"), py::arg("weight"), py::arg("bias"), "x (..., I), weight (O, I), bias (O,) or None -> (..., O).");
   linear.def(
       "backward",
       [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias) {
@@ -290,7 +415,7 @@ void bind_dense(py::module_& parent) {
   py::module_ embedding = parent.def_submodule("embedding", "Rows of a table, compiled.");
   embedding.def(
       "forward", [](py::object ids, py::object weight) { return embedding_forward(ids, weight); }, py::arg("ids"),
-      py::arg("weight"), "ids (M,), weight (V, E) -> (M, E).");
+      py::arg("weight"), "ids (...), weight (V, E) -> (..., E).");
   embedding.def(
       "backward", [](py::object dy, py::object ids, py::object dweight) { embedding_backward(dy, ids, dweight); },
       py::arg("dy"), py::arg("ids"), py::arg("dweight"), "dweight is added to.");

@@ -1,8 +1,10 @@
 // pyrnn.kernels.hopfield: Hebbian weights, local fields and sweeps of associative memories.
 #include <algorithm>
 
-#include "../memory.hpp"
-#include "recurrent.hpp"
+#include "base/memory.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "dispatch.hpp"
 
 namespace pyrnn {
 
@@ -14,8 +16,10 @@ using u32 = std::uint32_t;
 
 // f(begin, end) over `count` rows or units on as many threads as the work is worth.
 template <class F> void over(i64 count, i64 work, F f) {
-  Team team(work);
-  in_parts(team, [&](int part, int parts) { f(count * part / parts, count * (part + 1) / parts); });
+  Team team(work, int(std::min<i64>(threads_worth(work), std::max<i64>(count, 1))));
+  Watch watch;
+  in_watched_parts(team, work, count, watch,
+                   [&](int, i64 part, i64 parts) { f(count * part / parts, count * (part + 1) / parts); });
 }
 
 // A matrix of one dtype that is read; `columns` is -1 where any number will do.
@@ -138,8 +142,10 @@ template <class T> py::array hebbian_of(const Held& held) {
   over(p.n, p.n * p.P / 4, [&](i64 begin, i64 end) { k.nibbles(p, nibbles.get(), begin, end); });
   Team team(p.n * p.n * (1 + p.P / 64));
   const Buffer<i32> scratch(square * team.size());
-  in_parts(team,
-           [&](int part, int parts) { k.hebbian(p, nibbles.get(), scratch.get() + square * part, out, part, parts); });
+  Watch watch;
+  in_watched_parts(team, p.n * p.n * (1 + p.P / 64), padded / k.block, watch, [&](int thread, i64 part, i64 parts) {
+    k.hebbian(p, nibbles.get(), scratch.get() + square * thread, out, int(part), int(parts));
+  });
   return weights;
 }
 
@@ -148,7 +154,7 @@ py::array hebbian(py::handle bits, py::handle negative, const std::string& dtype
   const Held held = to_patterns(call, bits, negative);
   if (dtype == "float32") return hebbian_of<float>(held);
   if (dtype == "float64") return hebbian_of<double>(held);
-  wrong_value(call, "dtype is '" + dtype + "', expected 'float32' or 'float64'");
+  wrong_value(call, "dtype is " + shown(py::str(dtype)) + ", expected 'float32' or 'float64'");
 }
 
 py::array overlaps(py::handle bits, py::handle negative, py::handle state_) {

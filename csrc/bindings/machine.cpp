@@ -2,8 +2,10 @@
 #include <algorithm>
 #include <chrono>
 
-#include "../memory.hpp"
-#include "recurrent.hpp"
+#include "base/memory.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "dispatch.hpp"
 
 namespace pyrnn {
 
@@ -40,7 +42,7 @@ template <class T> double fma_peak_of(int threads) {
 double fma_peak(const std::string& dtype, py::object threads_) {
   const int threads = int(to_integer("fma_peak", "threads", threads_, 1, most_threads));
   if (dtype != "float32" && dtype != "float64")
-    wrong_value("fma_peak", "dtype is '" + dtype + "', expected 'float32' or 'float64'");
+    wrong_value("fma_peak", "dtype is " + shown(py::str(dtype)) + ", expected 'float32' or 'float64'");
   const WithoutGil released;
   return dtype == "float32" ? fma_peak_of<float>(threads) : fma_peak_of<double>(threads);
 }

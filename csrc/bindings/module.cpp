@@ -1,9 +1,12 @@
 // The compiled module: a table of contents.
 #include <cstring>
 
-#include "../dispatch.hpp"
-#include "../threads.hpp"
-#include "recurrent.hpp"
+#include "base/cpus.hpp"
+#include "base/threads.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/signals.hpp"
+#include "dispatch.hpp"
 
 PYBIND11_MODULE(_core, m) {
   using namespace pyrnn;
@@ -11,9 +14,18 @@ PYBIND11_MODULE(_core, m) {
   // A wrong PYRNN_NUM_THREADS or PYRNN_ISA is an error at import.
   get_num_threads();
   instruction_set();
+  watch_signals();
   m.def(
       "isa", [] { return instruction_set().name; },
       "The instruction set in use: x86-64-v4, x86-64-v3, x86-64-v2 or arm64-neon.");
+  m.def(
+      "isas",
+      [] {
+        py::list names;
+        for (const char* name : instruction_sets()) names.append(name);
+        return names;
+      },
+      "The instruction sets of this build, best first.");
   m.def("get_num_threads", &get_num_threads);
   m.def(
       "set_num_threads",
@@ -21,6 +33,8 @@ PYBIND11_MODULE(_core, m) {
         set_num_threads(int(to_integer("set_num_threads", "threads", threads, 1, most_threads)));
       },
       py::arg("threads"));
+  m.def("quota_cpus", &quota_cpus, py::arg("groups"), py::arg("mount"),
+        "CPUs that the quotas of the control groups named in a file leave, 0 where there is none.");
   m.def(
       "copied",
       [](py::object array) {
@@ -48,9 +62,7 @@ PYBIND11_MODULE(_core, m) {
       },
       py::arg("array"), "A C-ordered copy, in memory that earlier results have given back.");
   bind_recurrent(m);
-  bind_rnn(m);
-  bind_lstm(m);
-  bind_gru(m);
+  bind_cells(m);
   bind_dense(m);
   bind_hopfield(m);
   bind_attention(m);

@@ -1,5 +1,5 @@
 // Checks, allocations and the release of the GIL around layers, recordings and streams (layer.hpp).
-#include "recurrent.hpp"
+#include "bindings/recurrent.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -7,12 +7,14 @@
 #include <mutex>
 #include <optional>
 #include <stdexcept>
+#include <thread>
 #include <type_traits>
 #include <unordered_map>
 #include <variant>
 
-#include "../layer.hpp"
-#include "../stream_api.h"
+#include "bindings/bindings.hpp"
+#include "recurrent/layer.hpp"
+#include "recurrent/stream_api.h"
 
 namespace pyrnn {
 
@@ -40,17 +42,31 @@ py::sequence to_sequence(const std::string& call, const std::string& name, py::h
 
 template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
 
-// Where an op has each weight; weights.size() where it has none.
-struct WeightPlaces {
-  std::size_t ih, hh, b_ih, b_hh, hr, unit;
-  explicit WeightPlaces(const RecurrentOp& op)
-      : ih(op.place("weight_ih")),
-        hh(op.place("weight_hh")),
-        b_ih(op.place("bias_ih")),
-        b_hh(op.place("bias_hh")),
-        hr(op.place("weight_hr")),
-        unit(op.unit_place()) {}
-};
+bool has(const RecurrentOp& op, Role role) {
+  return std::any_of(op.weights.begin(), op.weights.end(), [&](const CellWeight& w) { return w.role == role; });
+}
+
+// f(place, weight, where among the numbers of units it begins) for each of an op's weights.
+template <class F> void each_weight(const RecurrentOp& op, F f) {
+  i64 unit = 0;
+  for (std::size_t i = 0; i < op.weights.size(); ++i) {
+    f(i, op.weights[i], unit);
+    if (op.weights[i].role == Role::unit) unit += op.weights[i].vectors(op.gates);
+  }
+}
+
+// Makes `data`, of this weight, part of `w`.
+template <class T> void put(Weights<T>& w, const CellWeight& weight, i64 unit, T* data, int gates, i64 H) {
+  switch (weight.role) {
+    case Role::ih: w.ih = data; break;
+    case Role::hh: w.hh = data; break;
+    case Role::b_ih: w.b_ih = data; break;
+    case Role::b_hh: w.b_hh = data; break;
+    case Role::hr: w.hr = data; break;
+    case Role::unit:
+      for (i64 v = 0; v < weight.vectors(gates); ++v) w.unit[std::size_t(unit + v)] = data ? data + v * H : nullptr;
+  }
+}
 
 template <class T>
 ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind,
@@ -59,40 +75,41 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   ParsedWeights<T> w;
   for (std::size_t i = 0; i < op.weights.size(); ++i) {
     const py::object entry = given[i];
-    w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i], entry)));
+    w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i].name, entry)));
   }
-  const WeightPlaces at(op);
-  auto present = [&](std::size_t i) { return i < w.arrays.size() && !w.arrays[i].is_none(); };
+  auto present = [&](Role role) {
+    for (std::size_t i = 0; i < op.weights.size(); ++i)
+      if (op.weights[i].role == role && !w.arrays[i].is_none()) return true;
+    return false;
+  };
   auto array = [&](std::size_t i) {
-    if (!present(i)) wrong_type(call, op.weights[i], py::none(), std::string("an array of dtype ") + dtype_name<T>());
+    if (w.arrays[i].is_none())
+      wrong_type(call, op.weights[i].name, py::none(), std::string("an array of dtype ") + dtype_name<T>());
     return py::reinterpret_borrow<py::array>(w.arrays[i]);
   };
-  // Checks one of the op's weights; null where it is absent.
-  auto data = [&](std::size_t i, bool required, std::initializer_list<i64> shape) -> const T* {
-    if (i == op.weights.size() || (!required && !present(i))) return nullptr;
-    check_shape(call, op.weights[i], array(i), shape);
-    return static_cast<const T*>(array(i).data());
-  };
-  const py::array ih = array(at.ih);
-  const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
-  if (rows == 0 || rows % op.gates) wrong_shape(call, op.weights[at.ih], ih, "(" + std::to_string(op.gates) + "*H, I)");
-  w.size = {ih.shape(1), rows / op.gates, rows / op.gates};
-  if (present(at.hr)) {
-    const py::array hr = array(at.hr);
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
+    if (weight.role == Role::ih) {
+      const py::array ih = array(i);
+      const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
+      if (rows == 0 || rows % op.gates) wrong_shape(call, weight.name, ih, "(" + std::to_string(op.gates) + "*H, I)");
+      w.size = {ih.shape(1), rows / op.gates, rows / op.gates};
+    }
+  });
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
+    if (weight.role != Role::hr || w.arrays[i].is_none()) return;
+    const py::array hr = array(i);
     if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0)
-      wrong_shape(call, op.weights[at.hr], hr, "(P, " + std::to_string(w.size.H) + ")");
+      wrong_shape(call, weight.name, hr, "(P, " + std::to_string(w.size.H) + ")");
     w.size.P = hr.shape(0);
-  }
-  if (at.b_hh < op.weights.size() && present(at.b_ih) != present(at.b_hh))
+  });
+  if (has(op, Role::b_hh) && present(Role::b_ih) != present(Role::b_hh))
     wrong_value(call, "bias_ih and bias_hh come both or not at all");
-  w.kind = op.with ? op.with(present(at.hr), present(at.unit)) : kind;
-  const i64 unit_weights = cell_kernels<T>(w.kind).unit_weights;
-  w.pointers.ih = static_cast<const T*>(ih.data());
-  w.pointers.hh = data(at.hh, true, {rows, w.size.P});
-  w.pointers.b_ih = data(at.b_ih, false, {rows});
-  w.pointers.b_hh = data(at.b_hh, false, {rows});
-  w.pointers.hr = data(at.hr, false, {w.size.P, w.size.H});
-  w.pointers.unit = data(at.unit, unit_weights > 0, {unit_weights * w.size.H});
+  w.kind = op.with ? op.with(present(Role::hr), present(Role::unit)) : kind;
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
+    if (weight.optional && w.arrays[i].is_none()) return;
+    check_shape(call, weight.name, array(i), weight.shape(op.gates, w.size));
+    put(w.pointers, weight, unit, static_cast<const T*>(array(i).data()), op.gates, w.size.H);
+  });
   return w;
 }
 
@@ -121,29 +138,34 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
 
 // A state tuple, None, or None for an entry; arrays are kept alive in `kept`.
 template <class T>
-State<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object,
-                           i64 N, const Sizes& size, std::vector<py::object>& kept) {
-  State<const T> state;
+States<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object,
+                            i64 N, const Sizes& size, std::vector<py::object>& kept) {
+  States<const T> state{};
   if (object.is_none()) return state;
-  const py::sequence given = to_sequence(call, name, object, op.cell_state ? 2 : 1);
-  for (std::size_t i = 0; i < given.size(); ++i) {
-    py::object entry = given[i];
+  const py::sequence given = to_sequence(call, name, object, op.states.size());
+  for (std::size_t k = 0; k < given.size(); ++k) {
+    py::object entry = given[k];
     if (entry.is_none()) continue;
-    py::array_t<T> a = to_packed<T>(call, at(name, i), entry);
-    check_shape(call, at(name, i), a, {N, i ? size.H : size.P});
-    (i ? state.c : state.h) = a.data();
+    py::array_t<T> a = to_packed<T>(call, at(name, k), entry);
+    check_shape(call, at(name, k), a, {N, size.of_state(int(k))});
+    state[k] = a.data();
     kept.push_back(a);
   }
   return state;
 }
 
-template <class T> py::tuple new_state(const RecurrentOp& op, i64 N, const Sizes& size, State<T>& pointers) {
-  py::array_t<T> h = empty<T>({N, size.P});
-  pointers.h = h.mutable_data();
-  if (!op.cell_state) return py::make_tuple(h);
-  py::array_t<T> c = empty<T>({N, size.H});
-  pointers.c = c.mutable_data();
-  return py::make_tuple(h, c);
+// New arrays for the states, [lead..., width] each.
+template <class T>
+py::tuple new_state(const RecurrentOp& op, std::vector<i64> lead, const Sizes& size, States<T>& pointers) {
+  py::tuple state(op.states.size());
+  lead.push_back(0);
+  for (std::size_t k = 0; k < op.states.size(); ++k) {
+    lead.back() = size.of_state(int(k));
+    py::array_t<T> a = empty<T>(lead);
+    pointers[k] = a.mutable_data();
+    state[k] = a;
+  }
+  return state;
 }
 
 // Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
@@ -255,8 +277,8 @@ template <class T> struct Call {
   ParsedWeights<T> weights;
   Rows rows;
   std::vector<py::object> kept;
-  State<const T> state_in;
-  State<T> state_out;
+  States<const T> state_in{};
+  States<T> state_out{};
   Output<T> output;
   py::tuple state;
 
@@ -267,7 +289,7 @@ template <class T> struct Call {
         rows(checked_rows(call, lengths, reset, reverse)),
         output(call, out, given.steps(), given.batch(), weights.size.P, rows) {
     state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
-    state = new_state<T>(op, given.batch(), weights.size, state_out);
+    state = new_state<T>(op, {given.batch()}, weights.size, state_out);
   }
 
   Rows checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
@@ -315,7 +337,6 @@ class Pullback {
                 bool& used) {
     const Rows& rows = recording.rows();
     const Sizes size = recording.layer().size;
-    const i64 rows_g = op_.gates * size.H;
     std::vector<py::object> kept;
     Steps<const T> dy;
     py::array dy_array;
@@ -324,29 +345,23 @@ class Pullback {
       check_shape(call_, "dy", dy_array, {rows.T, rows.N, size.P});
       dy = to_steps<T>(dy_array);
     }
-    const State<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
+    const States<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
     const py::tuple g(to_sequence(call_, "grads", grads_, op_.weights.size()));
-    auto gradient = [&](std::size_t i, bool present, std::initializer_list<i64> shape) -> T* {
-      if (i == op_.weights.size()) return nullptr;
-      if (!present && !py::object(g[i]).is_none())
-        wrong_value(call_, at("grads", i) + " is given, but there is no " + op_.weights[i]);
-      return to_gradient<T>(call_, at("grads", i), py::object(g[i]), shape);
-    };
     const CellKernels<T>& cell = recording.layer().cell;
-    const WeightPlaces place(op_);
     Weights<T> grads;
-    grads.ih = gradient(place.ih, true, {rows_g, size.I});
-    grads.hh = gradient(place.hh, true, {rows_g, size.P});
-    grads.b_ih = gradient(place.b_ih, true, {rows_g});
-    grads.b_hh = gradient(place.b_hh, true, {rows_g});
-    grads.hr = gradient(place.hr, cell.projects, {size.P, size.H});
-    grads.unit = gradient(place.unit, cell.unit_weights > 0, {cell.unit_weights * size.H});
+    each_weight(op_, [&](std::size_t i, const CellWeight& weight, i64 unit) {
+      const bool present = weight.role == Role::hr ? cell.projects : weight.role != Role::unit || cell.unit_weights > 0;
+      if (!present && !py::object(g[i]).is_none())
+        wrong_value(call_, at("grads", i) + " is given, but there is no " + weight.name);
+      T* data = to_gradient<T>(call_, at("grads", i), py::object(g[i]), weight.shape(op_.gates, size));
+      put(grads, weight, unit, data, op_.gates, size.H);
+    });
     const bool padding = !given.looked_up && rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
     const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
     py::array dx = padding ? zeros<T>(shape) : empty<T>(shape), dtable;
     if (given.looked_up) dtable = zeros<T>({given.table_rows, size.I});
-    State<T> out;
-    py::tuple dstate_out = new_state<T>(op_, rows.N, size, out);
+    States<T> out{};
+    const py::tuple dstate_out = new_state<T>(op_, {rows.N}, size, out);
     Steps<T> dx_steps{static_cast<T*>(dx.mutable_data()), 0, size.I};
     if (!given.looked_up) dx_steps = writable_steps<T>(dx);
     used = true;
@@ -379,12 +394,23 @@ class StreamObject {
     generation_ = fork_generation();
   }
 
-  // Without the GIL, and one thread at a time.
+  // One thread at a time. A signal's handler may run in the middle of a call and call again.
+  template <class F> void exclusively(F f) {
+    const std::thread::id me = std::this_thread::get_id();
+    if (user_ == me) throw std::runtime_error(call_ + ": a signal handler used the stream that it had interrupted");
+    const std::lock_guard<std::mutex> hold(lock_);
+    const struct User {
+      explicit User(std::atomic<std::thread::id>& user) : user(user) { user = std::this_thread::get_id(); }
+      ~User() { user = std::thread::id(); }
+      std::atomic<std::thread::id>& user;
+    } mine(user_);
+    f();
+  }
+
   template <class F> void locked(F f) {
     check_fork();
     const WithoutGil released;
-    const std::lock_guard<std::mutex> hold(lock_);
-    f();
+    exclusively(f);
   }
 
  public:
@@ -430,28 +456,25 @@ class StreamObject {
 
   py::tuple get_state() {
     return visit([&]<class T>(Stream<T>& s) {
-      const i64 L = i64(s.layers().size());
-      py::array_t<T> h = empty<T>({L, s.batch(), s.layers().back().size.P});
-      py::array_t<T> c = empty<T>({L, s.batch(), op_.cell_state ? s.layers().back().size.H : 0});
-      T *h_data = h.mutable_data(), *c_data = c.mutable_data();
-      locked([&] { s.get_state(h_data, c_data); });
-      return op_.cell_state ? py::tuple(py::make_tuple(h, c)) : py::tuple(py::make_tuple(h));
+      States<T> to{};
+      const py::tuple state = new_state<T>(op_, {i64(s.layers().size()), s.batch()}, s.layers().back().size, to);
+      locked([&] { s.get_state(to); });
+      return state;
     });
   }
 
   void set_state(py::handle state) {
     visit([&]<class T>(Stream<T>& s) {
-      const py::sequence given = to_sequence(call_, "state", state, op_.cell_state ? 2 : 1);
-      const i64 L = i64(s.layers().size());
-      const Sizes& size = s.layers().back().size;
-      py::array_t<T> h = to_packed<T>(call_, "state[0]", py::object(given[0])), c;
-      check_shape(call_, "state[0]", h, {L, s.batch(), size.P});
-      if (op_.cell_state) {
-        c = to_packed<T>(call_, "state[1]", py::object(given[1]));
-        check_shape(call_, "state[1]", c, {L, s.batch(), size.H});
+      const py::sequence given = to_sequence(call_, "state", state, op_.states.size());
+      std::vector<py::array_t<T>> kept;
+      States<const T> from{};
+      for (std::size_t k = 0; k < op_.states.size(); ++k) {
+        kept.push_back(to_packed<T>(call_, at("state", k), py::object(given[k])));
+        check_shape(call_, at("state", k), kept[k],
+                    {i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))});
+        from[k] = kept[k].data();
       }
-      const T *h_data = h.data(), *c_data = c.data();
-      locked([&] { s.set_state(h_data, c_data); });
+      locked([&] { s.set_state(from); });
       return 0;
     });
   }
@@ -463,9 +486,12 @@ class StreamObject {
         const py::gil_scoped_acquire gil;
         check_fork();
       }
-      const std::lock_guard<std::mutex> hold(lock_);
-      f(*std::get<std::unique_ptr<Stream<T>>>(stream_));
+      exclusively([&] { f(*std::get<std::unique_ptr<Stream<T>>>(stream_)); });
       return 0;
+    } catch (const Interrupted&) {  // by a handler, whose error is set
+      const py::gil_scoped_acquire gil;
+      if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+      return -1;
     } catch (const std::exception& error) {
       const py::gil_scoped_acquire gil;
       PyErr_SetString(dynamic_cast<const std::out_of_range*>(&error) ? PyExc_IndexError
@@ -492,9 +518,12 @@ class StreamObject {
     return self.doubles() ? self.from_c<double>(reset) : self.from_c<float>(reset);
   }
 
-  static void* borrow(PyObject* compiled, int doubles) {
+  static void* borrow(PyObject* compiled, int doubles, Py_ssize_t sizes[3]) {
     try {
       auto& self = py::handle(compiled).cast<StreamObject&>();
+      self.visit([&](auto& s) {
+        sizes[0] = s.batch(), sizes[1] = s.layers().front().size.I, sizes[2] = s.layers().back().size.P;
+      });
       if (self.doubles() == bool(doubles)) return &self;
       throw py::type_error(self.call_ + ": the stream's dtype is " + (doubles ? "float32" : "float64") + ", expected " +
                            (doubles ? "float64" : "float32"));
@@ -532,32 +561,31 @@ class StreamObject {
   const RecurrentOp& op_;
   std::string call_;
   std::mutex lock_;
+  std::atomic<std::thread::id> user_{};  // the thread that has the lock
   std::atomic<int> generation_ = fork_generation();
   std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
 };
 
 }  // namespace
 
-std::size_t RecurrentOp::place(const char* name) const {
-  return std::size_t(
-      std::find_if(weights.begin(), weights.end(), [&](const char* w) { return !std::strcmp(w, name); }) -
-      weights.begin());
+i64 CellWeight::vectors(int gates) const {
+  if (letters[0] == 'G') return gates;
+  return letters[0] == 'H' ? 1 : letters[0] - '0';
 }
 
-std::size_t RecurrentOp::unit_place() const {
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    bool known = false;
-    for (const char* name : {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"})
-      known |= !std::strcmp(weights[i], name);
-    if (!known) return i;
+std::vector<i64> CellWeight::shape(int gates, const Sizes& size) const {
+  std::vector<i64> shape;
+  i64 factor = 1;
+  for (const char* letter = letters; *letter; ++letter) {
+    if (*letter >= '1' && *letter <= '9') {
+      factor = *letter - '0';
+      continue;
+    }
+    const i64 length = *letter == 'G' ? gates * size.H : *letter == 'I' ? size.I : *letter == 'P' ? size.P : size.H;
+    shape.push_back(factor * length);
+    factor = 1;
   }
-  return weights.size();
-}
-
-py::tuple weight_names(const RecurrentOp& op) {
-  py::tuple names(op.weights.size());
-  for (std::size_t i = 0; i < op.weights.size(); ++i) names[i] = py::str(op.weights[i]);
-  return names;
+  return shape;
 }
 
 py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
@@ -603,7 +631,7 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
     wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
   const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
-  return with_real(name, "weight_ih", py::object(first[op.place("weight_ih")]), [&]<class T>() -> py::object {
+  return with_real(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
     std::vector<ParsedWeights<T>> parsed;
     for (std::size_t i = 0; i < given.size(); ++i) {
       parsed.push_back(parse_weights<T>(name, at("layers", i), op, kind, py::object(given[i])));

@@ -1,22 +1,35 @@
 // The functions every recurrent op has: forward, vjp and stream, over one description of the op.
 #pragma once
 
-#include "../dispatch.hpp"
-#include "arrays.hpp"
+#include <string>
+#include <vector>
+
+#include "bindings/arrays.hpp"
+#include "dispatch.hpp"
 
 namespace pyrnn {
 
+// What a weight is to the time loop. `unit`: numbers of each unit, H for each letter H, or for each gate.
+enum class Role { ih, hh, b_ih, b_hh, hr, unit };
+
+struct CellWeight {
+  const char* name;
+  Role role;
+  const char* letters;  // of its shape: G = gates * H, I, H, P; "3H" is 3 * H
+  bool optional = false;
+
+  i64 vectors(int gates) const;  // of a weight that is numbers of units
+  std::vector<i64> shape(int gates, const Sizes& size) const;
+};
+
+// The compiled side of pyrnn/cells.py, which says the same.
 struct RecurrentOp {
   const char* name;
   int gates;
-  bool cell_state;
-  std::vector<const char*> weights;  // as they are passed; a name that is not one of `Weights` is the unit weights
-  // The kind of cell that takes a projection or unit weights where they may be absent; null where they may not.
+  std::vector<const char*> states;  // the first is the output
+  std::vector<CellWeight> weights;  // as they are passed
+  // The kind of cell where a projection or numbers of units may be absent; null where they may not.
   CellKind (*with)(bool projection, bool unit_weights) = nullptr;
-
-  // The place of a weight among them, weights.size() where the op has none of that name; that of the unit weights.
-  std::size_t place(const char* name) const;
-  std::size_t unit_place() const;
 };
 
 py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
@@ -25,24 +38,5 @@ py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle s
                         py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out);
 py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, py::handle batch);
-
-py::tuple weight_names(const RecurrentOp&);
-
-// The classes behind `pullback` and `stream`.
-void bind_recurrent(py::module_& m);
-void bind_rnn(py::module_& m);
-void bind_lstm(py::module_& m);
-void bind_gru(py::module_& m);
-void bind_dense(py::module_& m);
-void bind_hopfield(py::module_& m);
-void bind_attention(py::module_& m);
-void bind_machine(py::module_& m);
-
-inline constexpr const char* forward_doc =
-    "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays. With ids "
-    "(T, N), x is a table (V, I) and step t of row n reads x[ids[t, n]].";
-inline constexpr const char* vjp_doc =
-    "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
-inline constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";
 
 }  // namespace pyrnn

@@ -6,7 +6,8 @@ Here is what their command lines share.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -28,6 +29,25 @@ def data_option(expected: str, source: str) -> Callable[[Any], Any]:
         return path
 
     return click.option("--data", metavar="PATH", callback=check, help=help_text)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """What is wrong with the data ends in one line that says so, not in a traceback.
+
+    with reading():
+        pairs = read(data)
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def enough(where: object, what: str, count: int, least: int) -> None:
+    """ValueError where there are fewer than `least` of them to learn from and to judge by."""
+    if count < least:
+        raise ValueError(f"{where}: {count} {what} are too few, expected at least {least}")
 
 
 def _drawable(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:

@@ -64,7 +64,7 @@ class Eye(pyrnn.Model):
     """x (T, N, 3) -> y (T, N, 2)."""
 
     def __init__(self, hidden: int, rng: np.random.Generator) -> None:
-        super().__init__(rnn=pyrnn.GRU(3, hidden, rng=rng), head=pyrnn.Linear(hidden, 2, rng=rng))
+        super().__init__(rnn=pyrnn.GRU(3, hidden), head=pyrnn.Linear(hidden, 2), rng=rng)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         y: np.ndarray = self.head(self.rnn(x)[0])

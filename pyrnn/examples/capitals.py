@@ -31,7 +31,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import data, ngrams, schedules, text
 
-from . import data_option, seed_option
+from . import data_option, enough, reading, seed_option
 
 CAPITAL = "^"
 
@@ -70,16 +70,11 @@ class Network(pyrnn.Model):
     """Characters (T, N) -> logits (T, N, C) of their labels."""
 
     def __init__(self, characters: int, labels: int, hidden: int, rng: np.random.Generator) -> None:
-        super().__init__(
-            embed=pyrnn.Embedding(characters, 32, rng=rng),
-            rnn=pyrnn.GRU(32, hidden, 2, dropout=0.3, bidirectional=True, rng=rng),
-            drop=pyrnn.Dropout(0.3, rng=rng),
-            head=pyrnn.Linear(2 * hidden, labels, rng=rng),
-        )
-
-    def __call__(self, ids: np.ndarray) -> np.ndarray:
-        logits: np.ndarray = self.head(self.rnn(self.embed(ids))[0])
-        return logits
+        super().__init__(rng=rng)
+        self.embed = pyrnn.Embedding(characters, 32)
+        self.rnn = pyrnn.GRU(32, hidden, 2, dropout=0.3, bidirectional=True)
+        self.drop = pyrnn.Dropout(0.3)
+        self.head = pyrnn.Linear(2 * hidden, labels)
 
     def vjp(self, ids: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], None]]:
         x, pull_embed = self.embed.vjp(ids)
@@ -116,7 +111,6 @@ def train(characters: str, labels: Sequence[str], *, hidden: int = 128, epochs: 
 
 
 UNIT = re.compile(r"\s+|\S+")  # a word, or the white space between two
-
 Tag = tuple[int, tuple[tuple[int, str], ...]]  # capitals: 0 none, 1 the first, 2 all; marks by their place from the end
 
 
@@ -182,13 +176,14 @@ TAGGERS = [(), (1, -1), (2, 1, -1), (2, -2, 1, -1), (-2, 2, 1, -1), (-2, 2, -1, 
 @seed_option
 def main(data: str, hidden: int, epochs: int, seed: int) -> None:
     start = time.perf_counter()
-    characters, labels = strip(text.read(data))
-    cut = characters.rindex("\n", 0, len(characters) - len(characters) // 10) + 1  # the last tenth, from a line's start
+    with reading():
+        characters, labels = strip(text.read(data))
+        cut = characters.rfind("\n", 0, len(characters) - len(characters) // 10) + 1  # the last tenth, from a line on
+        enough(data, "characters in the lines before the last tenth", cut, 1000)
     held_out, true = characters[cut:], labels[cut:]
     taggers = [NGramTagger(characters[:cut], labels[:cut], offsets)(held_out) for offsets in TAGGERS]
     best = max((f1(said, true) for said in taggers), key=lambda figures: figures[2])
-    label = train(characters[:cut], labels[:cut], hidden=hidden, epochs=epochs, seed=seed)
-    said = label(held_out)
+    said = train(characters[:cut], labels[:cut], hidden=hidden, epochs=epochs, seed=seed)(held_out)
     for name, figures in [("F1 of the network", f1(said, true)), ("F1 of the best n-gram tagger", best)]:
         print(f"{name}: capitals {figures[0]:.3f}, punctuation {figures[1]:.3f}, both {figures[2]:.3f}")
     print(f"{len(held_out)} held-out characters, {time.perf_counter() - start:.0f} s\n")

@@ -61,9 +61,10 @@ def scenes(count: int, held_out: bool, rng: np.random.Generator) -> tuple[np.nda
 def learn(hidden: int, steps: int, rng: np.random.Generator) -> pyrnn.Model:
     """Teacher forcing on 64 new scenes at every step of Adam."""
     model = pyrnn.Model(
-        see=pyrnn.Linear(192, 96, rng=rng),
-        name=pyrnn.Linear(96, 16, rng=rng),
-        decoder=pyrnn.Decoder(len(WORDS), 32, hidden, vector_size=9 * 16, rng=rng),
+        see=pyrnn.Linear(192, 96),
+        name=pyrnn.Linear(96, 16),
+        decoder=pyrnn.Decoder(len(WORDS), 32, hidden, vector_size=9 * 16),
+        rng=rng,
     )
     adam = pyrnn.Adam(model, lr=4e-3)
     schedule = pyrnn.schedules.Cosine(adam, steps)
@@ -111,7 +112,8 @@ def main(hidden: int, steps: int, plot: str | None, seed: int) -> None:
         shown = [*np.flatnonzero(~right)[:2], *np.flatnonzero(right)[:10]]
         pictures = cells[shown].reshape(-1, 3, 3, 8, 8, 3).swapaxes(2, 3).reshape(-1, 24, 24, 3).clip(0, 1)
         titles = [captions[k].replace(" and ", " and\n") for k in shown]
-        plots.pictures(plot, pictures, titles, right[shown], "Scenes never described before")
+        wrong = "red: the sentence is not what is in the picture"
+        plots.pictures(plot, pictures, titles, right[shown], "Scenes never described before", wrong=wrong)
 
 
 if __name__ == "__main__":

@@ -26,15 +26,14 @@ import pyrnn
 from pyrnn import ngrams, plots, text
 from pyrnn.charmodel import CharModel, bits_per_character, sample, uniform_bits
 
-from . import data_option, plot_option, seed_option
+from . import data_option, plot_option, reading, seed_option
 
 ORDERS = 2, 3, 5
 Points = list[tuple[int, float]]  # characters read, bits per character
 
 
-def learn(model: CharModel, corpus: text.Corpus, epochs: int, batch: int, steps: int) -> tuple[Points, Points]:
+def learn(model: CharModel, batches: text.Batches, corpus: text.Corpus, epochs: int) -> tuple[Points, Points]:
     """Train, and leave the model as it was when it was best on the held-out part: losses in training, and on that."""
-    batches = text.Batches(corpus.train, batch, steps)
     adam = pyrnn.Adam(model, lr=2e-3)
     schedule = pyrnn.schedules.Cosine(adam, total=epochs * len(batches))
     train: Points = []
@@ -56,7 +55,7 @@ def learn(model: CharModel, corpus: text.Corpus, epochs: int, batch: int, steps:
                 train.append((read, loss / math.log(2)))
                 bar.update(tokens.size)
                 bar.set_postfix_str(f"{train[-1][1]:.3f} bits" + (f", held out {valid[-1][1]:.3f}" if valid else ""))
-            valid.append((read, bits_per_character(model, corpus.valid, batch)))
+            valid.append((read, bits_per_character(model, corpus.valid, tokens.shape[1])))
             if valid[-1][1] < best_bits:
                 best, best_bits = model.state_dict(), valid[-1][1]
     model.load_state_dict(best)
@@ -73,14 +72,13 @@ def learn(model: CharModel, corpus: text.Corpus, epochs: int, batch: int, steps:
 @plot_option
 @seed_option
 def main(data: str, hidden: int, layers: int, epochs: int, batch: int, steps: int, plot: str | None, seed: int) -> None:
-    try:
+    with reading():
         corpus = text.Corpus(text.read(data), [data])
-    except (ValueError, OSError) as error:
-        raise click.ClickException(str(error)) from None
+        batches = text.Batches(corpus.train, batch, steps, corpus.name)
     size = len(corpus.vocabulary)
     model = CharModel(corpus.vocabulary, "lstm", 64, hidden, layers, dropout=0.5, rng=seed)
     began = time.monotonic()
-    train, valid = learn(model, corpus, epochs, batch, steps)
+    train, valid = learn(model, batches, corpus, epochs)
     minutes = (time.monotonic() - began) / 60
 
     bits: dict[str, float] = {}

@@ -17,6 +17,9 @@ twelve values is hard to beat: it is in the table too. It takes two seconds.
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -26,9 +29,9 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
-from pyrnn import baselines, plots
+from pyrnn import baselines, plots, text
 
-from . import data_option, plot_option, seed_option
+from . import data_option, enough, plot_option, reading, seed_option
 
 AHEAD = 12  # the horizon
 WINDOW, ROWS = 96, 32  # of a batch
@@ -43,13 +46,40 @@ class Kind(NamedTuple):
     lag: int  # forecast differences to so many steps before
     forth: Callable[[np.ndarray], np.ndarray]
     back: Callable[[np.ndarray], np.ndarray]
+    step: str
+    unit: str
+    least: float  # value
+
+
+def square(z: np.ndarray) -> np.ndarray:
+    """The way back from a square root, of what a forecast may take below 0."""
+    squares: np.ndarray = np.square(np.maximum(z, 0))
+    return squares
 
 
 KINDS = {
-    "sunspots": Kind("monthly-sunspots.csv", 132, np.inf, 0, np.sqrt, lambda z: np.square(np.maximum(z, 0))),
-    "temperatures": Kind("daily-min-temperatures.csv", 365, 365.25, 0, np.array, np.array),
-    "passengers": Kind("airline-passengers.csv", 12, 12, 12, np.log, np.exp),
+    "sunspots": Kind("monthly-sunspots.csv", 132, np.inf, 0, np.sqrt, square, "month", "sunspots", 0),
+    "temperatures": Kind("daily-min-temperatures.csv", 365, 365.25, 0, np.array, np.array, "day", "°C", -np.inf),
+    "passengers": Kind("airline-passengers.csv", 12, 12, 12, np.log, np.exp, "month", "thousand passengers", 1e-3),
 }
+
+
+def read(path: Path, kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
+    """Values (T,) of a file of lines date,value under a heading, and where all of them have one, their dates (T,)."""
+    dates, values = [], []
+    for place, line in list(text.lines(path))[1:]:
+        try:
+            date, number = next(csv.reader(io.StringIO(line)))
+            value = float(number)
+        except (ValueError, csv.Error):
+            value = np.nan
+        if not kind.least <= value < np.inf:
+            raise ValueError(f"{place}: {line[:40]!r}, expected a date and a number" + " from 0 on" * (kind.least >= 0))
+        dates.append(date)
+        values.append(value)
+    enough(path, "values", len(values), 100)
+    dated = all(re.fullmatch(r"\d{4}-\d\d(-\d\d)?", date) for date in dates)
+    return np.array(values), np.array(dates, "M8") if dated else None
 
 
 class Series:
@@ -96,9 +126,7 @@ class Series:
 def train(series: Sequence[Series], steps: int, seed: int, hidden: int = 32) -> pyrnn.Sequential:
     """A network x (T, N, 6) -> y (T, N, 12), after so many steps of Adam, each on 32 windows of series at random."""
     rng = np.random.default_rng(seed)
-    network = pyrnn.Sequential(
-        rnn=pyrnn.GRU(3 + len(KINDS), hidden, rng=rng), head=pyrnn.Linear(hidden, AHEAD, rng=rng)
-    )
+    network = pyrnn.Sequential(pyrnn.GRU(3 + len(KINDS), hidden), pyrnn.Linear(hidden, AHEAD), rng=rng)
     adam = pyrnn.Adam(network, lr=5e-3)
     schedule = pyrnn.schedules.Cosine(adam, total=steps)
     for _ in tqdm(range(steps), leave=False):
@@ -123,8 +151,9 @@ def train(series: Sequence[Series], steps: int, seed: int, hidden: int = 32) -> 
 @plot_option
 @seed_option
 def main(data: str, steps: int, plot: str | None, seed: int) -> None:
-    series = {name: Series(name, np.loadtxt(Path(data) / kind.file, delimiter=",", skiprows=1, usecols=1))
-              for name, kind in KINDS.items()}  # fmt: skip
+    with reading():
+        known = {name: read(Path(data) / kind.file, kind) for name, kind in KINDS.items()}
+    series = {name: Series(name, values) for name, (values, _) in known.items()}
     shared, panels = train(list(series.values()), steps * len(series), seed), list[plots.Forecast]()
     print(f"Root mean square error over {AHEAD} steps, held-out last fifth")
     for name, one in series.items():
@@ -135,7 +164,10 @@ def main(data: str, steps: int, plot: str | None, seed: int) -> None:
             print(f"{'':<14}" + "".join(f"{way:>18}" for way in ways))
         print(f"{name:<14}" + "".join(f"{np.sqrt(np.mean(error**2)):>18.2f}" for error in errors.values()))
         origins = range(one.first - 1, len(one.values) - AHEAD, AHEAD)
-        panels.append(plots.Forecast(name, one.values, {t: ways["one network"][t] for t in origins}, errors))
+        shown = {t: ways["one network"][t] for t in origins}
+        dates = known[name][1]
+        dates = None if dates is None else dates[one.kind.lag :]
+        panels.append(plots.Forecast(name, one.values, shown, errors, one.kind.unit, dates, one.first, one.kind.step))
     if plot:
         plots.forecasts(plot, panels)
 

@@ -32,7 +32,7 @@ class Letters(pyrnn.Model):
     """One-hot letters (T, 4) -> logits (T, 4) of the letters that follow."""
 
     def __init__(self, hidden: int, rng: np.random.Generator) -> None:
-        super().__init__(rnn=pyrnn.RNN(len(LETTERS), hidden, rng=rng), head=pyrnn.Linear(hidden, len(LETTERS), rng=rng))
+        super().__init__(rnn=pyrnn.RNN(len(LETTERS), hidden), head=pyrnn.Linear(hidden, len(LETTERS)), rng=rng)
 
     def vjp(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], Any]]:
         (h, _), pull_rnn = self.rnn.vjp(x)  # (T, H): the hidden state after every step

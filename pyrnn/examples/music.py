@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import data_option, seed_option
+from . import data_option, enough, reading, seed_option
 
 TOKEN = re.compile(
     r"""(?P<field>\[[A-Z]:[^\]]*\])
@@ -55,9 +55,11 @@ def read(folder: str | Path) -> list[str]:
                 elif not re.match("[A-Za-z]:", line):
                     body += line
             if {"M", "K"} <= fields.keys() and body:
-                unit = fields.get("L", "1/8" if Fraction(fields["M"]) >= Fraction(3, 4) else "1/16")
+                metre = {"C": "4/4", "C|": "2/2"}.get(fields["M"], fields["M"])  # common and cut time
+                short = re.fullmatch(r"\d+/[1-9]\d*", metre) and Fraction(metre) < Fraction(3, 4)
+                unit = fields.get("L", "1/16" if short else "1/8")
                 melody = re.sub(r"\s+", " ", body).replace("| ", "|").replace(" |", "|")
-                tunes[f"[M:{fields['M']}][L:{unit}][K:{fields['K']}]{melody}"] = None
+                tunes[f"[M:{metre}][L:{unit}][K:{fields['K']}]{melody}"] = None
     return list(tunes)
 
 
@@ -83,8 +85,7 @@ def bars(tune: str) -> list[tuple[Fraction, Fraction, bool]]:
             if length:
                 found.append((length, metre, first or edge))
                 first = False
-            first = first or edge
-            length = Fraction(0)
+            first, length = first or edge, Fraction(0)
         elif token["note"]:
             note = unit * Fraction(int(token["times"] or 1), int(token["by"] or 2 ** len(token["over"])))
             length += note * Fraction(2, 3) if in_triplet else note  # three in the time of two
@@ -102,23 +103,19 @@ def parses(tune: str) -> bool:
         found = bars(tune)
     except (ValueError, ZeroDivisionError):
         return False
-    return (
-        len(tune) < LONGEST
-        and len(found) >= 8
-        and all(length == metre or (edge and length < metre) for length, metre, edge in found)
-    )
+    full = all(length == metre or (edge and length < metre) for length, metre, edge in found)
+    return full and len(tune) < LONGEST and len(found) >= 8
 
 
 class Composer(pyrnn.Model):
     """tokens (T, N) -> logits (T, N, V) of the characters after them."""
 
     def __init__(self, size: int, hidden: int, layers: int, dropout: float, rng: np.random.Generator) -> None:
-        super().__init__(
-            embed=pyrnn.Embedding(size, 64, rng=rng),
-            rnn=pyrnn.LSTM(64, hidden, layers, dropout=dropout, rng=rng),
-            drop=pyrnn.Dropout(dropout, rng=rng),
-            head=pyrnn.Linear(hidden, size, rng=rng),
-        )
+        super().__init__(rng=rng)
+        self.embed = pyrnn.Embedding(size, 64)
+        self.rnn = pyrnn.LSTM(64, hidden, layers, dropout=dropout)
+        self.drop = pyrnn.Dropout(dropout)
+        self.head = pyrnn.Linear(hidden, size)
 
     def step(self, state: object, tokens: np.ndarray) -> tuple[np.ndarray, object]:
         """One character more: state, tokens (N,) -> logits (N, V), state."""
@@ -151,7 +148,7 @@ class Composer(pyrnn.Model):
         """Bits per character of tunes."""
         tokens, lengths = pyrnn.data.pad(rows)
         logits = self.head(self.rnn(self.embed(tokens[:-1]), lengths=lengths - 1)[0])
-        return pyrnn.cross_entropy(logits, tokens[1:], lengths=lengths - 1)[0] / float(np.log(2))
+        return float(pyrnn.cross_entropy(logits, tokens[1:], lengths=lengths - 1)[0] / np.log(2))
 
     def write(self, count: int, temperature: float, rng: np.random.Generator) -> list[np.ndarray]:
         """So many tunes, all at once: each starts from a newline and ends before the next one."""
@@ -175,8 +172,10 @@ def abc(tune: str, number: int) -> str:
 @seed_option
 def main(data: str, hidden: int, epochs: int, dropout: float, temperature: float, out: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    found = read(data)
-    tunes = [tune for tune in found if parses(tune)]
+    with reading():
+        found = read(data)
+        tunes = [tune for tune in found if parses(tune)]
+        enough(data, "tunes that parse in .abc files", len(tunes), 10)
     vocabulary = text.Vocabulary.of("\n" + "".join(tunes))  # newline is its first character, number 0
     rows = [vocabulary.encode(f"\n{tune}\n") for tune in tunes]
     train, valid = ([rows[n] for n in part] for part in pyrnn.data.held_out(len(rows), 0.1, rng))

@@ -25,7 +25,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import metrics, plots, text
 
-from . import data_option, plot_option, seed_option
+from . import data_option, enough, plot_option, reading, seed_option
 
 
 def read(folder: str | Path) -> list[tuple[str, str]]:
@@ -33,7 +33,9 @@ def read(folder: str | Path) -> list[tuple[str, str]]:
     files = sorted(Path(folder).glob("*.txt"))
     if not files:
         raise ValueError(f"{folder}: no file of names such as Czech.txt")
-    return sorted({(line.strip(), file.stem) for file in files for line in text.read(file).split("\n") if line.strip()})
+    pairs = sorted({(line.strip(), file.stem) for file in files for _, line in text.lines(file)})
+    enough(folder, "names", len(pairs), 6)
+    return pairs
 
 
 class Network(pyrnn.Model):
@@ -42,24 +44,18 @@ class Network(pyrnn.Model):
     def __init__(self, pairs: Sequence[tuple[str, str]], hidden: int, rng: np.random.Generator) -> None:
         self.vocabulary = text.Words.of(character for name, _ in pairs for character in name)
         self.languages = sorted({language for _, language in pairs})
-        super().__init__(
-            embed=pyrnn.Embedding(len(self.vocabulary), 32, rng=rng),
-            drop_in=pyrnn.Dropout(0.25, per_sequence=True, rng=rng),
-            rnn=pyrnn.LSTM(32, hidden, bidirectional=True, rng=rng),
-            drop_out=pyrnn.Dropout(0.5, rng=rng),
-            head=pyrnn.Linear(2 * hidden, len(self.languages), rng=rng),
-        )
-
-    def __call__(self, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        _, (h, _) = self.rnn(self.embed(ids), lengths=lengths)  # h (2, N, H)
-        logits: np.ndarray = self.head(np.hstack(h))
-        return logits
+        super().__init__(rng=rng)
+        self.embed = pyrnn.Embedding(len(self.vocabulary), 32)
+        self.drop_in = pyrnn.Dropout(0.25, per_sequence=True)
+        self.rnn = pyrnn.LSTM(32, hidden, bidirectional=True)
+        self.drop_out = pyrnn.Dropout(0.5)
+        self.head = pyrnn.Linear(2 * hidden, len(self.languages))
 
     def vjp(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], None]]:
         x, pull_embed = self.embed.vjp(ids)
         x, pull_in = self.drop_in.vjp(x)
-        (_, (h, c)), pull_rnn = self.rnn.vjp(x, lengths=lengths)
-        summary, pull_out = self.drop_out.vjp(np.hstack(h))  # (N, 2H)
+        (_, (h, c)), pull_rnn = self.rnn.vjp(x, lengths=lengths)  # h (2, N, H)
+        summary, pull_out = self.drop_out.vjp(np.hstack(list(h)))  # (N, 2H)
         logits, pull_head = self.head.vjp(summary)
 
         def pullback(dlogits: np.ndarray) -> None:
@@ -102,17 +98,21 @@ def vote(networks: Sequence[Network], names: Sequence[str]) -> np.ndarray:
 @click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
 @seed_option
 def main(data: str, plot: str | None, networks: int, epochs: int, seed: int) -> None:
-    pairs, rng = read(data), np.random.default_rng(seed)
+    with reading():
+        pairs = read(data)
+    rng = np.random.default_rng(seed)
     learned, held_out = ([pairs[n] for n in rows] for rows in pyrnn.data.held_out(len(pairs), 0.1, seed))
     members = [train(learned, epochs, rng) for _ in range(networks)]
     names, languages = np.array(held_out).T
-    counts = metrics.confusions(vote(members, names), languages, members[0].languages)
+    classes = sorted({language for _, language in pairs})  # one of them may be held out only
+    counts = metrics.confusions(vote(members, names), languages, classes)
     right, alone = np.trace(counts) / len(names), np.mean([vote([one], names) == languages for one in members])
     print(f"{len(pairs)} names in {len(counts)} languages, {len(names)} of them held out")
     print(f"right: {right:.1%} of the held-out names (each network alone: {alone:.1%}; "
           f"the most frequent language: {counts.sum(axis=1).max() / len(names):.1%})")  # fmt: skip
     if plot:
-        plots.confusion_matrix(plot, counts, members[0].languages, f"{right:.1%} of {len(names)} held-out names right")
+        title = f"{right:.1%} of {len(names)} held-out names right"
+        plots.confusion_matrix(plot, counts, classes, title, true_label="language", said_label="said")
 
 
 if __name__ == "__main__":

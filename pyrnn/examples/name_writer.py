@@ -28,7 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import decoding, metrics, plots, text
 
-from . import data_option, name_language, plot_option, seed_option
+from . import data_option, name_language, plot_option, reading, seed_option
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 LONGEST = 20
@@ -86,7 +86,8 @@ class Writer:
 @seed_option
 def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: float, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    pairs = name_language.read(data)
+    with reading():
+        pairs = name_language.read(data)
     writer = Writer(pairs, hidden, rng)
     print("The writer learns ...")
     writer.learn(pairs, epochs, rng)
@@ -110,7 +111,9 @@ def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: flo
     if plot:
         counts = metrics.confusions(said[new], asked[new], writer.languages)
         title = f"New names: the language asked for, and what the classifier says ({right[new].mean():.0%} the same)"
-        plots.confusion_matrix(plot, counts, writer.languages, title)
+        plots.confusion_matrix(
+            plot, counts, writer.languages, title, true_label="asked for", said_label="recognised as"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """A recurrent controller inside a simulation loop, from Cython: no GIL, no allocation, no Python in the loop.
 
-A pendulum is driven by the torque that a recurrent network (RNN, LSTM or GRU with 3 inputs, float32) gives at every step
-from (sin angle, cos angle, velocity); the first of its outputs is the torque. To build and run, with Cython and a C++
+A pendulum is driven by the torque that a recurrent network (RNN, LSTM or GRU with 3 inputs, float32, a stream of one row)
+gives at every step from (sin angle, cos angle, velocity); the first of its outputs is the torque. To build and run, with Cython and a C++
 compiler installed, copy this file and
 
     cythonize -i -3 pendulum.pyx
@@ -19,10 +19,13 @@ cdef double GRAVITY = 9.81, LENGTH = 1.0, TIME_STEP = 0.01
 
 
 def simulate(stream, double angle, double velocity, Py_ssize_t steps):
-    """The angles (steps,) in radians of a pendulum that starts at `angle` with `velocity` (1/s)."""
+    """The angles (steps,) in radians of a pendulum that starts at `angle` with `velocity` (1/s). ValueError for a stream
+    of another size."""
     cdef float32_stream controller = float32_of(stream)
+    if (controller.rows, controller.inputs) != (1, 3):
+        raise ValueError(f"the stream takes {(controller.rows, controller.inputs)} numbers, expected (1, 3)")
     cdef float observation[3]
-    cdef float[::1] torque = stream.step(np.zeros(3, np.float32))  # for its size
+    cdef float[::1] torque = np.empty(controller.outputs, np.float32)
     cdef double[::1] angles = np.empty(steps)
     cdef Py_ssize_t t
     stream.reset()

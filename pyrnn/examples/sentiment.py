@@ -28,15 +28,18 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import data_option, seed_option
+from . import data_option, enough, reading, seed_option
 
 FILES = ("rt-polarity.neg", "rt-polarity.pos")
 
 
 def read(folder: str | Path) -> tuple[list[list[str]], np.ndarray]:
     """The words of each sentence, and whether it praises. The files are Latin-1."""
-    lines = [(Path(folder) / name).read_text(encoding="latin-1").strip("\n").split("\n") for name in FILES]
-    return [line.split() for part in lines for line in part], np.repeat([0, 1], [len(part) for part in lines])
+    lines = [(Path(folder) / name).read_text(encoding="latin-1").split("\n") for name in FILES]
+    parts = [[line.split() for line in part if line.strip()] for part in lines]
+    for name, part in zip(FILES, parts, strict=True):
+        enough(Path(folder) / name, "sentences", len(part), 10)
+    return [words for part in parts for words in part], np.repeat([0, 1], [len(part) for part in parts])
 
 
 class Network(pyrnn.Model):
@@ -102,7 +105,9 @@ def train(
 @click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
 @seed_option
 def main(data: str, networks: int, epochs: int, seed: int) -> None:
-    (sentences, praise), rng = read(data), np.random.default_rng(seed)
+    with reading():
+        sentences, praise = read(data)
+    rng = np.random.default_rng(seed)
     parts = pyrnn.data.held_out(len(sentences), 0.1, seed)
     (words, labels), (other, truth) = (([sentences[n] for n in rows], praise[rows]) for rows in parts)
     members = [train(words, labels, epochs, rng) for _ in range(networks)]

@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import decoding, plots, text
 
-from . import data_option, plot_option, seed_option
+from . import data_option, enough, plot_option, reading, seed_option
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 BATCH, BEAM, LONGEST = 64, 5, 60
@@ -35,9 +35,12 @@ BATCH, BEAM, LONGEST = 64, 5, 60
 def read(path: str, seed: int) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
     """Pairs (French, English) to learn from, and the held-out French phrases with all their translations."""
     english: dict[str, list[str]] = {}
-    for line in text.read(path).translate({0xA0: " ", 0x202F: " "}).splitlines():
-        target, source = line.split("\t")[:2]
-        english.setdefault(source, []).append(target)
+    for place, line in text.lines(path):
+        phrases = [phrase.strip() for phrase in line.translate({0xA0: " ", 0x202F: " "}).split("\t")]
+        if len(phrases) < 2 or not all(phrases[:2]):
+            raise ValueError(f"{place}: {line[:40]!r}, expected an English phrase, a tab, a French phrase")
+        english.setdefault(phrases[1], []).append(phrases[0])
+    enough(path, "French phrases", len(english), 10)
     french = sorted(english)
     train, valid = pyrnn.data.held_out(len(french), 0.1, seed)
     pairs = [(french[k], target) for k in train for target in english[french[k]]]
@@ -83,7 +86,8 @@ def translate(model: pyrnn.EncoderDecoder, sources: list[np.ndarray], width: int
 @plot_option
 @seed_option
 def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> None:
-    pairs, held_out = read(data, seed)
+    with reading():
+        pairs, held_out = read(data, seed)
     french = text.Words.of({letter for source, _ in pairs for letter in source} - {"?"})  # 0: "?", and any not known
     english = text.Vocabulary.of(START + END + "".join(target for _, target in pairs))
     numbers = [(french.encode(source), english.encode(START + target + END)) for source, target in pairs]
@@ -111,7 +115,8 @@ def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> No
         for k in sorted(long, key=lambda k: abs(len(phrases[k]) - 22))[:4]:
             weights = model.attention_weights(sources[k][:, None], english.encode(START + written[k])[:, None])
             maps.append((weights[0, :-1], list(written[k]), list(phrases[k]), f"{phrases[k]}  ->  {written[k]}"))
-        plots.attention_maps(plot, maps, "Rows: the letters as they are written. Columns: where the decoder looks")
+        title = "Rows: the letters as they are written. Columns: where the decoder looks"
+        plots.attention_maps(plot, maps, title, query_label="English", key_label="French")
 
 
 if __name__ == "__main__":

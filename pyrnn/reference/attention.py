@@ -96,12 +96,13 @@ def _scores(
             scores, slope = softcap * bent, 1 - bent**2
     rows, columns = scores.shape[-2:]
     j = np.arange(columns)
-    at = np.arange(rows)[:, None] + (0 if offsets is None else offsets[..., None, None, None])
+    at = np.arange(rows).astype(object)[:, None]  # Python's integers, which do not overflow
+    at = at + (0 if offsets is None else offsets[..., None, None, None].astype(object))
     seen = np.ones(scores.shape, bool)
     if left >= 0:
-        seen &= j >= at - left
+        seen &= j >= np.clip(at - left, 0, columns).astype(np.int64)
     if right >= 0:
-        seen &= j <= at + right
+        seen &= j <= np.clip(at + right, -1, columns).astype(np.int64)
     if lengths is not None:
         seen &= j < lengths[..., None, None, None]
     if mask is not None and mask.dtype == bool:

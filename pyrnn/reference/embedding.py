@@ -6,7 +6,7 @@ import numpy as np
 
 
 def forward(ids: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """ids (M,) integers in 0..V-1, weight (V, E) -> y (M, E)."""
+    """ids (...) integers in 0..V-1, weight (V, E) -> y (..., E)."""
     _check(ids, weight)
     y: np.ndarray = weight[ids]
     return y

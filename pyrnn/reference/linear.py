@@ -6,7 +6,7 @@ import numpy as np
 
 
 def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
-    """y = x W^T + b.   x (M, I), weight (O, I), bias (O,) or None -> y (M, O)."""
+    """y = x W^T + b.   x (..., I), weight (O, I), bias (O,) or None -> y (..., O)."""
     y: np.ndarray = x @ weight.T
     if bias is not None:
         y += bias

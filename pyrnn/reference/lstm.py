@@ -17,42 +17,19 @@ Schraudolph & Schmidhuber 2002), and the projection V = weight_hr (P, H), with w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from . import linear, recurrence
+from .recurrence import Back, State
 from .rnn import sigmoid
 
 
-class Weights(NamedTuple):
-    """In this order everywhere; None where absent."""
-
-    weight_ih: np.ndarray  # (4H, I)
-    weight_hh: np.ndarray  # (4H, H), (4H, P) with a projection
-    bias_ih: np.ndarray | None  # (4H,)
-    bias_hh: np.ndarray | None  # (4H,)
-    weight_hr: np.ndarray | None  # (P, H), projection
-    weight_ch: np.ndarray | None  # (3H,), peephole
-
-
-WEIGHTS = Weights._fields
-
-
-class Cell:
+class Cell(recurrence.Cell):
     """The equations above, as recurrence.py asks for them."""
 
-    weights = Weights
-
-    def shapes(self, w: Weights) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
-        hidden, inputs = w.weight_ih.shape[0] // 4, w.weight_ih.shape[1]
-        outputs = hidden if w.weight_hr is None else w.weight_hr.shape[0]
-        gates = 4 * hidden
-        shapes = (gates, inputs), (gates, outputs), (gates,), (gates,), (outputs, hidden), (3 * hidden,)
-        return (outputs, hidden), shapes
-
-    def forward(self, w: Weights, x: np.ndarray, before: recurrence.State) -> tuple[recurrence.State, Any]:
+    def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         h, c = before
         a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
@@ -69,16 +46,7 @@ class Cell:
             h_new = linear.forward(h_new, w.weight_hr, None)
         return (h_new, c_new), (i, f, g, o)
 
-    def backward(
-        self,
-        w: Weights,
-        x: np.ndarray,
-        before: recurrence.State,
-        after: recurrence.State,
-        saved: Any,
-        dafter: recurrence.State,
-        dw: Any,  # Weights, None where w is
-    ) -> tuple[np.ndarray, recurrence.State]:
+    def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h, c), (_, c_new), (i, f, g, o), (dh_new, dc_new) = before, after, saved, dafter
         tanh_c = np.tanh(c_new)
         if w.weight_hr is not None:
@@ -102,37 +70,5 @@ class Cell:
         return dx, (dh, dc)
 
 
-def forward(
-    x: np.ndarray,
-    state: Sequence[np.ndarray] | None,
-    weights: recurrence.Entries,
-    *,
-    ids: np.ndarray | None = None,
-    lengths: np.ndarray | None = None,
-    reset: np.ndarray | None = None,
-    reverse: bool = False,
-    out: np.ndarray | None = None,
-) -> tuple[np.ndarray, recurrence.State]:
-    """x (T, N, I), state (h (N, H or P), c (N, H)) -> y (T, N, H or P), state. See recurrence.forward."""
-    return recurrence.forward(Cell(), x, state, weights, ids, lengths, reset, reverse, out)
-
-
-def vjp(
-    x: np.ndarray,
-    state: Sequence[np.ndarray] | None,
-    weights: recurrence.Entries,
-    *,
-    ids: np.ndarray | None = None,
-    lengths: np.ndarray | None = None,
-    reset: np.ndarray | None = None,
-    reverse: bool = False,
-    checkpoint_every: int | None = None,
-    out: np.ndarray | None = None,
-) -> tuple[tuple[np.ndarray, recurrence.State], recurrence.Pullback]:
-    """As `forward`, and pullback(dy, dstate, grads) -> dx, dstate. See recurrence.vjp."""
-    return recurrence.vjp(Cell(), x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out)
-
-
-def stream(layers: Sequence[recurrence.Entries], batch: int) -> recurrence.Stream:
-    """Feed a stack of layers step by step. See recurrence.Stream."""
-    return recurrence.Stream(Cell(), layers, batch)
+WEIGHTS = Cell.weights._fields
+forward, vjp, stream = recurrence.op(Cell)

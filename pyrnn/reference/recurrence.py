@@ -1,9 +1,8 @@
 """The time loop of the recurrent layers: one layer, one direction, once for all cells. It knows no cell.
 
-A cell is its equations for one step of R rows. It knows no time, and it is an object with
+A cell is its equations for one step of R rows. It knows no time, and it is a `Cell` with
 
     weights                  named tuple class: the names of the weights, in order
-    shapes(w)                -> widths of the state's entries, shapes of the weights
     forward(w, x, before)    -> after, saved (what else the way back needs)
     backward(w, x, before, after, saved, dafter, dw) -> dx, dbefore; weight gradients are added into dw
 
@@ -15,14 +14,95 @@ Letters: T steps, N batch rows, I input features, H hidden units, P projected si
 
 from __future__ import annotations
 
+import inspect
+from collections import namedtuple
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from .. import cells
+from .._arrays import refuse_hidden
+from .._pullback import Once
+
 Entries = Sequence["np.ndarray | None"]  # weights or a state, None where absent
 State = tuple[np.ndarray, ...]
+Back = tuple[np.ndarray, State]  # gradients of x and of the state before a step
 Pullback = Callable[["np.ndarray | None", "Entries | None", Entries], tuple[np.ndarray, State]]
+
+
+class Cell:
+    """What every cell has: of its record in pyrnn/cells.py, which has the name of the cell's module, and its equations.
+    w and dw are `weights`, dw None where w is."""
+
+    name: ClassVar[str]
+    weights: ClassVar[Any]  # None where absent
+
+    def __init_subclass__(cls) -> None:
+        cls.name = cls.__module__.rpartition(".")[2]
+        cls.weights = namedtuple("Weights", cells.CELLS[cls.name].weights)  # type: ignore[misc]
+
+    def sizes(self, w: Any) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
+        """The widths of the states, and the shape that each weight should have."""
+        record = cells.CELLS[self.name]
+        hidden, inputs = w.weight_ih.shape[0] // len(record.gates), w.weight_ih.shape[1]
+        projection = getattr(w, "weight_hr", None)
+        outputs = hidden if projection is None else projection.shape[0]
+        return record.widths(hidden, outputs), record.shapes(inputs, hidden, outputs)
+
+    def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
+        """One step: the state after it, and what the way back needs."""
+        raise NotImplementedError
+
+    def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
+        """One step back: adds to the gradients of the weights; those of x and of the state before."""
+        raise NotImplementedError
+
+
+def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """forward, vjp and stream of a cell, whose constructor takes the op's options."""
+    options = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in inspect.signature(cell).parameters.values()
+    ]
+
+    def takes(function: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
+        """As if it had been written out beside the cell: the arguments of `like` but for the cell, and the options."""
+        arguments = list(inspect.signature(like).parameters.values())[1:]
+        named = [p.replace(kind=p.KEYWORD_ONLY, default=DEFAULTS[p.name]) for p in arguments if p.name in DEFAULTS]
+        positional = [p for p in arguments if p.name not in DEFAULTS]
+        function.__signature__ = inspect.Signature([*positional, *named, *options])  # type: ignore[attr-defined]
+        function.__module__, function.__doc__ = cell.__module__, like.__doc__
+        function.__name__ = function.__name__.removesuffix("_of")
+        return function
+
+    def bound(
+        function: Callable[..., Any], arguments: tuple[Any, ...], given: dict[str, Any]
+    ) -> inspect.BoundArguments:
+        call: inspect.BoundArguments = inspect.signature(function).bind(*arguments, **given)
+        call.apply_defaults()
+        return call
+
+    def own(call: inspect.BoundArguments) -> tuple[Cell, list[Any]]:
+        chosen = {p.name: call.arguments.pop(p.name) for p in options}
+        return cell(**chosen), list(call.arguments.values())
+
+    def forward_of(*arguments: Any, **given: Any) -> Any:
+        made, rest = own(bound(forward_of, arguments, given))
+        return forward(made, *rest)
+
+    def vjp_of(*arguments: Any, **given: Any) -> Any:
+        made, rest = own(bound(vjp_of, arguments, given))
+        return vjp(made, *rest)
+
+    def stream_of(*arguments: Any, **given: Any) -> Stream:
+        made, rest = own(bound(stream_of, arguments, given))
+        return Stream(made, *rest)
+
+    return takes(forward_of, forward), takes(vjp_of, vjp), takes(stream_of, Stream)
+
+
+DEFAULTS = {"ids": None, "lengths": None, "reset": None, "reverse": False, "checkpoint_every": None, "out": None}
 
 
 def forward(
@@ -117,17 +197,14 @@ def vjp(
             y[t, rows] = after[0]
         segments.append((segment, start, tape if checkpoint_every is None else None))
 
-    used = False
+    kept = Once("reference pullback", segments)
 
     def pullback(dy: np.ndarray | None, dstate: Entries | None, grads: Entries) -> tuple[np.ndarray, State]:
-        nonlocal used
-        if used:
-            raise RuntimeError("this pullback was called before: a new one takes a new call of vjp")
         dy = np.zeros(y.shape, x.dtype) if dy is None else dy
         _check("dy", dy, y.shape, x.dtype)
         dnow = _own_state("dstate", dstate, widths, batch, x.dtype)
         _check_grads(cell.weights(*grads), w)
-        used = True
+        segments = kept.take()
 
         dx = np.zeros(x.shape, x.dtype)
         dw = cell.weights(*(None if weight is None else np.zeros_like(weight) for weight in w))
@@ -140,7 +217,6 @@ def vjp(
                 dx[t, rows], dbefore = cell.backward(w, x[t, rows], before, after, saved, dafter, dw)
                 for d, db in zip(dnow, dbefore, strict=True):
                     d[rows] = np.where(cut[t, rows, None], 0, db)
-        segments.clear()
 
         for grad, d in zip(grads, dw, strict=True):
             if grad is not None:
@@ -211,6 +287,7 @@ class Stream:
 
 
 def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> None:
+    refuse_hidden("reference", name, array)
     if array.dtype != dtype:
         raise TypeError(f"{name} is of {array.dtype}, expected {np.dtype(dtype)}")
     if array.shape != shape:
@@ -222,10 +299,10 @@ def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[in
     w = cell.weights(*weights)
     if len({getattr(w, name) is None for name in w._fields if name.startswith("bias")}) == 2:
         raise ValueError("one bias of two: weights has both bias_ih and bias_hh or neither")
-    widths, shapes = cell.shapes(w)
-    for name, weight, shape in zip(cell.weights._fields, w, shapes, strict=True):
+    widths, shapes = cell.sizes(w)
+    for name, weight in zip(cell.weights._fields, w, strict=True):
         if weight is not None:
-            _check(name, weight, shape, dtype)
+            _check(name, weight, shapes[name], dtype)
     return cell.weights(*(None if weight is None else weight.copy() for weight in w)), widths
 
 

@@ -1,0 +1,425 @@
+// The pool behind threads.hpp: workers that sleep on an atomic of their own, and what is done where they come late.
+// Also the one function of interrupt.hpp.
+#include "base/threads.hpp"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/cpus.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
+constexpr std::int64_t work_to_wake = 32'000'000;    // multiply-adds that take one thread several times as long
+// Calls less than this apart are in a row; idle workers look for as long.
+constexpr std::chrono::nanoseconds row_gap{200'000};
+constexpr int in_a_row = 4;  // so many of them, and as many are to be expected
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Looks for a moment, or for some 200 microseconds, whether it is done: who expects to be needed at once is there at
+// once. The longer look soon lets others have the CPU in between, above all the thread it is waiting for.
+template <class Done> bool glance(Done done) {
+  for (int i = 0; i < 400; ++i) {
+    if (done()) return true;
+    pause();
+  }
+  return false;
+}
+
+template <class Done> bool look(Done done) {
+  if (glance(done)) return true;
+  for (int i = 0; i < 400; ++i) {
+    sched_yield();
+    for (int j = 0; j < 10; ++j) {
+      if (done()) return true;
+      pause();
+    }
+  }
+  return false;
+}
+
+// The CPU this thread is on, -1 where the system does not say.
+int this_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// Leaves this CPU for another one the thread may use, if there is one. Two threads that look for each other's work
+// never sleep, and then a system may leave them on one CPU for tens of milliseconds, taking turns.
+void step_aside() {
+#if defined(__linux__)
+  cpu_set_t all, others;
+  const int here = this_cpu();
+  if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all) != 0) return;
+  others = all;
+  CPU_CLR(std::size_t(here), &others);
+  if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof all, &all);
+#endif
+}
+
+int default_threads() {
+  if (const char* text = std::getenv("PYRNN_NUM_THREADS")) {
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (end == text || *end != 0 || n < 1 || n > most_threads)
+      throw std::invalid_argument("PYRNN_NUM_THREADS is '" + std::string(text) + "', expected an integer from 1 to " +
+                                  std::to_string(most_threads));
+    return int(n);
+  }
+  return std::min(usable_cpus(), most_threads);
+}
+
+// How teams are had, from the environment. For tests, whose calls are small and seldom. PYRNN_WAKE=always: whatever the
+// work is, and however late somebody came before; =late: and everybody who has to be waited for comes late.
+struct Wakefulness {
+  bool always = false, late = false;
+};
+
+Wakefulness wakefulness() {
+  const char* text = std::getenv("PYRNN_WAKE");
+  if (!text) return {};
+  const std::string asked(text);
+  if (asked != "always" && asked != "late")
+    throw std::invalid_argument("PYRNN_WAKE is '" + asked + "', expected always or late");
+  return {true, asked == "late"};
+}
+
+// Set before the first team is made, by whoever asks first for the number of threads.
+std::atomic<bool> waking_always{false}, all_are_late{false};
+
+// What makes a thread late: work that should be done in a fifth of the time, and a moment for the caches and the clock.
+std::chrono::nanoseconds patience_for(std::int64_t work) {
+  return std::chrono::nanoseconds(all_are_late ? 0 : 100'000 + work / 10);
+}
+
+bool is_too_late(Clock::duration lost);
+
+// Waits until done(), in the end by rest(), again and again. True if that took longer than `patience`, and more than
+// sharing the work has saved lately.
+template <class Done, class Rest> bool came_late(std::chrono::nanoseconds patience, Done done, Rest rest) {
+  if (glance(done)) return all_are_late;
+  const Clock::time_point start = Clock::now();
+  if (!look(done))
+    while (!done()) rest();
+  const Clock::duration lost = Clock::now() - start;
+  return lost > patience && is_too_late(lost);
+}
+
+void nap() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
+
+}  // namespace
+
+struct Worker {
+  alignas(64) std::atomic<int> order{0};     // counts the jobs given; changes when there is one more
+  std::atomic<int> bell{0};                  // changes with each job and each call to wake
+  std::atomic<bool> awake{false};            // looks for a job, or has one
+  std::atomic<bool> awaited{false};          // somebody waits for it to be awake: it does not fall asleep again
+  alignas(64) std::atomic<int> finished{0};  // the last job done
+  void (*call)(void*, int) = nullptr;
+  void* job = nullptr;
+  int member = 0;
+  std::atomic<int> caller_cpu{-1};  // where the thread was that rang last
+  std::exception_ptr error;         // what the job threw
+
+  void loop() {
+    constexpr int patience = 32;  // jobs between two steps aside: where the other CPU is taken they are of no use
+    for (int done = 0, aside = -patience;;) {
+      awake.store(true, std::memory_order_release);
+      const auto has_order = [&] { return order.load(std::memory_order_acquire) != done; };
+      while (!look(has_order) && awaited.load(std::memory_order_relaxed)) {
+      }
+      if (!has_order()) {
+        // Who awaits it looks afterwards whether it is awake, and rings if not: it hears that, or sees that it is
+        // awaited.
+        const int heard = bell.load(std::memory_order_acquire);
+        awake.store(false);
+        if (has_order() || awaited.load()) continue;
+        bell.wait(heard, std::memory_order_acquire);
+        if (beside_caller()) step_aside();
+        continue;
+      }
+      ++done;
+      try {
+        call(job, member);
+      } catch (...) {
+        error = std::current_exception();
+      }
+      const bool in_the_way = done - aside >= patience && beside_caller();
+      finished.store(done);  // in one order with the count of waiters, which notify_one reads
+      finished.notify_one();
+      if (in_the_way) step_aside(), aside = done;
+    }
+  }
+
+  bool beside_caller() const {
+    const int cpu = caller_cpu.load(std::memory_order_relaxed);
+    return cpu >= 0 && this_cpu() == cpu;
+  }
+
+  void ring() {
+    caller_cpu.store(this_cpu(), std::memory_order_relaxed);
+    bell.fetch_add(1, std::memory_order_release);
+    bell.notify_one();
+  }
+
+  void give(void (*c)(void*, int), void* j, int m) {
+    call = c, job = j, member = m;
+    order.fetch_add(1, std::memory_order_release);
+    ring();
+  }
+
+  void join(std::chrono::nanoseconds patience) {
+    const int target = order.load(std::memory_order_relaxed);
+    came_late(
+        patience, [&] { return finished.load(std::memory_order_acquire) == target; },
+        [&] {
+          const int now = finished.load(std::memory_order_acquire);
+          if (now != target) finished.wait(now, std::memory_order_acquire);
+        });
+  }
+};
+
+namespace {
+
+// With all signals blocked, so that they reach the threads of the user's program.
+void start(Worker* worker) {
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  try {
+    std::thread(&Worker::loop, worker).detach();
+  } catch (...) {
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    throw;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+constexpr Clock::rep most_credit = Clock::duration(std::chrono::milliseconds(100)).count();
+constexpr Clock::rep longest_rest = Clock::duration(std::chrono::seconds(1)).count();
+constexpr int price = 4;  // of lateness, in time of work without any
+
+struct Pool {
+  std::mutex lock;
+  std::vector<Worker*> idle;
+  int workers = 0;
+  std::atomic<Clock::rep> last_use{};  // when a team was last given back
+  int row = 0;                         // teams less than row_gap after the one before
+  Clock::rep team_since = 0;           // when the latest team was made
+  Clock::rep credit = 0;               // what lateness is paid from, see is_too_late
+  Clock::rep told = 0;                 // when somebody last came late
+  bool too_late = false;               // what was said of it
+  // No teams are given before this time, which is `rest` after somebody last came too late.
+  std::atomic<Clock::rep> resting_until{};
+  Clock::rep rest = 0;
+
+  void earn(Clock::rep time) {
+    credit = std::min(most_credit, credit + time);
+    if (credit == most_credit) rest = 0;
+  }
+};
+
+// Never destroyed: detached workers may outlive static destructors. After fork the child has no workers, and the lock
+// may have been held by a thread that is gone, so it starts with a new pool.
+std::atomic<Pool*> pool{nullptr};
+std::atomic<int> num_threads{0};  // 0: the environment has not been asked
+
+std::atomic<int> generation{0};
+
+void watch_forks() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    pool = new Pool;
+    pthread_atfork(nullptr, nullptr, [] {
+      pool = new Pool;
+      ++generation;
+    });
+  });
+}
+
+Pool& the_pool() {
+  watch_forks();
+  return *pool;
+}
+
+// Work in teams earns credit, up to most_credit, and lateness costs `price` times what was lost: where others take the
+// CPU for a moment now and then, sharing goes on. Who cannot pay comes too late: all credit is gone, and the pool rests
+// for a few times what was lost, or for twice the last rest where the credit has not been full since.
+bool is_too_late(Clock::duration lost) {
+  if (waking_always) return true;
+  Pool& p = the_pool();
+  const std::lock_guard<std::mutex> hold(p.lock);
+  const Clock::rep now = Clock::now().time_since_epoch().count();
+  if (now - lost.count() < p.told || now < p.resting_until) return p.too_late;  // somebody else has told of it
+  if (p.told < p.team_since) p.earn(now - p.team_since);
+  p.told = now;
+  p.credit -= price * lost.count();
+  p.too_late = p.credit < 0;
+  if (p.too_late) {
+    p.credit = 0;
+    p.rest = std::min(longest_rest, std::max(4 * lost.count(), 2 * p.rest));
+    p.resting_until = now + p.rest;
+  }
+  return p.too_late;
+}
+
+}  // namespace
+
+int get_num_threads() {
+  int n = num_threads.load(std::memory_order_relaxed);
+  if (n == 0) {
+    n = default_threads();
+    const Wakefulness asked = wakefulness();
+    waking_always = asked.always, all_are_late = asked.late;
+    int unset = 0;
+    if (!num_threads.compare_exchange_strong(unset, n)) n = unset;
+  }
+  return n;
+}
+
+int fork_generation() {
+  watch_forks();
+  return generation;
+}
+
+void set_num_threads(int threads) { num_threads = threads; }
+
+Team::Team(std::int64_t work, int most) : work_(work), shared_(std::min(most, get_num_threads()) > 1) {
+  if (!shared_) return;
+  most = std::min(most, get_num_threads());
+  const Clock::time_point now = Clock::now();
+  since_ = now.time_since_epoch().count();
+  Pool& p = the_pool();
+  if (since_ < p.resting_until.load(std::memory_order_relaxed)) {
+    shared_ = false;
+    return;
+  }
+  bool wake = work >= work_to_wake || waking_always;
+  int asleep = 0;
+  {
+    const std::lock_guard<std::mutex> hold(p.lock);
+    p.team_since = since_;
+    p.row = since_ - p.last_use < Clock::duration(row_gap).count() ? p.row + 1 : 0;
+    if (p.row >= in_a_row) wake = true, p.row = 0;
+    for (std::size_t i = p.idle.size(); i-- > 0 && workers_ < most - 1;) {
+      Worker* const worker = p.idle[i];
+      if (wake) worker->awaited.store(true);
+      if (!worker->awake.load()) {
+        if (!wake) continue;
+        worker->ring(), ++asleep;
+      }
+      borrowed_[workers_++] = worker;
+      p.idle.erase(p.idle.begin() + std::ptrdiff_t(i));
+    }
+    for (; wake && workers_ < most - 1 && p.workers < get_num_threads() - 1; ++asleep) {
+      auto worker = std::make_unique<Worker>();
+      worker->awaited.store(true, std::memory_order_relaxed);
+      try {
+        p.idle.reserve(std::size_t(p.workers) + 1);  // so that giving it back cannot fail
+        pyrnn::start(worker.get());
+      } catch (...) {  // no more threads to be had: the call runs with those it has
+        break;
+      }
+      ++p.workers;
+      borrowed_[workers_++] = worker.release();
+    }
+  }
+  const auto is_awake = [](Worker* w) { return w->awake.load(std::memory_order_acquire); };
+  const auto all_awake = [&] { return std::all_of(borrowed_, borrowed_ + workers_, is_awake); };
+  const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<std::int64_t>(work / work_to_wake, 1, 1000));
+  for (int i = 0; i < 30 && asleep && !all_awake(); ++i) {
+    for (int j = 0; j < 20; ++j) pause();
+    sched_yield();
+  }
+  // One that is still asleep may be waiting for this very CPU.
+  while (asleep && !all_awake() && Clock::now() < enough) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  for (int i = 0; wake && i < workers_; ++i) borrowed_[i]->awaited.store(false, std::memory_order_relaxed);
+  if (!asleep) return;
+  Worker** const first_asleep = std::stable_partition(borrowed_, borrowed_ + workers_, is_awake);
+  if (first_asleep == borrowed_ + workers_) return;
+  {
+    const std::lock_guard<std::mutex> hold(p.lock);
+    p.idle.insert(p.idle.end(), first_asleep, borrowed_ + workers_);
+  }
+  workers_ = int(first_asleep - borrowed_);
+  is_too_late(Clock::now() - now);
+}
+
+Team::~Team() {
+  if (!shared_) return;
+  Pool& p = *pool;
+  const Clock::rep now = Clock::now().time_since_epoch().count();
+  p.last_use = now;
+  if (!workers_) return;
+  const std::lock_guard<std::mutex> hold(p.lock);
+  if (p.told < since_) p.earn(now - since_);
+  p.idle.insert(p.idle.end(), borrowed_, borrowed_ + workers_);
+}
+
+void Team::start(void (*call)(void*, int), void* job) {
+  for (int i = 0; i < workers_; ++i) borrowed_[i]->give(call, job, i + 1);
+  const Clock::time_point start = workers_ ? Clock::now() : Clock::time_point();
+  std::exception_ptr error;
+  try {
+    call(job, 0);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  // Parts are mostly even: nobody should take twice as long as the caller.
+  const auto patience = patience_for(work_) + (workers_ && !all_are_late ? Clock::now() - start : Clock::duration());
+  for (int i = 0; i < workers_; ++i) {
+    borrowed_[i]->join(patience);
+    if (!error) error = borrowed_[i]->error;
+    borrowed_[i]->error = nullptr;
+  }
+  if (error) std::rethrow_exception(error);
+}
+
+void Watch::look() {
+  const Clock::time_point now = Clock::now();
+  if (now < next_ || ended()) return;
+  if (next_ != Clock::time_point() && question && question()) ended_.store(true, std::memory_order_relaxed);
+  next_ = Clock::now() + std::chrono::milliseconds(50);
+}
+
+bool Barrier::wait_for(int part, int round) const {
+  const std::atomic<int>& flag = flags_[part].round;
+  return came_late(patience_for(work_), [&] { return flag.load(std::memory_order_acquire) >= round; }, nap);
+}
+
+void Progress::wait_for(std::int64_t run, std::int64_t count) const {
+  const auto done = [&] { return has_come(run, count); };
+  if (!look(done))
+    while (!done()) nap();
+}
+
+bool Progress::late(std::int64_t run, std::int64_t count, std::int64_t work) const {
+  return came_late(patience_for(work), [&] { return has_come(run, count); }, nap);
+}
+
+}  // namespace pyrnn

@@ -1,0 +1,176 @@
+// The only file that knows about threads: how many there are, teams that run together, and the barrier they meet at.
+//
+// A call borrows idle workers of one process-wide pool for its duration. It may get fewer than it asked for (several
+// Python threads share the pool), which no result depends on. Idle workers sleep; a child of fork starts a new pool.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <memory>
+
+#include "base/integers.hpp"
+#include "base/interrupt.hpp"
+
+namespace pyrnn {
+
+inline constexpr int most_threads = 256;
+int get_num_threads();
+void set_num_threads(int threads);  // 1 .. most_threads
+
+// How many forks lie between the first process and this one: what a lock guarded before a fork may be held for good.
+int fork_generation();
+
+// The parts 0 .. parts - 1 of a job meet here, each of them a thread of its own at first. Who comes raises the part's
+// flag and looks at the others', which costs one way of a cache line while all are running.
+//
+// Where other processes have the CPUs too, a thread may come milliseconds late to every meeting. The thread of part 0,
+// once it has waited far longer than the work between two meetings takes, and longer than sharing saves, therefore says
+// at the next meeting that it does all parts from there on, and the other threads leave. The parts stay what they are,
+// so no bit changes.
+class Barrier {
+ public:
+  // work: multiply-adds of a part between two meetings.
+  Barrier(int parts, std::int64_t work) : flags_(new Flag[std::size_t(parts)]), parts_(parts), work_(work) {}
+
+  // The caller has done parts [first, last); returns when all have come. True: from now on the thread of part 0 does
+  // all parts, and nobody comes here any more.
+  PYRNN_INLINE bool meet(int first, int last) {
+    const int round = flags_[first].round.load(std::memory_order_relaxed) + 1;
+    if (first == 0 && late_) last_round_.store(round, std::memory_order_relaxed);
+    for (int part = first; part < last; ++part) flags_[part].round.store(round, std::memory_order_release);
+    for (int part = 0; part < parts_; ++part)
+      if ((part < first || part >= last) && flags_[part].round.load(std::memory_order_acquire) < round)
+        if (wait_for(part, round) && first == 0) late_ = true;
+    return last_round_.load(std::memory_order_relaxed) <= round;
+  }
+
+ private:
+  struct alignas(64) Flag {
+    std::atomic<int> round{0};
+  };
+  bool wait_for(int part, int round) const;
+
+  const std::unique_ptr<Flag[]> flags_;
+  const int parts_;
+  const std::int64_t work_;
+  std::atomic<int> last_round_{std::numeric_limits<int>::max()};
+  bool late_ = false;  // of the thread of part 0 alone
+};
+
+// How far several runs have come, each counted up by one thread while others wait for it.
+class Progress {
+ public:
+  explicit Progress(std::int64_t runs) : counts_(new std::atomic<std::int64_t>[std::size_t(runs)] {}) {}
+
+  PYRNN_INLINE void raise(std::int64_t run, std::int64_t count) {
+    counts_[run].store(count, std::memory_order_release);
+  }
+  PYRNN_INLINE void wait(std::int64_t run, std::int64_t count) const {
+    if (!has_come(run, count)) wait_for(run, count);
+  }
+  // For something that takes `work` multiply-adds and has been begun; true if it takes far longer.
+  PYRNN_INLINE bool wait_or_late(std::int64_t run, std::int64_t count, std::int64_t work) const {
+    return !has_come(run, count) && late(run, count, work);
+  }
+
+ private:
+  PYRNN_INLINE bool has_come(std::int64_t run, std::int64_t count) const {
+    return counts_[run].load(std::memory_order_acquire) >= count;
+  }
+  void wait_for(std::int64_t run, std::int64_t count) const;
+  bool late(std::int64_t run, std::int64_t count, std::int64_t work) const;
+
+  const std::unique_ptr<std::atomic<std::int64_t>[]> counts_;
+};
+
+// Tasks of which each is done by whichever thread takes it first.
+class Tasks {
+ public:
+  explicit Tasks(std::int64_t count) : taken_(new std::atomic<bool>[std::size_t(count)] {}) {}
+  PYRNN_INLINE bool take(std::int64_t task) { return !taken_[task].exchange(true, std::memory_order_relaxed); }
+
+ private:
+  const std::unique_ptr<std::atomic<bool>[]> taken_;
+};
+
+struct Worker;
+
+// Work is counted in multiply-adds; below this much per thread, sharing it costs more than it saves.
+inline constexpr std::int64_t work_per_thread = 200'000;
+
+inline int threads_worth(std::int64_t work) {
+  return int(std::clamp<std::int64_t>(work / work_per_thread, 1, get_num_threads()));
+}
+
+// The calling thread and as many workers as `work` is worth, at most `most` threads in all, held until destruction.
+// Workers that sleep are waited for where the work takes longer than they need to wake, or where calls follow one
+// another at once, so that they are there for the next ones.
+//
+// Where workers or parts come so late, or so often, that sharing costs more than it saves, other processes have the
+// CPUs: for a while nobody gets workers. That while is a few times what was lost, and doubles where they are late
+// again, up to a second.
+class Team {
+ public:
+  explicit Team(std::int64_t work) : Team(work, threads_worth(work)) {}
+  Team(std::int64_t work, int most);
+  ~Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+
+  int size() const { return 1 + workers_; }
+
+  // Calls job(member) with member = 0 .. size() - 1, all at the same time, and returns when all have returned. What one
+  // of them throws is thrown here; a job whose members wait for each other must not throw.
+  template <class Job> void run(Job& job) {
+    start([](void* j, int member) { (*static_cast<Job*>(j))(member); }, &job);
+  }
+
+ private:
+  void start(void (*call)(void*, int), void* job);
+  const std::int64_t work_;
+  bool shared_ = false;  // is it worth several threads, and are they to be had
+  int workers_ = 0;
+  std::int64_t since_ = 0;  // when it was made, in ticks of the steady clock
+  Worker* borrowed_[most_threads - 1];
+};
+
+// f(part, parts) on every member of a team.
+template <class F> void in_parts(Team& team, F f) {
+  auto job = [&](int part) { f(part, team.size()); };
+  team.run(job);
+}
+
+// f(thread, part, parts) for parts of a call's `work` that its user may stop: as many for each thread, at most `most`
+// of them, as leave little to wait for, one after the other.
+template <class F> void in_watched_parts(Team& team, std::int64_t work, std::int64_t most, Watch& watch, F f) {
+  const std::int64_t each = std::clamp<std::int64_t>(work / team.size() / (8 * Watch::work_between), 1,
+                                                     std::max<std::int64_t>(most / team.size(), 1));
+  in_parts(team, [&](int thread, int threads) {
+    for (std::int64_t i = 0; i < each && !watch.ended(); ++i) {
+      if (thread == 0 && each > 1) watch.look();
+      f(thread, thread * each + i, threads * each);
+    }
+  });
+  watch.check();
+}
+
+// f(part, task) for each task, which threads take in ascending order, one after the other. A task may wait for one
+// before it: that has been taken by a thread that runs. Where f is true for part 0, it has waited for one that came
+// late, and goes on alone.
+template <class F> void in_tasks(Team& team, std::int64_t tasks, F f) {
+  std::atomic<std::int64_t> next{0};
+  std::atomic<bool> alone{false};
+  auto job = [&](int part) {
+    while (part == 0 || !alone.load(std::memory_order_relaxed)) {
+      const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks) return;
+      if (f(part, task) && part == 0) alone.store(true, std::memory_order_relaxed);
+    }
+  };
+  team.run(job);
+}
+
+}  // namespace pyrnn

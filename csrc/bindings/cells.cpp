@@ -1,0 +1,116 @@
+// pyrnn.kernels.rnn, lstm, gru and the other cells: of each its gates, states, weights and options.
+#include "bindings/bindings.hpp"
+#include "bindings/recurrent.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+constexpr const char* forward_doc =
+    "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays. With ids "
+    "(T, N), x is a table (V, I) and step t of row n reads x[ids[t, n]].";
+constexpr const char* vjp_doc =
+    "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
+constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";
+
+// The module of an op, which must live as long as the process. kind_of(call, options...) says which cell the options
+// ask for; `option` are their names and defaults.
+template <class... Option, class... Arg>
+void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
+               CellKind (*kind_of)(const std::string& call, Option...), const Arg&... option) {
+  py::module_ m = parent.def_submodule(op.name, doc);
+  py::tuple names(op.weights.size()), states(op.states.size());
+  py::dict letters;
+  for (std::size_t i = 0; i < op.weights.size(); ++i) {
+    names[i] = py::str(op.weights[i].name);
+    letters[op.weights[i].name] = op.weights[i].letters;
+  }
+  for (std::size_t i = 0; i < op.states.size(); ++i) states[i] = py::str(op.states[i]);
+  m.attr("WEIGHTS") = names;
+  m.attr("SHAPES") = letters;
+  m.attr("STATES") = states;
+  m.attr("GATES") = op.gates;
+  const py::none none;
+  m.def(
+      "forward",
+      [&op, kind_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                     py::object reset, bool reverse, py::object out, Option... given) {
+        const CellKind kind = kind_of(std::string(op.name) + ".forward", given...);
+        return recurrent_forward(op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+      },
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none, option...,
+      forward_doc);
+  m.def(
+      "vjp",
+      [&op, kind_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                     py::object reset, bool reverse, py::object checkpoint_every, py::object out, Option... given) {
+        const CellKind kind = kind_of(std::string(op.name) + ".vjp", given...);
+        return recurrent_vjp(op, kind, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out);
+      },
+      py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
+      py::arg("checkpoint_every") = none, py::arg("out") = none, option..., vjp_doc);
+  const auto stream = [&op, kind_of](py::object layers, py::object batch, Option... given) {
+    return recurrent_stream(op, kind_of(std::string(op.name) + ".stream", given...), layers, batch);
+  };
+  if constexpr (sizeof...(Option) > 0)
+    m.def("stream", stream, py::arg("layers"), py::arg("batch"), py::kw_only(), option..., stream_doc);
+  else
+    m.def("stream", stream, py::arg("layers"), py::arg("batch"), stream_doc);
+}
+
+template <CellKind kind> CellKind always(const std::string&) { return kind; }
+
+// One of three kinds in a row.
+template <CellKind tanh> CellKind by_nonlinearity(const std::string& call, const std::string& nonlinearity) {
+  const char* names[] = {"tanh", "relu", "sigmoid"};
+  for (int k = 0; k < 3; ++k)
+    if (nonlinearity == names[k]) return CellKind(int(tanh) + k);
+  wrong_value(call, "nonlinearity is " + shown(py::str(nonlinearity)) + ", expected 'tanh', 'relu' or 'sigmoid'");
+}
+
+const CellWeight weight_ih{"weight_ih", Role::ih, "GI"}, weight_hh{"weight_hh", Role::hh, "GP"};
+const CellWeight bias_ih{"bias_ih", Role::b_ih, "G", true}, bias_hh{"bias_hh", Role::b_hh, "G", true};
+
+const RecurrentOp rnn{"rnn", 1, {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+
+const RecurrentOp lstm{"lstm",
+                       4,
+                       {"h", "c"},
+                       {weight_ih,
+                        weight_hh,
+                        bias_ih,
+                        bias_hh,
+                        {"weight_hr", Role::hr, "PH", true},
+                        {"weight_ch", Role::unit, "3H", true}},
+                       [](bool projection, bool peephole) {
+                         if (projection) return peephole ? CellKind::lstm_peephole_projected : CellKind::lstm_projected;
+                         return peephole ? CellKind::lstm_peephole : CellKind::lstm;
+                       }};
+
+const RecurrentOp gru{"gru", 3, {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+
+CellKind gru_kind(const std::string&, bool reset_after) {
+  return reset_after ? CellKind::gru_reset_after : CellKind::gru_reset_before;
+}
+
+const RecurrentOp indrnn{"indrnn", 1, {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
+const RecurrentOp mingru{"mingru", 2, {"h"}, {weight_ih, bias_ih}};
+const RecurrentOp minlstm{"minlstm", 3, {"h"}, {weight_ih, bias_ih}};
+const RecurrentOp slstm{"slstm", 4, {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+
+}  // namespace
+
+void bind_cells(py::module_& m) {
+  bind_cell(m, rnn, "The Elman RNN, compiled.", by_nonlinearity<CellKind::rnn_tanh>, py::arg("nonlinearity") = "tanh");
+  bind_cell(m, lstm, "The long short-term memory, compiled.", always<CellKind::lstm>);
+  bind_cell(m, gru, "The gated recurrent unit, compiled.", gru_kind, py::arg("reset_after") = true);
+  bind_cell(m, indrnn, "The independently recurrent network, compiled.", by_nonlinearity<CellKind::indrnn_tanh>,
+            py::arg("nonlinearity") = "relu");
+  bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);
+  bind_cell(m, minlstm, "The minimal LSTM, compiled.", always<CellKind::minlstm>);
+  bind_cell(m, slstm, "The sLSTM, compiled.", always<CellKind::slstm>);
+}
+
+}  // namespace pyrnn

@@ -1,0 +1,129 @@
+// A linear map of rows: y = x W^T + b, and its gradients. x [M,I], W [O,I], y [M,O]; rows of x and dy any distance
+// apart.
+#pragma once
+
+#include <algorithm>
+
+#include "base/panels.hpp"
+#include "linear/contract.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+template <class T> struct LinearLoop {
+  static constexpr int L = lanes<T>;
+
+  // Packs W for `forward`, [Op/L][I][L].
+  static void pack(const Linear<T>& m, T* panels, int part, int parts) {
+    const i64 groups = groups_of<T>(m.O);
+    static constexpr std::array<int, 1> gate{0};
+    pyrnn::PYRNN_ISA::pack(m.weight, m.I, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts, panels);
+  }
+
+  // Packs W for `input_grads`, [Ip/L][Op][L].
+  static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
+    const i64 groups = groups_of<T>(m.I);
+    static constexpr std::array<int, 1> gate{0};
+    pyrnn::PYRNN_ISA::pack_transposed(m.weight, gate, m.O, m.I, groups * part / parts, groups * (part + 1) / parts,
+                                      panels);
+  }
+
+  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part.
+  static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const T* bias, i64 M, i64 columns,
+                       T* out, int part, int parts) {
+    const i64 begin = M * part / parts, end = M * (part + 1) / parts;
+    const i64 groups = groups_of<T>(columns), runs = (groups + group_block - 1) / group_block;
+    for (i64 run = 0; run < runs; ++run) {
+      const i64 g0 = groups * run / runs, g1 = groups * (run + 1) / runs, width = std::min(g1 * L, columns) - g0 * L;
+      alignas(64) T start[group_block * L] = {};
+      if (bias) std::copy_n(bias + g0 * L, width, start);
+      for (i64 m = begin; m < end; m += max_rows) {
+        const int n = int(std::min<i64>(max_rows, end - m));
+        alignas(64) T sums[max_rows][group_block * L];
+        const T *rows[max_rows], *from[max_rows];
+        T* to[max_rows];
+        for (int r = 0; r < n; ++r) rows[r] = a + (m + r) * a_row, from[r] = start, to[r] = sums[r];
+        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
+                             to, L, g1 - g0);
+        for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * columns + g0 * L);
+      }
+    }
+  }
+
+  static void forward(const Linear<T>& m, const T* panels, T* y, int part, int parts) {
+    multiply(m.x, m.x_row, m.I, m.I, panels, m.bias, m.M, m.O, y, part, parts);
+  }
+
+  // The same for a few rows without panels: squares of W are turned in registers, which takes no longer than packing
+  // them. Each output is the same chain.
+  template <int R> static void forward_rows(const Linear<T>& m, T* y) {
+    for (i64 o = 0; o < m.O; o += L) {
+      const i64 outputs = m.O - o;
+      Vec<T> sums[R];
+      for (int r = 0; r < R; ++r) sums[r] = m.bias ? load(m.bias + o, outputs) : Vec<T>{};
+      const auto add = [&](int i, i64 k, Vec<T> column) {
+#pragma GCC unroll 3
+        for (int r = 0; r < R; ++r) sums[r] = fma(splat(m.x[r * m.x_row + k + i]), column, sums[r]);
+      };
+      i64 k = 0;
+      Vec<T> square[L];
+      for (; k + L <= m.I; k += L) {
+        load_turned(m.weight + o * m.I + k, m.I, outputs, L, square);
+#pragma GCC unroll 16
+        for (int i = 0; i < L; ++i) add(i, k, square[i]);
+      }
+      if (k < m.I) {
+        load_turned(m.weight + o * m.I + k, m.I, outputs, m.I - k, square);
+        for (int i = 0; i < int(m.I - k); ++i) add(i, k, square[i]);
+      }
+      for (int r = 0; r < R; ++r) store(y + r * m.O + o, sums[r], outputs);
+    }
+  }
+
+  static void forward_few(const Linear<T>& m, T* y) {
+    static_assert(few_rows == 3);
+    if (m.M == 1) return forward_rows<1>(m, y);
+    if (m.M == 2) return forward_rows<2>(m, y);
+    if (m.M == 3) return forward_rows<3>(m, y);
+  }
+
+  static void input_grads(const Linear<T>& m, const T* panels, T* dx, int part, int parts) {
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, nullptr, m.M, m.I, dx, part, parts);
+  }
+
+  // dweight and dbias are added to; sums over rows run in blocks, in ascending order, whatever the parts. Columns of x
+  // are copied side by side a few groups at a time. scratch: max(block * group_block * L, O).
+  static void weight_grads(const Linear<T>& m, T* dweight, T* dbias, T* scratch, const T** rows, int part, int parts) {
+    const i64 groups = groups_of<T>(m.I), begin = groups * part / parts, end = groups * (part + 1) / parts;
+    for (i64 block = 0; block < m.M; block += linear_block) {
+      const i64 n = std::min<i64>(linear_block, m.M - block);
+      for (i64 k = 0; k < n; ++k) rows[k] = m.dy + (block + k) * m.dy_row;
+      for (i64 g0 = begin; g0 < end; g0 += group_block) {
+        const i64 g1 = std::min<i64>(g0 + group_block, end), width = std::min(g1 * L, m.I) - g0 * L;
+        for (i64 k = 0; k < n; ++k)
+          for (i64 g = g0; g < g1; ++g)
+            store(scratch + (k * group_block + g - g0) * L, load(m.x + (block + k) * m.x_row + g * L, m.I - g * L));
+        for (i64 o = 0; o < m.O; o += max_rows) {
+          const int count = int(std::min<i64>(max_rows, m.O - o));
+          alignas(64) T sums[max_rows][group_block * L] = {};
+          T* to[max_rows];
+          for (int r = 0; r < count; ++r) to[r] = sums[r];
+          accumulate<1, false>(count, ByColumn<T>{rows, o}, {1, n, 0}, Panels<T>{scratch, group_block * L, L}, to, to,
+                               L, g1 - g0);
+          for (int r = 0; r < count; ++r)
+            for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
+        }
+      }
+      if (dbias && part == 0) {
+        T* total = scratch;
+        std::fill_n(total, m.O, T(0));
+        for (i64 k = 0; k < n; ++k)
+          for (i64 o = 0; o < m.O; ++o) total[o] += rows[k][o];
+        for (i64 o = 0; o < m.O; ++o) dbias[o] += total[o];
+      }
+    }
+  }
+
+  static constexpr LinearKernels<T> kernels{L, pack, pack_transposed, forward, forward_few, input_grads, weight_grads};
+};
+
+}  // namespace pyrnn::PYRNN_ISA

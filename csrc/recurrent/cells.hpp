@@ -1,0 +1,63 @@
+// The list of cells: a kind for each form that is compiled by itself, and, where kernels are compiled, its equations.
+#pragma once
+
+namespace pyrnn {
+
+enum class CellKind {
+  rnn_tanh,
+  rnn_relu,
+  rnn_sigmoid,
+  lstm,
+  lstm_peephole,
+  lstm_projected,
+  lstm_peephole_projected,
+  gru_reset_after,
+  gru_reset_before,
+  indrnn_tanh,
+  indrnn_relu,
+  indrnn_sigmoid,
+  mingru,
+  minlstm,
+  slstm,
+  count
+};
+
+}  // namespace pyrnn
+
+#ifdef PYRNN_ISA
+#include "recurrent/cells/gru.hpp"
+#include "recurrent/cells/indrnn.hpp"
+#include "recurrent/cells/lstm.hpp"
+#include "recurrent/cells/mingru.hpp"
+#include "recurrent/cells/minlstm.hpp"
+#include "recurrent/cells/rnn.hpp"
+#include "recurrent/cells/slstm.hpp"
+#include "recurrent/time_loop.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+// A kind without equations does not compile.
+template <CellKind> struct CellOf;
+template <> struct CellOf<CellKind::rnn_tanh> : Rnn<Nonlinearity::tanh> {};
+template <> struct CellOf<CellKind::rnn_relu> : Rnn<Nonlinearity::relu> {};
+template <> struct CellOf<CellKind::rnn_sigmoid> : Rnn<Nonlinearity::sigmoid> {};
+template <> struct CellOf<CellKind::lstm> : Lstm<false, false> {};
+template <> struct CellOf<CellKind::lstm_peephole> : Lstm<true, false> {};
+template <> struct CellOf<CellKind::lstm_projected> : Lstm<false, true> {};
+template <> struct CellOf<CellKind::lstm_peephole_projected> : Lstm<true, true> {};
+template <> struct CellOf<CellKind::gru_reset_after> : GruResetAfter {};
+template <> struct CellOf<CellKind::gru_reset_before> : GruResetBefore {};
+template <> struct CellOf<CellKind::indrnn_tanh> : IndRnn<Nonlinearity::tanh> {};
+template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {};
+template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};
+template <> struct CellOf<CellKind::mingru> : MinGru {};
+template <> struct CellOf<CellKind::minlstm> : MinLstm {};
+template <> struct CellOf<CellKind::slstm> : Slstm {};
+
+template <class T>
+inline constexpr auto cells = []<int... kind>(std::integer_sequence<int, kind...>) {
+  return std::array<CellKernels<T>, sizeof...(kind)>{TimeLoop<T, CellOf<CellKind(kind)>>::kernels...};
+}(std::make_integer_sequence<int, int(CellKind::count)>{});
+
+}  // namespace pyrnn::PYRNN_ISA
+#endif

@@ -1,0 +1,181 @@
+// Gradients of inputs and weights: sums over blocks of steps that the time loop has walked back, from the gradients of
+// the pre-activations that lie in the records.
+#pragma once
+
+#include "recurrent/part.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+template <class T, class Cell> class Gradients : protected Part<T, Cell> {
+ protected:
+  using Base = Part<T, Cell>;
+  using Base::L, Base::slots, Base::run, Base::rows, Base::thread, Base::H, Base::P, Base::I, Base::Pp, Base::record,
+      Base::before, Base::after, Base::kept, Base::at, Base::each_tile, Base::each_run, Base::nothing,
+      Base::load_record;
+  using typename Base::Facts;
+  using typename Base::Tile;
+  static constexpr i64 summed_blocks = 16;                             // of gradients by id
+  static constexpr i64 groups_per_sum = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
+
+  Gradients(const Run<T>& run, int thread) : Base(run, thread) {}
+
+  // dx of steps [from, to): the gates' gradients times the transposed input weights.
+  void input_grads(i64 from, i64 to, int part, int parts) const {
+    if (!run.dx.data || run.ids.data) return;
+    each_run(Slice(groups_of<T>(I), part, parts), [&](i64 g0, i64 g1) {
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        const T* gates[max_rows];
+        T* dx[max_rows];
+        for (int r = 0; r < n; ++r) gates[r] = record(s[r], j[r]) + Cell::x_first * L, dx[r] = at(run.dx, s[r], j[r]);
+        put_input_grads(run, gates, slots * L, dx, n, g0, g1);
+      });
+    });
+  }
+
+  // The gates' gradients of n rows, unit groups `stride` apart, times the transposed input weights of [g0, g1).
+  static void put_input_grads(const Run<T>& run, const T* const* gates, i64 stride, T* const* dx, int n, i64 g0,
+                              i64 g1) {
+    const i64 I = run.size.I, groups = groups_of<T>(run.size.H);
+    alignas(64) T sums[max_rows][group_block * L];
+    Tile tile;
+    for (int r = 0; r < n; ++r) tile.a[r] = gates[r], tile.start[r] = nothing, tile.out[r] = sums[r];
+    Base::template product<1>(
+        false, [&](auto f) { f(tile, n); }, {groups, Facts::x_vectors * L, stride}, run.transposed.ih,
+        groups * Facts::x_vectors * L, L, g0, g1);
+    for (int r = 0; r < n; ++r)
+      std::memcpy(dx[r] + g0 * L, sums[r], std::size_t(std::min(g1 * L, I) - g0 * L) * sizeof(T));
+  }
+
+  static void table_grads(const Run<T>& run, int part, int parts) {
+    const i64 I = run.size.I, V = run.table_rows, row = Facts::x_vectors * L;
+    const T** x = reinterpret_cast<const T**>(run.scratch + part * run.scratch_size);
+    for (i64 v = 0; v < V; ++v) x[v] = run.x.at(0, v);
+    const Slice units(groups_of<T>(run.size.H), part, parts), rows(V, part, parts);
+    for (i64 g = units.begin; g < units.end; ++g)
+      sum_products<Facts::x_vectors>(x, V, I, run.dtable_total + g * V * row, row, run.grads.ih + g * I * row, 1);
+    each_run(Slice(groups_of<T>(I), 0, 1), [&](i64 g0, i64 g1) {
+      for (i64 v = rows.begin; v < rows.end; v += max_rows) {
+        const int n = int(std::min<i64>(max_rows, rows.end - v));
+        const T* gates[max_rows];
+        T* dx[max_rows];
+        for (int r = 0; r < n; ++r) gates[r] = run.dtable_total + (v + r) * row, dx[r] = run.dx.at(0, v + r);
+        put_input_grads(run, gates, V * row, dx, n, g0, g1);
+      }
+    });
+  }
+
+  // What steps [from, to) add to the weight gradients: sums over (step, row) in ascending order, unit group by unit
+  // group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied side by side; a
+  // cell of one slot takes several groups at a time, to have enough independent sums.
+  void weight_grads(i64 from, i64 to, int part, int parts) const {
+    const i64 n = rows.first[to] - rows.first[from];
+    T* panel = run.scratch + thread * run.scratch_size;  // [n][groups_per_sum][slots][L]
+    const T** inputs = reinterpret_cast<const T**>(panel + n * groups_per_sum * slots * L);
+    const T** hiddens = inputs + n;
+    const T** inners = hiddens + n;
+    i64* places = reinterpret_cast<i64*>(inners + n);
+    i64* ids = places + n;
+    i64 k = 0;
+    for (i64 s = from; s < to; ++s)
+      for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {
+        if (run.ids.data)
+          ids[k] = *at(run.ids, s, j);
+        else
+          inputs[k] = at(run.x, s, j);
+        if constexpr (Facts::has_hidden) hiddens[k] = before(0, s, j);
+        places[k] = kept(s, j);
+        if constexpr (Facts::has_inner) inners[k] = this->inner(s, j);
+      }
+    const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
+    for (i64 g = mine.begin; g < mine.end; g += groups_per_sum) {
+      const i64 groups = std::min(groups_per_sum, mine.end - g);
+      copy_records(run.record + g * slots * L, run.record_row, places, groups * slots, n, panel,
+                   run.grads.bias + g * slots * L);
+      const i64 step = groups * slots * L;
+      if (run.ids.data)
+        sum_by_id(ids, n, panel + Cell::x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
+      else
+        sum_products<Facts::x_vectors>(inputs, n, I, panel + Cell::x_first * L, step,
+                                       run.grads.ih + g * I * Facts::x_vectors * L, groups);
+      if constexpr (Facts::has_hidden)
+        sum_products<Facts::h_vectors>(hiddens, n, P, panel + Facts::h_first * L, step,
+                                       run.grads.hh + g * P * Facts::h_vectors * L, groups);
+      if constexpr (Facts::shares_record)
+        sum_products<1>(inners, n, H, panel + Facts::Last::first * L, step, run.grads.inner + g * H * L, groups);
+      if constexpr (Cell::unit_weights > 0)
+        for (i64 i = 0; i < groups; ++i) unit_grads(from, to, g + i);
+    }
+    if constexpr (Facts::projects)
+      for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
+        copy_records(run.projected + g * L, Pp, places, 1, n, panel, nullptr);
+        sum_products<1>(inners, n, H, panel, L, run.grads.inner + g * H * L, 1);
+      }
+  }
+
+  // The vectors of some unit groups, of n records, to [n][vectors][L]; their sums are added to `sums` on the way.
+  static void copy_records(const T* from, i64 stride, const i64* places, i64 vectors, i64 n, T* to, T* sums) {
+    for (i64 i = 0; i < vectors; ++i) {
+      Vec<T> total{};
+      for (i64 k = 0; k < n; ++k) {
+        const Vec<T> v = load(from + places[k] * stride + i * L);
+        total += v;
+        store(to + (k * vectors + i) * L, v);
+      }
+      if (sums) store(sums + i * L, load(sums + i * L) + total);
+    }
+  }
+
+  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group. So few
+  // rows at a time that their part of the panel stays in level 1 or 2, and all of these for so few columns that
+  // their sums stay in level 2.
+  template <int V>
+  static void sum_products(const T* const* a, i64 n, i64 columns, const T* panel, i64 step, T* grads, i64 groups) {
+    constexpr i64 cached_rows = 256, cached_columns = 16 * max_rows;
+    for (i64 low = 0; low < columns; low += cached_columns)
+      for (i64 from = 0; from < n; from += cached_rows)
+        for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {
+          const int count = int(std::min<i64>(max_rows, high - first));
+          T* out[max_rows];
+          for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
+          accumulate<V, true>(count, ByColumn<T>{a + from, first}, {1, std::min(cached_rows, n - from), 0},
+                              Panels<T>{panel + from * step, step, slots * L}, out, out, columns * V * L, groups);
+        }
+  }
+
+  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of groups from g on. After
+  // some blocks, and at step 0, these sums are added to those before them: one chain over all steps would be less
+  // exact.
+  void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 g, i64 groups, bool last) const {
+    const i64 size = run.table_rows * Facts::x_vectors * L;
+    for (i64 i = 0; i < groups; ++i, panel += slots * L) {
+      T* sums = run.dtable + (g + i) * size;
+      for (i64 k = 0; k < n; ++k)
+        for (int v = 0; v < Facts::x_vectors; ++v) {
+          T* sum = sums + (ids[k] * Facts::x_vectors + v) * L;
+          store(sum, load(sum) + load(panel + k * step + v * L));
+        }
+      T* total = run.dtable_total + (g + i) * size;
+      for (i64 k = 0; last && k < size; k += L)
+        store(total + k, load(total + k) + load(sums + k)), store(sums + k, Vec<T>{});
+    }
+  }
+
+  void unit_grads(i64 from, i64 to, i64 g) const {
+    Vec<T> total[Cell::unit_weights + 1] = {};
+    for (i64 s = from; s < to; ++s)
+      for (i64 j = 0; j < rows.alive[s]; ++j) {
+        Vec<T> a[slots];
+        load_record(a, record(s, j) + g * slots * L);
+        Step<T, Cell::states> step(a, nullptr);
+        for (int k = Facts::projects; k < Cell::states; ++k)
+          step.before[k] = load(before(k, s, j) + g * L), step.after[k] = load(after(k, s, j) + g * L);
+        Cell::unit_grads(step, total);
+      }
+    for (int q = 0; q < Cell::unit_weights; ++q) {
+      T* out = run.grads.unit + (g * Cell::unit_weights + q) * L;
+      store(out, load(out) + total[q]);
+    }
+  }
+};
+
+}  // namespace pyrnn::PYRNN_ISA

@@ -1,0 +1,100 @@
+// One layer in one direction as a call sees it: packed weights, a forward run that forgets, a recording for the way
+// back, and a stream. Here buffers are laid out, long sequences are cut at checkpoints, and threads are given out.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/memory.hpp"
+#include "recurrent/contract.hpp"
+
+namespace pyrnn {
+
+// The inputs of a run: x [T,N,I]; or a table x [V,I] and the rows of it that the steps read.
+template <class T> struct Inputs {
+  Steps<const T> x;
+  Steps<const i64> ids;  // [T,N]; data null: no table
+  i64 table_rows = 0;    // V
+};
+
+// Weights packed once for a run or a stream. The caller's arrays are not needed afterwards.
+template <class T> class Layer {
+ public:
+  Layer(const CellKernels<T>& cell, Sizes size, const Weights<const T>& weights);
+
+  // y and the final states of all rows, as callers hold them: [N, P] or [N, H] side by side; null is zero (coming in)
+  // or not wanted (going out). Padding of y is not touched.
+  void forward(const Rows& rows, const Inputs<T>& inputs, States<const T> in, Steps<T> y, States<T> out) const;
+
+  // Distance of two records: a cache line more than they need, or rows of 4 KB would share the same few sets of a
+  // cache.
+  i64 record_row() const { return Hp * cell.slots + cell.lanes; }
+
+  const CellKernels<T>& cell;
+  const Sizes size;
+  i64 Hp, Pp;
+  i64 width(int state) const { return state ? Hp : Pp; }
+  Packed<T> packed;
+
+ private:
+  Buffer<T> memory_;
+};
+
+// A forward run that keeps what the way back needs, used once. `checkpoint_every` > 0 keeps only the states at about
+// every so many steps (rounded up to whole blocks of weight gradient sums, so that no bit depends on it) and runs the
+// steps between again. The inputs must outlive the recording; everything else is copied.
+template <class T> class Recording {
+ public:
+  Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every);
+  void forward(States<const T> in, Steps<T> y, States<T> out);
+  // dx, like x, is written at valid steps, dstate_out in full; grads are added to.
+  void backward(Steps<const T> dy, States<const T> dstate_in, Steps<T> dx, States<T> dstate_out,
+                const Weights<T>& grads);
+
+  const Layer<T>& layer() const { return layer_; }
+  const Rows& rows() const { return rows_; }
+
+ private:
+  void keep(bool all);  // all steps of a segment, or the last ones only
+  void go_to(i64 segment);
+  void keep_states_after(i64 segment);
+
+  Layer<T> layer_;
+  Rows rows_;
+  i64 block_, segment_, segments_;  // steps; steps; how many
+  Run<T> run_;
+  Places one_, kept_, ring_, chunk_;
+  std::vector<Buffer<T>> states_;     // [states,Pp or Hp]
+  std::vector<Buffer<T>> states_at_;  // [segments][one,Pp or Hp] before each segment
+  Buffer<T> record_, inner_, projected_, zeros_, table_;
+};
+
+// Layers one upon the other, one step at a time, states inside.
+template <class T> class Stream {
+ public:
+  Stream(std::vector<Layer<T>> layers, i64 batch);
+  void step(const T* x, i64 x_row, T* y, i64 y_row);    // [N, I] -> [N, P] of the last layer
+  void run(i64 T_steps, Steps<const T> x, Steps<T> y);  // all of them or none
+  void get_state(const States<T>& to) const;            // [layers, N, P or H]
+  void set_state(const States<const T>& from);
+  void reset(i64 row);
+
+  const std::vector<Layer<T>>& layers() const { return layers_; }
+  i64 batch() const { return rows_.N; }
+
+ private:
+  // Of one layer, for each of its states: as it is, as the step under way leaves it, and as it was before a run, should
+  // that come to no end.
+  struct Memory {
+    std::vector<Buffer<T>> now, next, first;
+  };
+  void advance(const T* x, i64 x_row, T* y, i64 y_row, Watch& watch);
+
+  std::vector<Layer<T>> layers_;
+  Rows rows_;
+  Places places_;  // one for each row
+  std::vector<Memory> states_;
+  Buffer<T> record_, inner_, projected_, zeros_;
+};
+
+}  // namespace pyrnn

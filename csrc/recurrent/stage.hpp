@@ -1,0 +1,44 @@
+// What the time loop and a cell agree upon: a step is a list of stages, on one register of units at a time.
+//
+// A stage is: a product with panels of weights, added to the record where bias and input product already lie; then
+// equations. Before a product that reads other units' numbers the threads of a team meet. Going back, stages are taken
+// in reverse: a stage's equations turn the record into gradients of the pre-activations, from which the transposed
+// panels make the gradient of what its product had read.
+//
+// A cell declares
+//   gates         blocks of H rows in its weights
+//   slots         vectors of its record
+//   states        of which the first is the output; the others are H wide
+//   x_gates       the gates of the input product, whose results lie in slots from `x_first` on
+//   unit_weights  numbers per unit, `p` of a Step; unit_grads adds a step's share of their gradients
+//   Stages        a std::tuple of its stages
+// and a stage
+//   product       what its product reads
+//   gates         those of its product, whose results lie in slots from `first` on; bias_hh is theirs
+//   projects      its units are the P outputs, which have a record of their own (one slot, weight_hr)
+//   sets, reads   the states it makes, and those before the step that it looks at, as bits
+//   forward       a Step: from pre-activations `a` and `before` to the record, `after` of the states it sets, `inner`
+//   backward      from the record, `before`, `after`, and `d` of the states it sets or `inner` (then a gradient) to the
+//                 gradients of the pre-activations in `a`, and `d_before` of the states it sets or reads. `d_before` of
+//                 a state that a later stage sets holds that one's share, and else 0
+#pragma once
+
+#include "base/panels.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+// Of nothing; of the output of the step before, by all units; of what the stage before left as `inner`.
+enum class Product { none, output, inner };
+
+constexpr unsigned bit(int state) { return 1u << state; }
+
+template <class T, int states> struct Step {
+  Step(Vec<T>* record, const Vec<T>* of_units) : a(record), p(of_units) {}
+  Vec<T>* const a;
+  const Vec<T>* const p;
+  Vec<T> before[states], after[states];
+  Vec<T> d[states], d_before[states];
+  Vec<T> inner;
+};
+
+}  // namespace pyrnn::PYRNN_ISA

@@ -1,0 +1,28 @@
+"""Which tests may be skipped in CI, by what their reason says, and why that is all right. conftest.py compares.
+
+PYRNN_SKIPS names the run; a skip that it does not list is a failure. Without PYRNN_SKIPS tests may be skipped freely.
+"""
+
+PEERS = {
+    "No module named 'torch'": "a run of its own has it",
+    "No module named 'onnxruntime'": "a run of its own has it",
+    "No module named 'pandas'": "a run of its own has it",
+    "No module named 'ml_dtypes'": "a run of its own has it",
+}
+
+MACHINE = {
+    "got empty parameter set for (isa)": "this CPU, or this build, has one instruction set alone",
+    "root may write what is write-protected": "CI may be root",
+    "only root gives files away": "or may not",
+    "no extended attributes here": "not every file system has them",
+}
+
+RUNS = {
+    "plain": {**PEERS, **MACHINE},  # the README's command
+    "peers": MACHINE,  # with torch and onnxruntime
+    "oldest": {  # the oldest Python and NumPy
+        **PEERS,
+        **MACHINE,
+        "could not import 'onnx'": "the onnx of an old Python may lack an operator",
+    },
+}
