@@ -9,21 +9,10 @@ from typing import NoReturn
 
 import click
 
-from pyrnn import cli
+from pyrnn.app import cli
 from pyrnn.threads import MOST_THREADS
 
-from . import (
-    attention,
-    cells,
-    cross_entropy,
-    embedding,
-    hopfield,
-    linear,
-    machine,
-    optim,
-    peers,
-    report,
-)
+from . import attention, cells, cross_entropy, embedding, hopfield, linear, machine, optim, peers, report
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {

@@ -11,7 +11,7 @@ import numpy as np
 import pyrnn
 from pyrnn import cython_stream
 from pyrnn.cells import CELLS
-from pyrnn.recurrent import LAYERS
+from pyrnn.layers.stack import LAYERS
 
 from . import peers
 from .harness import Case, Op, Run, Settings, Shape

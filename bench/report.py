@@ -13,7 +13,8 @@ from typing import Any
 
 import click
 
-from pyrnn import files, plots
+from pyrnn import plots
+from pyrnn.core import files
 
 from .harness import DIRECTIONS, OURS, Op, Row, Settings, Shape, Time
 from .machine import Machine

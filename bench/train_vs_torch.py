@@ -22,8 +22,8 @@ import numpy as np
 import torch
 
 import pyrnn
-from pyrnn.charmodel import CharModel, bits_per_character
-from pyrnn.text import Batches, Corpus, read_all
+from pyrnn.app.charmodel import CharModel, bits_per_character
+from pyrnn.text.corpus import Batches, Corpus, read_all
 
 BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import _command, data, decoding, init, kernels, schedules  # noqa: F401  _command before all others
+from . import _command, _moved, data, kernels  # noqa: F401  _command before all others
+from .associative.dense import DenseHopfield
+from .associative.hopfield import Hopfield
+from .associative.modern import ModernHopfield
+from .associative.net import CapacityWarning
 from .attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -13,22 +17,29 @@ from .attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
-from .bptt import truncated_bptt
-from .diagnostics import GradientFlow, gradient_flow
-from .hopfield import CapacityWarning, DenseHopfield, Hopfield, ModernHopfield
-from .jordan import Jordan
-from .layers import Dropout, Embedding, LastStep, LayerNorm, Linear, LogSoftmax, MaxOverTime
-from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
-from .ode import ODERNN
-from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
-from .parameters import Model
-from .recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
-from .seq2seq import Decoder, EncoderDecoder
-from .sequential import Sequential
+from .core.model import Model
+from .layers import init
+from .layers.dropout import Dropout
+from .layers.embedding import Embedding
+from .layers.jordan import Jordan
+from .layers.linear import Linear
+from .layers.norm import LayerNorm, LogSoftmax
+from .layers.ode import ODERNN
+from .layers.pooling import LastStep, MaxOverTime
+from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
+from .layers.seq2seq import Decoder, EncoderDecoder
+from .layers.sequential import Sequential
+from .text import decoding
 from .threads import get_num_threads, set_num_threads, threads
+from .training import schedules
+from .training.bptt import truncated_bptt
+from .training.gradient_flow import GradientFlow, gradient_flow
+from .training.losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
+from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 
 if TYPE_CHECKING:
-    from . import baselines, metrics, ngrams, plots, reference, text
+    from . import baselines, metrics, plots, reference, text
+    from .text import ngrams
 
     __version__: str
 

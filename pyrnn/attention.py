@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from . import _config, kernels
-from ._arrays import (
+from . import kernels
+from .core import config as config_of
+from .core.checks import (
     FLOAT_DTYPES,
     MOST,
     Array,
@@ -34,8 +35,9 @@ from ._arrays import (
     shown,
     within,
 )
-from ._pullback import AllOrNone, Once
-from .parameters import Layer, Shapes
+from .core.layer import Layer
+from .core.parameters import Shapes
+from .core.pullback import AllOrNone, Once
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -561,7 +563,7 @@ class AttentionStream:
         self._first = 0  # the step of the cache's first key
 
     def __repr__(self) -> str:
-        return f"{_config.line(self._layer)}.stream(batch={self._batch})"
+        return f"{config_of.line(self._layer)}.stream(batch={self._batch})"
 
     @property
     def length(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._arrays import Array, integer, quietly, real_array, shape_error
+from .core.checks import Array, integer, quietly, real_array, shape_error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -39,7 +39,7 @@ cdef extern from "recurrent/stream_api.h":
         int (*reset)(void *stream, Py_ssize_t row) except -1 nogil
 
 from . import _core
-from .stream import Stream
+from .layers.stream import Stream
 
 ctypedef fused real:
     float

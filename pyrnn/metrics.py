@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._arrays import Array, any_array, boolean_array, numbers_array, refuse_hidden, shown
+from .core.checks import Array, any_array, boolean_array, numbers_array, refuse_hidden, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

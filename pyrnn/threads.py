@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import kernels
-from ._arrays import integer
+from .core.checks import integer
 
 MOST_THREADS = 256  # of the kernels
 

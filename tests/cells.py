@@ -11,7 +11,7 @@ import numpy as np
 
 import pyrnn
 from pyrnn.cells import CELLS
-from pyrnn.recurrent import LAYERS
+from pyrnn.layers.stack import LAYERS
 
 # name -> op, its option, the weights beyond the usual four
 VARIANTS = {

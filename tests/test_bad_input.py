@@ -13,8 +13,8 @@ import pytest
 from cells import CELLS, LAYERS
 
 import pyrnn
-from pyrnn._arrays import numbers_array
-from pyrnn.stream import Stream
+from pyrnn.core.checks import numbers_array
+from pyrnn.layers.stream import Stream
 
 T, N, I, H = 5, 3, 8, 4  # noqa: E741  the letters of the docstrings
 

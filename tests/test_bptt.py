@@ -81,8 +81,8 @@ def test_batch_first_and_an_initial_state(rng):
 
 def test_a_model_learns_while_it_reads(rng):
     """Weights change between the windows; a character model has the same vjp, without a gradient of its state."""
-    from pyrnn.charmodel import CharModel
-    from pyrnn.text import Vocabulary
+    from pyrnn.app.charmodel import CharModel
+    from pyrnn.text.corpus import Vocabulary
 
     vocabulary = Vocabulary.of("abc")
     model = CharModel(vocabulary, embed=4, hidden=8, rng=0)

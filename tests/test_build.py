@@ -86,11 +86,11 @@ def test_importing_leaves_denormals_as_they_are(tmp_path, commands):
 
 
 CHANGED = max((path.stat().st_mtime for path in ROOT.glob("csrc/**/*.[ch]pp")), default=0)
-OBJECTS = [
+OBJECTS = [  # but for a sanitizer's build, which keeps functions of std beside ours
     path
     for cache in sorted(ROOT.glob("build/**/CMakeCache.txt"))
     if "PYRNN_SANITIZE:BOOL=ON" not in cache.read_text() and "mutants" not in cache.parts
-    for path in sorted(cache.parent.glob("CMakeFiles/kernels_*/**/kernels.cpp.o"))  # a debug build keeps std's functions
+    for path in sorted(cache.parent.glob("CMakeFiles/kernels_*/**/kernels.cpp.o"))
     if path.stat().st_mtime > CHANGED
 ]
 

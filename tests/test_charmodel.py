@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import charmodel, files
-from pyrnn.charmodel import CharModel, Length, Resumed, Settings, Trainer
-from pyrnn.text import Corpus, Vocabulary
+from pyrnn.app import charmodel, run
+from pyrnn.app import trainer as training
+from pyrnn.app.charmodel import CharModel
+from pyrnn.app.trainer import Length, Resumed, Settings, Trainer
+from pyrnn.core import files
+from pyrnn.text.corpus import Corpus, Vocabulary
 
 TEXT = "".join(f"line {k}: the {'quick' if k % 3 else 'lazy'} fox jümps over {k * 7919 % 97} dogs\n" for k in range(40))
 SMALL = Settings(cell="lstm", hidden=12, layers=1, embed=5, batch=4, steps=16, lr=0.01, seed=3)
@@ -228,7 +231,7 @@ def resume_file(path, layers=2):
     """A training in the middle of its second pass; what its state file holds, without the checksums."""
     trainer = Trainer(Corpus(TEXT), Settings(**(vars(SMALL) | {"layers": layers})), Length(epochs=3), path)
     trainer.run(StopAfter(len(trainer.batches) + 9))
-    return files.load(charmodel.resume_path(path), charmodel.RESUME_KIND)
+    return files.load(run.resume_path(path), run.RESUME_KIND)
 
 
 def changed(value, keys, new):
@@ -286,8 +289,8 @@ def test_nonsense_in_a_training_state_is_refused(tmp_path, keys, values):
     corpus = Corpus(TEXT)
     model = path.read_bytes()
     for value in values:
-        files.save(charmodel.resume_path(path), arrays, changed(description, keys.split("."), value))
-        with pytest.raises(ValueError, match=re.escape(charmodel.resume_path(path))) as caught:
+        files.save(run.resume_path(path), arrays, changed(description, keys.split("."), value))
+        with pytest.raises(ValueError, match=re.escape(run.resume_path(path))) as caught:
             Trainer.resume(Resumed.read(path), corpus, Length(epochs=3), path)
         assert len(str(caught.value)) < 1000
         assert path.read_bytes() == model
@@ -309,11 +312,11 @@ def test_arrays_that_do_not_fit_a_training_state(tmp_path):
         {"other": np.zeros(1)},
         {"model.other": np.zeros(0)},
     ):
-        files.save(charmodel.resume_path(path), arrays | change, description)
+        files.save(run.resume_path(path), arrays | change, description)
         with pytest.raises(ValueError, match=r"m\.resume\.safetensors: "):
             Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=3), path)
     for missing in arrays:
-        files.save(charmodel.resume_path(path), {n: a for n, a in arrays.items() if n != missing}, description)
+        files.save(run.resume_path(path), {n: a for n, a in arrays.items() if n != missing}, description)
         with pytest.raises(ValueError, match=r"m\.resume\.safetensors: "):
             Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=3), path)
 
@@ -591,7 +594,7 @@ def test_files_without_a_name_of_their_training_are_resumed(tmp_path):
     arrays, description = resume_file(path)
     weights, model = files.load(path, charmodel.MODEL_KIND)
     del description["progress"]["identity"], model["training"]["identity"]
-    files.save(charmodel.resume_path(path), arrays, description)
+    files.save(run.resume_path(path), arrays, description)
     files.save(path, weights, model)
     trainer = Trainer.resume(Resumed.read(path), Corpus(TEXT), Length(epochs=4), path)
     trainer.run()
@@ -687,7 +690,7 @@ def test_a_best_model_that_cannot_be_saved_does_not_hide_the_reason(tmp_path, mo
 
 
 def test_a_long_held_out_text_is_cut_and_validated_more_often(tmp_path, monkeypatch):
-    monkeypatch.setattr(charmodel, "VALIDATED", 50)
+    monkeypatch.setattr(training, "VALIDATED", 50)
     trainer = Trainer(Corpus(TEXT), SMALL, Length(epochs=2), tmp_path / "m")
     trainer.run()
     assert len(trainer.valid) == 50
@@ -696,12 +699,12 @@ def test_a_long_held_out_text_is_cut_and_validated_more_often(tmp_path, monkeypa
 
 def test_the_curve_stays_small():
     losses = np.random.default_rng(0).random(10_000).tolist()
-    curve = charmodel.Curve()
+    curve = run.Curve()
     for k, loss in enumerate(losses):
         curve.add(3 * (k + 1), loss)
         if k % 997 == 0:
-            curve = charmodel.Curve(**curve.as_dict())
-    assert charmodel.CURVE / 2 <= len(curve.train) < charmodel.CURVE
+            curve = run.Curve(**curve.as_dict())
+    assert run.CURVE / 2 <= len(curve.train) < run.CURVE
     for k, (read, bits) in enumerate(curve.train):
         part = losses[k * curve.stretch : (k + 1) * curve.stretch]
         assert read == 3 * (k + 1) * curve.stretch

@@ -20,8 +20,10 @@ import time
 import pytest
 
 import pyrnn
-from pyrnn import charmodel, cli, files
-from pyrnn.text import Vocabulary
+from pyrnn.app import charmodel, cli, run, terminal
+from pyrnn.app import trainer as training
+from pyrnn.core import files
+from pyrnn.text.corpus import Vocabulary
 
 TEXT = "".join(f"строка {k}: the brown fox jümps over 漢字 {k * 7919 % 97}\n" for k in range(60))
 SMALL = ["--hidden", "12", "--embed", "4", "--batch", "4", "--steps", "16", "--lr", "0.01"]
@@ -171,7 +173,7 @@ def test_import_brings_numpy_alone(tmp_path):
 def test_a_stopped_run_is_resumed_to_the_same_bits(here, number, code):
     """A run that is sent a signal, and at once another one, in the middle of its 12th batch and of its first save."""
     program = (
-        "import os, sys; from pyrnn import charmodel, cli, files\n"
+        "import os, sys; from pyrnn.app import cli, trainer\n"
         "def interrupted(function, when):\n"
         "    def wrapped(*arguments, **options):\n"
         "        result = function(*arguments, **options)\n"
@@ -179,7 +181,7 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(here, number, code):
         "        return result\n"
         "    return wrapped\n"
         "batches = iter(range(10**6))\n"
-        "charmodel.cross_entropy = interrupted(charmodel.cross_entropy, lambda: next(batches) == 11)\n"
+        "trainer.cross_entropy = interrupted(trainer.cross_entropy, lambda: next(batches) == 11)\n"
         "os.fsync = interrupted(os.fsync, lambda: True)\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
@@ -189,12 +191,12 @@ def test_a_stopped_run_is_resumed_to_the_same_bits(here, number, code):
     assert process.returncode == code, process.stderr
     assert "pyrnn train --resume --out 'my model.safetensors'" in process.stderr
     assert "Traceback" not in process.stderr
-    assert charmodel.Resumed.read("my model.safetensors").progress["done"] == 12
+    assert run.Resumed.read("my model.safetensors").progress["done"] == 12
     assert charmodel.load_model("my model.safetensors")
     assert cli.main(["train", "--resume", "--out", "my model.safetensors"]) == 0
     assert cli.main([*arguments, "--out", "whole"]) == 0
     assert (here / "whole").read_bytes() == (here / "my model.safetensors").read_bytes()
-    resumed, whole = charmodel.Resumed.read("my model.safetensors"), charmodel.Resumed.read("whole")
+    resumed, whole = run.Resumed.read("my model.safetensors"), run.Resumed.read("whole")
     assert resumed.arrays.keys() == whole.arrays.keys()
     assert all(resumed.arrays[name].tobytes() == whole.arrays[name].tobytes() for name in whole.arrays)
 
@@ -226,7 +228,7 @@ def test_the_end_of_the_terminal_saves_unless_it_is_ignored(here, ignored):
     else:
         assert process.returncode == 129, err
         assert "Go on with: pyrnn train --resume --out model.safetensors" in err
-    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+    assert run.Resumed.read("model.safetensors").progress["done"] > 0
 
 
 def test_a_closed_terminal_saves(here):
@@ -237,7 +239,7 @@ def test_a_closed_terminal_saves(here):
     environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(pyrnn.__file__))}
     program = (
         "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-        "from pyrnn import cli; sys.exit(cli.main(sys.argv[1:]))"
+        "from pyrnn.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     )
     command = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--epochs", "1000000"]
     pipes = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
@@ -248,7 +250,7 @@ def test_a_closed_terminal_saves(here):
             seen += os.read(ours, 1000)
         os.close(ours)
         assert process.wait(timeout=60) == 129
-    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+    assert run.Resumed.read("model.safetensors").progress["done"] > 0
 
 
 def test_what_a_killed_training_left_is_removed_at_the_next_start(here):
@@ -260,7 +262,7 @@ def test_what_a_killed_training_left_is_removed_at_the_next_start(here):
 
 def test_a_killed_run_leaves_whole_files(here, monkeypatch):
     """A run that writes its files after every batch, killed at a random moment."""
-    program = "import sys; from pyrnn import charmodel, cli; charmodel.SAVE_EVERY = 0.0; cli.main(sys.argv[1:])"
+    program = "import sys; from pyrnn.app import cli, trainer; trainer.SAVE_EVERY = 0.0; cli.main(sys.argv[1:])"
     rng = random.Random(0)
     for k in range(3):
         arguments = ["train", "text.txt", *SMALL, "--epochs", "1000"] if k == 0 else ["train", "--resume"]
@@ -270,7 +272,7 @@ def test_a_killed_run_leaves_whole_files(here, monkeypatch):
         process.kill()
         process.wait()
         assert charmodel.load_model("model.safetensors")
-        assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+        assert run.Resumed.read("model.safetensors").progress["done"] > 0
 
 
 def test_two_trainings_do_not_write_the_same_files(here, capsys):
@@ -303,7 +305,7 @@ def test_a_finished_run_goes_on_when_it_is_given_more(here, capsys):
     assert json.loads(out.splitlines()[-1])["valid_bits_per_char"] > 0
     assert (here / "model.safetensors").read_bytes() == before
     assert cli.main(["train", "--resume", "text.txt", "--hidden", "12", "--epochs", "3"]) == 0
-    assert charmodel.Resumed.read("model.safetensors").progress["characters"] > 2000
+    assert run.Resumed.read("model.safetensors").progress["characters"] > 2000
     assert (here / "model.safetensors").read_bytes() != before
 
 
@@ -341,7 +343,7 @@ def test_info_as_json(capsys):
 @pytest.mark.parametrize("command", [["-m", "pyrnn"], ["pyrnn"]])
 def test_wrong_settings_are_one_line(here, setting, command):
     if command == ["pyrnn"]:  # as pip writes it
-        (here / "pyrnn").write_text("import sys\nfrom pyrnn.cli import main\nsys.exit(main())\n")
+        (here / "pyrnn").write_text("import sys\nfrom pyrnn.app.cli import main\nsys.exit(main())\n")
         command = [str(here / "pyrnn")]
     environment = os.environ | {setting: "many", "PYTHONPATH": os.path.dirname(os.path.dirname(pyrnn.__file__))}
     process = subprocess.run(
@@ -359,7 +361,7 @@ def test_wrong_settings_are_one_line(here, setting, command):
 @pytest.mark.parametrize("command", [["-m", "pyrnn"], ["pyrnn"]])
 def test_an_interrupt_while_it_starts_is_silent(here, module, command):
     """In the middle of an import, be it of the package, of the command line or of one command."""
-    (here / "pyrnn").write_text("import sys\nfrom pyrnn.cli import main\nsys.exit(main())\n")
+    (here / "pyrnn").write_text("import sys\nfrom pyrnn.app.cli import main\nsys.exit(main())\n")
     lines = ["import os, signal, time", f"os.kill(os.getpid(), {int(signal.SIGINT)})", "time.sleep(60)"]
     (here / f"{module}.py").write_text("\n".join(lines))
     model = charmodel.CharModel(Vocabulary.of(TEXT), "rnn", 4, 4, rng=0)
@@ -405,7 +407,7 @@ def test_the_standard_input_is_a_text(here):
     process = start("train", "-", "--resume", "--epochs", "2", "--out", "piped", stdin=subprocess.PIPE)
     _, err = process.communicate(TEXT, timeout=60)
     assert process.returncode == 0, err
-    assert charmodel.Resumed.read("piped").progress["characters"] > len(TEXT)
+    assert run.Resumed.read("piped").progress["characters"] > len(TEXT)
 
 
 def test_a_bad_standard_input(here, capsys, monkeypatch):
@@ -432,7 +434,7 @@ def test_an_earlier_training_is_not_overwritten(here, capsys):
     (here / "model.safetensors").write_bytes(before["model.safetensors"])
     assert {name: (here / name).read_bytes() for name in os.listdir(here)} == before
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "2", "--overwrite"]) == 0
-    assert charmodel.Resumed.read("model.safetensors").length.epochs == 2
+    assert run.Resumed.read("model.safetensors").length.epochs == 2
 
 
 def test_a_training_that_diverges_has_an_exit_code(here, capsys):
@@ -454,7 +456,7 @@ def test_what_cannot_be_kept_is_refused_with_the_reason(here, capsys):
 
 def test_a_damaged_state_is_one_line(here, capsys):
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "1"]) == 0
-    arrays, description = files.load("model.resume.safetensors", charmodel.RESUME_KIND)
+    arrays, description = files.load("model.resume.safetensors", run.RESUME_KIND)
     whole = (here / "model.resume.safetensors").read_bytes()
     (here / "model.resume.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     assert "model.resume.safetensors is damaged: array " in refused(capsys, "train", "--resume")
@@ -484,9 +486,9 @@ def test_names_that_are_not_utf_8(here):
     with open(folder + b"/t\xff.txt", "w", encoding="utf-8") as text:
         text.write(TEXT)
     program = (
-        "import os, signal, sys; from pyrnn import charmodel, cli\n"
-        "step, k = charmodel.Trainer._step, iter(range(10**6))\n"
-        "charmodel.Trainer._step = lambda t: (step(t), next(k) == 20 and os.kill(os.getpid(), signal.SIGTERM))\n"
+        "import os, signal, sys; from pyrnn.app import cli, trainer\n"
+        "step, k = trainer.Trainer._step, iter(range(10**6))\n"
+        "trainer.Trainer._step = lambda t: (step(t), next(k) == 20 and os.kill(os.getpid(), signal.SIGTERM))\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     arguments = ["train", b"t\xff.txt", *SMALL, "--epochs", "3", "--out", b"m'\xff", "--plot", b"\xfe.png", "--json"]
@@ -557,14 +559,14 @@ def test_train_refuses(here, capsys):
 
 
 def test_train_that_runs_off_says_where_its_best_model_is(here, capsys, monkeypatch):
-    step = charmodel.Trainer._step
+    step = training.Trainer._step
 
     def nan_in_the_end(trainer):
         step(trainer)
         if trainer.epoch > 2:
             trainer.model.params["head.bias"][0] = math.nan
 
-    monkeypatch.setattr(charmodel.Trainer, "_step", nan_in_the_end)
+    monkeypatch.setattr(training.Trainer, "_step", nan_in_the_end)
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "4"]) == 1
     *_, note, error = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"Best model until then: \d\.\d{3} bits per character, saved to model\.safetensors\.", note)
@@ -637,7 +639,7 @@ def test_eval_of_a_model_of_no_use(here, capsys, options):
 
 def test_eval_of_a_long_text_shows_how_far_it_is(here, capsys, monkeypatch):
     charmodel.save_model("m", charmodel.CharModel(Vocabulary.of(TEXT), "lstm", 4, 8, rng=0), {})
-    monkeypatch.setattr(cli, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
     assert cli.main(["eval", "m", "text.txt"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == -(-(len(TEXT) - 1) // 512)
@@ -657,12 +659,12 @@ def test_a_full_disk_is_named(here, capsys, monkeypatch, limited):
                 os.dup2(device.fileno(), file.fileno())
         return file
 
-    def at_the_end(trainer, _step=charmodel.Trainer._step):
+    def at_the_end(trainer, _step=training.Trainer._step):
         monkeypatch.setattr(files, "_locked", full)
         monkeypatch.setattr(files, "_take_over", lambda *_: None)
         _step(trainer)
 
-    monkeypatch.setattr(charmodel.Trainer, "_step", at_the_end)
+    monkeypatch.setattr(training.Trainer, "_step", at_the_end)
     arguments = ["train", "text.txt", *SMALL, "--epochs", "1", "--out", "m", "--plot", "loss.png"]
     assert refused(capsys, *arguments) == f"Error: {limited}: No space left on device"
     assert not [name for name in os.listdir(here) if name.endswith((".tmp", ".lock"))]
@@ -719,7 +721,7 @@ def test_bench_refuses(here, capsys, arguments, message):
 
 
 def test_lines_of_progress_do_not_wait_for_a_validation(here, capsys, monkeypatch):
-    monkeypatch.setattr(cli, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(terminal, "LINE_EVERY", 0.0)
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "2"]) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch ")]
     assert re.fullmatch(r"epoch 0\.\d\d train \d\.\d{3} valid - bits \d+\.\dk/s", lines[0])
@@ -771,7 +773,10 @@ def test_a_closed_pipe_is_quiet(here):
 @pytest.mark.parametrize(("line_every", "stopped"), [(0, True), (1e9, True), (0, False)])
 def test_a_training_outlives_the_reader_of_its_messages(here, line_every, stopped):
     """Be the first message that nobody reads one of progress, or that of the signal handler."""
-    program = f"import sys; from pyrnn import cli; cli.LINE_EVERY = {line_every}; sys.exit(cli.main(sys.argv[1:]))"
+    program = (
+        "import sys; from pyrnn.app import cli, terminal; "
+        f"terminal.LINE_EVERY = {line_every}; sys.exit(cli.main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", program, "train", "text.txt", *SMALL, "--epochs", "1000000" if stopped else "3"]
     reader, writer = os.pipe()
     with ended(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer)) as process:
@@ -782,7 +787,7 @@ def test_a_training_outlives_the_reader_of_its_messages(here, line_every, stoppe
             time.sleep(0.5)
             process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == (130 if stopped else 0)
-    assert charmodel.Resumed.read("model.safetensors").progress["done"] > 0
+    assert run.Resumed.read("model.safetensors").progress["done"] > 0
     assert charmodel.load_model("model.safetensors")
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn.parameters import Layer
-from pyrnn.recurrent import LAYERS as CELL_LAYERS
+from pyrnn.core.layer import Layer
+from pyrnn.layers.stack import LAYERS as CELL_LAYERS
 
 LAYERS = [
     pyrnn.RNN(3, 4, nonlinearity="relu"),

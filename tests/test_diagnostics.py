@@ -8,7 +8,7 @@ from cells import keep_in_range, make_layer
 from test_layers import LAYERS, like, parts
 
 import pyrnn
-from pyrnn import diagnostics
+from pyrnn.training import gradient_flow as diagnostics
 
 T, N, I, H = 6, 3, 4, 5  # noqa: E741  the letters of the docstrings
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from pyrnn import files
+from pyrnn.core import files
 
 ARRAYS = {
     "a": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -305,7 +305,7 @@ def test_long_names_are_written_or_refused_before(tmp_path, name):
 def test_what_a_killed_writer_left_is_removed(tmp_path):
     """Whoever has its process number now; what is still being written, by whatever process, stays."""
     program = (
-        "import os, sys, time; from pyrnn import files\n"
+        "import os, sys, time; from pyrnn.core import files\n"
         "os.fsync = lambda _: (print('writing', flush=True), time.sleep(60))\n"
         "files.replace(sys.argv[1], b'half')"
     )
@@ -352,7 +352,7 @@ def test_writers_of_one_name_do_not_disturb_each_other(tmp_path):
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path):
     """Told by a limit to the size of files."""
     program = (
-        "import resource, signal, sys; from pyrnn import files\n"
+        "import resource, signal, sys; from pyrnn.core import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try: files.replace(sys.argv[1], bytes(100_000))\n"
@@ -375,7 +375,7 @@ def test_the_mode_follows_the_umask(tmp_path):
 def test_a_killed_writer_leaves_whole_files(tmp_path):
     path = tmp_path / "x"
     program = (
-        "import sys, numpy as np; from pyrnn import files\n"
+        "import sys, numpy as np; from pyrnn.core import files\n"
         "for k in range(10**6): files.save(sys.argv[1], {'a': np.full(200_000, k)}, {'kind': 'test', 'k': k})"
     )
     rng = np.random.default_rng(1)

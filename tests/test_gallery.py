@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import cli, gallery
+from pyrnn.app import cli, gallery
 
 
 def test_way_of_a_recall_is_the_recall():

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import cli, files, gallery
+from pyrnn.app import cli, gallery
+from pyrnn.core import files
 
 OFF = {"bipolar": -1, "binary": 0}
 

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from pyrnn.ngrams import LogOdds, NaiveBayes, NGram
+from pyrnn.text.ngrams import LogOdds, NaiveBayes, NGram
 
 V = 4
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn import gallery, plots
-from pyrnn.diagnostics import GradientFlow
+from pyrnn import plots
+from pyrnn.app import gallery
+from pyrnn.plots import style
+from pyrnn.training.gradient_flow import GradientFlow
 
 pytest.importorskip("matplotlib")
 
@@ -16,8 +18,8 @@ pytest.importorskip("matplotlib")
 def drawn(monkeypatch, path, valid):
     """The axes of a loss curve."""
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     train = [(1000 * k, 2 + 4 / k) for k in range(1, 200)]
     plots.loss_curve(path, train, valid, "LSTM", {"all equally likely": 6.0, "5-gram": 2.5})
     return figures[0].axes[0]
@@ -32,7 +34,7 @@ def test_the_label_of_the_best_stays_inside(tmp_path, monkeypatch, best):
     assert inside.x0 <= box.x0 < box.x1 <= inside.x1
 
 
-@pytest.mark.parametrize(("count", "marked"), [(1, True), (plots.MARKERS, True), (plots.MARKERS + 1, False)])
+@pytest.mark.parametrize(("count", "marked"), [(1, True), (style.MARKERS, True), (style.MARKERS + 1, False)])
 def test_many_validations_have_no_markers(tmp_path, monkeypatch, count, marked):
     axes = drawn(monkeypatch, tmp_path / "a.svg", [(3000 * (k + 1), 3.0) for k in range(count)])
     lines = {line.get_label(): line for line in axes.lines}
@@ -42,8 +44,8 @@ def test_many_validations_have_no_markers(tmp_path, monkeypatch, count, marked):
 
 def test_attention_map(tmp_path, monkeypatch):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     weights = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
     plots.attention_map(tmp_path / "map.png", weights, ["a", "\n"], ["x", "y", "z"], "head 0")
     axes = figures[0].axes[0]
@@ -58,8 +60,8 @@ def test_attention_map(tmp_path, monkeypatch):
 def test_a_row_of_an_attention_map_is_a_query(tmp_path, monkeypatch):
     """Where there are as many queries as keys too."""
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     weights = np.array([[1.0, 0.0, 0.0], [0.75, 0.25, 0.0], [0.5, 0.25, 0.25]])
     plots.attention_map(tmp_path / "map.png", weights, ["a", "b", "c"], ["x", "y", "z"])
     axes = figures[0].axes[0]
@@ -71,8 +73,8 @@ def test_a_row_of_an_attention_map_is_a_query(tmp_path, monkeypatch):
 
 def test_gradient_flow(tmp_path, monkeypatch, rng):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     x = rng.standard_normal((7, 2, 3))
     layers = {"RNN": pyrnn.RNN(3, 4, rng=0), "LSTM": pyrnn.LSTM(3, 4, rng=0)}
     flows = {name: pyrnn.gradient_flow(layer, x[:, 0]) for name, layer in layers.items()}
@@ -89,8 +91,8 @@ def test_gradient_flow(tmp_path, monkeypatch, rng):
 
 def test_forecasts(tmp_path, monkeypatch):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     values = np.arange(30.0)
     row = plots.Forecast("tides", values, {5: values[:3], 20: values[21:24]}, {"last": np.ones(3), "GRU": np.zeros(3)})
     plots.forecasts(tmp_path / "f.png", [row, row], shown=15)
@@ -104,8 +106,8 @@ def test_forecasts(tmp_path, monkeypatch):
 
 def test_tracks(tmp_path, monkeypatch, rng):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     seen, true, thought = rng.random((5, 2)), rng.random((3, 2)), rng.random((3, 2))
     panels = [plots.Track(seen, true, {"line": true, "GRU": thought})] * 5
     plots.tracks(tmp_path / "t.png", panels, (0, 1, 0, 1), "Tracks")
@@ -119,8 +121,8 @@ def test_tracks(tmp_path, monkeypatch, rng):
 
 def test_confusion_matrix(tmp_path, monkeypatch):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     plots.confusion_matrix(tmp_path / "c.png", [[8, 2, 0], [1, 3, 0], [0, 0, 0]], ["cat", "dog", "cow"], "animals")
     axes = figures[0].axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.8, 0.2, 0], [0.25, 0.75, 0], [0, 0, 0]])
@@ -135,8 +137,8 @@ def test_confusion_matrix(tmp_path, monkeypatch):
 
 def test_spans(tmp_path, monkeypatch):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     chances = np.linspace(0, 1, 50)
     plots.spans(tmp_path / "s.png", {"a": (chances, [(30, 50)]), "b": (chances[:9], [])}, "spans", "step")
     first, second = figures[0].axes
@@ -149,21 +151,21 @@ def test_spans(tmp_path, monkeypatch):
 
 def test_pictures(tmp_path, monkeypatch, rng):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     images, titles = rng.random((5, 4, 6, 3)), list("abcde")
     plots.pictures(tmp_path / "p.png", images, titles, [True, True, False, True, True], "five")
     shown = [axes for axes in figures[0].axes if axes.images]
     assert [axes.get_title() for axes in shown] == titles
-    assert [axes.title.get_color() for axes in shown] == [plots.VALID if k == 2 else plots.INK for k in range(5)]
+    assert [axes.title.get_color() for axes in shown] == [style.VALID if k == 2 else style.INK for k in range(5)]
     np.testing.assert_array_equal(shown[4].images[0].get_array(), images[4])
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
 def test_learning_curves(tmp_path, monkeypatch):
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     errors = [1.0, 3.0, 0.5, 0.1, 0.2]
     panel = plots.Learning("T = 5", {"LSTM": errors, "GRU": errors[:1]}, 0.01, 0.167, "mean squared error")
     plots.learning_curves(tmp_path / "a.png", [panel, panel, panel], "Memory", mean=2)
@@ -214,8 +216,7 @@ drawn_by_all = pytest.mark.parametrize("name", ALL)
 
 
 def test_all_pictures_are_tried():
-    public = {name for name, value in vars(plots).items() if inspect.isfunction(value) and name[0] != "_"}
-    assert {name for name in public if vars(plots)[name].__module__ == "pyrnn.plots"} == {*ALL, "check"}
+    assert {name for name in plots.__all__ if inspect.isfunction(getattr(plots, name))} == {*ALL, "check"}
 
 
 @drawn_by_all
@@ -224,8 +225,8 @@ def test_text_is_drawn_as_it_is(name, tmp_path, monkeypatch):
     from matplotlib.text import Text
 
     figures = []
-    make = plots._figure
-    monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style._figure
+    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     ALL[name][1](tmp_path / "a.png", NASTY, None)
     texts = [text for text in figures[0].findobj(Text) if text.get_text()]
     for text in texts:
@@ -235,7 +236,7 @@ def test_text_is_drawn_as_it_is(name, tmp_path, monkeypatch):
     assert "$$" in shown or "$a$" in shown
     if name not in ("loss_curve", "attention_map", "attention_maps", "recalls"):
         assert "\x07" not in shown
-    assert max(map(len, shown.split())) <= plots.TITLE
+    assert max(map(len, shown.split())) <= style.TITLE
     assert np.prod(figures[0].get_size_inches()) < 500
 
 
@@ -280,7 +281,7 @@ def test_a_picture_goes_into_axes_that_are_there(name, tmp_path):
 
 @drawn_by_all
 def test_a_file_that_cannot_be_written_is_known_before_anything_is_drawn(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "_axes", None)
+    monkeypatch.setattr(style, "_figure", None)
     for path, error, message in [
         (tmp_path / "a.txt", ValueError, r"a\.txt: a picture's name ends in one of .*\.png, "),
         (tmp_path / "a", ValueError, "a: a picture's name ends in"),
@@ -490,10 +491,10 @@ def test_long_lines_are_thinned_and_keep_their_extremes(tmp_path):
     values[[123_456, 777_777]] = 1, 5
     axes = plots.loss_curve(None, np.column_stack([np.arange(1, 10**6 + 1), values]), [], "", {"level": 6.0})
     bits = axes.lines[0].get_ydata()
-    assert len(bits) <= plots.MOST_POINTS + 2
+    assert len(bits) <= style.MOST_POINTS + 2
     assert (bits.min(), bits.max(), bits[0], bits[-1]) == (1, 5, 3, 3)
     spans = plots.spans(tmp_path / "s.png", {"a": (values / 5, [(3, 10**5)])})
-    assert len(spans[0].lines[0].get_ydata()) <= plots.MOST_POINTS + 2
+    assert len(spans[0].lines[0].get_ydata()) <= style.MOST_POINTS + 2
 
 
 # What the axes say -----------------------------------------------------------------------------------------------
@@ -512,8 +513,8 @@ def test_gradients_beyond_the_axis_are_marked(tmp_path):
     texts = [text.get_text() for text in axes[0].figure.legends[0].get_texts()]
     assert texts == ["RNN", "below the axis", "above the axis"]
     low, high = axes[0].get_ylim()
-    assert low >= plots.LOW
-    assert high <= plots.HIGH
+    assert low >= style.LOW
+    assert high <= style.HIGH
 
 
 def test_losses_beyond_the_axis_and_none_at_all_are_drawn(tmp_path):

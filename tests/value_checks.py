@@ -13,7 +13,7 @@ import plain
 from cells import CELLS, LAYERS, keep_in_range
 
 import pyrnn
-from pyrnn.layers import dropout_mask
+from pyrnn.layers.dropout import dropout_mask
 
 PROMISED = {"float32": 2e-5, "float64": 1e-9}  # of the largest value
 SIZES = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 20, 33)

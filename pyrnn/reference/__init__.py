@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import refuse_hidden_parts
 from ..cells import CELLS
+from ..core.checks import refuse_hidden_parts
 from . import adam, attention, cross_entropy, embedding, hopfield, linear, norm, rmsprop, sgd
 
 __all__ = [

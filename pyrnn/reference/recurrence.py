@@ -22,8 +22,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .. import cells
-from .._arrays import refuse_hidden
-from .._pullback import Once
+from ..core.checks import refuse_hidden
+from ..core.pullback import Once
 
 Entries = Sequence["np.ndarray | None"]  # weights or a state, None where absent
 State = tuple[np.ndarray, ...]

@@ -1,0 +1,1 @@
+"""The command line, and the models and galleries behind its commands."""

@@ -1,0 +1,277 @@
+"""A layer: parameters with names, attributes that hold no other layer unseen, and the search for layers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from types import MemberDescriptorType
+from typing import Any, ClassVar
+
+import numpy as np
+
+from . import config as config_of
+from .checks import MOST_NUMBERS, Array, Rng, generator, shown
+from .parameters import Buffers, Home, ParameterDict, Shapes, load
+
+
+class Layer:
+    """Base of everything that has parameters: `params`, `grads`, state dicts. A layer can be copied and pickled.
+
+    Its parameters are its own: a layer in an attribute is a TypeError, only a `Model` is made of layers.
+    """
+
+    dtype: np.dtype[Any]
+    _shapes: Shapes
+    _size: int
+    _home: Home
+    _flat: tuple[Array, Array]  # its parts of the buffers
+    _params: ParameterDict
+    _grads: ParameterDict
+    _unwritten: ClassVar[tuple[str, ...]] = ("rng",)  # arguments that `config` leaves out
+    _unseeded: bool = False  # its values were drawn without a seed, and nobody has asked for them
+    _derived: ClassVar[tuple[str, ...]] = ("_params", "_grads", "_home")  # not copied: made by _bind
+    _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
+    _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        slots = {name: None for kind in reversed(cls.__mro__) for name, value in vars(kind).items()
+                 if isinstance(value, MemberDescriptorType)}  # fmt: skip
+        cls._slots = tuple(slots)
+
+    def __init__(self, dtype: np.dtype[Any], shapes: Shapes) -> None:
+        self.dtype = dtype
+        self._shapes = shapes
+        self._size = sum(math.prod(shape) for shape in shapes.values())
+        if self._size > MOST_NUMBERS:
+            name, shape = max(shapes.items(), key=lambda item: math.prod(item[1]))
+            raise ValueError(
+                f"{type(self).__name__}: {self._size} parameters are too many, {name} alone has shape {shape}"
+            )
+        self._settle(np.zeros(self._size, dtype), np.zeros(self._size, dtype))
+
+    def _settle(self, params: Array, grads: Array) -> None:
+        """Live in buffers of its own."""
+        call = type(self).__name__
+        self._params, self._grads = ParameterDict(f"{call}.params", {}), ParameterDict(f"{call}.grads", {})
+        self._bind(Home(params, grads, 0))
+
+    def _bind(self, home: Home) -> None:
+        """Live there from now on; what is there are the values."""
+        self._home = home
+        part = slice(home.start, home.start + self._size)
+        self._flat = home.params[part], home.grads[part]
+        self._params.rebind(self._views(self._flat[0]))
+        self._grads.rebind(self._views(self._flat[1]))
+
+    def _move(self, home: Home) -> None:
+        """Take the values along to there."""
+        for new, old in zip((home.params, home.grads), self._flat, strict=True):
+            new[home.start : home.start + self._size] = old
+        for stale in (*self._flat, *self._params.values(), *self._grads.values()):
+            stale.flags.writeable = False
+        self._bind(home)
+
+    def _views(self, flat: Array) -> dict[str, Array]:
+        views, start = {}, 0
+        for name, shape in self._shapes.items():
+            end = start + math.prod(shape)
+            views[name] = flat[start:end].reshape(shape)
+            start = end
+        return views
+
+    def _begin(self, rng: Rng) -> None:
+        """Draw the initial values from rng: None, a seed or a Generator."""
+        self._draw(generator(type(self).__name__, rng))
+        self._unseeded = rng is None
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        """Initial values from this generator, which is also that of what is random later."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._refuse_layers(name, value)
+        super().__setattr__(name, value)
+
+    def _refuse_layers(self, name: str, value: Any) -> None:
+        if isinstance(value, HOLDERS) and name not in OWN and name not in self._derived + self._sought:
+            found = Search()
+            found.look(value, f"{name}.", (self,))
+            if found.met:
+                call, what = type(self).__name__, "is" if isinstance(value, Layer) else "holds"
+                raise TypeError(f"{call}: {shown(name)} {what} a layer, which would be neither trained nor saved: "
+                                "a class that is made of layers is a pyrnn.Model")  # fmt: skip
+
+    def _attributes(self) -> Mapping[str, Any]:
+        """Its attributes and their values."""
+        if not self._slots:
+            return self.__dict__
+        return self.__dict__ | {name: getattr(self, name) for name in self._slots if hasattr(self, name)}
+
+    def _inspect(self) -> None:
+        """A look at what has changed since it was assigned, before all of it is relied on: TypeError as then."""
+        for name, value in self._attributes().items():
+            self._refuse_layers(name, value)
+
+    def _find(self, prefix: str, found: Search, path: tuple[Any, ...]) -> None:
+        """Enter the layers with arrays of their own, each once, under the name met first."""
+        found.layers.setdefault(id(self), (prefix, self))
+
+    def _leaves(self) -> list[tuple[str, Layer]]:
+        """What `_find` finds from here."""
+        found = Search()
+        self._find("", found, ())
+        return list(found.layers.values())
+
+    @property
+    def params(self) -> ParameterDict:
+        """The parameters by name: live arrays."""
+        _asked_for((("", self),))
+        return self._params
+
+    @property
+    def grads(self) -> ParameterDict:
+        """The gradients by name: live arrays that every pullback adds to."""
+        return self._grads
+
+    @property
+    def buffers(self) -> Buffers:
+        """dtype -> (flat parameters, flat gradients): the memory behind `params` and `grads`, in their order."""
+        return self._together()[1]
+
+    def _together(self) -> tuple[Sequence[tuple[str, Layer]], Buffers]:
+        """The layers in `buffers`, as in `_leaves`, and these; of one look."""
+        leaves = (("", self),)
+        _asked_for(leaves)
+        return leaves, {self.dtype: self._flat}
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers the parameters are; shared ones count once."""
+        return sum(layer._size for _, layer in self._leaves())
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of its class, of which JSON can hold all: `type(layer)(**layer.config())` makes its like, with
+        other initial values. Those of a model made by keywords, and of a Sequential, are the types and configs of its
+        layers. TypeError where that cannot be said: for a layer that shares another one's table, for a class of your
+        own whose arguments are not its attributes.
+
+            pyrnn.GRU(8, 16).config()  # {"input_size": 8, "hidden_size": 16, "num_layers": 1, ...}
+        """
+        return config_of.config(self)
+
+    def __repr__(self) -> str:
+        return config_of.described(self)
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zero."""
+        for _, layer in self._leaves():
+            layer._flat[1].fill(0)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of the parameters by name."""
+        self._inspect()
+        return {name: param.copy() for name, param in self.params.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Copy parameters in. A missing, unknown or misshapen entry is a ValueError that names it; then nothing has
+        changed.
+
+        layer.load_state_dict(other.state_dict())
+        """
+        self._inspect()
+        load(f"{type(self).__name__}.load_state_dict", self.params, state_dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self._attributes().items() if name not in self._derived}
+        return state | {"_flat": tuple(part.copy() for part in self._flat)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._restore(state)
+        self.dtype = np.dtype(self.dtype.str)  # NumPy's own object again: see the fast path of every call
+        self._settle(*state["_flat"])
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+
+OWN = {*vars(Layer), *Layer.__annotations__}
+HOLDERS = (Layer, list, tuple, dict, set, frozenset, deque, np.ndarray)  # kinds of values that may hold layers
+LARGE = 200  # entries that take longer to read than to remember
+
+
+def _kinds(entries: Iterable[Any], of: Any) -> bool:
+    """Whether some of the entries are of these kinds; a long list of words is read fast."""
+    return any(issubclass(kind, of) for kind in set(map(type, entries)))
+
+
+class Search:
+    """One look through attributes, which finds the layers with arrays of their own, each once.
+
+    layers  id -> prefix of its parameters' names (of the first name met), layer
+    met     how many layers and models were met, under all names
+    barren  id -> value, entries: of what has more than LARGE entries, without a layer in them
+
+    What was barren in the search `before` is not read again as long as it has as many entries. That a layer has come in
+    the place of something else there, or into something that lies there, is noticed by the next search that has no
+    `before`.
+    """
+
+    def __init__(self, before: Mapping[int, tuple[Any, int]] | None = None) -> None:
+        self.layers: dict[int, tuple[str, Layer]] = {}
+        self.met = 0
+        self.barren: dict[int, tuple[Any, int]] = {}
+        self._before = before or {}
+        self._seen: dict[int, Any] = {}  # containers, kept so that no other one gets their ids
+
+    def look(self, value: Any, prefix: str, path: tuple[Any, ...]) -> None:
+        """`_find` of all layers in a value: a layer, or lists, tuples, dicts of such values. `path`: what it is in."""
+        if isinstance(value, Layer):
+            self.met += 1
+            value._find(prefix, self, path)
+            return
+        if isinstance(value, np.ndarray):
+            if value.dtype != object:
+                return
+            size = value.size
+        else:
+            size = len(value)
+        if id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        met = self.met
+        _, barren_size = self._before.get(id(value), (None, -1))
+        if size != barren_size:
+            self._look_into(value, prefix, path)
+        if self.met == met and size > LARGE:
+            self.barren[id(value)] = value, size
+
+    def _look_into(self, value: Any, prefix: str, path: tuple[Any, ...]) -> None:
+        entries: Any = value.values() if isinstance(value, dict) else value
+        if isinstance(value, np.ndarray):
+            entries = value.ravel().tolist()
+        if not _kinds(entries, HOLDERS):
+            return
+        if not isinstance(value, (list, tuple, dict)):  # what has no order, or no names
+            met = self.met
+            for entry in entries:
+                if isinstance(entry, HOLDERS):
+                    self.look(entry, prefix, path)
+            if self.met > met:
+                call, kind = type(path[0]).__name__, type(value).__name__
+                raise TypeError(f"{call}: {prefix[:-1]} is a {kind} of layers, expected a list or a dict")
+            return
+        if set(map(type, entries)) <= {list, tuple} and not _kinds(itertools.chain.from_iterable(entries), HOLDERS):
+            return  # a table, say
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if isinstance(item, HOLDERS):
+                self.look(item, f"{prefix}{key}.", (*path, value))
+
+
+def _asked_for(leaves: Iterable[tuple[str, Layer]]) -> None:
+    """Somebody has their values now."""
+    for _, layer in leaves:
+        if layer._unseeded:
+            layer._unseeded = False

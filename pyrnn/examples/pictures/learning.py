@@ -1,0 +1,83 @@
+"""How several models learn, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ...core.checks import integer, real, shown
+
+if TYPE_CHECKING:
+    pass
+from ...plots.style import (
+    HIGH,
+    INK,
+    LOW,
+    PLAIN,
+    Path,
+    _array,
+    _axes,
+    _beyond,
+    _checked,
+    _common_legend,
+    _finished,
+    _headline,
+    _line,
+    _open,
+    _text,
+    _titled,
+)
+
+
+class Learning(NamedTuple):
+    """A panel of `learning_curves`: the errors of several models along their training."""
+
+    title: str
+    curves: Mapping[str, Sequence[float]]  # model -> the error of each update
+    solved: float  # below it a model is good
+    guess: float  # the error without memory
+    unit: str
+
+
+@_checked
+def learning_curves(path: Path, panels: Sequence[Learning], title: str = "", mean: int = 25, *, ax: Any = None) -> Any:
+    """Draw errors (on a logarithmic axis) against updates, a panel for each problem, a colour for each model. A point
+    is the mean of so many updates, at the last of them. Errors beyond the axis are marked at its edge. Returns the axes
+    (P,).
+
+        panel = pyrnn.plots.Learning("T = 400", {"LSTM": errors}, 0.01, 0.167, "mean squared error")
+        pyrnn.plots.learning_curves("curves.png", [panel])
+    """
+    call = "learning_curves"
+    mean = integer(call, "mean", mean, 1)
+    tops = [3 * real(call, f"guess of {shown(panel.title)}", panel.guess, LOW, HIGH) for panel in panels]
+    figure, grid = _axes(call, ax, len(panels), 2, (12, 3.9 * max(-(-len(panels) // 2), 1)))
+    names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
+    handles: dict[str, Any] = {}
+    for axes, panel, top in zip(grid, panels, tops, strict=True):
+        axes.set_yscale("log")
+        for name, came in panel.curves.items():
+            errors = _array(call, f"the curve {shown(name)}", came, "T")
+            colour = f"C{names.index(name)}"
+            pieces = [errors[k : k + mean] for k in range(0, len(errors), mean)]
+            ends = np.cumsum([len(piece) for piece in pieces])
+            means = np.array([np.mean(piece) for piece in pieces], dtype=float)
+            handles[name] = _line(axes, ends, means, LOW, top, color=colour, linewidth=1.5, label=name, zorder=3)
+            if len(means) and LOW <= means[-1] <= top:
+                axes.plot(ends[-1], means[-1], "o", color=colour, markersize=4, zorder=4)
+        for level, text in ((panel.guess, "without memory"), (panel.solved, "solved")):
+            axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            axes.annotate(text, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right", fontsize=8,
+                          textcoords="offset points", color=INK)  # fmt: skip
+        axes.set_ylim(top=top)
+        axes.set_xlim(0, None)
+        _titled(axes, panel.title)
+        axes.set_ylabel(_text(panel.unit), **PLAIN)
+        axes.set_xlabel("updates")
+        _open(axes)
+    ordered = {name: handles[name] for name in names}
+    _common_legend(figure, grid, {**ordered, **_beyond(grid)}, "upper right")
+    _headline(figure, title)
+    return _finished(figure, path, grid)

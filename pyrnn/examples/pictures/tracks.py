@@ -1,0 +1,80 @@
+"""Paths in the plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ...core.checks import shown
+
+if TYPE_CHECKING:
+    pass
+from ...plots.style import (
+    GREY,
+    INK,
+    LINES,
+    TRAIN,
+    VALID,
+    Path,
+    _array,
+    _axes,
+    _checked,
+    _common_legend,
+    _finished,
+    _headline,
+    _wide,
+)
+
+
+class Track(NamedTuple):
+    """Positions in the plane: what was seen, what came, and what was thought to come. A panel of `tracks`."""
+
+    seen: np.ndarray  # (S, 2)
+    true: np.ndarray  # (K, 2)
+    ways: Mapping[str, np.ndarray]  # way of thinking -> (K, 2)
+
+
+@_checked
+def tracks(
+    path: Path,
+    panels: Sequence[Track],
+    box: tuple[float, float, float, float],
+    title: str = "",
+    *,
+    ax: Any = None,
+) -> Any:
+    """Draw tracks, four in a row, in a box (left, right, bottom, top), which cuts them off: dots for what was seen and
+    what came (grey), lines for what was thought to come. Returns the axes (P,).
+
+        pyrnn.plots.tracks("t.png", [plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
+    """
+    columns = min(4, max(len(panels), 1))
+    left, right, bottom, top = _array("tracks", "box", box, 4).astype(float).tolist()
+    if not (left < right and bottom < top and np.isfinite([right - left, top - bottom]).all()):
+        raise ValueError(f"tracks: box is {shown(box)}, expected finite left < right and bottom < top")
+    upright = min(max((top - bottom) / (right - left), 0.1), 10.0)  # of a panel, whatever the box
+    height = 2.9 * upright * -(-max(len(panels), 1) // columns) + 0.8
+    width = max(2.9 * columns + 0.2, _wide(title) + 0.4)
+    figure, grid = _axes("tracks", ax, len(panels), columns, (width, height))
+    handles: dict[str, Any] = {}
+    for axes, panel in zip(grid, panels, strict=True):
+        seen, true = _array("tracks", "seen", panel.seen, "S", 2), _array("tracks", "true", panel.true, "K", 2)
+        drawn = axes.plot(*seen.T, "o", color=INK, markersize=3.2, label="seen")
+        drawn += axes.plot(*true.T, "o", color=GREY, markersize=5, label="what came")
+        for k, (way, came) in enumerate(panel.ways.items()):
+            places = _array("tracks", f"the way {shown(way)}", came, "K", 2)
+            dashes = (0, (3, 2)) if k < len(panel.ways) - 1 else "-"
+            colours = (VALID, TRAIN, *LINES)
+            drawn += axes.plot(*np.concatenate([seen[-1:], places]).T, linewidth=1.6, linestyle=dashes, label=way,
+                               color=colours[(len(panel.ways) - 1 - k) % len(colours)])  # fmt: skip
+        handles = handles or dict(zip(("seen", "what came", *panel.ways), drawn, strict=True))
+        margin = 0.03 * (right - left)
+        axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin), aspect="equal")
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color(GREY)
+    _common_legend(figure, grid, handles, "lower center")
+    _headline(figure, title)
+    return _finished(figure, path, grid)

@@ -1,0 +1,152 @@
+"""What a model needs before, between and after its recurrent layers: tables, linear maps, normalisation, dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .. import kernels
+from ..core.checks import (
+    MOST,
+    Array,
+    Rng,
+    boolean,
+    float_dtype,
+    integer,
+    real_array,
+    shape_error,
+    shaped_array,
+)
+from ..core.layer import Layer, Search
+from ..core.parameters import Home, ParameterDict, Shapes
+from ..core.pullback import Once
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+from .embedding import Embedding
+
+ndarray = np.ndarray  # a global is found faster than an attribute
+
+
+class Linear(Layer):
+    """y = x W^T + b over the last axis.
+
+    Parameters as in torch.nn.Linear: weight (O, I), bias (O,), both uniform in ±1/sqrt(I), drawn in this order. With
+    `weight`, an Embedding of O ids and I features, W is its table: tied weights (Press & Wolf 2017, arXiv:1608.05859).
+    The table stays the Embedding's: it is drawn, counted and saved there once, and both add to its gradient. The layer
+    itself has the bias alone. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for
+    arguments that make no layer.
+
+        layer = pyrnn.Linear(16, 4, rng=0)
+        y = layer(np.ones((5, 3, 16)))  # (..., I) -> (..., O)
+    """
+
+    _op: ClassVar[Any] = kernels.linear
+    _derived = (*Layer._derived, "_weights")
+    _unwritten = ("rng", "weight")
+    _sought = ("_table",)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        weight: Embedding | None = None,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        call = type(self).__name__
+        self.in_features = integer(call, "in_features", in_features, 1, MOST)
+        self.out_features = integer(call, "out_features", out_features, 1, MOST)
+        self.bias = boolean(call, "bias", bias)
+        shapes: Shapes = {} if weight is not None else {"weight": (self.out_features, self.in_features)}
+        if self.bias:
+            shapes["bias"] = (self.out_features,)
+        super().__init__(float_dtype(call, dtype), shapes)
+        if weight is not None:
+            if not isinstance(weight, Embedding):
+                raise TypeError(f"{call}: weight is {type(weight).__name__}, expected an Embedding")
+            table = weight._params["weight"]
+            if table.shape != (self.out_features, self.in_features) or table.dtype != self.dtype:
+                raise ValueError(f"{call}: weight has shape {table.shape} and dtype {table.dtype}, "
+                                 f"expected {(self.out_features, self.in_features)} and {self.dtype}")  # fmt: skip
+        self._table = weight
+        self._begin(rng)
+
+    def config(self) -> dict[str, Any]:
+        """The arguments of its class, see Layer.config; TypeError where it shares an Embedding's table.
+
+        pyrnn.Linear(**layer.config())
+        """
+        if self._table is not None:
+            raise TypeError("Linear.config: its weight is the table of an Embedding, which JSON cannot hold")
+        return super().config()
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        bound = self.in_features**-0.5
+        self._flat[0][:] = rng.uniform(-bound, bound, self._size)
+
+    def _find(self, prefix: str, found: Search, path: tuple[Any, ...]) -> None:
+        if self._table is not None:
+            self._table._find(prefix, found, path)
+        super()._find(prefix, found, path)
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """x (..., I) -> y (..., O), in the layer's dtype. TypeError for what is not real numbers, ValueError for a
+        wrong shape.
+
+        y = layer(x)
+        """
+        forward = self._op.forward
+        weight, bias = self._weights if self._table is None else self._arrays("_params")
+        y: Array
+        # Checked there, and not twice: a call of one row takes less time than the checks here.
+        if type(x) is ndarray and x.dtype is self.dtype:
+            try:
+                y = forward(x, weight, bias)
+                return y
+            except (TypeError, ValueError):  # the error, if there is one, is the layer's
+                pass
+        y = forward(self._input("", x), weight, bias)
+        return y
+
+    def _bind(self, home: Home) -> None:
+        super()._bind(home)
+        self._weights = self._params.get("weight"), self._params.get("bias")
+
+    def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x)
+        dx = pullback(y - target)
+        """
+        x = self._input(".vjp", x)
+        weight, bias = self._arrays("_params")
+        own = kernels.copied(x), kernels.copied(weight)
+        y: Array = self._op.forward(*own, bias)
+        shape, y_shape = x.shape, y.shape
+        kept = Once(f"{type(self).__name__} pullback", own)
+
+        def pullback(dy: ArrayLike) -> Array:
+            dy = shaped_array(kept.call, "dy", dy, self.dtype, y_shape).reshape(-1, self.out_features)
+            x, weight = kept.take()
+            x = x.reshape(-1, self.in_features)
+            dx: Array = self._op.backward(dy, x, weight, *self._arrays("_grads"))
+            return dx.reshape(shape)
+
+        return y, pullback
+
+    def _arrays(self, kind: str) -> tuple[Array, Array | None]:
+        """Weight and bias, of "_params" or "_grads"."""
+        own: ParameterDict = getattr(self, kind)
+        return (own if self._table is None else getattr(self._table, kind))["weight"], own.get("bias")
+
+    def _input(self, suffix: str, x: Any) -> Array:
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if array.shape[-1:] != (self.in_features,):
+            raise shape_error(call, "x", array.shape, f"(..., {self.in_features})")
+        return array

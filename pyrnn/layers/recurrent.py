@@ -1,0 +1,199 @@
+"""The recurrent layers RNN, LSTM and GRU: stacking, directions, states and layouts around the ops of one layer.
+
+Letters: T steps, N batch rows, I input features, H hidden units, P projected size, L layers, D directions, G gates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..cells import NONLINEARITIES
+from ..core.checks import (
+    Array,
+    Rng,
+    boolean,
+    choice,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+from .stack import Recurrent, StateT
+
+
+class RNN(Recurrent[Array], cell="rnn"):
+    """The recurrent network of Elman (1990): h' = act(W x + b_ih + R h + b_hh).
+
+    nonlinearity: "tanh", "relu" or "sigmoid". Parameters as in torch.nn.RNN: weight_ih_l0 (H, I), weight_hh_l0 (H, H),
+    bias_ih_l0 and bias_hh_l0 (H,), suffix _reverse. rng: None, an int seed or a numpy.random.Generator, for the initial
+    values and dropout. TypeError and ValueError for arguments that make no layer.
+
+        layer = pyrnn.RNN(8, 16, nonlinearity="relu", rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class LSTM(Recurrent["tuple[Array, Array]"], cell="lstm"):
+    """The long short-term memory of Hochreiter & Schmidhuber (1997) with the forget gate of Gers et al. (2000).
+
+    The state is (h, c). Parameters as in torch.nn.LSTM, gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H
+    or P), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. proj_size P > 0 adds weight_hr_l0 (P, H) and makes h P
+    wide (Sak et al. 2014); peephole adds weight_ch_l0 (3*H,), order i, f, o: i and f see the old cell state, o the new
+    one (Gers et al. 2002). rng and errors as in RNN.
+
+        layer = pyrnn.LSTM(8, 16, num_layers=2, rng=0)
+        y, (h, c) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), ((2, N, H), (2, N, H))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        peephole: bool = False,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
+            proj_size, peephole,
+        )  # fmt: skip
+
+
+class GRU(Recurrent[Array], cell="gru"):
+    """The gated recurrent unit of Cho et al. (2014).
+
+    Parameters as in torch.nn.GRU, gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
+    bias_hh_l0 (3*H,), suffix _reverse. reset_after=True is the GRU of torch, cuDNN and Keras' default, where the reset
+    gate acts on the recurrent product; False is that of the paper (and ONNX' default), where it acts on h before the
+    product: n = tanh(W x + b_ih + R (r*h) + b_hh). The two cannot be converted into each other. rng and errors as in
+    RNN.
+
+        layer = pyrnn.GRU(8, 16, bidirectional=True, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, 2*H), (2, N, H)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.reset_after = boolean(type(self).__name__, "reset_after", reset_after)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class IndRNN(Recurrent[Array], cell="indrnn"):
+    """The independently recurrent network of Li et al. (2018): h' = act(W x + b + u * h), no unit sees another.
+
+    nonlinearity: "relu", "tanh" or "sigmoid". Parameters: weight_ih_l0 (H, I), weight_hh_l0 = u (H,), bias_ih_l0 (H,),
+    suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.IndRNN(8, 16, num_layers=2, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (2, N, H)
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "relu",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class _WithoutOptions(Recurrent[StateT]):
+    """A layer whose cell has no options."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class MinGRU(_WithoutOptions[Array], cell="mingru"):
+    """The minimal GRU of Feng et al. (2024), whose gates see x alone: z = sigmoid(a_z), h' = (1 - z) * h + z * a_n.
+
+    Parameters, gates z, n: weight_ih_l0 (2*H, I), bias_ih_l0 (2*H,), suffix _reverse; a = W x + b. There is no product
+    of h, so steps are cheap. Everything else as in RNN.
+
+        layer = pyrnn.MinGRU(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
+class MinLSTM(_WithoutOptions[Array], cell="minlstm"):
+    """The minimal LSTM of Feng et al. (2024), whose gates see x alone: h' = (f * h + i * a_n) / (f + i).
+
+    i and f are sigmoids of a_i and a_f, a = W x + b; where both are 0 their share is what their logarithms say.
+    Parameters, gates i, f, n: weight_ih_l0 (3*H, I), bias_ih_l0 (3*H,), suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.MinLSTM(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
+class SLSTM(_WithoutOptions["tuple[Array, ...]"], cell="slstm"):
+    """The sLSTM of Beck et al. (2024, arXiv:2405.04517): exponential gates and a stabilising state m.
+
+    The state is (h, c, n, m), zeros by default, and gradients reach all of it:
+
+        l = log sigmoid(a_f) + m, m' = max(l, a_i), i = exp(a_i - m'), f = exp(l - m')
+        c' = f * c + i * tanh(a_g), n' = f * n + i, h' = sigmoid(a_o) * c' / n'
+
+    a = W x + b_ih + R h + b_hh. A unit with n = 0 has no past: m' = a_i and f = 0. Parameters, gates i, f, g, o:
+    weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. Everything else as
+    in RNN.
+
+        layer = pyrnn.SLSTM(8, 16, rng=0)
+        y, (h, c, n, m) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), 4 of (1, N, H)
+    """

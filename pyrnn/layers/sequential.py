@@ -1,0 +1,134 @@
+"""A model whose layers run one after the other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..attention import MultiheadAttention
+from ..core.checks import Array, Rng, integer, shaped_array
+from ..core.layer import Layer
+from ..core.model import Model
+from ..core.pullback import Once
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+class Sequential(Model):
+    """Layers in their order: what comes out of one goes into the next.
+
+    They are given by position, with the names "0", "1", ..., or by name, or some so and the others so; model[k] is the
+    k-th. Where a layer returns several things, as a recurrent one its outputs y and its final state, the first goes on;
+    `LastStep` makes the final output of y. `lengths` go to all layers that take them: to those whose `vjp` has an
+    argument of that name, a user's own `Model` too, and to MultiheadAttention as `kv_lengths`. rng as in `Model`.
+    Lengths are a TypeError where a layer's call takes them and its `vjp` does not, or the other way round, or only a
+    layer inside it does. ValueError for no layers and for a name given twice; others as in `Model`.
+
+        tagger = pyrnn.Sequential(pyrnn.Embedding(10, 8), pyrnn.GRU(8, 16), pyrnn.Linear(16, 3), rng=0)
+        logits = tagger(ids, lengths=[5, 2])  # (T, N) -> (T, N, 3)
+        judge = pyrnn.Sequential(rnn=pyrnn.GRU(8, 16), last=pyrnn.LastStep(), head=pyrnn.Linear(16, 3))
+    """
+
+    def __init__(self, *layers: Layer, rng: Rng = None, **named: Layer) -> None:
+        call = type(self).__name__
+        if not layers and not named:
+            raise ValueError(f"{call}: it has no layers")
+        placed = {str(k): layer for k, layer in enumerate(layers)}
+        twice = placed.keys() & named.keys()
+        if twice:
+            raise ValueError(f"{call}: {min(twice)!r} is the name of two layers, the one at this position and another")
+        super().__init__(rng=rng)
+        self._add({**placed, **named})
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._chain())
+
+    def __getitem__(self, k: int) -> Any:
+        layers = list(self._chain())
+        return layers[integer(type(self).__name__, "k", k, -len(layers), len(layers) - 1)]
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._chain()
+
+    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
+        """What comes out of the last layer. lengths (N,) integers in 0..T; errors as in the layers.
+
+        y = model(x, lengths=[5, 2])
+        """
+        out: Any = x
+        for layer in self._chain():
+            out = self._method(layer, "__call__")(out, **self._lengths(layer, "__call__", lengths))
+            out = out[0] if isinstance(out, tuple) else out
+        y: Array = out
+        return y
+
+    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Any]]:
+        """y, pullback. dx = pullback(dy) adds to `grads` and can be called once; dx is None where x are ids.
+
+        y, pullback = model.vjp(x, lengths=[5, 2])
+        pullback(y - target)
+        """
+        out: Any = x
+        pulls: list[Callable[[Any], Any]] = []
+        for layer in self._chain():
+            out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
+            out = out[0] if isinstance(out, tuple) else out
+            pulls.append(pull)
+        kept, shape, dtype = Once(f"{type(self).__name__} pullback", pulls), out.shape, out.dtype
+
+        def pullback(dy: ArrayLike) -> Any:
+            gradient: Any = shaped_array(kept.call, "dy", dy, dtype, shape)
+            for pull in reversed(kept.take()):
+                gradient = pull(gradient)
+                gradient = gradient[0] if isinstance(gradient, tuple) else gradient
+            return gradient
+
+        return out, pullback
+
+    def _chain(self) -> Iterator[Any]:
+        """The layers, in their order."""
+        return (value for value in self._attributes().values() if isinstance(value, Layer))
+
+    def _method(self, layer: Any, method: str) -> Any:
+        """That one of a layer, its call or its vjp."""
+        if getattr(type(layer), method, None) is None:
+            raise TypeError(f"{type(self).__name__}: {self._title(layer)} has no {method}")
+        return layer if method == "__call__" else layer.vjp
+
+    def _title(self, layer: Any) -> str:
+        """A layer in an error."""
+        return next(f"{name} ({type(layer).__name__})" for name, own in self._attributes().items() if own is layer)
+
+    def _lengths(self, layer: Any, method: str, lengths: Any) -> dict[str, Any]:
+        """The argument with which this method of a layer takes lengths, if it does and there are any."""
+        if lengths is None:
+            return {}
+        kind: Any = type(layer)
+        name = _argument(kind, method)
+        if name is None:
+            other = "vjp" if method == "__call__" else "__call__"
+            parts: Any = (type(part) for _, part in layer._leaves())
+            if _argument(kind, other) or any(_argument(part, method) for part in parts):  # it would read the padding
+                raise TypeError(
+                    f"{type(self).__name__}: lengths are given, but the {method} of {self._title(layer)} takes none, "
+                    f"as {'its ' + other if _argument(kind, other) else 'a layer in it'} does"
+                )
+        return {} if name is None else {name: lengths}
+
+
+@functools.lru_cache
+def _argument(kind: Any, method: str) -> str | None:
+    """The name of the argument."""
+    import inspect
+
+    if issubclass(kind, MultiheadAttention):
+        return "kv_lengths"
+    function = getattr(kind, method, None)
+    if function is Model.__call__:
+        function = getattr(kind, "vjp", None)
+    parameters = inspect.signature(function).parameters.values() if callable(function) else ()
+    if any(parameter.name == "lengths" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return "lengths"
+    return None

@@ -1,0 +1,460 @@
+"""What the recurrent layers share: stacking, directions, states and layouts around the ops of one layer.
+
+Letters: T steps, N batch rows, I input features, H hidden units, P projected size, L layers, D directions, G gates.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from .. import kernels
+from ..cells import CELLS, Cell
+from ..core.checks import (
+    MOST,
+    MOST_NUMBERS,
+    Array,
+    Rng,
+    boolean,
+    boolean_array,
+    float_dtype,
+    integer,
+    integer_array,
+    lengths_array,
+    real,
+    real_array,
+    shape_error,
+    shape_text,
+    shaped_array,
+    within,
+)
+from ..core.layer import Layer
+from ..core.parameters import Home, ParameterDict, Shapes, unrecorded, without_recording
+from ..core.pullback import AllOrNone, Once
+from .dropout import dropout_mask
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+
+StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
+
+MOST_LAYERS = 2**16
+
+LAYERS: dict[str, type[Any]] = {}  # the layers of the cells in CELLS, under the same names
+
+ndarray = np.ndarray  # a global is found faster than an attribute, in every call
+empty = np.empty
+
+
+class Recurrent(Layer, Generic[StateT]):
+    """What the recurrent layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
+
+    _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
+    _cell: ClassVar[Cell]  # its record
+    _cell_name: ClassVar[str]
+    _derived = (*Layer._derived, "_weights", "_grad_weights")
+
+    def __init_subclass__(cls, cell: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cell is not None:
+            cls._op, cls._cell, cls._cell_name = getattr(kernels, cell), CELLS[cell], cell
+            LAYERS[cell] = cls
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        batch_first: bool,
+        dropout: float,
+        bidirectional: bool,
+        dtype: DTypeLike,
+        rng: Rng,
+        proj_size: int = 0,
+        peephole: bool = False,
+    ) -> None:
+        call = type(self).__name__
+        self.input_size = integer(call, "input_size", input_size, 1, MOST)
+        self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
+        self.num_layers = integer(call, "num_layers", num_layers, 1, MOST_LAYERS)
+        self.bias = boolean(call, "bias", bias)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        self.dropout = real(call, "dropout", dropout, 0, 1)
+        self.bidirectional = boolean(call, "bidirectional", bidirectional)
+        self.proj_size = integer(call, "proj_size", proj_size, 0, MOST)
+        self.peephole = boolean(call, "peephole", peephole)
+        if self.proj_size >= self.hidden_size:
+            raise ValueError(f"{call}: proj_size is {proj_size}, expected less than hidden_size {hidden_size}")
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(f"{call}: dropout acts between layers, and num_layers is 1", stacklevel=3)
+
+        self._options = {name: getattr(self, name) for name in self._cell.options}
+        self._directions = 2 if self.bidirectional else 1
+        self._output = self.proj_size or self.hidden_size  # features of one direction
+        self._widths = self._cell.widths(self.hidden_size, self._output)
+        self._count = self.num_layers * self._directions
+        directions = ("", "_reverse")[: self._directions]
+        self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+        super().__init__(float_dtype(call, dtype), self._make_shapes())
+        self._begin(rng)
+
+    def _draw(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+        bound = self.hidden_size**-0.5
+        self._flat[0][:] = rng.uniform(-bound, bound, self._size)
+
+    def _make_shapes(self) -> Shapes:
+        shapes: Shapes = {}
+        present = self._cell.present(lambda argument: getattr(self, argument))
+        for k, suffix in enumerate(self._suffixes):
+            inputs = self.input_size if k < self._directions else self._directions * self._output
+            own = self._cell.shapes(inputs, self.hidden_size, self._output)
+            shapes |= {name + suffix: own[name] for name in present}
+        return shapes
+
+    def _bind(self, home: Home) -> None:
+        super()._bind(home)
+        self._weights = self._by_layer(self._params)
+        self._grad_weights = self._by_layer(self._grads)
+
+    def _by_layer(self, arrays: ParameterDict) -> list[tuple[Array | None, ...]]:
+        """One tuple in the op's order for each layer and direction, index layer*D + direction."""
+        return [tuple(arrays.get(name + suffix) for name in self._cell.weights) for suffix in self._suffixes]
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        ids: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[Array, StateT]:
+        """Run over whole sequences: y, state.
+
+        x        (T, N, I), (N, T, I) with batch_first, or unbatched (T, I)
+        state    h (L*D, N, H), for the LSTM (h, c); without N when unbatched; None is zeros. h has P features with a
+                 projection. Index layer*D + direction
+        lengths  (N,) integers in 0..T: the valid steps of each row. y is 0 beyond them
+        reset    (T, N) booleans, (N, T) with batch_first, (T,) when unbatched: True at the first step of a new sequence
+        ids      (T, N), (N, T) or (T,) integers: x is a table (V, I), such as the weight of an Embedding, and step t of
+                 row n reads x[ids[t, n]]. The same bits as with those rows as x, but each row's input product is made
+                 once, however often it is read
+        mask     (T, N) booleans, (N, T) with batch_first, (T,) when unbatched. A step where it is False is as if it
+                 were not there, before, between or behind the others: the state is held, y is 0, and nothing there is
+                 read, a mark of `reset` neither. With lengths, steps count where both say so
+        y        like x, with D*H (or D*P) features; state: after the last valid step, to be fed back
+
+        TypeError for what is not real numbers, ValueError for a wrong shape. Arrays are converted to the layer's dtype.
+
+            y, state = layer(x)
+            y2, state = layer(x2, state)
+        """
+        x, states, lengths, reset, ids, batched, order = self._inputs("", x, state, lengths, reset, ids, mask)
+        forward, weights, options = self._op.forward, self._weights, self._options
+
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
+            own = ids if k < self._directions else None
+            result: tuple[Array, tuple[Array, ...]] = forward(
+                x, states[k], weights[k], ids=own, lengths=lengths, reset=reset, reverse=reverse, out=out, **options
+            )
+            return result
+
+        return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None, order)
+
+    def vjp(
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        *,
+        lengths: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        checkpoint_every: int | None = None,
+        ids: ArrayLike | None = None,
+        mask: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, StateT], Callable[..., tuple[Array, StateT]]]:
+        """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
+
+        Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
+        checkpoint_every=k only every k-th state is kept and the pullback computes the others again: the same bits.
+        dx is like x: with `ids` the gradient of the table.
+
+            (y, state), pullback = layer.vjp(x)
+            dx, dstate = pullback(y - target)
+        """
+        if without_recording.get():
+            return self(x, state, lengths=lengths, reset=reset, ids=ids, mask=mask), unrecorded
+        if checkpoint_every is not None:
+            call = f"{type(self).__name__}.vjp"
+            checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
+        x, states, lengths, reset, ids, batched, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
+        pulls: list[Any] = []
+        masks: list[Array] = []
+
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
+            result: tuple[Array, tuple[Array, ...]]
+            result, pull = self._op.vjp(
+                x,
+                states[k],
+                self._weights[k],
+                ids=ids if k < self._directions else None,
+                lengths=lengths,
+                reset=reset,
+                reverse=reverse,
+                checkpoint_every=checkpoint_every,
+                out=out,
+                **self._options,
+            )
+            pulls.append(pull)
+            return result
+
+        shape = x.shape if ids is None else ids.shape
+        own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
+        result = self._walk(run, own, shape, batched, masks if self.dropout else None, order)
+        return result, Pullback(self, pulls, masks, shape[:2], batched, ids is not None, order)
+
+    def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
+        """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
+
+        state as in a call of the layer, (L, H) too where batch is 1. ValueError for a bidirectional layer.
+
+            stream = layer.stream()
+            y_t = stream.step(x_t)
+        """
+        call = f"{type(self).__name__}.stream"
+        if self.bidirectional:
+            raise ValueError(f"{call}: a bidirectional layer needs the whole sequence, it cannot run step by step")
+        batch = integer(call, "batch", batch, 1, MOST)
+        stream: Stream[StateT] = Stream(self, self._op.stream(self._weights, batch, **self._options), batch)
+        if state is not None:
+            stream.state = state
+        return stream
+
+    def _inputs(
+        self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
+    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, bool, Array | None]:
+        """Check and bring to the op's form: x (T, N, I) or a table (V, I), one state tuple (or None) per layer and
+        direction, lengths (N,), reset (T, N), ids (T, N) or None, and whether there was a batch axis. With a mask, the
+        steps that count are moved to the front of their rows, and the last is their `order`, see `moved`."""
+        call = type(self).__name__ + suffix
+        x = real_array(call, "x", x, self.dtype)
+        name, walked = "x", x  # what has axes for steps and rows
+        width: tuple[int, ...] = (self.input_size,)  # and the axis behind them
+        if ids is not None:
+            if x.ndim != 2 or x.shape[1:] != width:
+                raise shape_error(call, "x", x.shape, f"(V, {self.input_size}), as there are ids")
+            name, walked, width = "ids", integer_array(call, "ids", ids), ()
+        shape = walked.shape
+        axes = len(shape) - len(width)
+        batched = axes == 2
+        if not (batched or axes == 1) or shape[axes:] != width:
+            raise shape_error(call, name, shape, self._layout_text(axes, width))
+        if not batched:
+            walked = walked[:, None]
+        elif self.batch_first:
+            walked = walked.swapaxes(0, 1)
+        steps, rows = walked.shape[:2]
+        if (steps or 1) * (rows or 1) * self._count * self.hidden_size > MOST_NUMBERS:  # NumPy too takes 0 for 1 here
+            raise ValueError(f"{call}: {name} has shape {shape}, its results are more than memory can hold")
+        states: Sequence[Any] = (None,) * self._count
+        if state is not None:
+            states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))
+        if lengths is not None:
+            lengths = lengths_array(call, lengths, steps, rows if batched else None)
+        marks: dict[str, Array] = {}
+        for kind, value in (("reset", reset), ("mask", mask)):
+            if value is not None:
+                names = ("N", "T") if self.batch_first else ("T", "N")
+                expected = f"{shape_text(*names)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
+                array = boolean_array(call, kind, value, shape[:axes], expected)
+                marks[kind] = array[:, None] if not batched else array.T if self.batch_first else array
+        reset, order = marks.get("reset"), None
+        if "mask" in marks:
+            counts = marks["mask"]
+            if lengths is not None:
+                counts = counts & (np.arange(steps)[:, None] < lengths)
+            order = np.argsort(~counts, axis=0, kind="stable")
+            lengths = counts.sum(axis=0)
+            walked = moved(walked, order)
+            reset = None if reset is None else moved(reset, order)
+        if ids is None:
+            return walked, states, lengths, reset, None, batched, order
+        if walked.size and not 0 <= walked.min() <= walked.max() < len(x):  # the padding may hold anything
+            valid = np.arange(steps)[:, None] < np.full(rows, steps if lengths is None else lengths)
+            within(call, "ids", walked[valid], len(x) - 1)
+        return x, states, lengths, reset, walked, batched, order
+
+    def _layout_text(self, axes: int, width: tuple[int, ...]) -> str:
+        batched = shape_text(*("NT" if self.batch_first else "TN"), *width)
+        unbatched = shape_text("T", *width)
+        return {1: unbatched, 2: batched}.get(axes, f"{batched} or {unbatched}")
+
+    def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
+        """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
+        names = tuple(self._cell.states)
+        if len(names) == 1:
+            state = (state,)
+        elif not isinstance(state, (tuple, list)) or len(state) != len(names):
+            what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
+            raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
+        parts = []
+        for value, part_name, width in zip(state, names, self._widths, strict=True):
+            shape = (self._count, width) if rows is None else (self._count, rows, width)
+            part = value
+            if type(value) is not ndarray or value.dtype is not self.dtype or value.shape != shape:
+                label = name if len(names) == 1 else f"{part_name} of {name}"
+                part = shaped_array(call, label, value, self.dtype, shape)
+            parts.append(part[:, None] if rows is None else part)
+        return parts
+
+    def _join(self, finals: Sequence[tuple[Array, ...]], batched: bool) -> StateT:
+        """State tuples of every layer and direction -> a state as the user holds it."""
+        parts: Sequence[Array]
+        if self._count > 1:
+            rows = finals[0][0].shape[:1] if batched else ()
+            parts = [
+                np.concatenate(part).reshape(self._count, *rows, width)
+                for part, width in zip(zip(*finals, strict=True), self._widths, strict=True)
+            ]
+        elif batched:
+            parts = [part[None] for part in finals[0]]
+        else:
+            parts = finals[0]
+        state: Any = tuple(parts) if len(parts) > 1 else parts[0]
+        result: StateT = state
+        return result
+
+    def _walk(
+        self,
+        run: Callable[[int, Array, bool, Array | None], tuple[Array, tuple[Array, ...]]],
+        x: Array,
+        shape: tuple[int, ...],
+        batched: bool,
+        masks: list[Array] | None,
+        order: Array | None,
+    ) -> tuple[Array, StateT]:
+        """Call run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. Dropout between
+        layers fills `masks`. shape: (T, N) or more. order: of steps that were moved to the front."""
+        steps, rows = shape[:2]
+        output = self._output
+        turned = self.batch_first and batched
+
+        def new_y(turn: bool) -> Array:
+            lead: tuple[int, int] = (rows, steps) if turn else (steps, rows)
+            y = empty((*lead, self._directions * output), self.dtype)
+            return y.swapaxes(0, 1) if turn else y
+
+        finals = []
+        for layer in range(self.num_layers):
+            last = layer == self.num_layers - 1
+            if self.bidirectional:
+                y = new_y(last and turned)
+                finals.append(run(2 * layer, x, False, y[:, :, :output])[1])
+                finals.append(run(2 * layer + 1, x, True, y[:, :, output:])[1])
+                x = y
+            else:
+                x, final = run(layer, x, False, new_y(True) if last and turned else None)
+                finals.append(final)
+            if masks is not None and not last:
+                masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
+                combine(np.multiply, x, masks[-1])
+        if order is not None:
+            x = moved_back(x, order, new_y(turned))
+        if turned:
+            x = x.swapaxes(0, 1)
+        elif not batched:
+            x = x[:, 0]
+        return x, self._join(finals, batched)
+
+
+def moved(x: Array, order: Array) -> Array:
+    """x (T, N, ...) with its steps in another order, (T, N) integers: step order[k, n] of row n becomes step k."""
+    return np.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=0)
+
+
+def moved_back(x: Array, order: Array, out: Array) -> Array:
+    """The way back, into `out`."""
+    np.put_along_axis(out, order.reshape(*order.shape, *[1] * (x.ndim - 2)), x, axis=0)
+    return out
+
+
+def combine(operation: np.ufunc, target: Array, other: Array) -> None:
+    """target = operation(target, other); like the kernels, without a word on overflow or NaN."""
+    with np.errstate(all="ignore"):
+        operation(target, other, out=target)
+
+
+class Pullback(Generic[StateT]):
+    """dx, dstate = pullback(dy, dstate=None): the gradients of one `vjp`.
+
+    dy is like y, or None where only the final state matters; dstate is like state, or None for zeros. Adds to the
+    gradients in `layer.grads`; dx is like x, the returned dstate like state. It can be called once (RuntimeError); a
+    call refused for a wrong dy or dstate has added nothing and does not count. One that Ctrl-C ends has added nothing.
+    """
+
+    __slots__ = ("_batched", "_kept", "_layer", "_looked_up", "_order", "_shape")
+
+    _layer: Recurrent[StateT]
+
+    def __init__(
+        self,
+        layer: Recurrent[StateT],
+        pulls: list[Any],
+        masks: list[Array],
+        shape: tuple[int, ...],
+        batched: bool,
+        looked_up: bool,
+        order: Array | None,
+    ) -> None:
+        self._layer = layer
+        self._kept = Once(f"{type(layer).__name__} pullback", (pulls, masks))
+        self._shape = shape  # (T, N)
+        self._batched = batched
+        self._looked_up = looked_up  # x was a table
+        self._order = order  # of steps that were moved to the front
+
+    def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
+        layer, batched, call = self._layer, self._batched, self._kept.call
+        turned = layer.batch_first and batched
+        steps, rows = self._shape
+        output, directions = layer._output, layer._directions
+        dh: Array | None = None
+        if dy is not None:
+            shape: tuple[int, ...] = (rows, steps) if turned else (steps, rows) if batched else (steps,)
+            dh = shaped_array(call, "dy", dy, layer.dtype, (*shape, directions * output))
+            dh = dh.swapaxes(0, 1) if turned else dh if batched else dh[:, None]
+            dh = dh if self._order is None else moved(dh, self._order)
+        dstates: Sequence[Any] = (None,) * layer._count
+        if dstate is not None:
+            dstates = list(zip(*layer._parts(call, "dstate", dstate, rows if batched else None), strict=True))
+        pulls, masks = self._kept.take()
+
+        grads = layer._grad_weights
+        dinitials: list[Any] = [None] * layer._count
+        with AllOrNone(layer._flat[1], steps * rows if layer._count > 1 else 0):
+            for k in range(layer._count - directions, -1, -directions):
+                if layer.bidirectional:
+                    forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
+                    dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+                    other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+                    combine(np.add, dx, other)
+                else:
+                    dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+                if k and masks:
+                    combine(np.multiply, dx, masks.pop())
+                del pulls[k:]
+                dh = dx
+        if self._order is not None and not self._looked_up:
+            dx = moved_back(dx, self._order, np.empty_like(dx))
+        if turned and not self._looked_up:
+            dx = np.ascontiguousarray(dx.swapaxes(0, 1))
+        elif not (batched or self._looked_up):
+            dx = dx[:, 0]
+        return dx, layer._join(dinitials, batched)

@@ -1,0 +1,59 @@
+"""Pictures of trainings, attention, memories and sequences, with matplotlib (the extra `plot`).
+
+Every picture takes a path, whose ending says the format, or None; it returns its axes, and draws into `ax` where that
+is given. Those that belong to one example stand beside it and can be had from here too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .curves import gradient_flow, loss_curve
+from .memories import recall_rates, recalls
+from .style import check
+from .tables import attention_map, attention_maps, confusion_matrix
+
+if TYPE_CHECKING:
+    from ..examples.pictures.forecasts import Forecast, forecasts
+    from ..examples.pictures.images import pictures
+    from ..examples.pictures.learning import Learning, learning_curves
+    from ..examples.pictures.spans import spans
+    from ..examples.pictures.tracks import Track, tracks
+
+__all__ = [
+    "Forecast",
+    "Learning",
+    "Track",
+    "attention_map",
+    "attention_maps",
+    "check",
+    "confusion_matrix",
+    "forecasts",
+    "gradient_flow",
+    "learning_curves",
+    "loss_curve",
+    "pictures",
+    "recall_rates",
+    "recalls",
+    "spans",
+    "tracks",
+]
+
+OF_EXAMPLES = {
+    "Forecast": "forecasts",
+    "Learning": "learning",
+    "Track": "tracks",
+    "forecasts": "forecasts",
+    "learning_curves": "learning",
+    "pictures": "images",
+    "spans": "spans",
+    "tracks": "tracks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in OF_EXAMPLES:
+        raise AttributeError(f"module 'pyrnn.plots' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"pyrnn.examples.pictures.{OF_EXAMPLES[name]}"), name)

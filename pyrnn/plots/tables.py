@@ -1,0 +1,202 @@
+"""Pictures of tables: attention, confusion."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+from .style import (
+    GRID,
+    INK,
+    LABEL,
+    LONGEST,
+    PLAIN,
+    TITLE,
+    TOKEN,
+    Path,
+    _array,
+    _axes,
+    _checked,
+    _finished,
+    _headline,
+    _single,
+    _text,
+    _titled,
+    _wide,
+)
+
+
+def _cells(ax: Any, shape: tuple[int, int], usual: float) -> tuple[float, float]:
+    """Inches of a cell in a table of this shape, high and wide: in a new figure, or in axes that are there."""
+    room = (LONGEST, LONGEST)
+    if ax is not None:
+        box = ax.get_window_extent()
+        room = (box.height / ax.figure.dpi, box.width / ax.figure.dpi)
+    high, wide = (min(usual, most / max(count, 1)) for most, count in zip(room, shape, strict=True))
+    return high, wide
+
+
+def _table(
+    axes: Any,
+    values: np.ndarray,
+    most: float,
+    names: tuple[Sequence[str], Sequence[str]],
+    cells: tuple[float, float],
+    top: Mapping[str, Any],
+    **text: Any,
+) -> Any:
+    """Values as colours, from 0 to `most`, with the names at the left and on top, as many as there is room for. text:
+    properties of the names, top: further ones of those on top."""
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect=cells[0] / cells[1])
+    for axis, labels, cell, given in zip((axes.yaxis, axes.xaxis), names, cells, ({}, top), strict=True):
+        every = math.ceil(LABEL / cell)
+        axis.set_ticks(range(0, len(labels), every), labels[::every], **PLAIN, **text, **given)
+        if every == 1:
+            axis.set_ticks(np.arange(1, len(labels)) - 0.5, minor=True)
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.grid(which="minor", color=GRID, linewidth=0.5)
+    return image
+
+
+Map = tuple[np.ndarray, Sequence[str], Sequence[str], str]
+
+
+@_checked
+def attention_map(
+    path: Path,
+    weights: np.ndarray,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    title: str = "",
+    *,
+    query_label: str = "queries",
+    key_label: str = "keys",
+    ax: Any = None,
+) -> Any:
+    """Draw weights (S, K) as a map: a row for each query, a column for each key, with their tokens at the axes, whose
+    labels say what they are. ValueError where the tokens are not S and K. Returns the axes.
+
+        weights = layer.attention_weights(x, is_causal=True)  # (N, H, S, K)
+        pyrnn.plots.attention_map("map.png", weights[0, 0], list("hello"), list("hello"))
+    """
+    figure, panels = _maps(ax, [(weights, queries, keys, title)], query_label, key_label)
+    return _single(figure, path, panels)
+
+
+@_checked
+def attention_maps(
+    path: Path,
+    maps: Sequence[Map],
+    title: str = "",
+    *,
+    query_label: str = "queries",
+    key_label: str = "keys",
+    ax: Any = None,
+) -> Any:
+    """Draw several maps as in `attention_map`, two in a row: weights, queries, keys and a title each. Returns the axes
+    (P,).
+
+        pyrnn.plots.attention_maps("maps.png", [(weights, list("salut"), list("hello"), "first"), ...])
+    """
+    figure, panels = _maps(ax, maps, query_label, key_label)
+    _headline(figure, title)
+    return _finished(figure, path, panels)
+
+
+def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tuple[Any, np.ndarray]:
+    from matplotlib import rcParams
+
+    fonts = ["monospace", *rcParams["font.family"]]
+    drawn = []
+    for weights, queries, keys, name in maps:
+        weights = _array("attention_map", "weights", weights, len(queries), len(keys))
+        if not weights.size:
+            raise ValueError(f"attention_map: weights has shape {weights.shape}, there is nothing to draw")
+        tokens = [_text(token, TOKEN) for token in queries], [_text(token, TOKEN) for token in keys]
+        drawn.append((weights, tokens, name))
+
+    sizes, titles = [], []  # inches, with the tokens
+    for weights, (rows, columns), name in drawn:
+        high, wide = _cells(None, weights.shape, 0.32)
+        left, above = (0.085 * max(map(len, tokens), default=0) for tokens in (rows, columns))
+        across = 1.6 + 1.1 * wide * len(columns)  # with the colours' scale
+        titles.append(textwrap.fill(_text(name, TITLE), int(across / _wide("-"))) if ax is None else name)
+        sizes.append((1.5 + 0.2 * titles[-1].count("\n") + above + high * len(rows), 1.0 + left + across))
+    lines = [sizes[k : k + 2] for k in range(0, len(sizes), 2)]
+    width = max((sum(wide for _, wide in line) for line in lines), default=3)
+    height = sum(max(high for high, _ in line) for line in lines) or 2
+    figure, panels = _axes("attention_map", ax, len(drawn), min(2, max(len(drawn), 1)), (width, height))
+    for axes, (weights, tokens, _), name in zip(panels, drawn, titles, strict=True):
+        most = max(float(weights.max(initial=0, where=np.isfinite(weights))), 1e-9)
+        upright = all(len(token) < 2 for token in tokens[1])
+        cells = _cells(None if ax is None else axes, weights.shape, 0.32)
+        image = _table(axes, weights, most, tokens, cells, {"rotation": 0 if upright else 90}, family=fonts)
+        axes.set_xlabel(_text(key_label), **PLAIN)
+        axes.set_ylabel(_text(query_label), **PLAIN)
+        _titled(axes, name)
+        figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
+    return figure, panels
+
+
+COUNTED = 40  # classes: of more the cells have no room for their counts
+
+
+@_checked
+def confusion_matrix(
+    path: Path,
+    counts: np.ndarray,
+    names: Sequence[str],
+    title: str = "",
+    *,
+    true_label: str = "true",
+    said_label: str = "said",
+    ax: Any = None,
+) -> Any:
+    """Draw counts (C, C), a row for each true class and a column for each that was said, with `names` at the axes,
+    whose labels say what they are.
+
+    The colour is the share of a row; cells hold their counts where there is room, and the right side how many of each
+    row there are and how many of them are right. ValueError where counts is not (C, C). Returns the axes.
+
+        plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
+    """
+    counts = _array("confusion_matrix", "counts", counts, len(names), len(names))
+    if not counts.size:
+        raise ValueError("confusion_matrix: names is empty, there is nothing to draw")
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    shown = [_text(name, TOKEN) for name in names]
+    high, wide = _cells(None, counts.shape, 0.42)
+    longest = 0.07 * max(map(len, shown), default=0)
+    size = (2.4 + longest + max(wide * len(names), _wide(title) - 1.5), 1.3 + longest + high * len(names))
+    figure, panels = _axes("confusion_matrix", ax, 1, 1, size)
+    (axes,) = panels
+    if ax is not None:
+        high, wide = _cells(axes, counts.shape, 0.42)
+    else:
+        axes.set_anchor("W")  # and the room for a long title at the right
+    turned = {"rotation": 60, "ha": "left", "rotation_mode": "anchor"}
+    _table(axes, shares, 1, (shown, shown), (high, wide), turned, fontsize=8)
+    for row, column in np.argwhere(counts > 0) if len(names) <= COUNTED else ():
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, in_layout=False,
+                  color="white" if shares[row, column] > 0.5 else INK)  # fmt: skip
+    axes.set_xlabel(_text(said_label), **PLAIN)
+    axes.set_ylabel(_text(true_label), **PLAIN)
+    right = axes.secondary_yaxis("right")
+    every = math.ceil(LABEL / high)
+    right.set_yticks(range(0, len(names), every), [f"{share:4.0%} of {total}" if total else "none" for share, total in
+                     zip(shares.diagonal()[::every], totals[::every], strict=True)], fontsize=8)  # fmt: skip
+    right.set_ylabel("right", fontsize=8)
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    _titled(axes, title)
+    return _single(figure, path, panels)

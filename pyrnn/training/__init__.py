@@ -1,0 +1,1 @@
+"""Training: losses, optimisers and their schedules, truncated backpropagation, the flow of gradients."""
