@@ -18,9 +18,8 @@ from ..core.checks import (
     real,
     real_array,
     shape_error,
-    shaped_array,
 )
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -90,12 +89,11 @@ class ModernHopfield(_Saved):
         call = "ModernHopfield.vjp"
         states, single = self._states(call, state)
         result, steps = self._steps(call, states, max_steps, tol, keep=True)
-        kept = Once("ModernHopfield pullback", (self.patterns.copy(), steps))
-        shape = result.shape[1:] if single else result.shape
+        result = result[0] if single else result
 
-        def pullback(dstate: ArrayLike) -> tuple[Array, Array]:
-            d = shaped_array(kept.call, "dstate", dstate, self.dtype, shape).reshape(-1, shape[-1]).copy()
-            y, steps = kept.take()
+        def back(dstate: Array, own: tuple[Array, list[Any]]) -> tuple[Array, Array]:
+            y, steps = own
+            d = dstate.reshape(-1, dstate.shape[-1]).copy()
             dy = np.zeros_like(y)
             for rows, before, after, stats in reversed(steps):
                 dbefore, dkey, dvalue = kernels.attention.backward(
@@ -103,9 +101,9 @@ class ModernHopfield(_Saved):
                 )
                 dy += dkey[0] + dvalue[0]
                 d[rows] = dbefore[0]
-            return d.reshape(shape), dy
+            return d.reshape(dstate.shape), dy
 
-        return (result[0] if single else result), pullback
+        return result, Pullback("ModernHopfield pullback", result, (self.patterns.copy(), steps), back, "dstate")
 
     @quietly
     def energy(self, state: ArrayLike) -> Any:

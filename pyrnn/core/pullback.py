@@ -1,12 +1,19 @@
-"""What a pullback keeps for the one call it is good for, and gradients that it adds to as a whole or not at all."""
+"""Pullbacks: called once, with gradients that are checked first, they add to others as a whole or not at all."""
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
+from .checks import Array, shaped_array
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Once(Generic[T]):
@@ -37,6 +44,35 @@ class Once(Generic[T]):
         except IndexError:
             message = "this pullback has been called before; each vjp gives one pullback for one call"
             raise RuntimeError(f"{self.call}: {message}") from None
+
+
+class Pullback(Generic[T, R]):
+    """The way back of one vjp with one result: pullback(dy).
+
+    call    names it in errors: "Linear pullback"
+    result  what dy is the gradient of; its shape and dtype are remembered
+    kept    what the way back needs; it lives no longer than the call
+    back    back(dy, kept) gives what the pullback returns
+    name    of the gradient, in errors and as a keyword
+
+    A dy that is refused (TypeError, ValueError) does not count; a second call is a RuntimeError.
+
+        return y, Pullback("Linear pullback", y, (x, weight), back)
+    """
+
+    __slots__ = ("_back", "_dtype", "_name", "_once", "_shape")
+
+    def __init__(self, call: str, result: Array, kept: T, back: Callable[[Array, T], R], name: str = "dy") -> None:
+        self._once = Once(call, kept)
+        self._shape, self._dtype, self._name, self._back = result.shape, result.dtype, name, back
+
+    def __call__(self, *given: ArrayLike, **named: ArrayLike) -> R:
+        if len(given) != 1 or named:
+            if given or list(named) != [self._name]:
+                raise TypeError(f"{self._once.call}: expected one gradient, {self._name}")
+            given = (named[self._name],)
+        dy = shaped_array(self._once.call, self._name, given[0], self._dtype, self._shape)
+        return self._back(dy, self._once.take())
 
 
 class AllOrNone:

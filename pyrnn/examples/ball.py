@@ -20,8 +20,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import plots
 
-from .. import plots
 from . import plot_option, seed_option
 
 SEEN, AHEAD = 20, 20

@@ -29,10 +29,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import data, ngrams, schedules, text
 
-from .. import data, text
-from ..text import ngrams
-from ..training import schedules
 from . import data_option, enough, reading, seed_option
 
 CAPITAL = "^"

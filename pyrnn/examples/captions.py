@@ -23,9 +23,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import decoding, plots
 
-from .. import plots
-from ..text import decoding
 from . import plot_option, seed_option
 
 Y, X = np.mgrid[:8, :8][:, None] - np.mgrid[-1:2, -1:2].reshape(2, 9, 1, 1) - 3.5  # a cell's pixels, from 9 middles

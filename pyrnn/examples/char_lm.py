@@ -23,10 +23,9 @@ import click
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import ngrams, plots, text
+from pyrnn.charmodel import CharModel, bits_per_character, sample, uniform_bits
 
-from .. import plots, text
-from ..app.charmodel import CharModel, bits_per_character, sample, uniform_bits
-from ..text import ngrams
 from . import data_option, plot_option, reading, seed_option
 
 ORDERS = 2, 3, 5

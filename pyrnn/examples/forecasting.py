@@ -29,8 +29,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import baselines, plots, text
 
-from .. import baselines, plots, text
 from . import data_option, enough, plot_option, reading, seed_option
 
 AHEAD = 12  # the horizon

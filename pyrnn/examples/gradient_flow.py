@@ -22,8 +22,8 @@ import click
 import numpy as np
 
 import pyrnn
+from pyrnn import plots
 
-from .. import plots
 from . import plot_option, seed_option
 
 INPUTS, ROWS = 4, 8

@@ -26,9 +26,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import metrics, ngrams, plots, text
 
-from .. import metrics, plots, text
-from ..text import ngrams
 from . import data_option, enough, plot_option, reading, seed_option
 
 BASES = text.Vocabulary("ACGT")

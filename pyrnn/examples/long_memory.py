@@ -23,8 +23,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import plots
 
-from .. import plots
 from . import plot_option, seed_option
 
 LETTERS, COPIED = 8, 10

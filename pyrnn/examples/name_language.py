@@ -23,8 +23,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import metrics, plots, text
 
-from .. import metrics, plots, text
 from . import data_option, enough, plot_option, reading, seed_option
 
 

@@ -26,9 +26,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import decoding, metrics, plots, text
 
-from .. import metrics, plots, text
-from ..text import decoding
 from . import data_option, name_language, plot_option, reading, seed_option
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1

@@ -26,9 +26,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import ngrams, text
 
-from .. import text
-from ..text import ngrams
 from . import data_option, enough, reading, seed_option
 
 FILES = ("rt-polarity.neg", "rt-polarity.pos")

@@ -24,9 +24,8 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
+from pyrnn import decoding, plots, text
 
-from .. import plots, text
-from ..text import decoding
 from . import data_option, enough, plot_option, reading, seed_option
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1

@@ -12,15 +12,14 @@ from ..core.checks import (
     Rng,
     boolean,
     float_dtype,
+    quietly,
     real,
     real_array,
-    shape_error,
-    shape_text,
-    shaped_array,
 )
 from ..core.layer import Layer
+from ..core.layout import Layout
 from ..core.parameters import unrecorded, without_recording
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -74,19 +73,16 @@ class Dropout(Layer):
         array, mask_shape = self._input(".vjp", x)
         if without_recording.get():
             return array.copy(order="C"), unrecorded
-        shape = array.shape
         mask = dropout_mask(self.rng, self.p, mask_shape, self.dtype) if self.p else np.ones((), self.dtype)
         with np.errstate(all="ignore"):
             y: Array = np.multiply(array, mask, order="C")
-        kept = Once(f"{type(self).__name__} pullback", mask)
 
-        def pullback(dy: ArrayLike) -> Array:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, shape)
-            with np.errstate(all="ignore"):
-                dx: Array = np.multiply(dy, kept.take(), order="C")
+        @quietly
+        def back(dy: Array, mask: Array) -> Array:
+            dx: Array = np.multiply(dy, mask, order="C")
             return dx
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, mask, back)
 
     def _input(self, suffix: str, x: Any) -> tuple[Array, tuple[int, ...]]:
         """x, and the shape of its mask."""
@@ -94,10 +90,8 @@ class Dropout(Layer):
         array = real_array(call, "x", x, self.dtype)
         if not self.per_sequence:
             return array, array.shape
-        if array.ndim not in (2, 3):
-            axes = ("N", "T", "F") if self.batch_first else ("T", "N", "F")
-            raise shape_error(call, "x", array.shape, f"{shape_text(*axes)} or (T, F)")
-        steps = 1 if self.batch_first and array.ndim == 3 else 0
+        layout = Layout.of(call, "x", array.shape, self.batch_first, ("F",))
+        steps = 1 if layout.batch_first and layout.batched else 0
         return array, (*array.shape[:steps], 1, *array.shape[steps + 1 :])
 
 

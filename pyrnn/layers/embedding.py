@@ -15,11 +15,10 @@ from ..core.checks import (
     float_dtype,
     integer,
     integer_array,
-    shaped_array,
     within,
 )
 from ..core.layer import Layer
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -80,18 +79,15 @@ class Embedding(Layer):
         pullback(dy)
         """
         flat, y = self._look_up(".vjp", ids)
-        y_shape = y.shape
-        kept = Once(f"{type(self).__name__} pullback", flat.copy())
 
-        def pullback(dy: ArrayLike) -> None:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, y_shape).reshape(-1, self.embedding_dim)
+        def back(dy: Array, flat: Array) -> None:
             grad = self._grads["weight"]
             of_padding = None if self.padding_idx is None else grad[self.padding_idx].copy()
-            self._op.backward(dy, kept.take(), grad)
+            self._op.backward(dy.reshape(-1, self.embedding_dim), flat, grad)
             if of_padding is not None:
                 grad[self.padding_idx] = of_padding
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, flat.copy(), back)
 
     def _look_up(self, suffix: str, ids: Any) -> tuple[Array, Array]:
         """ids (M,), y (..., E)."""

@@ -20,10 +20,10 @@ from ..core.checks import (
     quietly,
     real_array,
     shape_error,
-    shape_text,
     shaped_array,
 )
 from ..core.layer import Layer
+from ..core.layout import Layout, valid_steps
 from ..core.parameters import Shapes
 from ..core.pullback import AllOrNone, Once
 
@@ -143,7 +143,8 @@ class Jordan(Layer):
         y = np.where(valid[:, :, None], kernels.linear.forward(flat, v, c).reshape(steps, rows, self.output_size), 0)
         ends = (valid.sum(axis=0), np.arange(rows))
         last = np.concatenate([first[None], y if sent is None else sent])[ends]
-        shape = self._turned(y).shape
+        layout = Layout(self.batch_first, batched=True)
+        shape = layout.shape(*y.shape)
         kept = Once(f"{type(self).__name__} pullback", pull)
 
         @quietly
@@ -155,7 +156,7 @@ class Jordan(Layer):
             if not free:
                 dsent[1:] = 0
             if dy is not None:
-                dsent[1:] += self._turned(shaped_array(name, "dy", dy, self.dtype, shape))
+                dsent[1:] += layout.steps_first(shaped_array(name, "dy", dy, self.dtype, shape))
             pull = kept.take()
             dout = np.where(valid[:, :, None], dsent[1:], 0).reshape(steps * rows, self.output_size)
             grads = self.grads
@@ -173,35 +174,28 @@ class Jordan(Layer):
                     grads["weight_yh"] += dproduct @ v.T + np.outer(db, c)
                     grads["weight_hy"] += f.T @ dproduct
                     grads["bias_y"] += f.T @ db - dboth[:1, :, self.input_size :].sum(axis=(0, 1))
-            return np.ascontiguousarray(self._turned(dboth[:, :, : self.input_size])), dy0
+            return np.ascontiguousarray(layout.back(dboth[:, :, : self.input_size])), dy0
 
-        return (np.ascontiguousarray(self._turned(y)), last), pullback
+        return (np.ascontiguousarray(layout.back(y)), last), pullback
 
     def _inputs(
         self, call: str, x: Any, y0: Any, targets: Any, lengths: Any
     ) -> tuple[Array, Array, Array | None, Array | None, Array]:
         """x (T, N, I) and targets with zeros for padding, y0 (N, O), lengths, and which steps are valid, (T, N)."""
         array = real_array(call, "x", x, self.dtype)
+        layout = Layout(self.batch_first, batched=True)
         if array.ndim != 3 or array.shape[2] != self.input_size:
-            raise shape_error(
-                call, "x", array.shape, shape_text(*("NT" if self.batch_first else "TN"), self.input_size)
-            )
-        array = self._turned(array)
+            raise shape_error(call, "x", array.shape, layout.text(self.input_size))
+        array = layout.steps_first(array)
         steps, rows = array.shape[:2]
         first = np.zeros((rows, self.output_size), self.dtype)
         if y0 is not None:
             first = shaped_array(call, "y0", y0, self.dtype, first.shape).copy()
         told = None
         if targets is not None:
-            axes = (rows, steps) if self.batch_first else (steps, rows)
-            told = self._turned(shaped_array(call, "targets", targets, self.dtype, (*axes, self.output_size)))
-        valid = np.ones((steps, rows), bool)
-        if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, rows)
-            valid = np.arange(steps)[:, None] < lengths
+            shape = layout.shape(steps, rows, self.output_size)
+            told = layout.steps_first(shaped_array(call, "targets", targets, self.dtype, shape))
+        lengths = None if lengths is None else lengths_array(call, lengths, steps, rows)
+        valid = valid_steps(steps, rows, lengths)
         there = valid[:, :, None]
         return np.where(there, array, 0), first, None if told is None else np.where(there, told, 0), lengths, valid
-
-    def _turned(self, x: Array) -> Array:
-        """(T, N, ...) <-> the layer's layout."""
-        return x.swapaxes(0, 1) if self.batch_first else x

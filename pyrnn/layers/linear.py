@@ -17,11 +17,10 @@ from ..core.checks import (
     integer,
     real_array,
     shape_error,
-    shaped_array,
 )
 from ..core.layer import Layer, Search
 from ..core.parameters import Home, ParameterDict, Shapes
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -127,17 +126,14 @@ class Linear(Layer):
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)
         y: Array = self._op.forward(*own, bias)
-        shape, y_shape = x.shape, y.shape
-        kept = Once(f"{type(self).__name__} pullback", own)
 
-        def pullback(dy: ArrayLike) -> Array:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, y_shape).reshape(-1, self.out_features)
-            x, weight = kept.take()
-            x = x.reshape(-1, self.in_features)
-            dx: Array = self._op.backward(dy, x, weight, *self._arrays("_grads"))
-            return dx.reshape(shape)
+        def back(dy: Array, own: tuple[Array, Array]) -> Array:
+            x, weight = own
+            rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
+            dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"))
+            return dx.reshape(x.shape)
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
 
     def _arrays(self, kind: str) -> tuple[Array, Array | None]:
         """Weight and bias, of "_params" or "_grads"."""

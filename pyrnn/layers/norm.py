@@ -13,14 +13,14 @@ from ..core.checks import (
     boolean,
     float_dtype,
     integer,
+    quietly,
     real,
     real_array,
     shape_error,
-    shaped_array,
 )
 from ..core.layer import Layer
 from ..core.parameters import Shapes
-from ..core.pullback import AllOrNone, Once
+from ..core.pullback import AllOrNone, Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -63,12 +63,10 @@ class LayerNorm(Layer):
         dx = pullback(y - target)
         """
         normal, inverse, y = self._forward(".vjp", x)
-        shape = y.shape
-        kept = Once(f"{type(self).__name__} pullback", (normal, inverse, self.params["weight"].copy()))
+        own = normal, inverse, self.params["weight"].copy()
 
-        def pullback(dy: ArrayLike) -> Array:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, shape)
-            normal, inverse, weight = kept.take()
+        def back(dy: Array, own: tuple[Array, Array, Array]) -> Array:
+            normal, inverse, weight = own
             rows = tuple(range(dy.ndim - 1))
             with np.errstate(all="ignore"), AllOrNone(self._flat[1], dy.size // self.size):
                 self.grads["weight"] += np.sum(dy * normal, axis=rows, dtype=np.float64).astype(self.dtype)
@@ -80,7 +78,7 @@ class LayerNorm(Layer):
                 dx: Array = (dnormal - centre - normal * along) * inverse
             return dx
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
 
     def _forward(self, suffix: str, x: Any) -> tuple[Array, Array, Array]:
         """(x - mean) / deviation (..., E), 1 / deviation (..., 1), y (..., E)."""
@@ -125,15 +123,13 @@ class LogSoftmax(Layer):
         dx = pullback(dy)
         """
         y = self._forward(".vjp", x)
-        kept, shape = Once(f"{type(self).__name__} pullback", y.copy()), y.shape
 
-        def pullback(dy: ArrayLike) -> Array:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, shape)
-            with np.errstate(all="ignore"):
-                dx: Array = dy - np.exp(kept.take()) * dy.sum(axis=-1, keepdims=True)
+        @quietly
+        def back(dy: Array, own: Array) -> Array:
+            dx: Array = dy - np.exp(own) * dy.sum(axis=-1, keepdims=True)
             return dx
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, y.copy(), back)
 
     def _forward(self, suffix: str, x: Any) -> Array:
         call = type(self).__name__ + suffix

@@ -21,9 +21,9 @@ from ..core.checks import (
     quietly,
     real_array,
     shape_error,
-    shape_text,
     shaped_array,
 )
+from ..core.layout import Layout, valid_steps
 from ..core.model import Model
 from ..core.pullback import Once
 from .linear import Linear
@@ -125,21 +125,20 @@ class ODERNN(Model):
             (y, h), pullback = layer.vjp(x, times)
             dx, dh = pullback(y - target)
         """
-        y, final, steps, restore = self._walk(".vjp", x, times, state, start, observed, lengths, keep=True)
+        y, final, steps, layout = self._walk(".vjp", x, times, state, start, observed, lengths, keep=True)
         weights = self._weights()
         y_shape, state_shape = y.shape, final.shape
         kept = Once(f"{type(self).__name__} pullback", steps)
 
         @quietly
         def pullback(dy: ArrayLike | None, dstate: ArrayLike | None = None) -> tuple[Array, Array]:
-            dys = None if dy is None else restore(shaped_array(kept.call, "dy", dy, self.dtype, y_shape))
-            rows = y_shape[0 if self.batch_first else 1] if len(y_shape) == 3 else 1
-            dh = np.zeros((rows, self.hidden_size), self.dtype)
+            dys = None if dy is None else layout.steps_first(shaped_array(kept.call, "dy", dy, self.dtype, y_shape))
+            dh = np.zeros((state_shape[1] if layout.batched else 1, self.hidden_size), self.dtype)
             if dstate is not None:
                 dh += shaped_array(kept.call, "dstate", dstate, self.dtype, state_shape).reshape(dh.shape)
             steps = kept.take()
             gru = self.update._grad_weights[0]
-            dx = np.zeros((len(steps), rows, self.input_size), self.dtype)
+            dx = np.zeros((len(steps), len(dh), self.input_size), self.dtype)
             for t in range(len(steps) - 1, -1, -1):
                 valid, pull_update, stages = steps.pop()
                 if dys is not None:
@@ -147,41 +146,30 @@ class ODERNN(Model):
                 dx[t : t + 1], (dh,) = pull_update(None, (dh,), gru)
                 for dt, points in reversed(stages):
                     dh = self._step_back(dh, dt, points, weights)
-            return np.ascontiguousarray(restore(dx)), dh.reshape(state_shape)
+            return np.ascontiguousarray(layout.back(dx)), dh.reshape(state_shape)
 
         return (y, final), pullback
 
     @quietly
     def _walk(
         self, suffix: str, x: Any, times: Any, state: Any, start: Any, observed: Any, lengths: Any, *, keep: bool
-    ) -> tuple[Array, Array, list[Any], Callable[[Array], Array]]:
-        """y, the final state, what every step leaves to its way back (with `keep`), and a function between (T, N, ...)
-        and x's layout, either way."""
+    ) -> tuple[Array, Array, list[Any], Layout]:
+        """y, the final state, what every step leaves to its way back (with `keep`), and how x lies."""
         call = type(self).__name__ + suffix
         x = real_array(call, "x", x, self.dtype)
-        shape, batched = x.shape, x.ndim == 3
-        if x.ndim not in (2, 3) or shape[-1] != self.input_size:
-            axes = shape_text(*("NT" if self.batch_first else "TN"), self.input_size)
-            raise shape_error(call, "x", shape, f"{axes} or {shape_text('T', self.input_size)}")
-
-        def restore(array: Array) -> Array:
-            if not batched:
-                return array[:, None] if array.ndim < 3 else array[:, 0]
-            return array.swapaxes(0, 1) if self.batch_first else array
-
-        x = restore(x).copy()
+        layout = Layout.of(call, "x", x.shape, self.batch_first, (self.input_size,))
+        steps_shape = x.shape[:-1]
+        x = layout.steps_first(x).copy()
         length, rows = x.shape[:2]
-        steps_shape = shape[:-1]
-        valid = np.ones((length, rows), bool)
         if lengths is not None:
-            valid = np.arange(length)[:, None] < lengths_array(call, lengths, length, rows if batched else None)
-        seen = valid
+            lengths = lengths_array(call, lengths, length, rows if layout.batched else None)
+        seen = valid = valid_steps(length, rows, lengths)
         if observed is not None:
             marks = boolean_array(call, "observed", observed, steps_shape, str(steps_shape))
-            seen = valid & (marks[:, None] if not batched else marks.T if self.batch_first else marks)
-        gaps = self._gaps(call, times, start, valid, steps_shape)
+            seen = valid & layout.steps_first(marks)
+        gaps = self._gaps(call, times, start, valid, layout)
         h = np.zeros((rows, self.hidden_size), self.dtype)
-        state_shape = (1, rows, self.hidden_size) if batched else (1, self.hidden_size)
+        state_shape = (1, rows, self.hidden_size) if layout.batched else (1, self.hidden_size)
         if state is not None:
             h = shaped_array(call, "state", state, self.dtype, state_shape).reshape(h.shape).copy()
 
@@ -202,18 +190,18 @@ class ODERNN(Model):
             y[t] = np.where(valid[t][:, None], h, self.dtype.type(0))
             if keep:
                 steps.append((valid[t], pull, stages))
-        return np.ascontiguousarray(restore(y)), h.reshape(state_shape), steps, restore
+        return np.ascontiguousarray(layout.back(y)), h.reshape(state_shape), steps, layout
 
-    def _gaps(self, call: str, times: Any, start: Any, valid: Array, steps_shape: tuple[int, ...]) -> Array:
+    def _gaps(self, call: str, times: Any, start: Any, valid: Array, layout: Layout) -> Array:
         """(T, N) float64: the time that passes before each step, 0 for padding."""
         length, rows = valid.shape
         when = numbers_array(call, "times", times).astype(FLOAT64)
         if when.shape == (length,):
             when = when[:, None]
-        elif when.shape == steps_shape:
-            when = when.T if self.batch_first else when
+        elif when.shape == layout.shape(length, rows):
+            when = layout.steps_first(when)
         else:
-            raise shape_error(call, "times", when.shape, f"({length},) or {steps_shape}")
+            raise shape_error(call, "times", when.shape, f"({length},) or {layout.shape(length, rows)}")
         when = np.broadcast_to(when, valid.shape)
         before = when[:1]
         if start is not None:

@@ -13,12 +13,10 @@ from ..core.checks import (
     float_dtype,
     lengths_array,
     real_array,
-    shape_error,
-    shape_text,
-    shaped_array,
 )
 from ..core.layer import Layer
-from ..core.pullback import Once
+from ..core.layout import Layout, valid_steps
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -37,7 +35,8 @@ class OneStep(Layer):
 
         y = layer(x, lengths=[5, 2])
         """
-        return self._forward("", x, lengths)[0]
+        y, _, layout = self._forward("", x, lengths)
+        return y if layout.batched else y[0]
 
     def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
@@ -45,38 +44,33 @@ class OneStep(Layer):
         y, pullback = layer.vjp(x, lengths=[5, 2])
         dx = pullback(dy)
         """
-        y, places, axis = self._forward(".vjp", x, lengths)
-        kept, shape = Once(f"{type(self).__name__} pullback", places), y.shape
+        y, places, layout = self._forward(".vjp", x, lengths)
+        y = y if layout.batched else y[0]
 
-        def pullback(dy: ArrayLike) -> Array:
-            dy = shaped_array(kept.call, "dy", dy, self.dtype, shape)
-            dx = np.where(kept.take(), dy, self.dtype.type(0))
-            return np.ascontiguousarray(np.moveaxis(dx, 0, axis))
+        def back(dy: Array, places: Array) -> Array:
+            dx = np.where(places, dy if layout.batched else dy[None], self.dtype.type(0))
+            return np.ascontiguousarray(layout.back(dx))
 
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, places, back)
 
-    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, int]:
-        """y, booleans (T, ...) where its numbers are from, and the axis of x that is T."""
+    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Layout]:
+        """y (N, F), booleans (T, N, F) where its numbers are from, and how x lies."""
         call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
-        if array.ndim not in (2, 3):
-            axes = ("N", "T", "F") if self.batch_first else ("T", "N", "F")
-            raise shape_error(call, "x", array.shape, f"{shape_text(*axes)} or (T, F)")
-        axis = 1 if self.batch_first and array.ndim == 3 else 0
-        array = np.moveaxis(array, axis, 0)  # (T, N, F) or (T, F)
-        steps = np.arange(len(array)).reshape(-1, *[1] * (array.ndim - 1))
-        valid = steps < len(array)
+        layout = Layout.of(call, "x", array.shape, self.batch_first, ("F",))
+        array = layout.steps_first(array)
+        steps, rows = array.shape[:2]
         if lengths is not None:
-            ends = lengths_array(call, lengths, len(array), array.shape[1] if array.ndim == 3 else None)
-            valid = steps < (ends[:, None] if array.ndim == 3 else ends)
-        if len(array) == 0:
-            return np.zeros(array.shape[1:], self.dtype), np.zeros(array.shape, np.bool_), axis
+            lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
+        valid = valid_steps(steps, rows, lengths)[:, :, None]
+        if steps == 0:
+            return np.zeros(array.shape[1:], self.dtype), np.zeros(array.shape, np.bool_), layout
         chosen = self._step(array, valid)[None]
         y = np.where(valid.any(axis=0), np.take_along_axis(array, chosen, axis=0)[0], self.dtype.type(0))
-        return y, (steps == chosen) & valid, axis
+        return y, (np.arange(steps)[:, None, None] == chosen) & valid, layout
 
     def _step(self, x: Array, valid: Array) -> Array:
-        """x (T, ..., F), which steps are valid -> the step for each feature, (..., F)."""
+        """x (T, N, F), which steps are valid (T, N, 1) -> the step for each feature, (N, F)."""
         raise NotImplementedError
 
 

@@ -29,10 +29,10 @@ from ..core.checks import (
     real_array,
     shape_error,
     shape_text,
-    shaped_array,
 )
+from ..core.layout import valid_steps
 from ..core.model import Model
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear
@@ -189,12 +189,9 @@ class Decoder(Model):
             top = np.tanh(combined)
         dropped, pull_drop_out = self.drop_out.vjp(top)
         logits, pull_head = self.head.vjp(dropped)
-        kept, shape = Once(f"{type(self).__name__} pullback", None), logits.shape
 
         @quietly
-        def pullback(dlogits: ArrayLike) -> tuple[Array | None, Array | None]:
-            dlogits = shaped_array(kept.call, "dlogits", dlogits, self.head.dtype, shape)
-            kept.take()
+        def back(dlogits: Array, _: None) -> tuple[Array | None, Array | None]:
             dy = pull_drop_out(pull_head(np.where(valid, dlogits, 0)))
             dvector = dmemory = None
             if m is not None:
@@ -211,6 +208,7 @@ class Decoder(Model):
             pull_embed(pull_drop_in(dx))
             return dvector, dmemory
 
+        pullback = Pullback(f"{type(self).__name__} pullback", logits, None, back, "dlogits")
         return np.where(valid, logits, 0), pullback
 
     def attention_weights(
@@ -426,16 +424,13 @@ class EncoderDecoder(Model):
             lengths=lengths,
             memory_lengths=self._seen(source_lengths),
         )
-        kept, shape, dtype = Once(f"{type(self).__name__} pullback", None), logits.shape, logits.dtype
 
-        def pullback(dlogits: ArrayLike) -> None:
-            dlogits = shaped_array(kept.call, "dlogits", dlogits, dtype, shape)
-            kept.take()
+        def back(dlogits: Array, _: None) -> None:
             dvector, dmemory = pull_decoder(dlogits)
             dx, _ = pull_encoder(dmemory, self._vector_back(dvector, state))
             pull_embed(pull_drop(dx))
 
-        return logits, pullback
+        return logits, Pullback(f"{type(self).__name__} pullback", logits, None, back, "dlogits")
 
     def attention_weights(
         self, source: ArrayLike, tokens: ArrayLike, *, source_lengths: ArrayLike | None = None
@@ -471,7 +466,8 @@ def _ids(call: str, name: str, tokens: Any, lengths: Any) -> tuple[Array, Array 
     if lengths is None:
         return ids, None, np.ones((1, 1, 1), bool)
     lengths = lengths_array(call, lengths, *ids.shape)
-    valid = np.arange(len(ids))[:, None] < lengths
+    steps, rows = ids.shape
+    valid = valid_steps(steps, rows, lengths)
     return np.where(valid, ids, 0), lengths, valid[:, :, None]
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..attention import MultiheadAttention
-from ..core.checks import Array, Rng, integer, shaped_array
+from ..core.checks import Array, Rng, integer
 from ..core.layer import Layer
 from ..core.model import Model
-from ..core.pullback import Once
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -76,16 +76,15 @@ class Sequential(Model):
             out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
             out = out[0] if isinstance(out, tuple) else out
             pulls.append(pull)
-        kept, shape, dtype = Once(f"{type(self).__name__} pullback", pulls), out.shape, out.dtype
 
-        def pullback(dy: ArrayLike) -> Any:
-            gradient: Any = shaped_array(kept.call, "dy", dy, dtype, shape)
-            for pull in reversed(kept.take()):
+        def back(dy: Array, pulls: list[Any]) -> Any:
+            gradient: Any = dy
+            for pull in reversed(pulls):
                 gradient = pull(gradient)
                 gradient = gradient[0] if isinstance(gradient, tuple) else gradient
             return gradient
 
-        return out, pullback
+        return out, Pullback(f"{type(self).__name__} pullback", out, pulls, back)
 
     def _chain(self) -> Iterator[Any]:
         """The layers, in their order."""

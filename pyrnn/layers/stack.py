@@ -27,11 +27,11 @@ from ..core.checks import (
     real,
     real_array,
     shape_error,
-    shape_text,
     shaped_array,
     within,
 )
 from ..core.layer import Layer
+from ..core.layout import Layout, valid_steps
 from ..core.parameters import Home, ParameterDict, Shapes, unrecorded, without_recording
 from ..core.pullback import AllOrNone, Once
 from .dropout import dropout_mask
@@ -157,7 +157,7 @@ class Recurrent(Layer, Generic[StateT]):
             y, state = layer(x)
             y2, state = layer(x2, state)
         """
-        x, states, lengths, reset, ids, batched, order = self._inputs("", x, state, lengths, reset, ids, mask)
+        x, states, lengths, reset, ids, layout, order = self._inputs("", x, state, lengths, reset, ids, mask)
         forward, weights, options = self._op.forward, self._weights, self._options
 
         def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
@@ -167,7 +167,7 @@ class Recurrent(Layer, Generic[StateT]):
             )
             return result
 
-        return self._walk(run, x, x.shape if ids is None else ids.shape, batched, None, order)
+        return self._walk(run, x, x.shape if ids is None else ids.shape, layout, None, order)
 
     def vjp(
         self,
@@ -194,7 +194,7 @@ class Recurrent(Layer, Generic[StateT]):
         if checkpoint_every is not None:
             call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
-        x, states, lengths, reset, ids, batched, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
+        x, states, lengths, reset, ids, layout, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
         pulls: list[Any] = []
         masks: list[Array] = []
 
@@ -217,8 +217,8 @@ class Recurrent(Layer, Generic[StateT]):
 
         shape = x.shape if ids is None else ids.shape
         own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
-        result = self._walk(run, own, shape, batched, masks if self.dropout else None, order)
-        return result, Pullback(self, pulls, masks, shape[:2], batched, ids is not None, order)
+        result = self._walk(run, own, shape, layout, masks if self.dropout else None, order)
+        return result, Pullback(self, pulls, masks, shape[:2], layout, ids is not None, order)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
         """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
@@ -239,9 +239,9 @@ class Recurrent(Layer, Generic[StateT]):
 
     def _inputs(
         self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
-    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, bool, Array | None]:
+    ) -> tuple[Array, Sequence[Any], Array | None, Array | None, Array | None, Layout, Array | None]:
         """Check and bring to the op's form: x (T, N, I) or a table (V, I), one state tuple (or None) per layer and
-        direction, lengths (N,), reset (T, N), ids (T, N) or None, and whether there was a batch axis. With a mask, the
+        direction, lengths (N,), reset (T, N), ids (T, N) or None, and how the caller's sequences lie. With a mask, the
         steps that count are moved to the front of their rows, and the last is their `order`, see `moved`."""
         call = type(self).__name__ + suffix
         x = real_array(call, "x", x, self.dtype)
@@ -252,49 +252,37 @@ class Recurrent(Layer, Generic[StateT]):
                 raise shape_error(call, "x", x.shape, f"(V, {self.input_size}), as there are ids")
             name, walked, width = "ids", integer_array(call, "ids", ids), ()
         shape = walked.shape
-        axes = len(shape) - len(width)
-        batched = axes == 2
-        if not (batched or axes == 1) or shape[axes:] != width:
-            raise shape_error(call, name, shape, self._layout_text(axes, width))
-        if not batched:
-            walked = walked[:, None]
-        elif self.batch_first:
-            walked = walked.swapaxes(0, 1)
+        layout = Layout.of(call, name, shape, self.batch_first, width)
+        walked = layout.steps_first(walked)
         steps, rows = walked.shape[:2]
+        batch = rows if layout.batched else None
         if (steps or 1) * (rows or 1) * self._count * self.hidden_size > MOST_NUMBERS:  # NumPy too takes 0 for 1 here
             raise ValueError(f"{call}: {name} has shape {shape}, its results are more than memory can hold")
         states: Sequence[Any] = (None,) * self._count
         if state is not None:
-            states = list(zip(*self._parts(call, "state", state, rows if batched else None), strict=True))
+            states = list(zip(*self._parts(call, "state", state, batch), strict=True))
         if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, rows if batched else None)
+            lengths = lengths_array(call, lengths, steps, batch)
         marks: dict[str, Array] = {}
         for kind, value in (("reset", reset), ("mask", mask)):
             if value is not None:
-                names = ("N", "T") if self.batch_first else ("T", "N")
-                expected = f"{shape_text(*names)} = {shape[:2]}" if batched else f"(T,) = {shape[:1]}"
-                array = boolean_array(call, kind, value, shape[:axes], expected)
-                marks[kind] = array[:, None] if not batched else array.T if self.batch_first else array
+                lead = layout.shape(steps, rows)
+                array = boolean_array(call, kind, value, lead, f"{layout.text()} = {lead}")
+                marks[kind] = layout.steps_first(array)
         reset, order = marks.get("reset"), None
         if "mask" in marks:
             counts = marks["mask"]
             if lengths is not None:
-                counts = counts & (np.arange(steps)[:, None] < lengths)
+                counts = counts & valid_steps(steps, rows, lengths)
             order = np.argsort(~counts, axis=0, kind="stable")
             lengths = counts.sum(axis=0)
             walked = moved(walked, order)
             reset = None if reset is None else moved(reset, order)
         if ids is None:
-            return walked, states, lengths, reset, None, batched, order
+            return walked, states, lengths, reset, None, layout, order
         if walked.size and not 0 <= walked.min() <= walked.max() < len(x):  # the padding may hold anything
-            valid = np.arange(steps)[:, None] < np.full(rows, steps if lengths is None else lengths)
-            within(call, "ids", walked[valid], len(x) - 1)
-        return x, states, lengths, reset, walked, batched, order
-
-    def _layout_text(self, axes: int, width: tuple[int, ...]) -> str:
-        batched = shape_text(*("NT" if self.batch_first else "TN"), *width)
-        unbatched = shape_text("T", *width)
-        return {1: unbatched, 2: batched}.get(axes, f"{batched} or {unbatched}")
+            within(call, "ids", walked[valid_steps(steps, rows, lengths)], len(x) - 1)
+        return x, states, lengths, reset, walked, layout, order
 
     def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
         """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
@@ -336,7 +324,7 @@ class Recurrent(Layer, Generic[StateT]):
         run: Callable[[int, Array, bool, Array | None], tuple[Array, tuple[Array, ...]]],
         x: Array,
         shape: tuple[int, ...],
-        batched: bool,
+        layout: Layout,
         masks: list[Array] | None,
         order: Array | None,
     ) -> tuple[Array, StateT]:
@@ -344,7 +332,7 @@ class Recurrent(Layer, Generic[StateT]):
         layers fills `masks`. shape: (T, N) or more. order: of steps that were moved to the front."""
         steps, rows = shape[:2]
         output = self._output
-        turned = self.batch_first and batched
+        turned = layout.batch_first and layout.batched
 
         def new_y(turn: bool) -> Array:
             lead: tuple[int, int] = (rows, steps) if turn else (steps, rows)
@@ -367,11 +355,7 @@ class Recurrent(Layer, Generic[StateT]):
                 combine(np.multiply, x, masks[-1])
         if order is not None:
             x = moved_back(x, order, new_y(turned))
-        if turned:
-            x = x.swapaxes(0, 1)
-        elif not batched:
-            x = x[:, 0]
-        return x, self._join(finals, batched)
+        return layout.back(x), self._join(finals, layout.batched)
 
 
 def moved(x: Array, order: Array) -> Array:
@@ -399,7 +383,7 @@ class Pullback(Generic[StateT]):
     call refused for a wrong dy or dstate has added nothing and does not count. One that Ctrl-C ends has added nothing.
     """
 
-    __slots__ = ("_batched", "_kept", "_layer", "_looked_up", "_order", "_shape")
+    __slots__ = ("_kept", "_layer", "_layout", "_looked_up", "_order", "_shape")
 
     _layer: Recurrent[StateT]
 
@@ -409,31 +393,30 @@ class Pullback(Generic[StateT]):
         pulls: list[Any],
         masks: list[Array],
         shape: tuple[int, ...],
-        batched: bool,
+        layout: Layout,
         looked_up: bool,
         order: Array | None,
     ) -> None:
         self._layer = layer
         self._kept = Once(f"{type(layer).__name__} pullback", (pulls, masks))
         self._shape = shape  # (T, N)
-        self._batched = batched
+        self._layout = layout
         self._looked_up = looked_up  # x was a table
         self._order = order  # of steps that were moved to the front
 
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
-        layer, batched, call = self._layer, self._batched, self._kept.call
-        turned = layer.batch_first and batched
+        layer, layout, call = self._layer, self._layout, self._kept.call
         steps, rows = self._shape
         output, directions = layer._output, layer._directions
         dh: Array | None = None
         if dy is not None:
-            shape: tuple[int, ...] = (rows, steps) if turned else (steps, rows) if batched else (steps,)
-            dh = shaped_array(call, "dy", dy, layer.dtype, (*shape, directions * output))
-            dh = dh.swapaxes(0, 1) if turned else dh if batched else dh[:, None]
+            shape = layout.shape(steps, rows, directions * output)
+            dh = layout.steps_first(shaped_array(call, "dy", dy, layer.dtype, shape))
             dh = dh if self._order is None else moved(dh, self._order)
         dstates: Sequence[Any] = (None,) * layer._count
         if dstate is not None:
-            dstates = list(zip(*layer._parts(call, "dstate", dstate, rows if batched else None), strict=True))
+            batch = rows if layout.batched else None
+            dstates = list(zip(*layer._parts(call, "dstate", dstate, batch), strict=True))
         pulls, masks = self._kept.take()
 
         grads = layer._grad_weights
@@ -453,8 +436,6 @@ class Pullback(Generic[StateT]):
                 dh = dx
         if self._order is not None and not self._looked_up:
             dx = moved_back(dx, self._order, np.empty_like(dx))
-        if turned and not self._looked_up:
-            dx = np.ascontiguousarray(dx.swapaxes(0, 1))
-        elif not (batched or self._looked_up):
-            dx = dx[:, 0]
-        return dx, layer._join(dinitials, batched)
+        if not self._looked_up:
+            dx = np.ascontiguousarray(layout.back(dx))
+        return dx, layer._join(dinitials, layout.batched)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core import config as config_of
 from ..core.checks import Array, any_array, integer_array, real_array, shape_error, within
+from ..core.layout import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -51,13 +52,12 @@ class Stream(Generic[StateT]):
         """
         layer, call = self._layer, self._call
         x = real_array(call, "x", x, layer.dtype)
-        unbatched = x.ndim == 2 and self._rows == 1
-        chunk = x[:, None] if unbatched else x.swapaxes(0, 1) if layer.batch_first and x.ndim == 3 else x
+        layout = Layout(layer.batch_first, batched=x.ndim != 2 or self._rows > 1)
+        chunk = layout.steps_first(x) if x.ndim in (2, 3) else x
         if chunk.ndim != 3 or chunk.shape[1:] != (self._rows, layer.input_size):
             expected = (self._rows, "T") if layer.batch_first else ("T", self._rows)
             raise shape_error(call, "x", x.shape, f"({expected[0]}, {expected[1]}, {layer.input_size})")
-        y: Array = self._compiled.run(chunk)
-        return y[:, 0] if unbatched else np.ascontiguousarray(y.swapaxes(0, 1)) if layer.batch_first else y
+        return np.ascontiguousarray(layout.back(self._compiled.run(chunk)))
 
     @property
     def state(self) -> StateT:

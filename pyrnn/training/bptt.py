@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import MOST, any_array, integer, lengths_array, shaped_array
-from ..core.pullback import Once
+from ..core.checks import MOST, any_array, integer, lengths_array
+from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,16 +80,13 @@ def _windows(
         start = following
 
 
-def _back(pulls: list[Any], y: Array, new: int, cut: int, axis: int) -> Callable[[ArrayLike], None]:
+def _back(pulls: list[Any], y: Array, new: int, cut: int, axis: int) -> Pullback[list[Any], None]:
     """The pullback of a window of one or two pieces, the second from `cut` on, for the outputs from `new` on."""
     shape, dtype = y.shape, y.dtype
-    expected = np.split(y, [new], axis)[1].shape
-    kept = Once("truncated_bptt pullback", pulls)
 
-    def pullback(dy: ArrayLike) -> None:
+    def back(dy: Array, pulls: list[Any]) -> None:
         padded = np.zeros(shape, dtype)
-        np.split(padded, [new], axis)[1][...] = shaped_array(kept.call, "dy", dy, dtype, expected)
-        pulls = kept.take()
+        np.split(padded, [new], axis)[1][...] = dy
         if len(pulls) == 1:
             pulls.pop()(padded)
         else:
@@ -97,4 +94,4 @@ def _back(pulls: list[Any], y: Array, new: int, cut: int, axis: int) -> Callable
             _, dstate = pulls.pop()(second)
             pulls.pop()(first, dstate)
 
-    return pullback
+    return Pullback("truncated_bptt pullback", np.split(y, [new], axis)[1], pulls, back)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..core.checks import Array, integer_array, shaped_array, within
+from ..core.layout import valid_steps
 from ..layers.stack import Recurrent, combine
 
 if TYPE_CHECKING:
@@ -69,19 +70,18 @@ def gradient_flow(
     like_y: Array | None = None
     if dy is not None:
         like_y = shaped_array(call, "dy", dy, layer.dtype, (*np.shape(x)[:-1], layer._output))
-    x, states, rows_lengths, marks, _, batched, _ = layer._inputs(f" in {call}", x, state, lengths, reset)
+    x, states, rows_lengths, marks, _, layout, _ = layer._inputs(f" in {call}", x, state, lengths, reset)
     total, rows = x.shape[:2]
     if like_y is not None:
-        like_y = like_y[:, None] if not batched else like_y.swapaxes(0, 1) if layer.batch_first else like_y
-    if like_y is not None and rows_lengths is not None:
-        like_y = np.where((np.arange(total)[:, None] < rows_lengths)[:, :, None], like_y, layer.dtype.type(0))
+        valid = valid_steps(total, rows, rows_lengths)[:, :, None]
+        like_y = np.where(valid, layout.steps_first(like_y), layer.dtype.type(0))
     at = within(call, "steps", integer_array(call, "steps", steps).reshape(-1), total)
     before = None if state is None else layer._join(states, True)
 
     own = copy.deepcopy(layer)  # free of any model: gradients are added to the copy's
     own.batch_first, own.dropout = False, 0.0
     if dstate is not None:
-        parts = layer._parts(call, "dstate", dstate, rows if batched else None)
+        parts = layer._parts(call, "dstate", dstate, rows if layout.batched else None)
     else:
         parts = [np.zeros((layer.num_layers, rows, width), layer.dtype) for width in layer._widths]
         if dy is None:
@@ -92,7 +92,7 @@ def gradient_flow(
         for into, gradient in zip(norms, gradients, strict=True):
             into[t] = _norms(gradient)
     values = _singular_values(own, run, rows, at)
-    if not batched:
+    if not layout.batched:
         norms, values = [part[:, :, 0] for part in norms], values[:, 0]
     by_state = dict(zip(layer._cell.states, norms, strict=True))
     return GradientFlow(norms[0], by_state.get("c"), at, values)

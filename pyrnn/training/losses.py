@@ -22,6 +22,7 @@ from ..core.checks import (
     shaped_array,
     within,
 )
+from ..core.layout import Layout, valid_steps
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -299,11 +300,10 @@ def _valid(call: str, lengths: Any, shape: tuple[int, ...], batch_first: bool) -
     """True at the valid steps, of shape (T, N), (N, T) or (T,)."""
     if len(shape) not in (1, 2):
         raise ValueError(f"{call}: lengths needs targets of one or two axes, they have shape {shape}")
-    if len(shape) == 1:
-        return np.arange(shape[0]) < lengths_array(call, lengths, shape[0], None)
-    rows, steps = shape if batch_first else shape[::-1]
-    valid: Array = np.arange(steps) < lengths_array(call, lengths, steps, rows)[:, None]
-    return valid if batch_first else valid.T
+    layout = Layout(batch_first, batched=len(shape) == 2)
+    steps, rows = (*shape, 1) if len(shape) == 1 else shape[::-1] if batch_first else shape
+    given = lengths_array(call, lengths, steps, rows if layout.batched else None)
+    return layout.back(valid_steps(steps, rows, given))
 
 
 def _reduced(

@@ -1,0 +1,61 @@
+"""How a caller's sequences lie in memory, and which of their steps are valid."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .checks import Array, shape_error, shape_text
+
+
+class Layout(NamedTuple):
+    """(T, N, ...), (N, T, ...) with batch_first, or unbatched (T, ...). What computes sees (T, N, ...).
+
+    layout = Layout.of("LSTM", "x", x.shape, False, (8,))
+    y = layout.back(compute(layout.steps_first(x)))
+    """
+
+    batch_first: bool
+    batched: bool
+
+    @classmethod
+    def of(
+        cls,
+        call: str,
+        name: str,
+        shape: tuple[int, ...],
+        batch_first: bool,
+        width: tuple[int | str, ...],
+        steps: str = "T",
+    ) -> Layout:
+        """That of an array with axes `width` behind those of steps and rows, numbers or letters; `steps` is a letter.
+        ValueError for another shape, in the name of `call`."""
+        axes = len(shape) - len(width)
+        wrong = any(isinstance(n, int) and n != came for n, came in zip(width, shape[axes:], strict=axes >= 0))
+        if axes not in (1, 2) or wrong:
+            batched = shape_text(*(("N", steps) if batch_first else (steps, "N")), *width)
+            unbatched = shape_text(steps, *width)
+            raise shape_error(call, name, shape, {1: unbatched, 2: batched}.get(axes, f"{batched} or {unbatched}"))
+        return cls(batch_first, axes == 2)
+
+    def steps_first(self, x: Array) -> Array:
+        """The caller's array as (T, N, ...), a view."""
+        return x[:, None] if not self.batched else x.swapaxes(0, 1) if self.batch_first else x
+
+    def back(self, x: Array) -> Array:
+        """(T, N, ...) as the caller's array, a view."""
+        return x[:, 0] if not self.batched else x.swapaxes(0, 1) if self.batch_first else x
+
+    def text(self, *width: int | str) -> str:
+        """The shape of the caller's array in letters."""
+        return shape_text(*(("T",) if not self.batched else ("N", "T") if self.batch_first else ("T", "N")), *width)
+
+    def shape(self, steps: int, rows: int, *width: int) -> tuple[int, ...]:
+        """Of the caller's array."""
+        return (*((steps,) if not self.batched else (rows, steps) if self.batch_first else (steps, rows)), *width)
+
+
+def valid_steps(steps: int, rows: int, lengths: Array | None) -> Array:
+    """Which steps of each row are valid: (T, N) booleans; lengths (N,), one integer, or None for all."""
+    return np.broadcast_to(np.arange(steps)[:, None] < (steps if lengths is None else lengths), (steps, rows))
