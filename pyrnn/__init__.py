@@ -111,7 +111,7 @@ _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # mod
 
 def __getattr__(name: str) -> Any:
     """What costs import time and is seldom asked for, made at the first use."""
-    if name in _LATER:
+    if name in _LATER or name in _moved.MOVED:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)

@@ -681,7 +681,7 @@ def test_what_a_masked_array_hides_is_not_taken(door):
         (lambda x: pyrnn.metrics.confusions(x, [1, 2, 3], [1, 2, 3]), "confusions: said"),
         (lambda x: pyrnn.metrics.f1(x > 1, [True] * 3), "f1: said"),
         (lambda x: pyrnn.data.minibatches(x[1], 2), "minibatches: n"),
-        (lambda x: pyrnn.text.Batches(x, 1, 1), "Batches: numbers"),
+        (lambda x: pyrnn.text.Batches(x, 1, 1), "Batches: ids"),
         (lambda x: pyrnn.ngrams.NGram(x, 5, 2), "NGram"),
         (lambda x: pyrnn.baselines.linear(x, 1, 1), "linear: values"),
         (lambda x: pyrnn.kernels.embedding.forward(x, np.zeros((5, 2))), "embedding.forward: ids"),

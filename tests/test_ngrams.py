@@ -86,9 +86,9 @@ def test_samples_follow_the_counts():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([0, 4], 2, V), ValueError, "NGram: tokens holds 4, expected 0 to 3"),
-        (([0.5], 2, V), TypeError, "NGram: tokens has dtype float64"),
-        (([[0, 1], [[2]]], 2, V), ValueError, r"NGram: tokens has shape \(1, 1\), expected \(T,\)"),
+        (([0, 4], 2, V), ValueError, "NGram: ids holds 4, expected 0 to 3"),
+        (([0.5], 2, V), TypeError, "NGram: ids has dtype float64"),
+        (([[0, 1], [[2]]], 2, V), ValueError, r"NGram: ids has shape \(1, 1\), expected \(T,\)"),
         (([0], 0, V), ValueError, "NGram: order is 0"),
         (([0], 1, 0), ValueError, "NGram: size is 0"),
     ],

@@ -180,7 +180,7 @@ def test_bad_arguments():
     ]:
         with pytest.raises(ValueError, match=error):
             layer(x, **options)
-    with pytest.raises(ValueError, match=r"ODERNN.vjp: x has shape \(5, 3, 9\), expected \(T, N, 2\) or \(T, 2\)"):
+    with pytest.raises(ValueError, match=r"ODERNN.vjp: x has shape \(5, 3, 9\), expected \(T, N, 2\)"):
         layer.vjp(np.zeros((T, N, 9)), np.zeros(T))
     with pytest.raises(ValueError, match="ODERNN: ode_steps is 0, expected"):
         pyrnn.ODERNN(I, H, ode_steps=0)

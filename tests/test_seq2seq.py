@@ -251,7 +251,7 @@ def test_tokens_have_the_rows_of_what_is_given(rng, vector, memory):
     arrays, tokens = given(rng, vector, memory), rng.integers(0, V, (T, N))
     one = {name: None if x is None else x[:, :1] if x.ndim == 3 else x[:1] for name, x in arrays.items()}
     for ids, inputs, rows in ((tokens, one, 1), (tokens[:, :1], arrays, N)):
-        expected = rf"tokens has shape \(\d, {ids.shape[1]}\), expected \(T, {rows}\)"
+        expected = rf"ids has shape \(\d, {ids.shape[1]}\), expected \(T, {rows}\)"
         with pytest.raises(ValueError, match=expected):
             decoder(ids, **inputs)
         with pytest.raises(ValueError, match=expected):
@@ -259,7 +259,7 @@ def test_tokens_have_the_rows_of_what_is_given(rng, vector, memory):
         if memory:
             with pytest.raises(ValueError, match=expected):
                 decoder.attention_weights(ids, **inputs)
-    with pytest.raises(ValueError, match=r"Decoder\.step: tokens has shape \(5, 3\), expected \(N,\)"):
+    with pytest.raises(ValueError, match=r"Decoder\.step: ids has shape \(5, 3\), expected \(N,\)"):
         decoder.step(decoder.start(**arrays), tokens)
 
 
@@ -295,9 +295,9 @@ def test_refusals(rng):
         decoder.start(np.ones((3, 2)), arrays["memory"])
     with pytest.raises(ValueError, match=r"Decoder\.vjp: memory has shape \(3, 5\), expected \(K, 3, 5\)"):
         decoder.vjp(tokens, arrays["vector"], np.ones((3, 5)))
-    with pytest.raises(ValueError, match=r"Decoder: tokens has shape \(3,\), expected \(T, N\)"):
+    with pytest.raises(ValueError, match=r"Decoder: ids has shape \(3,\), expected \(T, N\)"):
         decoder(tokens[0], **arrays)
-    with pytest.raises(TypeError, match=r"Decoder\.vjp: tokens has dtype float64"):
+    with pytest.raises(TypeError, match=r"Decoder\.vjp: ids has dtype float64"):
         decoder.vjp(tokens * 1.0, **arrays)
     with pytest.raises(ValueError, match=r"Decoder\.vjp: lengths holds 9, expected 0 to 5"):
         decoder.vjp(tokens, **arrays, lengths=[1, 2, 9])

@@ -120,7 +120,7 @@ def test_batches_refuse_a_short_text():
         ((np.arange(33), 0, 5), ValueError, "Batches: batch is 0, expected at least 1"),
         ((np.arange(33), 2, 0), ValueError, "Batches: steps is 0, expected at least 1"),
         ((np.arange(33), 2.0, 5), TypeError, "Batches: batch is 2.0, expected an integer"),
-        ((3, 2, 5), ValueError, r"Batches: numbers has shape \(\), expected one axis"),
+        ((3, 2, 5), ValueError, r"Batches: ids has shape \(\), expected one axis"),
     ]:
         with pytest.raises(error, match=match):
             text.Batches(*arguments)
@@ -195,11 +195,11 @@ def test_only_numbers_that_exist_are_decoded(known):
     assert len(known.decode([])) == 0
     call = type(known).__name__
     for numbers, bad in [([-1], "-1"), ([0, 3], "3"), (np.array([1, -3]), "-3"), ([2**40], str(2**40))]:
-        with pytest.raises(ValueError, match=rf"{call}.decode: numbers holds {bad}, expected 0 to 2"):
+        with pytest.raises(ValueError, match=rf"{call}.decode: ids holds {bad}, expected 0 to 2"):
             known.decode(numbers)
-    with pytest.raises(TypeError, match=rf"{call}.decode: numbers has dtype float64, expected integers"):
+    with pytest.raises(TypeError, match=rf"{call}.decode: ids has dtype float64, expected integers"):
         known.decode([1.0])
-    with pytest.raises(ValueError, match=rf"{call}.decode: numbers has shape \(1, 2\), expected \(T,\)"):
+    with pytest.raises(ValueError, match=rf"{call}.decode: ids has shape \(1, 2\), expected \(T,\)"):
         known.decode([[1, 2]])
 
 

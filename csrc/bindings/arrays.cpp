@@ -5,8 +5,8 @@ namespace pyrnn {
 
 namespace {
 
-// pyrnn._arrays words the same errors above: what it has for them serves here too.
-py::object words(const char* name) { return py::module_::import("pyrnn._arrays").attr(name); }
+// pyrnn.core.checks words the same errors above: what it has for them serves here too.
+py::object words(const char* name) { return py::module_::import("pyrnn.core.checks").attr(name); }
 
 }  // namespace
 

@@ -60,14 +60,14 @@ class CharModel(Model):
             head=Linear(hidden, len(vocabulary), rng=self.rng),
         )
 
-    def __call__(self, tokens: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
-        """tokens (T, N) -> logits (T, N, V), state."""
-        y, state = self.rnn(self.embed.params["weight"], state, ids=tokens)
+    def __call__(self, ids: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
+        """ids (T, N) -> logits (T, N, V), state."""
+        y, state = self.rnn(self.embed.params["weight"], state, ids=ids)
         return self.head(y), state
 
-    def vjp(self, tokens: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
+    def vjp(self, ids: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
         """(logits, state), pullback. pullback(dlogits) adds to `grads`."""
-        (y, state), pull_rnn = self.rnn.vjp(self.embed.params["weight"], state, ids=tokens)
+        (y, state), pull_rnn = self.rnn.vjp(self.embed.params["weight"], state, ids=ids)
         if self.dropout.p:
             y, pull_dropout = self.dropout.vjp(y)
         logits, pull_head = self.head.vjp(y)
@@ -154,7 +154,7 @@ def uniform_bits(model: CharModel) -> float:
 
 def bits_per_character(
     model: CharModel,
-    numbers: np.ndarray,
+    ids: np.ndarray,
     streams: int = 1,
     report: Callable[[int], None] = lambda characters: None,
     name: str = "the text",
@@ -166,9 +166,9 @@ def bits_per_character(
     every part is predicted without its past. `report` is called now and then with the number of characters done.
     `name` is the text's, for errors.
     """
-    predicted = len(numbers) - 1
+    predicted = len(ids) - 1
     if predicted < 1:
-        raise ValueError(f"{name} is too short: it has {len(numbers)} characters, at least two are needed")
+        raise ValueError(f"{name} is too short: it has {len(ids)} characters, at least two are needed")
     streams = min(streams, predicted)
     length = -(-predicted // streams)
 
@@ -177,7 +177,7 @@ def bits_per_character(
         padded[:predicted] = part
         return padded.reshape(streams, length).T
 
-    inputs, targets = columns(numbers[:-1]), columns(numbers[1:])
+    inputs, targets = columns(ids[:-1]), columns(ids[1:])
     counted = columns(np.ones(predicted, dtype=bool))
     steps = min(max(1, LOGITS // (streams * len(model.vocabulary))), 512)
     state, nats = None, 0.0
@@ -207,19 +207,19 @@ def sample(
     rng = np.random.default_rng(rng)
     characters = model.vocabulary.characters
     start = prompt or ("\n" if "\n" in model.vocabulary else characters[0])
-    numbers = model.vocabulary.encode(start, "prompt")
-    return _sample(model.stream(), characters, numbers, length, temperature, rng)
+    ids = model.vocabulary.encode(start, "prompt")
+    return _sample(model.stream(), characters, ids, length, temperature, rng)
 
 
 def _sample(
     step: Callable[[int], np.ndarray],
     characters: str,
-    numbers: np.ndarray,
+    ids: np.ndarray,
     length: int,
     temperature: float,
     rng: np.random.Generator,
 ) -> Iterator[str]:
-    for number in numbers:
+    for number in ids:
         logits = step(int(number))
     for written in range(length):
         if written:

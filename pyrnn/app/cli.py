@@ -355,27 +355,27 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
     from . import charmodel
 
     trained = charmodel.load_model(model)
-    numbers = trained.vocabulary.encode(_read(text), text)
+    ids = trained.vocabulary.encode(_read(text), text)
     done, start = 0, time.monotonic()
 
     def figures() -> str:
         speed = done / max(time.monotonic() - start, 1e-9)
-        return f"{done:,} of {len(numbers):,} characters {speed / 1000:.1f}k/s"
+        return f"{done:,} of {len(ids):,} characters {speed / 1000:.1f}k/s"
 
     def report(characters: int) -> None:
         nonlocal done
         done = characters
         progress.show()
 
-    with contextlib.closing(_Progress(lambda: done / max(len(numbers), 1), figures)) as progress:
-        bits = charmodel.bits_per_character(trained, numbers, report=report, name=text)
-        done = len(numbers)
+    with contextlib.closing(_Progress(lambda: done / max(len(ids), 1), figures)) as progress:
+        bits = charmodel.bits_per_character(trained, ids, report=report, name=text)
+        done = len(ids)
     if not math.isfinite(bits):
         raise ValueError(f"{model}: the model's outputs are not finite, its weights are of no use")
     if as_json:
-        print(json.dumps({"bits_per_char": bits, "characters": len(numbers)}))
+        print(json.dumps({"bits_per_char": bits, "characters": len(ids)}))
     else:
-        print(f"{bits:.4f} bits per character over {len(numbers):,} characters")
+        print(f"{bits:.4f} bits per character over {len(ids):,} characters")
 
 
 @cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

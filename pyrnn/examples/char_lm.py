@@ -24,7 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import ngrams, plots, text
-from pyrnn.charmodel import CharModel, bits_per_character, sample, uniform_bits
+from pyrnn.app.charmodel import CharModel, bits_per_character, sample, uniform_bits
 
 from . import data_option, plot_option, reading, seed_option
 

@@ -57,7 +57,7 @@ class Decoder(Model):
     decoder, and in every call for what does not fit.
 
         decoder = pyrnn.Decoder(30, 16, 64, vector_size=5, rng=0)
-        logits, pullback = decoder.vjp(tokens[:-1], vector)  # (T, N), (N, 5) -> (T, N, 30)
+        logits, pullback = decoder.vjp(ids[:-1], vector)  # (T, N), (N, 5) -> (T, N, 30)
         written, lengths = pyrnn.decoding.greedy(decoder.step, decoder.start(vector), [0] * 8, end=1, max_steps=20)
     """
 
@@ -116,21 +116,21 @@ class Decoder(Model):
         h = None if v is None else self._unfolded(np.tanh(self.bridge(v)))
         return self._state(h), None if v is None else v[None], m, m_lengths
 
-    def step(self, state: Any, tokens: ArrayLike) -> tuple[Array, Any]:
-        """One step: tokens (N,) -> logits (N, V), state.
+    def step(self, state: Any, ids: ArrayLike) -> tuple[Array, Any]:
+        """One step: ids (N,) -> logits (N, V), state.
 
-        logits, state = decoder.step(state, tokens)
+        logits, state = decoder.step(state, ids)
         """
         call = f"{type(self).__name__}.step"
-        ids = integer_array(call, "tokens", tokens)
+        ids = integer_array(call, "ids", ids)
         if ids.ndim != 1:
-            raise shape_error(call, "tokens", ids.shape, "(N,)")
+            raise shape_error(call, "ids", ids.shape, "(N,)")
         logits, state = self._run(state, ids[None], None)
         return logits[0], state
 
     def __call__(
         self,
-        tokens: ArrayLike,
+        ids: ArrayLike,
         vector: ArrayLike | None = None,
         memory: ArrayLike | None = None,
         *,
@@ -139,16 +139,16 @@ class Decoder(Model):
     ) -> Array:
         """As `vjp`, without gradients and dropout: logits (T, N, V).
 
-        logits = decoder(tokens[:-1], vector)
+        logits = decoder(ids[:-1], vector)
         """
-        ids, lengths, valid = _ids(type(self).__name__, "tokens", tokens, lengths)
+        ids, lengths, valid = _ids(type(self).__name__, "ids", ids, lengths)
         logits, _ = self._run(self.start(vector, memory, memory_lengths), ids, lengths)
         result: Array = np.where(valid, logits, 0)
         return result
 
     def vjp(
         self,
-        tokens: ArrayLike,
+        ids: ArrayLike,
         vector: ArrayLike | None = None,
         memory: ArrayLike | None = None,
         *,
@@ -158,18 +158,18 @@ class Decoder(Model):
         """logits (T, N, V), pullback. pullback(dlogits) adds to `grads` and returns dvector and dmemory, None for what
         was not given; it can be called once, and owns what it needs.
 
-        tokens          (T, N) integers in 0..V-1: what the decoder reads, the targets one step earlier
+        ids             (T, N) integers in 0..V-1: what the decoder reads, the targets one step earlier
         vector          (N, C), memory (K, N, M)
         lengths         (N,) integers in 0..T, the valid steps of the tokens; logits are 0 beyond them
         memory_lengths  (N,) integers in 0..K, those of the memory; a row without any has the context 0
 
         Padding is never read, and has no gradient.
 
-            logits, pullback = decoder.vjp(tokens[:-1], memory=outputs, lengths=lengths - 1)
-            loss, dlogits = pyrnn.cross_entropy(logits, tokens[1:], lengths=lengths - 1)
+            logits, pullback = decoder.vjp(ids[:-1], memory=outputs, lengths=lengths - 1)
+            loss, dlogits = pyrnn.cross_entropy(logits, ids[1:], lengths=lengths - 1)
             dvector, dmemory = pullback(dlogits)
         """
-        ids, lengths, valid = _ids(f"{type(self).__name__}.vjp", "tokens", tokens, lengths)
+        ids, lengths, valid = _ids(f"{type(self).__name__}.vjp", "ids", ids, lengths)
         rows = ids.shape[1]
         v, m, m_lengths = self._given(".vjp", vector, memory, memory_lengths, rows)
         embedded, pull_embed = self.embed.vjp(ids)
@@ -213,7 +213,7 @@ class Decoder(Model):
 
     def attention_weights(
         self,
-        tokens: ArrayLike,
+        ids: ArrayLike,
         vector: ArrayLike | None = None,
         memory: ArrayLike | None = None,
         *,
@@ -224,7 +224,7 @@ class Decoder(Model):
         weights = decoder.attention_weights(tokens, memory=outputs)
         pyrnn.plots.attention_map("map.png", weights[0], target_words, source_words)
         """
-        ids, _, _ = _ids(f"{type(self).__name__}.attention_weights", "tokens", tokens, None)
+        ids, _, _ = _ids(f"{type(self).__name__}.attention_weights", "ids", ids, None)
         state, v, m, m_lengths = self.start(vector, memory, memory_lengths)
         if m is None:
             raise ValueError(f"{type(self).__name__}.attention_weights: memory_size is 0, there is no attention")
@@ -245,7 +245,7 @@ class Decoder(Model):
         """The recurrent layer's inputs for ids (T, N), which must have the rows of v (1, N, C) and m (K, N, M)."""
         for given in (v, m):
             if given is not None and given.shape[1] != ids.shape[1]:
-                raise shape_error(type(self).__name__, "tokens", ids.shape, shape_text("T", given.shape[1]))
+                raise shape_error(type(self).__name__, "ids", ids.shape, shape_text("T", given.shape[1]))
         return _with_vector(self.embed(ids), v)
 
     def _unfolded(self, h: Array) -> Array:
@@ -373,18 +373,18 @@ class EncoderDecoder(Model):
         """
         return self.decoder.start(*self.encode(source, source_lengths), self._seen(source_lengths))
 
-    def step(self, state: Any, tokens: ArrayLike) -> tuple[Array, Any]:
-        """One step of the decoder: tokens (N,) -> logits (N, V), state.
+    def step(self, state: Any, ids: ArrayLike) -> tuple[Array, Any]:
+        """One step of the decoder: ids (N,) -> logits (N, V), state.
 
-        logits, state = model.step(state, tokens)
+        logits, state = model.step(state, ids)
         """
-        result: tuple[Array, Any] = self.decoder.step(state, tokens)
+        result: tuple[Array, Any] = self.decoder.step(state, ids)
         return result
 
     def __call__(
         self,
         source: ArrayLike,
-        tokens: ArrayLike,
+        ids: ArrayLike,
         *,
         source_lengths: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
@@ -394,13 +394,13 @@ class EncoderDecoder(Model):
         logits = model(source, target[:-1])
         """
         given = self.encode(source, source_lengths)
-        logits: Array = self.decoder(tokens, *given, lengths=lengths, memory_lengths=self._seen(source_lengths))
+        logits: Array = self.decoder(ids, *given, lengths=lengths, memory_lengths=self._seen(source_lengths))
         return logits
 
     def vjp(
         self,
         source: ArrayLike,
-        tokens: ArrayLike,
+        ids: ArrayLike,
         *,
         source_lengths: ArrayLike | None = None,
         lengths: ArrayLike | None = None,
@@ -408,17 +408,17 @@ class EncoderDecoder(Model):
         """logits (T, N, V), pullback. pullback(dlogits) adds to `grads`; it can be called once, and owns what it needs.
 
         source          (K, N) integers, source_lengths (N,) their valid steps
-        tokens          (T, N) integers: what the decoder reads, the targets one step earlier; lengths (N,)
+        ids             (T, N) integers: what the decoder reads, the targets one step earlier; lengths (N,)
 
             logits, pullback = model.vjp(source, target[:-1])
             pullback(pyrnn.cross_entropy(logits, target[1:])[1])
         """
-        ids, source_lengths, _ = _ids(f"{type(self).__name__}.vjp", "source", source, source_lengths)
-        embedded, pull_embed = self.embed.vjp(ids)
+        source, source_lengths, _ = _ids(f"{type(self).__name__}.vjp", "source", source, source_lengths)
+        embedded, pull_embed = self.embed.vjp(source)
         x, pull_drop = self.drop.vjp(embedded)
         (outputs, state), pull_encoder = self.encoder.vjp(x, lengths=source_lengths)
         logits, pull_decoder = self.decoder.vjp(
-            tokens,
+            ids,
             self._vector(state),
             outputs if self.attention else None,
             lengths=lengths,
@@ -432,15 +432,13 @@ class EncoderDecoder(Model):
 
         return logits, Pullback(f"{type(self).__name__} pullback", logits, None, back, "dlogits")
 
-    def attention_weights(
-        self, source: ArrayLike, tokens: ArrayLike, *, source_lengths: ArrayLike | None = None
-    ) -> Array:
+    def attention_weights(self, source: ArrayLike, ids: ArrayLike, *, source_lengths: ArrayLike | None = None) -> Array:
         """How much every step of the decoder looks at every place of the source, (N, T, K).
 
         weights = model.attention_weights(source, target[:-1])
         """
         given = self.encode(source, source_lengths)
-        weights: Array = self.decoder.attention_weights(tokens, *given, memory_lengths=self._seen(source_lengths))
+        weights: Array = self.decoder.attention_weights(ids, *given, memory_lengths=self._seen(source_lengths))
         return weights
 
     def _seen(self, source_lengths: Any) -> Any:
@@ -458,9 +456,9 @@ class EncoderDecoder(Model):
         return tuple(zeros) if isinstance(state, tuple) else zeros[0]
 
 
-def _ids(call: str, name: str, tokens: Any, lengths: Any) -> tuple[Array, Array | None, Array]:
+def _ids(call: str, name: str, ids: Any, lengths: Any) -> tuple[Array, Array | None, Array]:
     """Tokens (T, N) with 0 for padding, lengths, and where there is no padding, (T, N, 1)."""
-    ids = integer_array(call, name, tokens)
+    ids = integer_array(call, name, ids)
     if ids.ndim != 2:
         raise shape_error(call, name, ids.shape, "(T, N)")
     if lengths is None:

@@ -1,4 +1,4 @@
-"""Text: reading it, turning characters or words into numbers, and cutting it into the batches of a character model.
+"""Text: reading it, turning characters or words into ids, and cutting it into the batches of a character model.
 
 A character is a Unicode code point. A text is used as it stands in the file: line ends are not translated, nothing is
 normalised; only a byte order mark at the start of a file is dropped.
@@ -118,17 +118,17 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
 
-def _numbers(call: str, numbers: Sequence[int] | np.ndarray, size: int) -> list[int]:
-    """Checked numbers of characters or words, as Python integers."""
-    array: Array = integer_array(call, "numbers", numbers)
+def _ids(call: str, ids: Sequence[int] | np.ndarray, size: int) -> list[int]:
+    """Checked ids of characters or words, as Python integers."""
+    array: Array = integer_array(call, "ids", ids)
     if array.ndim != 1:
-        raise shape_error(call, "numbers", array.shape, "(T,)")
-    tokens: list[int] = within(call, "numbers", array, size - 1).tolist()
-    return tokens
+        raise shape_error(call, "ids", array.shape, "(T,)")
+    checked: list[int] = within(call, "ids", array, size - 1).tolist()
+    return checked
 
 
 class Vocabulary:
-    """The characters a model knows, sorted by code point; a character's number is its place among them."""
+    """The characters a model knows, sorted by code point; a character's id is its place among them."""
 
     def __init__(self, characters: str):
         points = _code_points(_string("Vocabulary", "characters", characters))
@@ -137,8 +137,8 @@ class Vocabulary:
         if np.any(points[1:] <= points[:-1]):
             raise ValueError("Vocabulary: characters are not sorted, or not all different")
         self.characters = characters
-        self._numbers = np.full(0x110000, -1, dtype=np.int32)
-        self._numbers[points] = np.arange(len(points), dtype=np.int32)
+        self._ids = np.full(0x110000, -1, dtype=np.int64)
+        self._ids[points] = np.arange(len(points), dtype=np.int64)
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
@@ -154,10 +154,10 @@ class Vocabulary:
         return isinstance(character, str) and len(character) == 1 and character in self.characters
 
     def encode(self, text: str, name: str = "text") -> np.ndarray:
-        """The numbers of the characters of `text`, int32; unknown characters are a ValueError that says `name`."""
+        """The ids of the characters of `text`, int64; unknown characters are a ValueError that says `name`."""
         points = _code_points(_string("Vocabulary.encode", name, text))
-        numbers: np.ndarray = self._numbers[points]
-        unknown = np.flatnonzero(numbers < 0)
+        ids: np.ndarray = self._ids[points]
+        unknown = np.flatnonzero(ids < 0)
         if len(unknown):
             different, first = np.unique(points[unknown], return_index=True)
             places = sorted(zip(unknown[first], different, strict=True))
@@ -168,18 +168,18 @@ class Vocabulary:
                 f"{cut(name)}: characters the model does not know: {', '.join(bad)}; "
                 f"its vocabulary has {len(self)} characters"
             )
-        return numbers
+        return ids
 
-    def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
-        """The characters with these numbers (T,), integers in 0..V-1; others are a TypeError or a ValueError.
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The characters with these ids (T,), integers in 0..V-1; others are a TypeError or a ValueError.
 
         vocabulary.decode(vocabulary.encode("to be"))  # "to be"
         """
-        return "".join(self.characters[number] for number in _numbers("Vocabulary.decode", numbers, len(self)))
+        return "".join(self.characters[number] for number in _ids("Vocabulary.decode", ids, len(self)))
 
 
 class Words:
-    """The words a model knows, each with a number; 0 stands for every word it does not know.
+    """The words a model knows, each with an id; 0 stands for every word it does not know.
 
     words: all different strings, numbered from 1 in their order; marks such as "<end>" may be among them. ValueError
     for a word that comes twice.
@@ -192,14 +192,14 @@ class Words:
 
     def __init__(self, words: Sequence[str]):
         self.words = [self.UNKNOWN, *_strings("Words", "words", words)]
-        self._numbers = {word: number for number, word in enumerate(self.words)}
-        if len(self._numbers) < len(self.words):
-            twice = next(word for number, word in enumerate(self.words) if self._numbers[word] != number)
+        self._ids = {word: number for number, word in enumerate(self.words)}
+        if len(self._ids) < len(self.words):
+            twice = next(word for number, word in enumerate(self.words) if self._ids[word] != number)
             raise ValueError(f"Words: {shown(twice)} comes twice, or is the mark of the unknown")
 
     @classmethod
     def of(cls, words: Iterable[str], minimum: int = 1, marks: Sequence[str] = ()) -> Words:
-        """`marks`, which have the first numbers, then the words that come at least `minimum` times, sorted."""
+        """`marks`, which have the first ids, then the words that come at least `minimum` times, sorted."""
         counts = Counter(_strings("Words.of", "words", words))
         marks, minimum = _strings("Words.of", "marks", marks), integer("Words.of", "minimum", minimum, 0)
         return cls([*marks, *sorted(word for word, n in counts.items() if n >= minimum and word not in marks)])
@@ -208,16 +208,14 @@ class Words:
         return len(self.words)
 
     def __contains__(self, word: str) -> bool:
-        return isinstance(word, str) and self._numbers.get(word, 0) != 0
+        return isinstance(word, str) and self._ids.get(word, 0) != 0
 
     def encode(self, words: Iterable[str]) -> np.ndarray:
-        """The numbers of these words, int32, 0 where one is unknown."""
-        return np.array(
-            [self._numbers.get(word, 0) for word in _strings("Words.encode", "words", words)], dtype=np.int32
-        )
+        """The ids of these words, int64, 0 where one is unknown."""
+        return np.array([self._ids.get(word, 0) for word in _strings("Words.encode", "words", words)], dtype=np.int64)
 
     def batch(self, sequences: Iterable[Iterable[str]]) -> tuple[np.ndarray, np.ndarray]:
-        """The numbers of N sequences of words side by side: ids (T, N), zeros after their ends, and lengths (N,).
+        """The ids of N sequences of words side by side: ids (T, N), zeros after their ends, and lengths (N,).
 
         ids, lengths = words.batch(["to be".split(), "or not to be".split()])  # (4, 2), [2, 4]
         """
@@ -225,16 +223,16 @@ class Words:
             raise TypeError(f"Words.batch: sequences is {shown(sequences)}, expected lists of words")
         return pad([self.encode(sequence) for sequence in sequences])
 
-    def decode(self, numbers: Sequence[int] | np.ndarray) -> list[str]:
-        """The words with these numbers (T,), integers in 0..V-1; others are a TypeError or a ValueError.
+    def decode(self, ids: Sequence[int] | np.ndarray) -> list[str]:
+        """The words with these ids (T,), integers in 0..V-1; others are a TypeError or a ValueError.
 
         words.decode([1, 0])  # ["be", "<unknown>"]
         """
-        return [self.words[number] for number in _numbers("Words.decode", numbers, len(self))]
+        return [self.words[number] for number in _ids("Words.decode", ids, len(self))]
 
 
 class Corpus:
-    """A text to learn from: its vocabulary, and its numbers in a training part and a held-out part, the last tenth.
+    """A text to learn from: its vocabulary, and its ids in a training part and a held-out part, the last tenth.
 
     `sources` are the files it came from; none stands for the language reference, as in `read_all`. The vocabulary is
     that of the whole text, so a character that only the held-out part has is rare but known.
@@ -251,9 +249,9 @@ class Corpus:
             )
         self.sources = sources
         self.vocabulary = Vocabulary.of(text)
-        numbers = self.vocabulary.encode(text)
+        ids = self.vocabulary.encode(text)
         split = len(text) - len(text) // HELD_OUT
-        self.train, self.valid = numbers[:split], numbers[split:]
+        self.train, self.valid = ids[:split], ids[split:]
         self.digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
@@ -267,20 +265,20 @@ class Batches:
     batch and steps that are not integers above 0, ValueError for too short a text.
     """
 
-    def __init__(self, numbers: np.ndarray, batch: int, steps: int, name: str = "the text"):
-        numbers = any_array("Batches", "numbers", numbers)
-        if numbers.ndim != 1:
-            raise shape_error("Batches", "numbers", numbers.shape, "one axis")
+    def __init__(self, ids: np.ndarray, batch: int, steps: int, name: str = "the text"):
+        ids = any_array("Batches", "ids", ids)
+        if ids.ndim != 1:
+            raise shape_error("Batches", "ids", ids.shape, "one axis")
         batch, steps = integer("Batches", "batch", batch, 1), integer("Batches", "steps", steps, 1)
-        length = (len(numbers) - 1) // batch
+        length = (len(ids) - 1) // batch
         if length < 1:
             raise ValueError(
-                f"{name} is too short: {len(numbers)} characters to train on (the last tenth is held out), "
+                f"{name} is too short: {len(ids)} characters to train on (the last tenth is held out), "
                 f"a batch of {batch} rows needs at least {batch + 1}"
             )
         used = length * batch
-        self._inputs = np.ascontiguousarray(numbers[:used].reshape(batch, length).T)
-        self._targets = np.ascontiguousarray(numbers[1 : used + 1].reshape(batch, length).T)
+        self._inputs = np.ascontiguousarray(ids[:used].reshape(batch, length).T)
+        self._targets = np.ascontiguousarray(ids[1 : used + 1].reshape(batch, length).T)
         count = -(-length // steps)
         self._edges = [length * k // count for k in range(count + 1)]
         self.characters = used  # predicted in one pass over all batches

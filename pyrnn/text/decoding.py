@@ -2,7 +2,7 @@
 
 All of it works over one step function
 
-    logits, state = step(state, tokens)        tokens (N,) integers, logits (N, V) of the next token
+    logits, state = step(state, ids)        ids (N,) integers, logits (N, V) of the next token
 
 A state is None, an array, or a tuple or list of states. The rows are axis 1 of its arrays, as in the states of
 recurrent layers, or their only axis; so a beam can repeat and reorder them (lists become tuples).
@@ -62,9 +62,9 @@ def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Arra
 
 
 def greedy(step: Step, state: Any, start: ArrayLike, end: int | None, max_steps: int) -> tuple[Array, Array]:
-    """The likeliest token at every step: tokens (T, N), lengths (N,). `sample` at temperature 0; arguments as there.
+    """The likeliest token at every step: ids (T, N), lengths (N,). `sample` at temperature 0; arguments as there.
 
-    tokens, lengths = pyrnn.decoding.greedy(model.step, model.start(vector), [0] * 3, end=1, max_steps=20)
+    ids, lengths = pyrnn.decoding.greedy(model.step, model.start(vector), [0] * 3, end=1, max_steps=20)
     """
     return _run("greedy", step, state, start, end, max_steps, 0.0, None)
 
@@ -72,7 +72,7 @@ def greedy(step: Step, state: Any, start: ArrayLike, end: int | None, max_steps:
 def sample(
     step: Step, state: Any, start: ArrayLike, end: int | None, max_steps: int, temperature: float = 1.0, rng: Rng = None
 ) -> tuple[Array, Array]:
-    """Tokens drawn one after the other from the model's own predictions: tokens (T, N), lengths (N,).
+    """Tokens drawn one after the other from the model's own predictions: ids (T, N), lengths (N,).
 
     start      (N,) the first tokens that the model reads; they are not part of the result
     end        the token that ends a row; it is not counted in lengths, and fills the row behind it. None: no row ends
@@ -80,7 +80,7 @@ def sample(
 
     temperature and rng as in `choose`. TypeError and ValueError for what does not fit.
 
-        tokens, lengths = pyrnn.decoding.sample(model.step, state, [0] * 3, end=1, max_steps=20, temperature=0.7, rng=0)
+        ids, lengths = pyrnn.decoding.sample(model.step, state, [0] * 3, end=1, max_steps=20, temperature=0.7, rng=0)
     """
     return _run("sample", step, state, start, end, max_steps, temperature, generator("sample", rng))
 
@@ -88,20 +88,20 @@ def sample(
 def _run(
     call: str, step: Step, state: Any, start: Any, end: Any, max_steps: Any, temperature: Any, rng: Any
 ) -> tuple[Array, Array]:
-    tokens, end = _tokens(call, "start", start, 1), _end(call, end)
+    ids, end = _ids(call, "start", start, 1), _end(call, end)
     max_steps = integer(call, "max_steps", max_steps, 0, MOST)
     temperature = _temperature(call, temperature)
-    written = [np.empty((0, len(tokens)), np.int64)]
-    alive, lengths = np.ones(len(tokens), bool), np.zeros(len(tokens), np.int64)
+    written = [np.empty((0, len(ids)), np.int64)]
+    alive, lengths = np.ones(len(ids), bool), np.zeros(len(ids), np.int64)
     while alive.any() and len(written) <= max_steps:
-        logits, state = _advance(call, step, state, tokens, end)
-        tokens = choose(logits, temperature, rng)
+        logits, state = _advance(call, step, state, ids, end)
+        ids = choose(logits, temperature, rng)
         if end is not None:
-            tokens[~alive] = end
-            alive &= tokens != end
+            ids[~alive] = end
+            alive &= ids != end
         lengths += alive
         if alive.any():
-            written.append(tokens[None])
+            written.append(ids[None])
     return np.concatenate(written), lengths
 
 
@@ -114,11 +114,11 @@ def scheduled_inputs(step: Step, state: Any, inputs: ArrayLike, ratio: float, rn
     one call over all steps. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for what does
     not fit.
 
-        mixed = pyrnn.decoding.scheduled_inputs(model.step, model.start(vector), tokens[:-1], ratio=0.8, rng=rng)
+        mixed = pyrnn.decoding.scheduled_inputs(model.step, model.start(vector), ids[:-1], ratio=0.8, rng=rng)
         logits, pullback = model.vjp(mixed, vector)
     """
     call = "scheduled_inputs"
-    mixed = _tokens(call, "inputs", inputs, 2).copy()
+    mixed = _ids(call, "inputs", inputs, 2).copy()
     ratio = real(call, "ratio", ratio, 0, 1)
     kept: Array = np.less(generator(call, rng).random(mixed.shape), ratio)
     if kept[1:].all():
@@ -138,7 +138,7 @@ def beam_search(
     width: int = 5,
     length_penalty: float = 0.0,
 ) -> tuple[Array, Array, Array]:
-    """The likeliest whole sequences that a beam of `width` finds: tokens (T, N, width), lengths and scores (N, width),
+    """The likeliest whole sequences that a beam of `width` finds: ids (T, N, width), lengths and scores (N, width),
     each row's best first.
 
     At every step the `width` likeliest beginnings of each row go on; those that end leave the beam and make room. The
@@ -148,11 +148,11 @@ def beam_search(
     sequences than `width` the rest have score -inf and length 0. Other arguments and errors as in `sample`; ValueError
     too for a length_penalty at which max_steps**length_penalty is more than a float can hold.
 
-        tokens, lengths, scores = pyrnn.decoding.beam_search(model.step, state, [0] * 3, end=1, max_steps=20)
-        best = tokens[:, :, 0], lengths[:, 0]
+        ids, lengths, scores = pyrnn.decoding.beam_search(model.step, state, [0] * 3, end=1, max_steps=20)
+        best = ids[:, :, 0], lengths[:, 0]
     """
     call = "beam_search"
-    first, end = _tokens(call, "start", start, 1), _end(call, end)
+    first, end = _ids(call, "start", start, 1), _end(call, end)
     max_steps = integer(call, "max_steps", max_steps, 0, MOST)
     width = integer(call, "width", width, 1, MOST)
     length_penalty = real(call, "length_penalty", length_penalty, 0)
@@ -167,7 +167,7 @@ def beam_search(
     if len(first) == 0:
         max_steps = 0
 
-    # Of the beam, (N, width): scores and (steps, N, width) tokens. Of what has ended: the same, and lengths.
+    # Of the beam, (N, width): scores and (steps, N, width) ids. Of what has ended: the same, and lengths.
     beam = np.full((len(first), width), -np.inf)
     beam[:, :1] = 0
     written = np.empty((0, len(first), width), np.int64)
@@ -186,9 +186,9 @@ def beam_search(
         texts = np.concatenate([texts, now], axis=2)[:, rows, best]
 
     state = _take(state, np.repeat(rows, width))
-    tokens = np.repeat(first, width)
+    ids = np.repeat(first, width)
     for t in range(max_steps):
-        logits, state = _advance(call, step, state, tokens, end)
+        logits, state = _advance(call, step, state, ids, end)
         scores = beam[:, :, None] + _log_softmax(call, logits).reshape(*beam.shape, -1)  # (N, width, V)
         if end is not None:
             keep(scores[:, :, end] / (t + 1) ** length_penalty, t)
@@ -196,12 +196,12 @@ def beam_search(
         flat = scores.reshape(len(first), -1)
         best = np.argsort(-flat, axis=1, kind="stable")[:, :width]
         beam = flat[rows, best]
-        origin, tokens = np.divmod(best, scores.shape[2])
-        written = np.concatenate([written[:, rows, origin], tokens[None]])
+        origin, ids = np.divmod(best, scores.shape[2])
+        written = np.concatenate([written[:, rows, origin], ids[None]])
         if np.all(beam.max(axis=1, initial=-np.inf) / most <= ended.min(axis=1, initial=np.inf)):
             break  # a beginning's score, at the greatest length, is more than what can become of it
         state = _take(state, (rows * width + origin).reshape(-1))
-        tokens = tokens.reshape(-1)
+        ids = ids.reshape(-1)
     else:
         keep(beam / most, max_steps)
     texts[np.arange(max_steps)[:, None, None] >= lengths] = 0 if end is None else end
@@ -218,12 +218,12 @@ def _take(state: Any, rows: Array) -> Any:
     return array[rows] if array.ndim == 1 else array[:, rows]
 
 
-def _advance(call: str, step: Step, state: Any, tokens: Array, end: int | None) -> tuple[Array, Any]:
+def _advance(call: str, step: Step, state: Any, ids: Array, end: int | None) -> tuple[Array, Any]:
     """One step of the model, whose logits must be (N, V), with `end` among the V tokens."""
-    logits, state = step(state, tokens)
+    logits, state = step(state, ids)
     scores = float_array(call, "logits", logits)
-    if scores.ndim != 2 or len(scores) != len(tokens) or scores.shape[1] == 0:
-        raise shape_error(call, "logits", scores.shape, shape_text(len(tokens), "V"))
+    if scores.ndim != 2 or len(scores) != len(ids) or scores.shape[1] == 0:
+        raise shape_error(call, "logits", scores.shape, shape_text(len(ids), "V"))
     if end is not None and end >= scores.shape[1]:
         raise ValueError(f"{call}: end is {end}, but there are {scores.shape[1]} tokens")
     return scores, state
@@ -239,7 +239,7 @@ def _log_softmax(call: str, logits: Array) -> Array:
     return result
 
 
-def _tokens(call: str, name: str, value: Any, axes: int) -> Array:
+def _ids(call: str, name: str, value: Any, axes: int) -> Array:
     array = integer_array(call, name, value)
     if array.ndim != axes:
         raise shape_error(call, name, array.shape, "(N,)" if axes == 1 else "(T, N)")

@@ -35,10 +35,10 @@ class NGram:
         model.bits(vocabulary.encode(other))  # bits per token of another text
     """
 
-    def __init__(self, tokens: ArrayLike | Sequence[ArrayLike], order: int, size: int) -> None:
+    def __init__(self, ids: ArrayLike | Sequence[ArrayLike], order: int, size: int) -> None:
         self.order = integer("NGram", "order", order, 1)
         self.size = integer("NGram", "size", size, 1, MOST)
-        flat, place = self._flat("NGram", tokens)
+        flat, place = self._flat("NGram", ids)
         if len(flat) >= MOST_TOKENS:
             raise ValueError(f"NGram: {len(flat)} tokens are too many, expected less than {MOST_TOKENS}")
         # Level k is the sorted table of the grams of k tokens. The key of a gram is (row of its first k - 1 tokens in
@@ -74,14 +74,14 @@ class NGram:
     def _tables(self) -> tuple[list[Array], ...]:
         return self._keys, self._counts, self._totals, self._follows
 
-    def probabilities(self, tokens: ArrayLike | Sequence[ArrayLike]) -> Array:
-        """The chance of each token after those before it: tokens (T,), or a list of sequences -> (T,), all in a row.
+    def probabilities(self, ids: ArrayLike | Sequence[ArrayLike]) -> Array:
+        """The chance of each token after those before it: ids (T,), or a list of sequences -> (T,), all in a row.
 
         The first tokens of a sequence have the contexts there are. Errors as in the constructor.
 
             model.probabilities([3, 1, 4])
         """
-        flat, place = self._flat("NGram.probabilities", tokens)
+        flat, place = self._flat("NGram.probabilities", ids)
         chances = np.full(len(flat), 1 / self.size)
         rows = np.zeros(len(flat), np.int64)
         for k in range(self.order):
@@ -108,20 +108,20 @@ class NGram:
             _, chances = self._level(k, np.full(self.size, row), words, chances)
         return chances
 
-    def bits(self, tokens: ArrayLike | Sequence[ArrayLike]) -> float:
+    def bits(self, ids: ArrayLike | Sequence[ArrayLike]) -> float:
         """The cross-entropy in bits per token: the mean of -log2 P; 0 for no tokens.
 
         model.bits([3, 1, 4])
         """
-        chances = self.probabilities(tokens)
+        chances = self.probabilities(ids)
         return float(-np.log2(chances).mean()) if len(chances) else 0.0
 
-    def perplexity(self, tokens: ArrayLike | Sequence[ArrayLike]) -> float:
+    def perplexity(self, ids: ArrayLike | Sequence[ArrayLike]) -> float:
         """2 to the power of `bits`: among so many equally likely tokens a guess would be as hard.
 
         model.perplexity([3, 1, 4])
         """
-        return float(2 ** self.bits(tokens))
+        return float(2 ** self.bits(ids))
 
     def sample(
         self,
@@ -145,38 +145,38 @@ class NGram:
         if end is not None:
             end = integer(call, "end", end, 0, self.size - 1)
         rng = generator(call, rng)
-        tokens = self._flat(call, context)[0].tolist()
-        start = len(tokens)
-        while len(tokens) < start + length and (len(tokens) == start or tokens[-1] != end):
-            logs = np.log(self.distribution(tokens[max(0, len(tokens) - self.order + 1) :]))
+        ids = self._flat(call, context)[0].tolist()
+        start = len(ids)
+        while len(ids) < start + length and (len(ids) == start or ids[-1] != end):
+            logs = np.log(self.distribution(ids[max(0, len(ids) - self.order + 1) :]))
             noise = rng.gumbel(size=self.size)  # the largest of log P / temperature + noise is a draw
-            tokens.append(int(np.argmax(logs + temperature * noise)))
-        return np.array(tokens[start:], np.int64)
+            ids.append(int(np.argmax(logs + temperature * noise)))
+        return np.array(ids[start:], np.int64)
 
-    def _find(self, k: int, rows: Array, tokens: Array) -> Array:
+    def _find(self, k: int, rows: Array, ids: Array) -> Array:
         """The rows in table k of the grams (context row, token), -1 where there is none."""
         if not len(self._keys[k]):
             return np.full(len(rows), -1)
-        keys = rows * self.size + tokens
+        keys = rows * self.size + ids
         found: Array = np.minimum(np.searchsorted(self._keys[k], keys), len(self._keys[k]) - 1)
         return np.where(self._keys[k][found] == keys, found, -1)
 
-    def _level(self, k: int, rows: Array, tokens: Array, shorter: Array) -> tuple[Array, Array]:
+    def _level(self, k: int, rows: Array, ids: Array, shorter: Array) -> tuple[Array, Array]:
         """Of contexts of k tokens by their row: the rows of the grams, and P from that with shorter contexts."""
-        found = self._find(k, rows, tokens)
+        found = self._find(k, rows, ids)
         counts = np.where(found >= 0, self._counts[k][found], 0) if len(self._counts[k]) else 0
         totals, follows = self._totals[k][rows].astype(float), self._follows[k][rows]
         seen = totals > 0
         return found, np.where(seen, (counts + follows * shorter) / np.where(seen, totals + follows, 1), shorter)
 
-    def _flat(self, call: str, tokens: Any) -> tuple[Array, Array]:
+    def _flat(self, call: str, ids: Any) -> tuple[Array, Array]:
         """All tokens in a row (T,), and the place of each in its own sequence."""
-        nested = isinstance(tokens, (list, tuple)) and len(tokens) > 0 and np.ndim(tokens[0]) > 0
-        sequences = [integer_array(call, "tokens", sequence) for sequence in (tokens if nested else [tokens])]
+        nested = isinstance(ids, (list, tuple)) and len(ids) > 0 and np.ndim(ids[0]) > 0
+        sequences = [integer_array(call, "ids", sequence) for sequence in (ids if nested else [ids])]
         for sequence in sequences:
             if sequence.ndim != 1:
-                raise shape_error(call, "tokens", sequence.shape, "(T,)")
-        flat = within(call, "tokens", np.concatenate(sequences), self.size - 1)
+                raise shape_error(call, "ids", sequence.shape, "(T,)")
+        flat = within(call, "ids", np.concatenate(sequences), self.size - 1)
         return flat, np.concatenate([np.arange(len(sequence)) for sequence in sequences])
 
 
@@ -210,7 +210,7 @@ class NaiveBayes:
         counts = np.ones((len(each), len(numbers) + 1))  # the last is for n-grams never seen
         for label, places in zip(labels, found, strict=True):
             counts[label, places] += 1
-        self._numbers = dict(numbers)
+        self._ids = dict(numbers)
         self._logs = np.log(counts / counts.sum(axis=1, keepdims=True))
         self._prior = np.log(each / len(labels))
 
@@ -221,7 +221,7 @@ class NaiveBayes:
         """
         logits = np.empty((len(sequences), len(self._prior)))
         for row, sequence in zip(logits, sequences, strict=True):
-            known = [self._numbers[gram] for gram in self._grams(sequence) if gram in self._numbers]
+            known = [self._ids[gram] for gram in self._grams(sequence) if gram in self._ids]
             row[:] = self._prior + self._logs[:, known].sum(axis=1)
         return logits
 
@@ -250,15 +250,15 @@ class LogOdds:
             raise ValueError(f"LogOdds: {len(sequences)} sequences, but inside has {len(inside)}")
         parts: dict[bool, list[Array]] = {True: [], False: []}
         for n, (sequence, kinds) in enumerate(zip(sequences, inside, strict=True)):
-            tokens = integer_array("LogOdds", f"sequences[{n}]", sequence)
-            kinds = boolean_array("LogOdds", f"inside[{n}]", kinds, tokens.shape, f"{tokens.shape} like its sequence")
+            ids = integer_array("LogOdds", f"sequences[{n}]", sequence)
+            kinds = boolean_array("LogOdds", f"inside[{n}]", kinds, ids.shape, f"{ids.shape} like its sequence")
             edges = np.flatnonzero(np.diff(kinds)) + 1
-            for stretch, kind in zip(np.split(tokens, edges), np.split(kinds, edges), strict=True):
+            for stretch, kind in zip(np.split(ids, edges), np.split(kinds, edges), strict=True):
                 parts[bool(kind.any())].append(stretch)
         self.inside, self.outside = (NGram(parts[kind], order, size) for kind in (True, False))
 
-    def __call__(self, tokens: ArrayLike, window: int = 1) -> Array:
-        """The log-odds of each token, averaged over the `window` tokens around it: tokens (T,) -> (T,).
+    def __call__(self, ids: ArrayLike, window: int = 1) -> Array:
+        """The log-odds of each token, averaged over the `window` tokens around it: ids (T,) -> (T,).
 
         Beyond the ends of the sequence they are 0. Errors as in `NGram`; ValueError for a window that is not odd.
 
@@ -267,5 +267,5 @@ class LogOdds:
         window = integer("LogOdds", "window", window, 1)
         if window % 2 == 0:
             raise ValueError(f"LogOdds: window is {window}, expected an odd number")
-        odds: Array = np.log(self.inside.probabilities(tokens) / self.outside.probabilities(tokens))
+        odds: Array = np.log(self.inside.probabilities(ids) / self.outside.probabilities(ids))
         return np.convolve(odds, np.ones(window) / window)[window // 2 :][: len(odds)] if len(odds) else odds
