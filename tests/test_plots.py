@@ -18,8 +18,8 @@ pytest.importorskip("matplotlib")
 def drawn(monkeypatch, path, valid):
     """The axes of a loss curve."""
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     train = [(1000 * k, 2 + 4 / k) for k in range(1, 200)]
     plots.loss_curve(path, train, valid, "LSTM", {"all equally likely": 6.0, "5-gram": 2.5})
     return figures[0].axes[0]
@@ -44,8 +44,8 @@ def test_many_validations_have_no_markers(tmp_path, monkeypatch, count, marked):
 
 def test_attention_map(tmp_path, monkeypatch):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     weights = np.array([[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]])
     plots.attention_map(tmp_path / "map.png", weights, ["a", "\n"], ["x", "y", "z"], "head 0")
     axes = figures[0].axes[0]
@@ -60,8 +60,8 @@ def test_attention_map(tmp_path, monkeypatch):
 def test_a_row_of_an_attention_map_is_a_query(tmp_path, monkeypatch):
     """Where there are as many queries as keys too."""
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     weights = np.array([[1.0, 0.0, 0.0], [0.75, 0.25, 0.0], [0.5, 0.25, 0.25]])
     plots.attention_map(tmp_path / "map.png", weights, ["a", "b", "c"], ["x", "y", "z"])
     axes = figures[0].axes[0]
@@ -73,8 +73,8 @@ def test_a_row_of_an_attention_map_is_a_query(tmp_path, monkeypatch):
 
 def test_gradient_flow(tmp_path, monkeypatch, rng):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     x = rng.standard_normal((7, 2, 3))
     layers = {"RNN": pyrnn.RNN(3, 4, rng=0), "LSTM": pyrnn.LSTM(3, 4, rng=0)}
     flows = {name: pyrnn.gradient_flow(layer, x[:, 0]) for name, layer in layers.items()}
@@ -91,8 +91,8 @@ def test_gradient_flow(tmp_path, monkeypatch, rng):
 
 def test_forecasts(tmp_path, monkeypatch):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     values = np.arange(30.0)
     row = plots.Forecast("tides", values, {5: values[:3], 20: values[21:24]}, {"last": np.ones(3), "GRU": np.zeros(3)})
     plots.forecasts(tmp_path / "f.png", [row, row], shown=15)
@@ -106,8 +106,8 @@ def test_forecasts(tmp_path, monkeypatch):
 
 def test_tracks(tmp_path, monkeypatch, rng):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     seen, true, thought = rng.random((5, 2)), rng.random((3, 2)), rng.random((3, 2))
     panels = [plots.Track(seen, true, {"line": true, "GRU": thought})] * 5
     plots.tracks(tmp_path / "t.png", panels, (0, 1, 0, 1), "Tracks")
@@ -121,8 +121,8 @@ def test_tracks(tmp_path, monkeypatch, rng):
 
 def test_confusion_matrix(tmp_path, monkeypatch):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     plots.confusion_matrix(tmp_path / "c.png", [[8, 2, 0], [1, 3, 0], [0, 0, 0]], ["cat", "dog", "cow"], "animals")
     axes = figures[0].axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.8, 0.2, 0], [0.25, 0.75, 0], [0, 0, 0]])
@@ -137,8 +137,8 @@ def test_confusion_matrix(tmp_path, monkeypatch):
 
 def test_spans(tmp_path, monkeypatch):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     chances = np.linspace(0, 1, 50)
     plots.spans(tmp_path / "s.png", {"a": (chances, [(30, 50)]), "b": (chances[:9], [])}, "spans", "step")
     first, second = figures[0].axes
@@ -151,8 +151,8 @@ def test_spans(tmp_path, monkeypatch):
 
 def test_pictures(tmp_path, monkeypatch, rng):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     images, titles = rng.random((5, 4, 6, 3)), list("abcde")
     plots.pictures(tmp_path / "p.png", images, titles, [True, True, False, True, True], "five")
     shown = [axes for axes in figures[0].axes if axes.images]
@@ -164,8 +164,8 @@ def test_pictures(tmp_path, monkeypatch, rng):
 
 def test_learning_curves(tmp_path, monkeypatch):
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     errors = [1.0, 3.0, 0.5, 0.1, 0.2]
     panel = plots.Learning("T = 5", {"LSTM": errors, "GRU": errors[:1]}, 0.01, 0.167, "mean squared error")
     plots.learning_curves(tmp_path / "a.png", [panel, panel, panel], "Memory", mean=2)
@@ -225,8 +225,8 @@ def test_text_is_drawn_as_it_is(name, tmp_path, monkeypatch):
     from matplotlib.text import Text
 
     figures = []
-    make = style._figure
-    monkeypatch.setattr(style, "_figure", lambda *size: figures.append(make(*size)) or figures[-1])
+    make = style.new_figure
+    monkeypatch.setattr(style, "new_figure", lambda *size: figures.append(make(*size)) or figures[-1])
     ALL[name][1](tmp_path / "a.png", NASTY, None)
     texts = [text for text in figures[0].findobj(Text) if text.get_text()]
     for text in texts:
@@ -281,7 +281,7 @@ def test_a_picture_goes_into_axes_that_are_there(name, tmp_path):
 
 @drawn_by_all
 def test_a_file_that_cannot_be_written_is_known_before_anything_is_drawn(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(style, "_figure", None)
+    monkeypatch.setattr(style, "new_figure", None)
     for path, error, message in [
         (tmp_path / "a.txt", ValueError, r"a\.txt: a picture's name ends in one of .*\.png, "),
         (tmp_path / "a", ValueError, "a: a picture's name ends in"),

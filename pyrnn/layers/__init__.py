@@ -1,34 +1,21 @@
 """Layers: what is called with arrays, has parameters, and gives gradients back."""
 
-from .dropout import Dropout
-from .embedding import Embedding
-from .jordan import Jordan
-from .linear import Linear
-from .norm import LayerNorm, LogSoftmax
-from .ode import ODERNN
-from .pooling import LastStep, MaxOverTime
-from .recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
-from .seq2seq import Decoder, EncoderDecoder
-from .sequential import Sequential
-
-__all__ = [
-    "GRU",
-    "LSTM",
-    "ODERNN",
-    "RNN",
-    "SLSTM",
-    "Decoder",
-    "Dropout",
-    "Embedding",
-    "EncoderDecoder",
-    "IndRNN",
-    "Jordan",
-    "LastStep",
-    "LayerNorm",
-    "Linear",
-    "LogSoftmax",
-    "MaxOverTime",
-    "MinGRU",
-    "MinLSTM",
-    "Sequential",
-]
+from .dropout import Dropout as Dropout
+from .embedding import Embedding as Embedding
+from .jordan import Jordan as Jordan
+from .linear import Linear as Linear
+from .norm import LayerNorm as LayerNorm
+from .norm import LogSoftmax as LogSoftmax
+from .ode import ODERNN as ODERNN
+from .pooling import LastStep as LastStep
+from .pooling import MaxOverTime as MaxOverTime
+from .recurrent import GRU as GRU
+from .recurrent import LSTM as LSTM
+from .recurrent import RNN as RNN
+from .recurrent import SLSTM as SLSTM
+from .recurrent import IndRNN as IndRNN
+from .recurrent import MinGRU as MinGRU
+from .recurrent import MinLSTM as MinLSTM
+from .seq2seq import Decoder as Decoder
+from .seq2seq import EncoderDecoder as EncoderDecoder
+from .sequential import Sequential as Sequential

@@ -12,41 +12,14 @@ from ..core.checks import cut, numbers_array, shown
 
 if TYPE_CHECKING:
     from ..training.gradient_flow import GradientFlow
-from .style import (
-    BATCH,
-    HIGH,
-    INK,
-    LINES,
-    LOW,
-    MARKERS,
-    PLAIN,
-    TRAIN,
-    VALID,
-    Path,
-    _array,
-    _axes,
-    _beyond,
-    _checked,
-    _common_legend,
-    _finished,
-    _headline,
-    _legend,
-    _line,
-    _mark,
-    _open,
-    _single,
-    _smooth,
-    _text,
-    _thinned,
-    _titled,
-)
+from . import style
 
 # ------------------------------------------------------------------------------------------------ training
 
 
-@_checked
+@style.picture
 def loss_curve(
-    path: Path,
+    path: style.Path,
     train: Sequence[Sequence[float]],
     valid: Sequence[Sequence[float]],
     title: str,
@@ -64,11 +37,11 @@ def loss_curve(
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-    figure, panels = _axes("loss_curve", ax, 1, 1, (8, 4.8))
+    figure, panels = style.new_axes("loss_curve", ax, 1, 1, (8, 4.8))
     (axes,) = panels
     given = {"train": train, "valid": valid}
     points = [
-        _array("loss_curve", name, part if np.size(part) else np.empty((0, 2)), "K", 2).astype(float).T
+        style.as_array("loss_curve", name, part if np.size(part) else np.empty((0, 2)), "K", 2).astype(float).T
         for name, part in given.items()
     ]
     heights = [float(numbers_array("loss_curve", f"levels[{shown(name)}]", level)) for name, level in levels.items()]
@@ -81,16 +54,36 @@ def loss_curve(
     names = {}
     read, bits = points[0]
     if len(bits):
-        _line(axes, read, bits, 0, top, color=BATCH, linewidth=0.6)
+        style.draw_line(axes, read, bits, 0, top, color=style.BATCH, linewidth=0.6)
         with np.errstate(invalid="ignore"):
-            smooth = _smooth(bits)
-        names["training"] = _line(axes, read, smooth, 0, top, color=TRAIN, linewidth=1.6, label="training", zorder=3,
-                                  marker="o" if len(bits) == 1 else "", markersize=4)  # fmt: skip
+            smooth = style.smooth(bits)
+        names["training"] = style.draw_line(
+            axes,
+            read,
+            smooth,
+            0,
+            top,
+            color=style.TRAIN,
+            linewidth=1.6,
+            label="training",
+            zorder=3,
+            marker="o" if len(bits) == 1 else "",
+            markersize=4,
+        )
     read, bits = points[1]
     if len(bits):
-        marker = "o" if len(bits) <= MARKERS else ""
-        names["held-out tenth"] = _line(
-            axes, read, bits, 0, top, color=VALID, linewidth=1.6, marker=marker, markersize=4, label="held-out tenth"
+        marker = "o" if len(bits) <= style.MARKERS else ""
+        names["held-out tenth"] = style.draw_line(
+            axes,
+            read,
+            bits,
+            0,
+            top,
+            color=style.VALID,
+            linewidth=1.6,
+            marker=marker,
+            markersize=4,
+            label="held-out tenth",
         )
     axes.set_ylim(bottom, top)
     _levels(axes, levels, highest)
@@ -101,13 +94,13 @@ def loss_curve(
         axes.xaxis.set_minor_locator(NullLocator())
     if np.isfinite(bits).any():
         best = int(np.nanargmin(np.where(np.isfinite(bits), bits, np.nan)))
-        _mark(axes, read[best], bits[best], f"best: {bits[best]:.3f}")
+        style.mark(axes, read[best], bits[best], f"best: {bits[best]:.3f}")
     axes.set_xlabel("characters read")
     axes.set_ylabel("bits per character")
-    _titled(axes, title)
-    _open(axes)
-    _legend(axes, {**names, **_beyond([axes])})
-    return _single(figure, path, panels)
+    style.titled(axes, title)
+    style.open_axes(axes)
+    style.draw_legend(axes, {**names, **style.mark_beyond([axes])})
+    return style.single(figure, path, panels)
 
 
 def _levels(axes: Any, levels: Mapping[str, float], highest: float) -> None:
@@ -116,21 +109,32 @@ def _levels(axes: Any, levels: Mapping[str, float], highest: float) -> None:
     place, beside = math.inf, 4.0  # of the last name at the left, points
     points = axes.get_window_extent().height * 72 / axes.figure.dpi / np.diff(axes.get_ylim())[0]
     for name, level in sorted(levels.items(), key=lambda item: -item[1]):
-        axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        text = _text(name)
+        axes.axhline(level, color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        text = style.plain_text(name)
         if level == highest:
             side, shift, align = 1, -4.0, "right"
         else:
             beside = beside if (place - level) * points < 11 else 4.0
             side, shift, align, place = 0, beside, "left", level
             beside += 5.5 * len(text) + 10
-        axes.annotate(text, (side, level), xycoords=("axes fraction", "data"), xytext=(shift, -4), fontsize=8,
-                      textcoords="offset points", ha=align, va="top", color=INK, zorder=2.5,
-                      bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5}, **PLAIN)  # fmt: skip
+        axes.annotate(
+            text,
+            (side, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(shift, -4),
+            fontsize=8,
+            textcoords="offset points",
+            ha=align,
+            va="top",
+            color=style.INK,
+            zorder=2.5,
+            bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.5},
+            **style.PLAIN,
+        )
 
 
-@_checked
-def gradient_flow(path: Path, flows: Mapping[str, GradientFlow], title: str = "", *, ax: Any = None) -> Any:
+@style.picture
+def gradient_flow(path: style.Path, flows: Mapping[str, GradientFlow], title: str = "", *, ax: Any = None) -> Any:
     """Draw what `pyrnn.gradient_flow` saw in several layers, on logarithmic axes; of stacks the last layer.
 
     Left the norm of dL/dh_t against the steps back from the end: geometric mean and range over the rows (of an LSTM's
@@ -151,13 +155,13 @@ def gradient_flow(path: Path, flows: Mapping[str, GradientFlow], title: str = ""
             raise ValueError(f"gradient_flow: {cut(name)} has no Jacobian, its `steps` were empty")
         if 0 in flow.norms.shape:
             raise ValueError(f"gradient_flow: {cut(name)} has no rows, its norms have shape {flow.norms.shape}")
-    figure, grid = _axes("gradient_flow", ax, 2, 2, (11, 5.2), sharey=True)
+    figure, grid = style.new_axes("gradient_flow", ax, 2, 2, (11, 5.2), sharey=True)
     left, right = grid
     handles: dict[str, Any] = {}
     for axes in grid:
         axes.set_yscale("log")
     for k, (name, flow) in enumerate(flows.items()):
-        colour = LINES[k % len(LINES)]
+        colour = style.LINES[k % len(style.LINES)]
         for norms, dashes in [(flow.norms, "-"), (flow.cell_norms, (0, (4, 2)))]:
             if norms is not None:
                 start = 0 if dashes == "-" else 1  # L has no direct part in c_T
@@ -165,19 +169,33 @@ def gradient_flow(path: Path, flows: Mapping[str, GradientFlow], title: str = ""
                 ago = np.arange(start, len(norms))
                 with np.errstate(all="ignore"):
                     mean = np.exp(np.log(back).mean(axis=1))
-                least, most = np.clip(back.min(axis=1), LOW, HIGH), np.clip(back.max(axis=1), LOW, HIGH)
-                places = np.union1d(_thinned(least), _thinned(most))
+                least, most = (
+                    np.clip(back.min(axis=1), style.LOW, style.HIGH),
+                    np.clip(back.max(axis=1), style.LOW, style.HIGH),
+                )
+                places = np.union1d(style.thinned(least), style.thinned(most))
                 left.fill_between(ago[places], least[places], most[places], color=colour, alpha=0.15, linewidth=0)
-                line = _line(left, ago, mean, LOW, HIGH, color=colour, linewidth=1.8, linestyle=dashes)
+                line = style.draw_line(
+                    left, ago, mean, style.LOW, style.HIGH, color=colour, linewidth=1.8, linestyle=dashes
+                )
                 handles.setdefault(name, line)
         values = flow.singular_values[0].reshape(-1, flow.singular_values.shape[-1]).astype(float)
-        _line(right, np.arange(1, values.shape[-1] + 1), np.median(values, axis=0), LOW, HIGH, color=colour,
-              linewidth=1.4, marker="o", markersize=2.5)  # fmt: skip
+        style.draw_line(
+            right,
+            np.arange(1, values.shape[-1] + 1),
+            np.median(values, axis=0),
+            style.LOW,
+            style.HIGH,
+            color=colour,
+            linewidth=1.4,
+            marker="o",
+            markersize=2.5,
+        )
     bottom, top = left.get_ylim()
-    left.set_ylim(max(bottom, LOW), min(top, HIGH))
+    left.set_ylim(max(bottom, style.LOW), min(top, style.HIGH))
     for axes in grid:
-        axes.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        _open(axes)
+        axes.axhline(1, color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        style.open_axes(axes)
     cells = any(flow.cell_norms is not None for flow in flows.values())
     left.set_title("norm of dL/dh$_t$" + " (dashed: of dL/dc$_t$)" * cells, fontsize=10, loc="left")
     left.set_xlim(0, None)
@@ -185,6 +203,6 @@ def gradient_flow(path: Path, flows: Mapping[str, GradientFlow], title: str = ""
     left.set_ylabel("gradient's norm, singular value")
     right.set_title("singular values of the Jacobian of the final state", fontsize=10, loc="left")
     right.set_xlabel("from the largest to the smallest")
-    _common_legend(figure, grid, {**handles, **_beyond(grid)}, "lower center")
-    _headline(figure, title)
-    return _finished(figure, path, grid)
+    style.common_legend(figure, grid, {**handles, **style.mark_beyond(grid)}, "lower center")
+    style.headline(figure, title)
+    return style.finished(figure, path, grid)

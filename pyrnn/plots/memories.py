@@ -10,22 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from ..app.gallery import Way
-from .style import (
-    GRID,
-    INK,
-    PLAIN,
-    TRAIN,
-    VALID,
-    Path,
-    _axes,
-    _checked,
-    _finished,
-    _headline,
-    _open,
-    _single,
-    _text,
-    _titled,
-)
+from . import style
 
 # ------------------------------------------------------------------------------------------------ memories
 
@@ -33,18 +18,22 @@ from .style import (
 SHOWN = 6  # states of a recall, the probe and the end among them
 
 
-@_checked
-def recalls(path: Path, ways: Sequence[Way], shape: tuple[int, int], title: str, *, ax: Any = None) -> Any:
+@style.picture
+def recalls(path: style.Path, ways: Sequence[Way], shape: tuple[int, int], title: str, *, ax: Any = None) -> Any:
     """Draw a row for each recall: the stored pattern, states from the probe to the end, and the energy along it.
     Returns the axes (P * 8,)."""
     for way in ways:
         if way.stored.size != math.prod(shape):
             raise ValueError(f"recalls: shape is {shape}, expected one of {way.stored.size} units")
     columns = SHOWN + 2
-    figure, panels = _axes(
-        "recalls", ax, len(ways) * columns, columns, (12, 1.0 + 1.45 * max(len(ways), 1)),
+    figure, panels = style.new_axes(
+        "recalls",
+        ax,
+        len(ways) * columns,
+        columns,
+        (12, 1.0 + 1.45 * max(len(ways), 1)),
         gridspec_kw={"width_ratios": [*[1.0] * (SHOWN + 1), 2.2]},
-    )  # fmt: skip
+    )
     grid = np.asarray(panels).reshape(-1, columns)
     for line, way in zip(grid, ways, strict=True):
         moved = np.flatnonzero((way.states[1:] != way.states[:-1]).any(axis=1)) + 1  # the rest is all the same
@@ -60,26 +49,26 @@ def recalls(path: Path, ways: Sequence[Way], shape: tuple[int, int], title: str,
             axes.set_axis_off()
         for axes, (state, text) in zip([*line[: len(pictures) - 1], line[SHOWN]], pictures, strict=True):
             axes.imshow(state.reshape(shape), cmap="gray", vmin=-1.15, vmax=1.15, interpolation="nearest")
-            wrong = VALID if state is pictures[-1][0] and way.wrong else INK
+            wrong = style.VALID if state is pictures[-1][0] and way.wrong else style.INK
             axes.set_title(text, fontsize=8, color=wrong, pad=3)
         energy = line[-1]
-        energy.plot(way.times, way.energies, color=TRAIN, linewidth=1.4, marker="o", markersize=3)
+        energy.plot(way.times, way.energies, color=style.TRAIN, linewidth=1.4, marker="o", markersize=3)
         energy.set_ylabel("energy", fontsize=8)
         energy.tick_params(labelsize=7)
-        energy.grid(color=GRID)
+        energy.grid(color=style.GRID)
         energy.spines[["top", "right"]].set_visible(False)
     if len(grid):
         grid[-1][-1].set_xlabel("sweeps", fontsize=8)
-    _headline(figure, title)
-    return _finished(figure, path, panels)
+    style.headline(figure, title)
+    return style.finished(figure, path, panels)
 
 
-RULE_COLOURS = {"hebbian": TRAIN, "storkey": "#5a9a5a", "pseudo_inverse": VALID}
+RULE_COLOURS = {"hebbian": style.TRAIN, "storkey": "#5a9a5a", "pseudo_inverse": style.VALID}
 
 
-@_checked
+@style.picture
 def recall_rates(
-    path: Path,
+    path: style.Path,
     rates: Mapping[str, tuple[np.ndarray, np.ndarray]],
     estimates: Mapping[str, float],
     title: str,
@@ -88,22 +77,37 @@ def recall_rates(
 ) -> Any:
     """Draw the recall rate of each rule against the load P / n, and estimates of the Hebbian capacity as lines. Returns
     the axes."""
-    figure, panels = _axes("recall_rates", ax, 1, 1, (8, 4.8))
+    figure, panels = style.new_axes("recall_rates", ax, 1, 1, (8, 4.8))
     (axes,) = panels
     for k, (text, limit) in enumerate(sorted(estimates.items(), key=lambda item: item[1])):
-        axes.axvline(limit, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.annotate(_text(text), (limit, 1.04 + 0.045 * k), xytext=(4, 0), textcoords="offset points", fontsize=8,
-                      color=INK, bbox={"facecolor": "white", "edgecolor": "none", "pad": 1}, **PLAIN)  # fmt: skip
+        axes.axvline(limit, color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.annotate(
+            style.plain_text(text),
+            (limit, 1.04 + 0.045 * k),
+            xytext=(4, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=style.INK,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            **style.PLAIN,
+        )
     for rule, (load, rate) in rates.items():
-        axes.plot(load, rate, color=RULE_COLOURS.get(rule, INK), marker="o", markersize=3.5, linewidth=1.6,
-                  label=rule.replace("_", " "))  # fmt: skip
+        axes.plot(
+            load,
+            rate,
+            color=RULE_COLOURS.get(rule, style.INK),
+            marker="o",
+            markersize=3.5,
+            linewidth=1.6,
+            label=rule.replace("_", " "),
+        )
     axes.set_ylim(-0.03, 1.2)
     axes.set_yticks(np.arange(0, 1.01, 0.2))
     axes.set_xlim(0, None)
     axes.set_xlabel("load: patterns / units")
     axes.set_ylabel("share of patterns that stay")
-    _titled(axes, title)
-    _open(axes)
+    style.titled(axes, title)
+    style.open_axes(axes)
     if rates:
         axes.legend(frameon=False, loc=(0.64, 0.62))
-    return _single(figure, path, panels)
+    return style.single(figure, path, panels)

@@ -42,7 +42,7 @@ TOKEN, NAME, TITLE = 24, 40, 120  # characters; what is longer is cut
 def check(path: str | os.PathLike[str]) -> None:
     """Raise, before a long training and not after it, if no picture can be written to `path`."""
     name = files.as_path(path)
-    known = _matplotlib()[1].get_supported_filetypes().keys() - {"pgf"}  # that is for a TeX which is there
+    known = matplotlib_parts()[1].get_supported_filetypes().keys() - {"pgf"}  # that is for a TeX which is there
     if _suffix(name) not in known:
         endings = ", ".join(f".{ending}" for ending in sorted(known))
         raise ValueError(f"{cut(name)}: a picture's name ends in one of {endings}")
@@ -53,7 +53,7 @@ def _suffix(path: str) -> str:
     return os.path.splitext(path)[1].removeprefix(".").lower()
 
 
-def _checked(picture: Picture) -> Picture:
+def picture(picture: Picture) -> Picture:
     """The picture, whose path is checked before anything is drawn."""
 
     @functools.wraps(picture)
@@ -65,7 +65,7 @@ def _checked(picture: Picture) -> Picture:
     return checked  # type: ignore[return-value]
 
 
-def _array(call: str, name: str, value: Any, *axes: str | int) -> np.ndarray:
+def as_array(call: str, name: str, value: Any, *axes: str | int) -> np.ndarray:
     """Real numbers of a shape such as ("T", 2)."""
     array = numbers_array(call, name, value)
     if array.ndim != len(axes) or any(
@@ -85,7 +85,7 @@ class Panels(np.ndarray[Any, Any]):
         return _png(self.flat[0].figure) if self.size else None
 
 
-def _matplotlib() -> tuple[Any, Any]:
+def matplotlib_parts() -> tuple[Any, Any]:
     """Its figures, and what they are drawn on without a screen."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -95,9 +95,9 @@ def _matplotlib() -> tuple[Any, Any]:
     return Figure, FigureCanvasAgg
 
 
-def _figure(width: float = 8, height: float = 4.8) -> Any:
+def new_figure(width: float = 8, height: float = 4.8) -> Any:
     """An empty figure of so many inches, or of fewer pixels per inch than usual where those would be too many."""
-    drawn, canvas = _matplotlib()
+    drawn, canvas = matplotlib_parts()
     # A little less than the square root says, which may round up.
     dpi = min(DPI, math.sqrt(0.999 * MOST_PIXELS / (width * height)), LONGEST_SIDE / max(width, height))
     figure = drawn(figsize=(width, height), dpi=dpi, layout="constrained")
@@ -105,14 +105,14 @@ def _figure(width: float = 8, height: float = 4.8) -> Any:
     return figure
 
 
-def _axes(
+def new_axes(
     call: str, ax: Any, count: int, columns: int, size: tuple[float, float], **given: Any
 ) -> tuple[Any, np.ndarray]:
     """A figure and so many of its axes, (count,): those of `ax`, or of a new figure of this size."""
     if count > MOST_PANELS:
         raise ValueError(f"{call}: {count} panels are too many for one picture, expected at most {MOST_PANELS}")
     if ax is None:
-        figure = _figure(*size)
+        figure = new_figure(*size)
         axes = figure.subplots(-(-max(count, 1) // columns), columns, squeeze=False, **given).ravel()
         for unused in axes[count:]:
             unused.set_axis_off()
@@ -123,18 +123,18 @@ def _axes(
     return axes[0].figure if count else None, axes
 
 
-def _finished(figure: Any, path: Path, axes: Any) -> Any:
+def finished(figure: Any, path: Path, axes: Any) -> Any:
     """The axes, which a notebook shows as their picture, after it has been written."""
     if path is not None:
         files.replace(path, _png(figure, _suffix(files.as_path(path))))
     return axes
 
 
-def _single(figure: Any, path: Path, axes: np.ndarray) -> Any:
+def single(figure: Any, path: Path, axes: np.ndarray) -> Any:
     """The same of a picture with one panel. Other people's figures are shown by those who made them."""
     if isinstance(axes, Panels):
         axes[0]._repr_png_ = functools.partial(_png, figure)
-    return _finished(figure, path, axes[0])
+    return finished(figure, path, axes[0])
 
 
 def _png(figure: Any, suffix: str = "png") -> bytes:
@@ -158,12 +158,12 @@ def _glyphs(families: tuple[str, ...]) -> frozenset[int]:
     return frozenset(points)
 
 
-def _text(value: object, most: int = NAME) -> str:
+def plain_text(value: object, most: int = NAME) -> str:
     """What is drawn for a token, a name or a title: see the top of this file. Line ends are such in a title only."""
     from matplotlib import rcParams
 
     if most == TITLE and "\n" in str(value):
-        return "\n".join(_text(line, most) for line in str(value).splitlines())
+        return "\n".join(plain_text(line, most) for line in str(value).splitlines())
     known = _glyphs(tuple(rcParams["font.family"]))
     text = str(value)
     text = text if len(text) <= most else text[: most - 1] + "…"
@@ -171,46 +171,46 @@ def _text(value: object, most: int = NAME) -> str:
     return "".join(c if yes and ord(c) in known else ascii(c)[1:-1] for c, yes in zip(text, drawn, strict=True))
 
 
-def _headline(figure: Any, title: str) -> None:
+def headline(figure: Any, title: str) -> None:
     if title:
-        figure.suptitle(_text(title, TITLE), x=0.01, ha="left", color=INK, **PLAIN)
+        figure.suptitle(plain_text(title, TITLE), x=0.01, ha="left", color=INK, **PLAIN)
 
 
-def _wide(title: str) -> float:
+def width_of(title: str) -> float:
     """Inches that a title needs across."""
-    return 0.1 * max(map(len, _text(title, TITLE).splitlines()), default=0)
+    return 0.1 * max(map(len, plain_text(title, TITLE).splitlines()), default=0)
 
 
-def _titled(axes: Any, title: str, **given: Any) -> None:
-    axes.set_title(_text(title, TITLE), **{"loc": "left", "color": INK, **PLAIN, **given})
+def titled(axes: Any, title: str, **given: Any) -> None:
+    axes.set_title(plain_text(title, TITLE), **{"loc": "left", "color": INK, **PLAIN, **given})
 
 
-def _legend(where: Any, handles: Mapping[str, Any], **given: Any) -> None:
+def draw_legend(where: Any, handles: Mapping[str, Any], **given: Any) -> None:
     """In axes, or around those of a figure. handles: by their names."""
     numbered = [str(k) for k in range(len(handles))]  # matplotlib hides a name that begins with an underscore
     legend = where.legend(list(handles.values()), numbered, **{"frameon": False, **given})
     for text, name in zip(legend.get_texts(), handles, strict=True):
-        text.set(text=_text(name), **PLAIN)
+        text.set(text=plain_text(name), **PLAIN)
 
 
-def _common_legend(figure: Any, axes: np.ndarray, handles: Mapping[str, Any], place: str) -> None:
+def common_legend(figure: Any, axes: np.ndarray, handles: Mapping[str, Any], place: str) -> None:
     """One for all panels, outside of them; in other people's figures inside of the first."""
     if isinstance(axes, Panels):
-        longest = max((_wide(_text(name)) for name in handles), default=0.0)
+        longest = max((width_of(plain_text(name)) for name in handles), default=0.0)
         columns = int(figure.get_figwidth() / (0.6 + longest))
-        _legend(figure, handles, loc=f"outside {place}", ncols=min(max(columns, 1), max(len(handles), 1)))
+        draw_legend(figure, handles, loc=f"outside {place}", ncols=min(max(columns, 1), max(len(handles), 1)))
     else:
-        _legend(axes[0], handles, fontsize=8)
+        draw_legend(axes[0], handles, fontsize=8)
 
 
-def _open(axes: Any) -> None:
+def open_axes(axes: Any) -> None:
     """A grid behind the curves, and no box around them."""
     axes.grid(color=GRID)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
+def smooth(values: np.ndarray) -> np.ndarray:
     """Mean over the last tenth of the values up to each: on a logarithmic axis, of the same width everywhere."""
     totals = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
@@ -219,7 +219,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
     return means
 
 
-def _thinned(values: np.ndarray) -> np.ndarray:
+def thinned(values: np.ndarray) -> np.ndarray:
     """Places (k,) of values (T,) to draw: all, or of many the least and the largest of each stretch."""
     if len(values) <= MOST_POINTS:
         return np.arange(len(values))
@@ -228,9 +228,9 @@ def _thinned(values: np.ndarray) -> np.ndarray:
     return np.unique([0, len(values) - 1, *np.ravel(ends)])
 
 
-def _line(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float, **given: Any) -> Any:
+def draw_line(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float, **given: Any) -> Any:
     """A curve on axes that end at low and high; where it is beyond, triangles at that edge point there."""
-    places = _thinned(y)
+    places = thinned(y)
     x, y = x[places], y[places]
     (line,) = axes.plot(x, y, **given)
     for beyond, marker, edge in ((y < low, "v", 0.0), (y > high, "^", 1.0)):
@@ -245,7 +245,7 @@ def _line(axes: Any, x: np.ndarray, y: np.ndarray, low: float, high: float, **gi
 BEYOND = {"v": "below the axis", "^": "above the axis"}
 
 
-def _beyond(axes: Any) -> dict[str, Any]:
+def mark_beyond(axes: Any) -> dict[str, Any]:
     """The kinds of triangles that `_line` has drawn, by their meaning, for a legend."""
     from matplotlib.lines import Line2D
 
@@ -257,7 +257,7 @@ def _beyond(axes: Any) -> dict[str, Any]:
     }
 
 
-def _mark(axes: Any, x: float, y: float, text: str) -> None:
+def mark(axes: Any, x: float, y: float, text: str) -> None:
     """A ring around a point and a text above it, which stays between the sides of the axes."""
     axes.plot(x, y, "o", markersize=11, markerfacecolor="none", markeredgecolor=VALID, zorder=4)
     place = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]

@@ -11,30 +11,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     pass
-from .style import (
-    GRID,
-    INK,
-    LABEL,
-    LONGEST,
-    PLAIN,
-    TITLE,
-    TOKEN,
-    Path,
-    _array,
-    _axes,
-    _checked,
-    _finished,
-    _headline,
-    _single,
-    _text,
-    _titled,
-    _wide,
-)
+from . import style
 
 
 def _cells(ax: Any, shape: tuple[int, int], usual: float) -> tuple[float, float]:
     """Inches of a cell in a table of this shape, high and wide: in a new figure, or in axes that are there."""
-    room = (LONGEST, LONGEST)
+    room = (style.LONGEST, style.LONGEST)
     if ax is not None:
         box = ax.get_window_extent()
         room = (box.height / ax.figure.dpi, box.width / ax.figure.dpi)
@@ -55,24 +37,24 @@ def _table(
     properties of the names, top: further ones of those on top."""
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect=cells[0] / cells[1])
     for axis, labels, cell, given in zip((axes.yaxis, axes.xaxis), names, cells, ({}, top), strict=True):
-        every = math.ceil(LABEL / cell)
-        axis.set_ticks(range(0, len(labels), every), labels[::every], **PLAIN, **text, **given)
+        every = math.ceil(style.LABEL / cell)
+        axis.set_ticks(range(0, len(labels), every), labels[::every], **style.PLAIN, **text, **given)
         if every == 1:
             axis.set_ticks(np.arange(1, len(labels)) - 0.5, minor=True)
     axes.xaxis.tick_top()
     axes.xaxis.set_label_position("top")
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.grid(which="minor", color=GRID, linewidth=0.5)
+    axes.grid(which="minor", color=style.GRID, linewidth=0.5)
     return image
 
 
 Map = tuple[np.ndarray, Sequence[str], Sequence[str], str]
 
 
-@_checked
+@style.picture
 def attention_map(
-    path: Path,
+    path: style.Path,
     weights: np.ndarray,
     queries: Sequence[str],
     keys: Sequence[str],
@@ -89,12 +71,12 @@ def attention_map(
         pyrnn.plots.attention_map("map.png", weights[0, 0], list("hello"), list("hello"))
     """
     figure, panels = _maps(ax, [(weights, queries, keys, title)], query_label, key_label)
-    return _single(figure, path, panels)
+    return style.single(figure, path, panels)
 
 
-@_checked
+@style.picture
 def attention_maps(
-    path: Path,
+    path: style.Path,
     maps: Sequence[Map],
     title: str = "",
     *,
@@ -108,8 +90,8 @@ def attention_maps(
         pyrnn.plots.attention_maps("maps.png", [(weights, list("salut"), list("hello"), "first"), ...])
     """
     figure, panels = _maps(ax, maps, query_label, key_label)
-    _headline(figure, title)
-    return _finished(figure, path, panels)
+    style.headline(figure, title)
+    return style.finished(figure, path, panels)
 
 
 def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tuple[Any, np.ndarray]:
@@ -118,10 +100,13 @@ def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tup
     fonts = ["monospace", *rcParams["font.family"]]
     drawn = []
     for weights, queries, keys, name in maps:
-        weights = _array("attention_map", "weights", weights, len(queries), len(keys))
+        weights = style.as_array("attention_map", "weights", weights, len(queries), len(keys))
         if not weights.size:
             raise ValueError(f"attention_map: weights has shape {weights.shape}, there is nothing to draw")
-        tokens = [_text(token, TOKEN) for token in queries], [_text(token, TOKEN) for token in keys]
+        tokens = (
+            [style.plain_text(token, style.TOKEN) for token in queries],
+            [style.plain_text(token, style.TOKEN) for token in keys],
+        )
         drawn.append((weights, tokens, name))
 
     sizes, titles = [], []  # inches, with the tokens
@@ -129,20 +114,24 @@ def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tup
         high, wide = _cells(None, weights.shape, 0.32)
         left, above = (0.085 * max(map(len, tokens), default=0) for tokens in (rows, columns))
         across = 1.6 + 1.1 * wide * len(columns)  # with the colours' scale
-        titles.append(textwrap.fill(_text(name, TITLE), int(across / _wide("-"))) if ax is None else name)
+        titles.append(
+            textwrap.fill(style.plain_text(name, style.TITLE), int(across / style.width_of("-")))
+            if ax is None
+            else name
+        )
         sizes.append((1.5 + 0.2 * titles[-1].count("\n") + above + high * len(rows), 1.0 + left + across))
     lines = [sizes[k : k + 2] for k in range(0, len(sizes), 2)]
     width = max((sum(wide for _, wide in line) for line in lines), default=3)
     height = sum(max(high for high, _ in line) for line in lines) or 2
-    figure, panels = _axes("attention_map", ax, len(drawn), min(2, max(len(drawn), 1)), (width, height))
+    figure, panels = style.new_axes("attention_map", ax, len(drawn), min(2, max(len(drawn), 1)), (width, height))
     for axes, (weights, tokens, _), name in zip(panels, drawn, titles, strict=True):
         most = max(float(weights.max(initial=0, where=np.isfinite(weights))), 1e-9)
         upright = all(len(token) < 2 for token in tokens[1])
         cells = _cells(None if ax is None else axes, weights.shape, 0.32)
         image = _table(axes, weights, most, tokens, cells, {"rotation": 0 if upright else 90}, family=fonts)
-        axes.set_xlabel(_text(key_label), **PLAIN)
-        axes.set_ylabel(_text(query_label), **PLAIN)
-        _titled(axes, name)
+        axes.set_xlabel(style.plain_text(key_label), **style.PLAIN)
+        axes.set_ylabel(style.plain_text(query_label), **style.PLAIN)
+        style.titled(axes, name)
         figure.colorbar(image, ax=axes, shrink=0.8, label="weight")
     return figure, panels
 
@@ -150,9 +139,9 @@ def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tup
 COUNTED = 40  # classes: of more the cells have no room for their counts
 
 
-@_checked
+@style.picture
 def confusion_matrix(
-    path: Path,
+    path: style.Path,
     counts: np.ndarray,
     names: Sequence[str],
     title: str = "",
@@ -169,16 +158,16 @@ def confusion_matrix(
 
         plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
     """
-    counts = _array("confusion_matrix", "counts", counts, len(names), len(names))
+    counts = style.as_array("confusion_matrix", "counts", counts, len(names), len(names))
     if not counts.size:
         raise ValueError("confusion_matrix: names is empty, there is nothing to draw")
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    shown = [_text(name, TOKEN) for name in names]
+    shown = [style.plain_text(name, style.TOKEN) for name in names]
     high, wide = _cells(None, counts.shape, 0.42)
     longest = 0.07 * max(map(len, shown), default=0)
-    size = (2.4 + longest + max(wide * len(names), _wide(title) - 1.5), 1.3 + longest + high * len(names))
-    figure, panels = _axes("confusion_matrix", ax, 1, 1, size)
+    size = (2.4 + longest + max(wide * len(names), style.width_of(title) - 1.5), 1.3 + longest + high * len(names))
+    figure, panels = style.new_axes("confusion_matrix", ax, 1, 1, size)
     (axes,) = panels
     if ax is not None:
         high, wide = _cells(axes, counts.shape, 0.42)
@@ -188,15 +177,15 @@ def confusion_matrix(
     _table(axes, shares, 1, (shown, shown), (high, wide), turned, fontsize=8)
     for row, column in np.argwhere(counts > 0) if len(names) <= COUNTED else ():
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=7, in_layout=False,
-                  color="white" if shares[row, column] > 0.5 else INK)  # fmt: skip
-    axes.set_xlabel(_text(said_label), **PLAIN)
-    axes.set_ylabel(_text(true_label), **PLAIN)
+                  color="white" if shares[row, column] > 0.5 else style.INK)  # fmt: skip
+    axes.set_xlabel(style.plain_text(said_label), **style.PLAIN)
+    axes.set_ylabel(style.plain_text(true_label), **style.PLAIN)
     right = axes.secondary_yaxis("right")
-    every = math.ceil(LABEL / high)
+    every = math.ceil(style.LABEL / high)
     right.set_yticks(range(0, len(names), every), [f"{share:4.0%} of {total}" if total else "none" for share, total in
                      zip(shares.diagonal()[::every], totals[::every], strict=True)], fontsize=8)  # fmt: skip
     right.set_ylabel("right", fontsize=8)
     right.tick_params(length=0)
     right.spines[:].set_visible(False)
-    _titled(axes, title)
-    return _single(figure, path, panels)
+    style.titled(axes, title)
+    return style.single(figure, path, panels)

@@ -12,25 +12,7 @@ from ...core.checks import cut, integer, shape_error
 
 if TYPE_CHECKING:
     pass
-from ...plots.style import (
-    GREY,
-    INK,
-    LINES,
-    NAME,
-    PLAIN,
-    TRAIN,
-    VALID,
-    Path,
-    _array,
-    _axes,
-    _checked,
-    _finished,
-    _legend,
-    _open,
-    _text,
-    _thinned,
-    _titled,
-)
+from ...plots import style
 
 # ------------------------------------------------------------------------------------------------ sequences
 
@@ -48,8 +30,8 @@ class Forecast(NamedTuple):
     step: str = "step"  # what a step is: "month"
 
 
-@_checked
-def forecasts(path: Path, rows: Sequence[Forecast], shown: int = 150, *, ax: Any = None) -> Any:
+@style.picture
+def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, ax: Any = None) -> Any:
     """Draw a row for each series: left the end of it, with forecasts from their origins; right errors by the horizon.
 
     `shown` steps of the series end the picture. A ring marks an origin, the last value that a forecast has seen, a
@@ -61,30 +43,44 @@ def forecasts(path: Path, rows: Sequence[Forecast], shown: int = 150, *, ax: Any
 
     shown = integer("forecasts", "shown", shown, 1)
     rows = [_forecast(row) for row in rows]
-    figure, panels = _axes(
+    figure, panels = style.new_axes(
         "forecasts", ax, 2 * len(rows), 2, (13, 0.6 + 2.9 * max(len(rows), 1)), gridspec_kw={"width_ratios": [2.6, 1]}
     )
     grid = np.asarray(panels).reshape(-1, 2)
     ways = dict.fromkeys(way for row in rows for way in row.errors)
-    colours = dict(zip(ways, itertools.cycle((GREY, INK, LINES[5], TRAIN, VALID, *LINES[1:5])), strict=False))
+    colours = dict(
+        zip(
+            ways,
+            itertools.cycle((style.GREY, style.INK, style.LINES[5], style.TRAIN, style.VALID, *style.LINES[1:5])),
+            strict=False,
+        )
+    )
     curves: dict[str, Any] = {}
     for (left, right), row in zip(grid, rows, strict=True):
         begin = max(0, len(row.values) - shown)
         steps = np.arange(len(row.values)) if row.dates is None else np.asarray(row.dates)
-        places = begin + _thinned(row.values[begin:])
+        places = begin + style.thinned(row.values[begin:])
         left.margins(x=0)
-        lines = {"true": left.plot(steps[places], row.values[places], color=GREY, linewidth=1.6, label="true")[0]}
+        lines = {"true": left.plot(steps[places], row.values[places], color=style.GREY, linewidth=1.6, label="true")[0]}
         for origin, ahead in ((t, v) for t, v in sorted(row.forecasts.items()) if t >= begin):
             (line,) = left.plot(
-                steps[origin : origin + len(ahead) + 1], [row.values[origin], *ahead], color=VALID, linewidth=1.5
+                steps[origin : origin + len(ahead) + 1], [row.values[origin], *ahead], color=style.VALID, linewidth=1.5
             )
-            left.plot(steps[origin], row.values[origin], "o", markersize=5, markerfacecolor="white", color=VALID)
+            left.plot(steps[origin], row.values[origin], "o", markersize=5, markerfacecolor="white", color=style.VALID)
             lines[f"forecast, {len(ahead)} {row.step}s from each ring"] = line
-        _titled(left, row.name + " (all of it held out)" * (0 < row.held_out <= begin), fontsize=11)
+        style.titled(left, row.name + " (all of it held out)" * (0 < row.held_out <= begin), fontsize=11)
         if begin < row.held_out < len(steps):
-            left.axvline(steps[row.held_out], color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
-            left.annotate("held out from here", (steps[row.held_out], 1), xycoords=("data", "axes fraction"),
-                          xytext=(4, -4), textcoords="offset points", fontsize=8, va="top", color=INK)  # fmt: skip
+            left.axvline(steps[row.held_out], color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            left.annotate(
+                "held out from here",
+                (steps[row.held_out], 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(4, -4),
+                textcoords="offset points",
+                fontsize=8,
+                va="top",
+                color=style.INK,
+            )
         if row.dates is not None:
             locator: Any = dates.AutoDateLocator()  # type: ignore[no-untyped-call]
             left.xaxis.set_major_locator(locator)
@@ -96,23 +92,23 @@ def forecasts(path: Path, rows: Sequence[Forecast], shown: int = 150, *, ax: Any
             for way, errors in row.errors.items()
         }
         right.set_ylim(0, None)
-        _titled(right, f"error by {row.step}s ahead", fontsize=10)
-        left.set_xlabel(_text(row.step) if row.dates is None else "", **PLAIN)
-        right.set_xlabel(_text(row.step + "s ahead"), **PLAIN)
+        style.titled(right, f"error by {row.step}s ahead", fontsize=10)
+        left.set_xlabel(style.plain_text(row.step) if row.dates is None else "", **style.PLAIN)
+        right.set_xlabel(style.plain_text(row.step + "s ahead"), **style.PLAIN)
         for axes in (left, right):
-            axes.set_ylabel(_text(row.unit), **PLAIN)
-            _open(axes)
+            axes.set_ylabel(style.plain_text(row.unit), **style.PLAIN)
+            style.open_axes(axes)
         if left is panels[0]:
-            _legend(left, lines, fontsize=8, loc="upper left", frameon=True, edgecolor="none", framealpha=0.8)
+            style.draw_legend(left, lines, fontsize=8, loc="upper left", frameon=True, edgecolor="none", framealpha=0.8)
     if curves:
-        _legend(grid[0][1], curves, fontsize=8)
-    return _finished(figure, path, panels)
+        style.draw_legend(grid[0][1], curves, fontsize=8)
+    return style.finished(figure, path, panels)
 
 
 def _forecast(row: Forecast) -> Forecast:
     """With arrays, all of which fit the values."""
-    call, name = "forecasts", cut(row.name, NAME)
-    values = _array(call, f"values of {name}", row.values, "T")
+    call, name = "forecasts", cut(row.name, style.NAME)
+    values = style.as_array(call, f"values of {name}", row.values, "T")
     total = len(values)
     integer(call, f"held_out of {name}", row.held_out, 0, total)
     if row.dates is not None and np.shape(row.dates) != (total,):
@@ -120,7 +116,7 @@ def _forecast(row: Forecast) -> Forecast:
     ahead = {}
     for origin, came in row.forecasts.items():
         integer(call, f"an origin of {name}", origin, 0, total - 1)
-        ahead[origin] = _array(call, f"forecast {origin} of {name}", came, "K")
+        ahead[origin] = style.as_array(call, f"forecast {origin} of {name}", came, "K")
         if origin + len(ahead[origin]) >= total:
             raise ValueError(
                 f"{call}: forecast {origin} of {name} has {len(ahead[origin])} steps, expected at most "

@@ -9,12 +9,12 @@ import numpy as np
 
 if TYPE_CHECKING:
     pass
-from ...plots.style import INK, PLAIN, TITLE, VALID, Path, _axes, _checked, _finished, _headline, _text, _titled
+from ...plots import style
 
 
-@_checked
+@style.picture
 def pictures(
-    path: Path,
+    path: style.Path,
     images: np.ndarray,
     titles: Sequence[str],
     right: Sequence[bool] | np.ndarray,
@@ -30,12 +30,14 @@ def pictures(
     """
     if not len(images) == len(titles) == len(right):
         raise ValueError(f"pictures: {len(images)} images, {len(titles)} titles and {len(right)} right")
-    figure, grid = _axes("pictures", ax, len(images), 4, (12, 0.4 + 3.3 * max(-(-len(images) // 4), 1)))
+    figure, grid = style.new_axes("pictures", ax, len(images), 4, (12, 0.4 + 3.3 * max(-(-len(images) // 4), 1)))
     for axes, image, text, good in zip(grid, images, titles, right, strict=True):
         axes.set_axis_off()
         axes.imshow(image, interpolation="nearest")
-        _titled(axes, text, loc="center", fontsize=8, color=INK if good else VALID, pad=4)
+        style.titled(axes, text, loc="center", fontsize=8, color=style.INK if good else style.VALID, pad=4)
     if ax is None and not np.all(right):
-        figure.supxlabel(_text(wrong, TITLE), fontsize=9, color=VALID, x=0.01, ha="left", **PLAIN)
-    _headline(figure, title)
-    return _finished(figure, path, grid)
+        figure.supxlabel(
+            style.plain_text(wrong, style.TITLE), fontsize=9, color=style.VALID, x=0.01, ha="left", **style.PLAIN
+        )
+    style.headline(figure, title)
+    return style.finished(figure, path, grid)

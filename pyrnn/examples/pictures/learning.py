@@ -11,24 +11,7 @@ from ...core.checks import integer, real, shown
 
 if TYPE_CHECKING:
     pass
-from ...plots.style import (
-    HIGH,
-    INK,
-    LOW,
-    PLAIN,
-    Path,
-    _array,
-    _axes,
-    _beyond,
-    _checked,
-    _common_legend,
-    _finished,
-    _headline,
-    _line,
-    _open,
-    _text,
-    _titled,
-)
+from ...plots import style
 
 
 class Learning(NamedTuple):
@@ -41,8 +24,10 @@ class Learning(NamedTuple):
     unit: str
 
 
-@_checked
-def learning_curves(path: Path, panels: Sequence[Learning], title: str = "", mean: int = 25, *, ax: Any = None) -> Any:
+@style.picture
+def learning_curves(
+    path: style.Path, panels: Sequence[Learning], title: str = "", mean: int = 25, *, ax: Any = None
+) -> Any:
     """Draw errors (on a logarithmic axis) against updates, a panel for each problem, a colour for each model. A point
     is the mean of so many updates, at the last of them. Errors beyond the axis are marked at its edge. Returns the axes
     (P,).
@@ -52,32 +37,34 @@ def learning_curves(path: Path, panels: Sequence[Learning], title: str = "", mea
     """
     call = "learning_curves"
     mean = integer(call, "mean", mean, 1)
-    tops = [3 * real(call, f"guess of {shown(panel.title)}", panel.guess, LOW, HIGH) for panel in panels]
-    figure, grid = _axes(call, ax, len(panels), 2, (12, 3.9 * max(-(-len(panels) // 2), 1)))
+    tops = [3 * real(call, f"guess of {shown(panel.title)}", panel.guess, style.LOW, style.HIGH) for panel in panels]
+    figure, grid = style.new_axes(call, ax, len(panels), 2, (12, 3.9 * max(-(-len(panels) // 2), 1)))
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))
     handles: dict[str, Any] = {}
     for axes, panel, top in zip(grid, panels, tops, strict=True):
         axes.set_yscale("log")
         for name, came in panel.curves.items():
-            errors = _array(call, f"the curve {shown(name)}", came, "T")
+            errors = style.as_array(call, f"the curve {shown(name)}", came, "T")
             colour = f"C{names.index(name)}"
             pieces = [errors[k : k + mean] for k in range(0, len(errors), mean)]
             ends = np.cumsum([len(piece) for piece in pieces])
             means = np.array([np.mean(piece) for piece in pieces], dtype=float)
-            handles[name] = _line(axes, ends, means, LOW, top, color=colour, linewidth=1.5, label=name, zorder=3)
-            if len(means) and LOW <= means[-1] <= top:
+            handles[name] = style.draw_line(
+                axes, ends, means, style.LOW, top, color=colour, linewidth=1.5, label=name, zorder=3
+            )
+            if len(means) and style.LOW <= means[-1] <= top:
                 axes.plot(ends[-1], means[-1], "o", color=colour, markersize=4, zorder=4)
         for level, text in ((panel.guess, "without memory"), (panel.solved, "solved")):
-            axes.axhline(level, color=INK, linewidth=0.8, linestyle=(0, (2, 3)))
+            axes.axhline(level, color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
             axes.annotate(text, (1, level), xycoords=("axes fraction", "data"), xytext=(-4, 3), ha="right", fontsize=8,
-                          textcoords="offset points", color=INK)  # fmt: skip
+                          textcoords="offset points", color=style.INK)  # fmt: skip
         axes.set_ylim(top=top)
         axes.set_xlim(0, None)
-        _titled(axes, panel.title)
-        axes.set_ylabel(_text(panel.unit), **PLAIN)
+        style.titled(axes, panel.title)
+        axes.set_ylabel(style.plain_text(panel.unit), **style.PLAIN)
         axes.set_xlabel("updates")
-        _open(axes)
+        style.open_axes(axes)
     ordered = {name: handles[name] for name in names}
-    _common_legend(figure, grid, {**ordered, **_beyond(grid)}, "upper right")
-    _headline(figure, title)
-    return _finished(figure, path, grid)
+    style.common_legend(figure, grid, {**ordered, **style.mark_beyond(grid)}, "upper right")
+    style.headline(figure, title)
+    return style.finished(figure, path, grid)

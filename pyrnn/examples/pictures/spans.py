@@ -11,27 +11,12 @@ from ...core.checks import shown
 
 if TYPE_CHECKING:
     pass
-from ...plots.style import (
-    BATCH,
-    INK,
-    PLAIN,
-    TRAIN,
-    VALID,
-    Path,
-    _array,
-    _axes,
-    _checked,
-    _finished,
-    _headline,
-    _legend,
-    _text,
-    _thinned,
-)
+from ...plots import style
 
 
-@_checked
+@style.picture
 def spans(
-    path: Path,
+    path: style.Path,
     rows: Mapping[str, tuple[np.ndarray, Sequence[tuple[int, int]]]],
     title: str = "",
     unit: str = "base",
@@ -47,27 +32,27 @@ def spans(
 
         pyrnn.plots.spans("genes.png", {"YFG1": (chances, [(20, 120)])}, span="intron")
     """
-    figure, grid = _axes("spans", ax, len(rows), 1, (11, 0.9 + 1.25 * max(len(rows), 1)))
+    figure, grid = style.new_axes("spans", ax, len(rows), 1, (11, 0.9 + 1.25 * max(len(rows), 1)))
     for axes, (name, (chances, true)) in zip(grid, rows.items(), strict=True):
-        chances = _array("spans", f"chances of {shown(name)}", chances, "T")
-        steps = _thinned(chances)
-        axes.fill_between(steps, chances[steps], color=BATCH, linewidth=0)
-        (line,) = axes.plot(steps, chances[steps], color=TRAIN, linewidth=0.9)
-        axes.axhline(0.5, color=INK, linewidth=0.6, linestyle=(0, (2, 3)))
-        axes.axhline(-0.2, color=INK, linewidth=1)
+        chances = style.as_array("spans", f"chances of {shown(name)}", chances, "T")
+        steps = style.thinned(chances)
+        axes.fill_between(steps, chances[steps], color=style.BATCH, linewidth=0)
+        (line,) = axes.plot(steps, chances[steps], color=style.TRAIN, linewidth=0.9)
+        axes.axhline(0.5, color=style.INK, linewidth=0.6, linestyle=(0, (2, 3)))
+        axes.axhline(-0.2, color=style.INK, linewidth=1)
         for first, end in true:
-            axes.fill_between([first, end], -0.34, -0.06, color=VALID, linewidth=0, zorder=3)
+            axes.fill_between([first, end], -0.34, -0.06, color=style.VALID, linewidth=0, zorder=3)
         if axes is grid[0]:
-            there = axes.fill_between([], [], color=VALID)
+            there = axes.fill_between([], [], color=style.VALID)
             handles = {f"{span}: chance of each {unit}": line, f"{span}: true": there}
-            _legend(axes, handles, fontsize=8, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
+            style.draw_legend(axes, handles, fontsize=8, loc="lower right", ncols=2, bbox_to_anchor=(1, 1))
         axes.set_xlim(0, max(len(chances), 1))
         axes.set_ylim(-0.4, 1.05)
         axes.set_yticks([0, 0.5, 1])
         axes.tick_params(labelsize=8)
-        axes.set_ylabel(_text(name), fontsize=9, rotation=0, ha="right", va="center", **PLAIN)
+        axes.set_ylabel(style.plain_text(name), fontsize=9, rotation=0, ha="right", va="center", **style.PLAIN)
         axes.spines[["top", "right", "bottom"]].set_visible(False)
     if len(grid):
-        grid[-1].set_xlabel(_text(unit), **PLAIN)
-    _headline(figure, title)
-    return _finished(figure, path, grid)
+        grid[-1].set_xlabel(style.plain_text(unit), **style.PLAIN)
+    style.headline(figure, title)
+    return style.finished(figure, path, grid)

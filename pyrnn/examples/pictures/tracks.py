@@ -11,21 +11,7 @@ from ...core.checks import shown
 
 if TYPE_CHECKING:
     pass
-from ...plots.style import (
-    GREY,
-    INK,
-    LINES,
-    TRAIN,
-    VALID,
-    Path,
-    _array,
-    _axes,
-    _checked,
-    _common_legend,
-    _finished,
-    _headline,
-    _wide,
-)
+from ...plots import style
 
 
 class Track(NamedTuple):
@@ -36,9 +22,9 @@ class Track(NamedTuple):
     ways: Mapping[str, np.ndarray]  # way of thinking -> (K, 2)
 
 
-@_checked
+@style.picture
 def tracks(
-    path: Path,
+    path: style.Path,
     panels: Sequence[Track],
     box: tuple[float, float, float, float],
     title: str = "",
@@ -51,22 +37,25 @@ def tracks(
         pyrnn.plots.tracks("t.png", [plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
     """
     columns = min(4, max(len(panels), 1))
-    left, right, bottom, top = _array("tracks", "box", box, 4).astype(float).tolist()
+    left, right, bottom, top = style.as_array("tracks", "box", box, 4).astype(float).tolist()
     if not (left < right and bottom < top and np.isfinite([right - left, top - bottom]).all()):
         raise ValueError(f"tracks: box is {shown(box)}, expected finite left < right and bottom < top")
     upright = min(max((top - bottom) / (right - left), 0.1), 10.0)  # of a panel, whatever the box
     height = 2.9 * upright * -(-max(len(panels), 1) // columns) + 0.8
-    width = max(2.9 * columns + 0.2, _wide(title) + 0.4)
-    figure, grid = _axes("tracks", ax, len(panels), columns, (width, height))
+    width = max(2.9 * columns + 0.2, style.width_of(title) + 0.4)
+    figure, grid = style.new_axes("tracks", ax, len(panels), columns, (width, height))
     handles: dict[str, Any] = {}
     for axes, panel in zip(grid, panels, strict=True):
-        seen, true = _array("tracks", "seen", panel.seen, "S", 2), _array("tracks", "true", panel.true, "K", 2)
-        drawn = axes.plot(*seen.T, "o", color=INK, markersize=3.2, label="seen")
-        drawn += axes.plot(*true.T, "o", color=GREY, markersize=5, label="what came")
+        seen, true = (
+            style.as_array("tracks", "seen", panel.seen, "S", 2),
+            style.as_array("tracks", "true", panel.true, "K", 2),
+        )
+        drawn = axes.plot(*seen.T, "o", color=style.INK, markersize=3.2, label="seen")
+        drawn += axes.plot(*true.T, "o", color=style.GREY, markersize=5, label="what came")
         for k, (way, came) in enumerate(panel.ways.items()):
-            places = _array("tracks", f"the way {shown(way)}", came, "K", 2)
+            places = style.as_array("tracks", f"the way {shown(way)}", came, "K", 2)
             dashes = (0, (3, 2)) if k < len(panel.ways) - 1 else "-"
-            colours = (VALID, TRAIN, *LINES)
+            colours = (style.VALID, style.TRAIN, *style.LINES)
             drawn += axes.plot(*np.concatenate([seen[-1:], places]).T, linewidth=1.6, linestyle=dashes, label=way,
                                color=colours[(len(panel.ways) - 1 - k) % len(colours)])  # fmt: skip
         handles = handles or dict(zip(("seen", "what came", *panel.ways), drawn, strict=True))
@@ -74,7 +63,7 @@ def tracks(
         axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin), aspect="equal")
         axes.set_xticks([])
         axes.set_yticks([])
-        axes.spines[:].set_color(GREY)
-    _common_legend(figure, grid, handles, "lower center")
-    _headline(figure, title)
-    return _finished(figure, path, grid)
+        axes.spines[:].set_color(style.GREY)
+    style.common_legend(figure, grid, handles, "lower center")
+    style.headline(figure, title)
+    return style.finished(figure, path, grid)
