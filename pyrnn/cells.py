@@ -19,6 +19,7 @@ class Cell(NamedTuple):
     optional: dict[str, str] = {}  # the weights that an argument of the layer brings  # noqa: RUF012
     options: dict[str, tuple[Any, ...]] = {}  # of the op, the default first  # noqa: RUF012
     orders: dict[str, str] = {}  # the gates in the order of other systems' files  # noqa: RUF012
+    starts: dict[str, float] = {}  # of the weights that do not start at random  # noqa: RUF012
     keeps: str = ""  # the gate that keeps the state where it is open: of init.chrono and init.forget_gate_bias
 
     def shapes(self, inputs: int, hidden: int, outputs: int | None = None) -> dict[str, tuple[int, ...]]:
