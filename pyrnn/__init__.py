@@ -22,7 +22,7 @@ from .losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_err
 from .ode import ODERNN
 from .optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 from .parameters import Model
-from .recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
+from .recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
 from .seq2seq import Decoder, EncoderDecoder
 from .sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
@@ -55,6 +55,7 @@ __all__ = [
     "Jordan",
     "LastStep",
     "LayerNorm",
+    "LayerNormLSTM",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",

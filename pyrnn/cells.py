@@ -101,4 +101,16 @@ CELLS: dict[str, Cell] = {
         optional=_TWO_BIASES,
         keeps="f",
     ),
+    "layernormlstm": Cell(
+        gates="ifgo",
+        states={"h": "P", "c": "H"},
+        weights={
+            **{"weight_ih": "GI", "weight_hh": "GP", "norm_ih": "G", "norm_hh": "G", "bias_ih": "G"},
+            **{"norm_c": "H", "bias_c": "H"},
+        },
+        optional=_ONE_BIAS,
+        options={"eps": (1e-5, 0.1)},  # any number from 0 on
+        starts={"norm_ih": 1, "norm_hh": 1, "norm_c": 1, "bias_c": 0},
+        keeps="f",
+    ),
 }

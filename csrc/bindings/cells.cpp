@@ -1,4 +1,6 @@
 // pyrnn.kernels.rnn, lstm, gru and the other cells: of each its gates, states, weights and options.
+#include <limits>
+
 #include "bindings/bindings.hpp"
 #include "bindings/recurrent.hpp"
 
@@ -100,6 +102,23 @@ const RecurrentOp mingru{"mingru", 2, {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp minlstm{"minlstm", 3, {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp slstm{"slstm", 4, {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
+const RecurrentOp layernormlstm{"layernormlstm",
+                                4,
+                                {"h", "c"},
+                                {weight_ih,
+                                 weight_hh,
+                                 {"norm_ih", Role::unit, "G"},
+                                 {"norm_hh", Role::unit, "G"},
+                                 {"bias_ih", Role::unit, "G", true},
+                                 {"norm_c", Role::unit, "H"},
+                                 {"bias_c", Role::unit, "H"}}};
+
+Chosen with_eps(const std::string& call, double eps) {
+  if (!(eps >= 0 && eps <= std::numeric_limits<float>::max()))
+    wrong_value(call, "eps is " + shown(py::float_(eps)) + ", expected a number from 0 on");
+  return {CellKind::layernormlstm, eps};
+}
+
 }  // namespace
 
 void bind_cells(py::module_& m) {
@@ -111,6 +130,7 @@ void bind_cells(py::module_& m) {
   bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);
   bind_cell(m, minlstm, "The minimal LSTM, compiled.", always<CellKind::minlstm>);
   bind_cell(m, slstm, "The sLSTM, compiled.", always<CellKind::slstm>);
+  bind_cell(m, layernormlstm, "The LSTM with layer normalisation, compiled.", with_eps, py::arg("eps") = 1e-5);
 }
 
 }  // namespace pyrnn
