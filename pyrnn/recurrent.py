@@ -655,7 +655,7 @@ class LayerNormLSTM(Recurrent["tuple[Array, Array]"], cell="layernormlstm"):
         dtype: DTypeLike = "float32",
         rng: Rng = None,
     ) -> None:
-        self.eps = real(type(self).__name__, "eps", eps, 0, np.finfo(np.float32).max)
+        self.eps = real(type(self).__name__, "eps", eps, 0, float(np.finfo(np.float32).max))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
