@@ -26,7 +26,7 @@ from .layers.linear import Linear
 from .layers.norm import LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
 from .layers.pooling import LastStep, MaxOverTime
-from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, MinGRU, MinLSTM
+from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
 from .layers.seq2seq import Decoder, EncoderDecoder
 from .layers.sequential import Sequential
 from .text import decoding
@@ -66,6 +66,7 @@ __all__ = [
     "Jordan",
     "LastStep",
     "LayerNorm",
+    "LayerNormLSTM",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",

@@ -19,6 +19,7 @@ class Cell(NamedTuple):
     optional: dict[str, str] = {}  # the weights that an argument of the layer brings  # noqa: RUF012
     options: dict[str, tuple[Any, ...]] = {}  # of the op, the default first  # noqa: RUF012
     orders: dict[str, str] = {}  # the gates in the order of other systems' files  # noqa: RUF012
+    starts: dict[str, float] = {}  # of the weights that do not start at random  # noqa: RUF012
     keeps: str = ""  # the gate that keeps the state where it is open: of init.chrono and init.forget_gate_bias
 
     def shapes(self, inputs: int, hidden: int, outputs: int | None = None) -> dict[str, tuple[int, ...]]:
@@ -98,6 +99,18 @@ CELLS: dict[str, Cell] = {
         states={"h": "P", "c": "H", "n": "H", "m": "H"},
         weights=_TWO_PRODUCTS,
         optional=_TWO_BIASES,
+        keeps="f",
+    ),
+    "layernormlstm": Cell(
+        gates="ifgo",
+        states={"h": "P", "c": "H"},
+        weights={
+            **{"weight_ih": "GI", "weight_hh": "GP", "norm_ih": "G", "norm_hh": "G", "bias_ih": "G"},
+            **{"norm_c": "H", "bias_c": "H"},
+        },
+        optional=_ONE_BIAS,
+        options={"eps": (1e-5, 0.1)},  # any number from 0 on
+        starts={"norm_ih": 1, "norm_hh": 1, "norm_c": 1, "bias_c": 0},
         keeps="f",
     ),
 }

@@ -30,6 +30,8 @@ for op, record in CELLS.items():  # those that are not written out above
         for values in itertools.product(*record.options.values()):
             name = "_".join([op, *(str(value).lower() for value in values)])
             VARIANTS[name] = op, dict(zip(record.options, values, strict=True)), ()
+_OWN = [[name for name, (own, _, _) in VARIANTS.items() if own == op] for op in CELLS]  # of each op
+FEW = sorted({name for own in _OWN for name in (own[0], own[-1])})  # its first and its last
 DTYPES = ("float32", "float64")
 
 # Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
@@ -70,6 +72,18 @@ def python(code, *, ok=True, **settings):
     )
     assert (result.returncode == 0) == ok, result.stdout + result.stderr
     return result.stdout if ok else result.stderr
+
+
+def enlargement(option):
+    """By how much the norms inside a cell enlarge rounding errors at most, where what they divide by is as small as it
+    can be."""
+    return option.get("eps", 1) ** -0.5
+
+
+def draw_options(rng, record):
+    """One of the values of each option. Of eps the largest, for layers upon layers, each of which enlarges errors."""
+    chosen = {name: values[rng.integers(len(values))] for name, values in record.options.items()}
+    return {name: max(record.options[name]) if name == "eps" else value for name, value in chosen.items()}
 
 
 def keep_in_range(record, state):

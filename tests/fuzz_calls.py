@@ -21,6 +21,7 @@ import traceback
 import warnings
 
 import numpy as np
+from cells import draw_options
 from value_checks import CHECKS
 
 import pyrnn
@@ -186,7 +187,7 @@ def a_cell(rng):
     shapes = record.shapes(I, H, width)
     weights = tuple(normal(rng, dtype, *shapes[w]) if w in present else None for w in record.weights)
     state = tuple(normal(rng, dtype, N, size) for size in record.widths(H, width))
-    options = {option: values[rng.integers(len(values))] for option, values in record.options.items()}
+    options = draw_options(rng, record)
     return getattr(kernels, name), dtype, width, weights, state, options
 
 

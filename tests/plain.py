@@ -92,6 +92,19 @@ def slstm_step(w, x, before):
     return sigmoid(o) * c_next / n_next, c_next, n_next, m_next
 
 
+def normalised(v, eps):
+    centred = v - sum(v) / len(v)
+    return centred / np.sqrt(sum(centred * centred) / len(v) + eps)
+
+
+def layernormlstm_step(w, x, before, eps):
+    h, c = before
+    of_x, of_h = normalised(w["weight_ih"] @ x, eps), normalised(w["weight_hh"] @ h, eps)
+    i, f, g, o = np.split(w["norm_ih"] * of_x + w["norm_hh"] * of_h + w["bias_ih"], 4)
+    c_next = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(w["norm_c"] * normalised(c_next, eps) + w["bias_c"]), c_next
+
+
 STEPS = {name.removesuffix("_step"): step for name, step in dict(globals()).items() if name.endswith("_step")}
 
 

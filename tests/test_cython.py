@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import VARIANTS, make_layer
 
 import pyrnn
 import pyrnn.cython_stream
@@ -103,20 +104,11 @@ def readme(tmp_path_factory):
     return compiled(source, folder)
 
 
-LAYERS = {
-    "rnn": lambda dtype: pyrnn.RNN(5, 17, dtype=dtype, rng=0),
-    "lstm": lambda dtype: pyrnn.LSTM(5, 16, 2, dtype=dtype, rng=0),
-    "lstm projected": lambda dtype: pyrnn.LSTM(5, 16, proj_size=3, dtype=dtype, rng=0),
-    "gru": lambda dtype: pyrnn.GRU(5, 33, dtype=dtype, rng=0),
-    "gru reset before": lambda dtype: pyrnn.GRU(5, 33, reset_after=False, dtype=dtype, rng=0),
-}
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("name", LAYERS)
-def test_the_same_bits_and_the_same_state_as_from_python(probe, name, rows, dtype):
-    layer = LAYERS[name](dtype)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_bits_and_the_same_state_as_from_python(probe, variant, rows, dtype):
+    layer = make_layer(variant, 5, 17, 2, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((20, rows, 5)).astype(dtype)
     stream, other = layer.stream(rows), layer.stream(rows)
     expected = np.stack([other.step(x_t) for x_t in x])
@@ -136,9 +128,9 @@ def test_the_same_bits_and_the_same_state_as_from_python(probe, name, rows, dtyp
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_checked_step_and_the_sizes(probe, name, rows, dtype):
-    layer = LAYERS[name](dtype)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_checked_step_and_the_sizes(probe, variant, rows, dtype):
+    layer = make_layer(variant, 5, 17, 2, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((rows, 5)).astype(dtype)
     stream, other = layer.stream(rows), layer.stream(rows)
     expected = other.step(x)

@@ -4,8 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cells import keep_in_range, make_layer
-from test_layers import LAYERS, like, parts
+from cells import FEW, keep_in_range, make_layer
+from test_layers import like, parts
 
 import pyrnn
 from pyrnn.training import gradient_flow as diagnostics
@@ -15,7 +15,7 @@ T, N, I, H = 6, 3, 4, 5  # noqa: E741  the letters of the docstrings
 STEPS = np.arange(T + 1)
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=FEW)
 def layer(request, rng):
     layer = make_layer(request.param, I, H, 2, dtype="float64", rng=1)
     params, _ = layer.buffers[layer.dtype]

@@ -83,17 +83,15 @@ def same(ones, others):
 
 
 def central_differences(loss, array, step=1e-5):
-    """d loss() / d array, by changing one entry at a time."""
+    """d loss() / d array, by changing one entry at a time: exact for polynomials of degree 4."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         value = array[index]
-        array[index] = value + step
-        above = loss()
-        array[index] = value - step
-        below = loss()
+        for distance, share in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
+            array[index] = value + distance * step
+            gradient[index] += share * loss()
         array[index] = value
-        gradient[index] = (above - below) / (2 * step)
-    return gradient
+    return gradient / (12 * step)
 
 
 # ---- the gradients of the recurrent ops

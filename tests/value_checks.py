@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import plain
-from cells import CELLS, LAYERS, keep_in_range
+from cells import CELLS, LAYERS, draw_options, keep_in_range
 
 import pyrnn
 from pyrnn.layers.dropout import dropout_mask
@@ -100,7 +100,7 @@ def a_layer(rng):
     if shared["num_layers"] > 1 and flag(rng, 0.4):
         shared["dropout"] = float(rng.choice([0.3, 0.5, 1.0]))
     inputs, hidden = size(rng), size(rng)
-    option = {name: values[rng.integers(len(values))] for name, values in record.options.items()}
+    option = draw_options(rng, record)
     if "weight_hr" in record.weights and hidden > 1 and flag(rng, 0.4):
         shared["proj_size"] = int(rng.integers(1, hidden))
     if "weight_ch" in record.weights:

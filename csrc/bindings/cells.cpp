@@ -1,4 +1,6 @@
 // pyrnn.kernels.rnn, lstm, gru and the other cells: of each its gates, states, weights and options.
+#include <limits>
+
 #include "bindings/bindings.hpp"
 #include "bindings/recurrent.hpp"
 
@@ -13,11 +15,11 @@ constexpr const char* vjp_doc =
     "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
 constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";
 
-// The module of an op, which must live as long as the process. kind_of(call, options...) says which cell the options
-// ask for; `option` are their names and defaults.
+// The module of an op, which must live as long as the process. choose(call, options...) says what the options ask
+// for; `option` are their names and defaults.
 template <class... Option, class... Arg>
 void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
-               CellKind (*kind_of)(const std::string& call, Option...), const Arg&... option) {
+               Chosen (*choose)(const std::string& call, Option...), const Arg&... option) {
   py::module_ m = parent.def_submodule(op.name, doc);
   py::tuple names(op.weights.size()), states(op.states.size());
   py::dict letters;
@@ -33,26 +35,26 @@ void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
   const py::none none;
   m.def(
       "forward",
-      [&op, kind_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
-                     py::object reset, bool reverse, py::object out, Option... given) {
-        const CellKind kind = kind_of(std::string(op.name) + ".forward", given...);
-        return recurrent_forward(op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+      [&op, choose](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                    py::object reset, bool reverse, py::object out, Option... given) {
+        const Chosen chosen = choose(std::string(op.name) + ".forward", given...);
+        return recurrent_forward(op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
       },
       py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
       py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none, option...,
       forward_doc);
   m.def(
       "vjp",
-      [&op, kind_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
-                     py::object reset, bool reverse, py::object checkpoint_every, py::object out, Option... given) {
-        const CellKind kind = kind_of(std::string(op.name) + ".vjp", given...);
-        return recurrent_vjp(op, kind, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out);
+      [&op, choose](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                    py::object reset, bool reverse, py::object checkpoint_every, py::object out, Option... given) {
+        const Chosen chosen = choose(std::string(op.name) + ".vjp", given...);
+        return recurrent_vjp(op, chosen, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out);
       },
       py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
       py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
       py::arg("checkpoint_every") = none, py::arg("out") = none, option..., vjp_doc);
-  const auto stream = [&op, kind_of](py::object layers, py::object batch, Option... given) {
-    return recurrent_stream(op, kind_of(std::string(op.name) + ".stream", given...), layers, batch);
+  const auto stream = [&op, choose](py::object layers, py::object batch, Option... given) {
+    return recurrent_stream(op, choose(std::string(op.name) + ".stream", given...), layers, batch);
   };
   if constexpr (sizeof...(Option) > 0)
     m.def("stream", stream, py::arg("layers"), py::arg("batch"), py::kw_only(), option..., stream_doc);
@@ -60,10 +62,10 @@ void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
     m.def("stream", stream, py::arg("layers"), py::arg("batch"), stream_doc);
 }
 
-template <CellKind kind> CellKind always(const std::string&) { return kind; }
+template <CellKind kind> Chosen always(const std::string&) { return kind; }
 
 // One of three kinds in a row.
-template <CellKind tanh> CellKind by_nonlinearity(const std::string& call, const std::string& nonlinearity) {
+template <CellKind tanh> Chosen by_nonlinearity(const std::string& call, const std::string& nonlinearity) {
   const char* names[] = {"tanh", "relu", "sigmoid"};
   for (int k = 0; k < 3; ++k)
     if (nonlinearity == names[k]) return CellKind(int(tanh) + k);
@@ -91,7 +93,7 @@ const RecurrentOp lstm{"lstm",
 
 const RecurrentOp gru{"gru", 3, {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
-CellKind gru_kind(const std::string&, bool reset_after) {
+Chosen gru_kind(const std::string&, bool reset_after) {
   return reset_after ? CellKind::gru_reset_after : CellKind::gru_reset_before;
 }
 
@@ -99,6 +101,23 @@ const RecurrentOp indrnn{"indrnn", 1, {"h"}, {weight_ih, {"weight_hh", Role::uni
 const RecurrentOp mingru{"mingru", 2, {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp minlstm{"minlstm", 3, {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp slstm{"slstm", 4, {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+
+const RecurrentOp layernormlstm{"layernormlstm",
+                                4,
+                                {"h", "c"},
+                                {weight_ih,
+                                 weight_hh,
+                                 {"norm_ih", Role::unit, "G"},
+                                 {"norm_hh", Role::unit, "G"},
+                                 {"bias_ih", Role::unit, "G", true},
+                                 {"norm_c", Role::unit, "H"},
+                                 {"bias_c", Role::unit, "H"}}};
+
+Chosen with_eps(const std::string& call, double eps) {
+  if (!(eps >= 0 && eps <= std::numeric_limits<float>::max()))
+    wrong_value(call, "eps is " + shown(py::float_(eps)) + ", expected a number from 0 on");
+  return {CellKind::layernormlstm, eps};
+}
 
 }  // namespace
 
@@ -111,6 +130,7 @@ void bind_cells(py::module_& m) {
   bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);
   bind_cell(m, minlstm, "The minimal LSTM, compiled.", always<CellKind::minlstm>);
   bind_cell(m, slstm, "The sLSTM, compiled.", always<CellKind::slstm>);
+  bind_cell(m, layernormlstm, "The LSTM with layer normalisation, compiled.", with_eps, py::arg("eps") = 1e-5);
 }
 
 }  // namespace pyrnn

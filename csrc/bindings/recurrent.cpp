@@ -69,7 +69,7 @@ template <class T> void put(Weights<T>& w, const CellWeight& weight, i64 unit, T
 }
 
 template <class T>
-ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, CellKind kind,
+ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, Chosen chosen,
                                py::handle object) {
   const py::sequence given = to_sequence(call, what, object, op.weights.size());
   ParsedWeights<T> w;
@@ -104,7 +104,8 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   });
   if (has(op, Role::b_hh) && present(Role::b_ih) != present(Role::b_hh))
     wrong_value(call, "bias_ih and bias_hh come both or not at all");
-  w.kind = op.with ? op.with(present(Role::hr), present(Role::unit)) : kind;
+  w.kind = op.with ? op.with(present(Role::hr), present(Role::unit)) : chosen.kind;
+  w.pointers.eps = T(chosen.eps);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
     if (weight.optional && w.arrays[i].is_none()) return;
     check_shape(call, weight.name, array(i), weight.shape(op.gates, w.size));
@@ -282,10 +283,10 @@ template <class T> struct Call {
   Output<T> output;
   py::tuple state;
 
-  Call(const std::string& call, const RecurrentOp& op, CellKind kind, py::handle x, py::handle state_,
+  Call(const std::string& call, const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state_,
        py::handle weights_, py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
       : given(call, x, ids),
-        weights(parse_weights<T>(call, "weights", op, kind, weights_)),
+        weights(parse_weights<T>(call, "weights", op, chosen, weights_)),
         rows(checked_rows(call, lengths, reset, reverse)),
         output(call, out, given.steps(), given.batch(), weights.size.P, rows) {
     state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
@@ -588,11 +589,11 @@ std::vector<i64> CellWeight::shape(int gates, const Sizes& size) const {
   return shape;
 }
 
-py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
+py::tuple recurrent_forward(const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state, py::handle weights,
                             py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
   const std::string name = std::string(op.name) + ".forward";
   return with_real(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+    Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     {
       const WithoutGil released;
@@ -603,14 +604,14 @@ py::tuple recurrent_forward(const RecurrentOp& op, CellKind kind, py::handle x, 
   });
 }
 
-py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::handle state, py::handle weights,
+py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state, py::handle weights,
                         py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out) {
   const std::string name = std::string(op.name) + ".vjp";
   constexpr i64 most = i64(1) << 60;
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
   return with_real(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, kind, x, state, weights, ids, lengths, reset, reverse, out);
+    Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     std::unique_ptr<Recording<T>> recording;
     {
@@ -624,7 +625,7 @@ py::tuple recurrent_vjp(const RecurrentOp& op, CellKind kind, py::handle x, py::
   });
 }
 
-py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle layers, py::handle batch_) {
+py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle layers, py::handle batch_) {
   const std::string name = std::string(op.name) + ".stream";
   const i64 batch = to_integer(name, "batch", batch_, 1, i64(1) << 31);
   if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0)
@@ -634,7 +635,7 @@ py::object recurrent_stream(const RecurrentOp& op, CellKind kind, py::handle lay
   return with_real(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
     std::vector<ParsedWeights<T>> parsed;
     for (std::size_t i = 0; i < given.size(); ++i) {
-      parsed.push_back(parse_weights<T>(name, at("layers", i), op, kind, py::object(given[i])));
+      parsed.push_back(parse_weights<T>(name, at("layers", i), op, chosen, py::object(given[i])));
       const Sizes &size = parsed[i].size, &before = parsed[i ? i - 1 : 0].size;
       if (i && (size.I != before.P || size.P != before.P || size.H != before.H))
         wrong_value(name, at("layers", i) + " does not fit the layer before it");

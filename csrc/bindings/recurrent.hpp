@@ -22,6 +22,13 @@ struct CellWeight {
   std::vector<i64> shape(int gates, const Sizes& size) const;
 };
 
+// What an op's options choose: a kind of cell, and the eps of its norms.
+struct Chosen {
+  CellKind kind;
+  double eps = 0;
+  Chosen(CellKind kind, double eps = 0) : kind(kind), eps(eps) {}
+};
+
 // The compiled side of pyrnn/cells.py, which says the same.
 struct RecurrentOp {
   const char* name;
@@ -32,11 +39,11 @@ struct RecurrentOp {
   CellKind (*with)(bool projection, bool unit_weights) = nullptr;
 };
 
-py::tuple recurrent_forward(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
+py::tuple recurrent_forward(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights,
                             py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out);
-py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle state, py::handle weights,
-                        py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+py::tuple recurrent_vjp(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights, py::handle ids,
+                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out);
-py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, py::handle batch);
+py::object recurrent_stream(const RecurrentOp&, Chosen, py::handle layers, py::handle batch);
 
 }  // namespace pyrnn

@@ -19,6 +19,7 @@ enum class CellKind {
   mingru,
   minlstm,
   slstm,
+  layernormlstm,
   count
 };
 
@@ -27,6 +28,7 @@ enum class CellKind {
 #ifdef PYRNN_ISA
 #include "recurrent/cells/gru.hpp"
 #include "recurrent/cells/indrnn.hpp"
+#include "recurrent/cells/layernormlstm.hpp"
 #include "recurrent/cells/lstm.hpp"
 #include "recurrent/cells/mingru.hpp"
 #include "recurrent/cells/minlstm.hpp"
@@ -53,6 +55,7 @@ template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmo
 template <> struct CellOf<CellKind::mingru> : MinGru {};
 template <> struct CellOf<CellKind::minlstm> : MinLstm {};
 template <> struct CellOf<CellKind::slstm> : Slstm {};
+template <> struct CellOf<CellKind::layernormlstm> : LayerNormLstm {};
 
 template <class T>
 inline constexpr auto cells = []<int... kind>(std::integer_sequence<int, kind...>) {

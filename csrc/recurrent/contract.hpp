@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <type_traits>
 #include <vector>
 
 #include "base/integers.hpp"
@@ -71,6 +72,7 @@ struct Sizes {
 };
 
 inline constexpr int most_states = 4, most_unit_weights = 16;
+inline constexpr int norm_numbers = 4;  // that a unit group leaves for a norm (norm.hpp)
 
 // One array for each state of a cell; null where there is none.
 template <class T> using States = std::array<T*, most_states>;
@@ -81,12 +83,14 @@ template <class T> struct Weights {
   T *b_ih = nullptr, *b_hh = nullptr;           // [G*H]
   T* hr = nullptr;                              // [P, H]
   std::array<T*, most_unit_weights> unit = {};  // [H] each: numbers of a unit
+  std::remove_const_t<T> eps = 0;               // of norms
 };
 
 // The same as panels (panels.hpp). The layouts of gradients are those of the forward panels.
 template <class T> struct Packed {
   T *ih = nullptr, *hh = nullptr, *inner = nullptr;  // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L]
   T *bias = nullptr, *unit = nullptr;                // [Hp/L][slots][L], [Hp/L][unit weights][L]
+  T eps = 0;
 };
 
 template <class T> struct Transposed {
@@ -131,7 +135,7 @@ template <class T> struct Run {
   const Places *one = nullptr, *states = nullptr, *records = nullptr;  // `one`: one slot
   States<T> state{};                                                   // [states,Pp or Hp]
   T* record = nullptr;  // [records,record_row]: [Hp/L,slots,L], pre-activations, then what the cell's backward needs,
-                        // then gradients
+                        // then gradients; behind them [norms,4,groups] what the groups leave for norms
   i64 record_row = 0;   // distance of two records
   T* inner = nullptr;   // [states or one,Hp] what a stage leaves for the product of the next, of cells that have one
   T* projected = nullptr;  // [states or one,Pp] the record of a projection
@@ -166,7 +170,7 @@ template <class T> struct Run {
 // One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1, and is
 // 1 in an assistant.
 template <class T> struct CellKernels {
-  int lanes, max_rows, gates, states, slots, x_vectors, h_vectors, unit_weights, groups_per_sum;
+  int lanes, max_rows, gates, states, slots, norms, x_vectors, h_vectors, unit_weights, groups_per_sum;
   bool inner, projects;  // is there a product of what a stage leaves, and is it a projection
   void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
   void (*transpose)(const Packed<T>&, const Sizes&, const Transposed<T>&, int part, int parts);

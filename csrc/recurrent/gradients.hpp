@@ -16,6 +16,7 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
   using typename Base::Tile;
   static constexpr i64 summed_blocks = 16;                             // of gradients by id
   static constexpr i64 groups_per_sum = slots == 1 ? group_block : 1;  // unit groups in a sum of weight gradients
+  static constexpr int sums = Facts::filled;                           // vectors of a unit group that go into it
 
   Gradients(const Run<T>& run, int thread) : Base(run, thread) {}
 
@@ -26,7 +27,8 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
         const T* gates[max_rows];
         T* dx[max_rows];
-        for (int r = 0; r < n; ++r) gates[r] = record(s[r], j[r]) + Cell::x_first * L, dx[r] = at(run.dx, s[r], j[r]);
+        for (int r = 0; r < n; ++r)
+          gates[r] = record(s[r], j[r]) + (Facts::gradients_first + Cell::x_first) * L, dx[r] = at(run.dx, s[r], j[r]);
         put_input_grads(run, gates, slots * L, dx, n, g0, g1);
       });
     });
@@ -69,8 +71,8 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
   // cell of one slot takes several groups at a time, to have enough independent sums.
   void weight_grads(i64 from, i64 to, int part, int parts) const {
     const i64 n = rows.first[to] - rows.first[from];
-    T* panel = run.scratch + thread * run.scratch_size;  // [n][groups_per_sum][slots][L]
-    const T** inputs = reinterpret_cast<const T**>(panel + n * groups_per_sum * slots * L);
+    T* panel = run.scratch + thread * run.scratch_size;  // [n][groups_per_sum][sums][L]
+    const T** inputs = reinterpret_cast<const T**>(panel + n * groups_per_sum * sums * L);
     const T** hiddens = inputs + n;
     const T** inners = hiddens + n;
     i64* places = reinterpret_cast<i64*>(inners + n);
@@ -89,9 +91,9 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
     const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
     for (i64 g = mine.begin; g < mine.end; g += groups_per_sum) {
       const i64 groups = std::min(groups_per_sum, mine.end - g);
-      copy_records(run.record + g * slots * L, run.record_row, places, groups * slots, n, panel,
-                   run.grads.bias + g * slots * L);
-      const i64 step = groups * slots * L;
+      copy_records(run.record + (g * slots + Facts::gradients_first) * L, run.record_row, places, groups * sums, n,
+                   panel, run.grads.bias + g * slots * L);
+      const i64 step = groups * sums * L;
       if (run.ids.data)
         sum_by_id(ids, n, panel + Cell::x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
       else
@@ -125,7 +127,7 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
     }
   }
 
-  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `slots` vectors of each group. So few
+  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v]; V of the `sums` vectors of each group. So few
   // rows at a time that their part of the panel stays in level 1 or 2, and all of these for so few columns that
   // their sums stay in level 2.
   template <int V>
@@ -138,16 +140,16 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
           T* out[max_rows];
           for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * V * L;
           accumulate<V, true>(count, ByColumn<T>{a + from, first}, {1, std::min(cached_rows, n - from), 0},
-                              Panels<T>{panel + from * step, step, slots * L}, out, out, columns * V * L, groups);
+                              Panels<T>{panel + from * step, step, sums * L}, out, out, columns * V * L, groups);
         }
   }
 
-  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `slots` vectors of groups from g on. After
+  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of the `sums` vectors of groups from g on. After
   // some blocks, and at step 0, these sums are added to those before them: one chain over all steps would be less
   // exact.
   void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 g, i64 groups, bool last) const {
     const i64 size = run.table_rows * Facts::x_vectors * L;
-    for (i64 i = 0; i < groups; ++i, panel += slots * L) {
+    for (i64 i = 0; i < groups; ++i, panel += sums * L) {
       T* sums = run.dtable + (g + i) * size;
       for (i64 k = 0; k < n; ++k)
         for (int v = 0; v < Facts::x_vectors; ++v) {

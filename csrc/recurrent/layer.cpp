@@ -173,6 +173,7 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
     return from.used;
   };
   memory_ = laid_out<T>(lay_out);
+  packed.eps = weights.eps;
   Team team(8 * step_weights(*this));
   in_parts(team, [&](int part, int parts) { cell.pack(weights, size, packed, part, parts); });
 }

@@ -28,7 +28,10 @@ template <class T> class Layer {
 
   // Distance of two records: a cache line more than they need, or rows of 4 KB would share the same few sets of a
   // cache.
-  i64 record_row() const { return Hp * cell.slots + cell.lanes; }
+  i64 record_row() const {
+    const i64 groups = (Hp / cell.lanes + cell.lanes - 1) / cell.lanes * cell.lanes;
+    return Hp * cell.slots + cell.norms * norm_numbers * groups + cell.lanes;
+  }
 
   const CellKernels<T>& cell;
   const Sizes size;

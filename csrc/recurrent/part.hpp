@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "recurrent/contract.hpp"
+#include "recurrent/norm.hpp"
 #include "recurrent/stage.hpp"
 
 namespace pyrnn::PYRNN_ISA {
@@ -56,13 +57,49 @@ template <class Cell> struct CellFacts {
   // Does stage k leave something for the product of the next.
   template <int k> static constexpr bool leaves_inner = has_inner && k == stages - 2;
 
-  // The states that stages before k have set.
-  template <int k> static constexpr unsigned set_before() {
+  // The norms of stage k, and how many there are before it.
+  template <int k>
+  static constexpr auto norms = [] {
+    if constexpr (requires { Stage<k>::norms; })
+      return Stage<k>::norms;
+    else
+      return std::array<Norm, 0>{};
+  }();
+  template <int k> static constexpr int norms_before() {
     if constexpr (k == 0)
       return 0;
     else
-      return set_before<k - 1>() | Stage<k - 1>::sets;
+      return norms_before<k - 1>() + int(norms<k - 1>.size());
   }
+  static constexpr int all_norms = norms_before<stages>();
+
+  // The slots that products fill begin the record. Their gradients lie in as many from gradients_first on: where norms
+  // leave those, or in the same.
+  static constexpr int filled = std::max({Cell::x_first + x_vectors, h_first + h_vectors, inner_slot + 1});
+  template <int k = 0> static constexpr int first_gradient() {
+    if constexpr (k == stages) {
+      return 0;
+    } else {
+      for (const Norm& norm : norms<k>)
+        if (norm.first == 0) return norm.back;
+      return first_gradient<k + 1>();
+    }
+  }
+  static constexpr int gradients_first = first_gradient();
+
+  // The slots that the way forward makes.
+  static constexpr int kept = [] {
+    if constexpr (requires { Cell::back_slots; })
+      return Cell::slots - Cell::back_slots;
+    else
+      return Cell::slots;
+  }();
+
+  // Does the team meet after stage k: the next one's product, of this step or another, reads what others have made; and
+  // what they leave for norms must not be overwritten too early.
+  template <int k>
+  static constexpr bool meets_after =
+      Stage<(k + 1) % stages>::product != Product::none || (k + 1 == stages && all_norms > 0);
 };
 
 template <class T, class Cell> class Part {
@@ -121,6 +158,15 @@ template <class T, class Cell> class Part {
   template <class Stage> T* record_of(i64 s, i64 j) const { return Stage::projects ? projected(s, j) : record(s, j); }
   template <class Stage> static constexpr int vectors_of = Stage::projects ? 1 : slots;
 
+  // f(norm, its numbers) for the norms of stage k, at step s of row j.
+  template <int k, class F> PYRNN_INLINE void each_norm(i64 s, i64 j, F f) const {
+    T* at = record(s, j) + Hp * slots + Facts::template norms_before<k>() * norm_numbers * padded<T>(Hp / L);
+    for (const Norm& norm : Facts::template norms<k>) {
+      f(norm, RowNorm<T>(at, H, norm.count));
+      at += norm_numbers * padded<T>(Hp / L);
+    }
+  }
+
   // This group's rows are row(0), row(1), ...; how many of them are alive at step s.
   i64 row(i64 k) const { return group * run.row_block + k * run.row_step; }
   i64 alive(i64 s) const {
@@ -136,6 +182,13 @@ template <class T, class Cell> class Part {
       const i64 from = (n * i + tiles - 1) / tiles;
       f(from, int((n * (i + 1) + tiles - 1) / tiles - from));
     }
+  }
+
+  // f(row) for this group's rows that are alive at step s, in the order of their tiles.
+  template <class F> PYRNN_INLINE void each_row(i64 s, F f) const {
+    each_tile(s, [&](i64 first, int n) {
+      for (int r = 0; r < n; ++r) f(row(first + r));
+    });
   }
 
   // f(steps, rows, count) for tiles of this group's (step, row) pairs over steps [from, to).
@@ -212,6 +265,22 @@ template <class T, class Cell> class Part {
         } while ((from += piece) < k);
       }
     }
+  }
+
+  // f(state) for the states whose bits are set, and a pointer for each of them.
+  template <unsigned bits, class F> static PYRNN_INLINE void each_state(F f) {
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      (
+          [&] {
+            if constexpr (bits & bit(i)) f(i);
+          }(),
+          ...);
+    }(std::make_integer_sequence<int, Cell::states>{});
+  }
+  template <unsigned bits, class U, class F> static PYRNN_INLINE std::array<U*, Cell::states> pointers(F f) {
+    std::array<U*, Cell::states> p{};
+    each_state<bits>([&](int i) { p[std::size_t(i)] = f(i); });
+    return p;
   }
 
   template <int vectors> static void load_record(Vec<T> (&v)[vectors], const T* rec) {

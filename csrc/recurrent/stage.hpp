@@ -1,13 +1,14 @@
 // What the time loop and a cell agree upon: a step is a list of stages, on one register of units at a time.
 //
-// A stage is: a product with panels of weights, added to the record where bias and input product already lie; then
-// equations. Before a product that reads other units' numbers the threads of a team meet. Going back, stages are taken
-// in reverse: a stage's equations turn the record into gradients of the pre-activations, from which the transposed
-// panels make the gradient of what its product had read.
+// A stage is: a product with panels of weights, added to the record where bias and input product already lie; norms,
+// over all units of a row; then equations. Before a product that reads other units' numbers and before norms the
+// threads of a team meet. Going back, stages are taken in reverse: a stage's equations turn the record into gradients
+// of the pre-activations (of what norms have made of these, which go back next), from which the transposed panels make
+// the gradient of what its product had read.
 //
 // A cell declares
 //   gates         blocks of H rows in its weights
-//   slots         vectors of its record
+//   slots         vectors of its record; those that products and norms fill, then `back_slots` of the way back alone
 //   states        of which the first is the output; the others are H wide
 //   x_gates       the gates of the input product, whose results lie in slots from `x_first` on
 //   unit_weights  numbers per unit, `p` of a Step; unit_grads adds a step's share of their gradients
@@ -15,6 +16,7 @@
 // and a stage
 //   product       what its product reads
 //   gates         those of its product, whose results lie in slots from `first` on; bias_hh is theirs
+//   norms         if any: slots that are normalised before the equations, see Norm
 //   projects      its units are the P outputs, which have a record of their own (one slot, weight_hr)
 //   sets, reads   the states it makes, and those before the step that it looks at, as bits
 //   forward       a Step: from pre-activations `a` and `before` to the record, `after` of the states it sets, `inner`
@@ -31,6 +33,14 @@ namespace pyrnn::PYRNN_ISA {
 enum class Product { none, output, inner };
 
 constexpr unsigned bit(int state) { return 1u << state; }
+
+// The numbers of all units of a row in `count` slots from `first` on become of mean 0 and variance 1:
+// n = (v - mean) / sqrt(variance + eps), the variance being the mean of the squares. Going back the equations leave the
+// gradients of n in as many slots from `back` on, which become those of v. n stays where it is. Of the slots that
+// products fill, which begin the record, all are normalised or none, with one distance to `back`.
+struct Norm {
+  int first, count, back;
+};
 
 template <class T, int states> struct Step {
   Step(Vec<T>* record, const Vec<T>* of_units) : a(record), p(of_units) {}

@@ -18,7 +18,7 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
   using Base::L, Base::slots, Base::run, Base::rows, Base::thread, Base::threads, Base::group, Base::member, Base::H,
       Base::P, Base::I, Base::Hp, Base::Pp, Base::units, Base::outputs, Base::chunk_begin, Base::record, Base::inner,
       Base::before, Base::after, Base::dstate, Base::dinner, Base::at, Base::load_record, Base::row, Base::alive,
-      Base::each_tile, Base::each_run, Base::tiles, Base::nothing, Base::load_unit_weights;
+      Base::each_tile, Base::each_run, Base::tiles, Base::nothing, Base::load_unit_weights, Base::each_row;
   using typename Base::Facts;
   using Last = typename Facts::Last;
   using typename Base::Tile;
@@ -112,17 +112,20 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
     return true;
   }
 
-  // A meeting follows each stage whose successor, of this step or the next, reads what other units have made.
   template <int k> bool stages_from(i64 s) {
     if constexpr (k == Facts::stages) {
       return true;
     } else {
       each_part([&](const TimeLoop& part) { part.template stage<k>(s); });
-      constexpr bool last = k + 1 == Facts::stages;
-      if ((!last || Facts::has_hidden) && !meet()) return false;
+      if constexpr (has_norms<k>) {
+        if (!meet()) return false;
+        each_part([&](const TimeLoop& part) { part.template equations<k>(s, part.units.begin, part.units.end); });
+      }
+      if (Facts::template meets_after<k> && !meet()) return false;
       return stages_from<k + 1>(s);
     }
   }
+  template <int k> static constexpr bool has_norms = Facts::template norms<k>.size() > 0;
 
   void input_product(i64 from, i64 to) const {
     if (run.ids.data) return begin_records(from, to);
@@ -141,8 +144,8 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
     if constexpr (Facts::h_vectors < slots)
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
         for (int r = 0; r < n; ++r)
-          std::copy(looked_up(s[r], j[r]) + units.begin * slots * L, looked_up(s[r], j[r]) + units.end * slots * L,
-                    record(s[r], j[r]) + units.begin * slots * L);
+          for (i64 g = units.begin; g < units.end; ++g)
+            std::copy_n(looked_up(s[r], j[r]) + g * slots * L, Facts::filled * L, record(s[r], j[r]) + g * slots * L);
       });
   }
 
@@ -164,11 +167,11 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
   // Bias and input product of unit groups [g0, g1). each(f) calls f(tile, rows of it) for every tile: inputs, records.
   template <class Each> static void fill_records(const Run<T>& run, Each each, i64 g0, i64 g1) {
     const T* bias = run.weights.bias + g0 * slots * L;
-    if constexpr (Facts::x_vectors < slots)
+    if constexpr (Facts::x_vectors < Facts::filled)
       each([&](Tile& tile, int n) {
         for (int r = 0; r < n; ++r)
           for (i64 g = 0; g < g1 - g0; ++g)
-            for (int i = 0; i < slots; ++i)
+            for (int i = 0; i < Facts::filled; ++i)
               if (i < Cell::x_first || i >= Cell::x_first + Facts::x_vectors)
                 store(tile.out[r] + ((g0 + g) * slots + i) * L, load(bias + (g * slots + i) * L));
       });
@@ -183,72 +186,80 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
                                              g0, g1);
   }
 
-  // Stage k of step s. The product of the output begins where bias and input product lie, or at the table itself.
+  // Stage k of step s, a few unit groups at a time; of one with norms, what goes before the meeting.
   template <int k> void stage(i64 s) const {
-    using Stage = typename Facts::template Stage<k>;
-    constexpr int vectors = Base::template vectors_of<Stage>;
-    constexpr i64 stride = vectors * L;
-    constexpr bool leaves_inner = Facts::template leaves_inner<k>;
-    const i64 later = s + run.chunk;
-    auto record_at = [&](i64 j) { return Base::template record_of<Stage>(s, j); };
-    each_run(Stage::projects ? outputs : units, [&](i64 g0, i64 g1) {
-      if constexpr (Stage::product == Product::output) {
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
-          tile.a[r] = before(0, s, j);
-          tile.start[r] = tile.out[r] = record_at(j) + g0 * stride + Stage::first * L;
-          if (Facts::h_vectors == slots && run.ids.data) tile.start[r] = looked_up(s, j) + g0 * stride;
+    each_run(Facts::template Stage<k>::projects ? outputs : units, [&](i64 g0, i64 g1) {
+      multiply<k>(s, g0, g1);
+      if constexpr (has_norms<k>)
+        each_row(s, [&](i64 j) {
+          Base::template each_norm<k>(s, j, [&](const Norm& n, const RowNorm<T>& norm) {
+            for (i64 g = g0; g < g1; ++g) norm.put(g, record(s, j) + (g * slots + n.first) * L);
+          });
         });
-        Base::template product<Facts::h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, stride,
-                                                 g0, g1);
-      }
-      if constexpr (Stage::product == Product::inner) {
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
-          tile.a[r] = inner(s, j);
-          tile.out[r] = record_at(j) + g0 * stride + Stage::first * L;
-          tile.start[r] = Stage::projects ? nothing : tile.out[r];
-        });
-        Base::template product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.inner, H, stride, g0, g1);
-      }
-      each_tile(s, [&](i64 first, int n) {
-        for (int r = 0; r < n; ++r) {
-          const i64 j = row(first + r);
-          if (k == 0 && run.keep && !run.assistance && later < run.end && j < rows.alive[later])
-            Base::template prefetch<1>(record(later, j) + g0 * stride, (g1 - g0) * stride);
-          T* const record_j = record_at(j);
-          const auto from = pointers<Stage::reads, const T>([&](int i) { return before(i, s, j); });
-          const auto to = pointers<Stage::sets, T>([&](int i) { return after(i, s, j); });
-          for (i64 g = g0; g < g1; ++g) {
-            Vec<T> a[vectors], p[Cell::unit_weights + 1];
-            load_record(a, record_j + g * stride);
-            if constexpr (!Stage::projects) load_unit_weights(p, g);
-            Step<T, Cell::states> step(a, p);
-            each_state<Stage::reads>([&](int i) { step.before[i] = load(from[i] + g * L); });
-            Stage::forward(step);
-            each_state<Stage::sets>([&](int i) { store(to[i] + g * L, step.after[i]); });
-            if ((Stage::sets & bit(0)) && run.y.data) store(at(run.y, s, j) + g * L, step.after[0], P - g * L);
-            if constexpr (leaves_inner) store(inner(s, j) + g * L, step.inner);
-            if (run.keep || leaves_inner)
-              for (int i = 0; i < vectors; ++i) store(record_j + g * stride + i * L, a[i]);
-          }
-        }
-      });
+      else
+        equations<k>(s, g0, g1);
     });
   }
 
-  // f(state) for the states whose bits are set, and a pointer for each of them.
-  template <unsigned bits, class F> static PYRNN_INLINE void each_state(F f) {
-    [&]<int... i>(std::integer_sequence<int, i...>) {
-      (
-          [&] {
-            if constexpr (bits & bit(i)) f(i);
-          }(),
-          ...);
-    }(std::make_integer_sequence<int, Cell::states>{});
+  // The product of stage k. That of the output begins where bias and input product lie, or at the table itself.
+  template <int k> PYRNN_INLINE void multiply(i64 s, i64 g0, i64 g1) const {
+    using Stage = typename Facts::template Stage<k>;
+    constexpr i64 stride = Base::template vectors_of<Stage> * L;
+    auto record_at = [&](i64 j) { return Base::template record_of<Stage>(s, j); };
+    if constexpr (Stage::product == Product::output) {
+      auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
+        tile.a[r] = before(0, s, j);
+        tile.start[r] = tile.out[r] = record_at(j) + g0 * stride + Stage::first * L;
+        if (Facts::h_vectors == slots && run.ids.data) tile.start[r] = looked_up(s, j) + g0 * stride;
+      });
+      Base::template product<Facts::h_vectors>(rows.alive[s] > max_rows, each, {1, P, 0}, run.weights.hh, P, stride, g0,
+                                               g1);
+    }
+    if constexpr (Stage::product == Product::inner) {
+      auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
+        tile.a[r] = inner(s, j);
+        tile.out[r] = record_at(j) + g0 * stride + Stage::first * L;
+        tile.start[r] = Stage::projects ? nothing : tile.out[r];
+      });
+      Base::template product<1>(rows.alive[s] > max_rows, each, {1, H, 0}, run.weights.inner, H, stride, g0, g1);
+    }
   }
-  template <unsigned bits, class U, class F> static PYRNN_INLINE std::array<U*, Cell::states> pointers(F f) {
-    std::array<U*, Cell::states> p{};
-    each_state<bits>([&](int i) { p[std::size_t(i)] = f(i); });
-    return p;
+
+  // The equations of stage k, and its norms, of which all unit groups have left their numbers.
+  template <int k> PYRNN_INLINE void equations(i64 s, i64 g0, i64 g1) const {
+    using Stage = typename Facts::template Stage<k>;
+    constexpr i64 stride = Base::template vectors_of<Stage> * L;
+    constexpr int vectors = Stage::projects ? 1 : Facts::kept;
+    constexpr bool last = k + 1 == Facts::stages;
+    const i64 later = s + run.chunk;
+    each_row(s, [&](i64 j) {
+      if (k == 0 && run.keep && !run.assistance && later < run.end && j < rows.alive[later])
+        Base::template prefetch<1>(record(later, j) + g0 * stride, (g1 - g0) * stride);
+      T* const record_j = Base::template record_of<Stage>(s, j);
+      const auto from = Base::template pointers<Stage::reads, const T>([&](int i) { return before(i, s, j); });
+      const auto to = Base::template pointers<Stage::sets, T>([&](int i) { return after(i, s, j); });
+      std::array<Moments<T>, Facts::template norms<k>.size()> moments;
+      Base::template each_norm<k>(s, j, [&, q = 0](const Norm&, const RowNorm<T>& norm) mutable {
+        moments[std::size_t(q++)] = norm.moments(run.weights.eps);
+      });
+      for (i64 g = g0; g < g1; ++g) {
+        Vec<T> a[vectors], p[Cell::unit_weights + 1];
+        load_record(a, record_j + g * stride);
+        if constexpr (!Stage::projects) load_unit_weights(p, g);
+        Step<T, Cell::states> step(a, p);
+        Base::template each_state<Stage::reads>([&](int i) { step.before[i] = load(from[i] + g * L); });
+        for (std::size_t q = 0; q < moments.size(); ++q) {
+          constexpr auto norms = Facts::template norms<k>;
+          for (int i = norms[q].first; i < norms[q].first + norms[q].count; ++i) a[i] = moments[q](a[i]);
+        }
+        Stage::forward(step);
+        Base::template each_state<Stage::sets>([&](int i) { store(to[i] + g * L, step.after[i]); });
+        if ((Stage::sets & bit(0)) && run.y.data) store(at(run.y, s, j) + g * L, step.after[0], P - g * L);
+        if constexpr (Facts::template leaves_inner<k>) store(inner(s, j) + g * L, step.inner);
+        if (run.keep || !last)
+          for (int i = 0; i < vectors; ++i) store(record_j + g * stride + i * L, a[i]);
+      }
+    });
   }
 
   // --------------------------------------------------------------------------------------------------- backward
@@ -298,16 +309,14 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
     }
   }
 
-  // Gradients of padded units are set to 0: they would meet weights that are 0, but infinity times 0 is NaN.
-  static Vec<T> without_padding(Vec<T> v, i64 valid) {
-    for (i64 i = valid; i < L; ++i) v[i] = 0;
-    return v;
-  }
-
   template <int k> bool stages_back(i64 s) {
     if constexpr (k >= 0) {
       each_part([&](const TimeLoop& part) { part.template stage_back<k>(s); });
-      if ((k > 0 || Facts::has_hidden) && !meet()) return false;
+      if constexpr (has_norms<k>) {
+        if (!meet()) return false;
+        each_part([&](const TimeLoop& part) { part.template norms_back<k>(s); });
+      }
+      if (Facts::template Stage<k>::product != Product::none && !meet()) return false;
       return stages_back<k - 1>(s);
     } else {
       if constexpr (Facts::has_hidden) each_part([&](const TimeLoop& part) { part.output_back(s); });
@@ -338,17 +347,17 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
           const i64 j = row(first + r);
           T* const record_j = record_at(j);
           const bool fresh = rows.is_fresh(s, j);
-          const auto from = pointers<Stage::reads, const T>([&](int i) { return before(i, s, j); });
-          const auto to = pointers<Stage::sets, const T>([&](int i) { return after(i, s, j); });
-          const auto d = pointers<touched, T>([&](int i) { return dstate(i, j); });
+          const auto from = Base::template pointers<Stage::reads, const T>([&](int i) { return before(i, s, j); });
+          const auto to = Base::template pointers<Stage::sets, const T>([&](int i) { return after(i, s, j); });
+          const auto d = Base::template pointers<touched, T>([&](int i) { return dstate(i, j); });
           for (i64 g = g0; g < g1; ++g) {
             Vec<T> a[vectors], p[Cell::unit_weights + 1];
             load_record(a, record_j + g * stride);
             if constexpr (!Stage::projects) load_unit_weights(p, g);
             Step<T, Cell::states> step(a, p);
-            each_state<Stage::reads>([&](int i) { step.before[i] = load(from[i] + g * L); });
-            each_state<Stage::sets>([&](int i) { step.after[i] = load(to[i] + g * L); });
-            each_state<touched>([&](int i) {
+            Base::template each_state<Stage::reads>([&](int i) { step.before[i] = load(from[i] + g * L); });
+            Base::template each_state<Stage::sets>([&](int i) { step.after[i] = load(to[i] + g * L); });
+            Base::template each_state<touched>([&](int i) {
               const Vec<T> held = load(d[i] + g * L);
               step.d[i] = i == 0 && run.dy.data ? held + load(at(run.dy, s, j) + g * L, P - g * L) : held;
               step.d_before[i] = Stage::sets & bit(i) ? Vec<T>{} : held;
@@ -358,12 +367,30 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
             // What an inner product has in the same record is left alone: others of the team read it.
             for (int i = 0; i < vectors; ++i)
               if (!leaves_inner || i != Facts::inner_slot)
-                store(record_j + g * stride + i * L, without_padding(a[i], width - g * L));
-            each_state<touched>([&](int i) {
+                store(record_j + g * stride + i * L, without_padding<T>(a[i], width - g * L));
+            Base::template each_norm<k>(s, j, [&](const Norm& n, const RowNorm<T>& norm) {
+              norm.put_back(g, record_j + g * stride + n.back * L, record_j + g * stride + n.first * L);
+            });
+            Base::template each_state<touched>([&](int i) {
               const bool ends = fresh && (i > 0 || !Facts::has_hidden);  // output_back ends the output's
               store(d[i] + g * L, ends ? Vec<T>{} : step.d_before[i]);
             });
           }
+        }
+      });
+    });
+  }
+
+  // What the equations of stage k have left for its norms goes back through these.
+  template <int k> void norms_back(i64 s) const {
+    each_row(s, [&](i64 j) {
+      Base::template each_norm<k>(s, j, [&](const Norm& n, const RowNorm<T>& norm) {
+        const auto back = norm.back(run.weights.eps);
+        for (i64 g = units.begin; g < units.end; ++g) {
+          T* const at = record(s, j) + g * slots * L;
+          for (int i = 0; i < n.count; ++i)
+            store(at + (n.back + i) * L,
+                  without_padding<T>(back(load(at + (n.back + i) * L), load(at + (n.first + i) * L)), H - g * L));
         }
       });
     });
@@ -383,7 +410,7 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
           }
         });
       auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
-        tile.a[r] = record(s, j) + Facts::h_first * L;
+        tile.a[r] = record(s, j) + (Facts::gradients_first + Facts::h_first) * L;
         tile.start[r] = tile.out[r] = dstate(0, j) + g0 * L;
       });
       Base::template product<1>(rows.alive[s] > max_rows, each, {Hp / L, Facts::h_vectors * L, slots * L},
@@ -403,6 +430,7 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
                                           Cell::gates,
                                           Cell::states,
                                           slots,
+                                          Facts::all_norms,
                                           Facts::x_vectors,
                                           Facts::h_vectors,
                                           Cell::unit_weights,

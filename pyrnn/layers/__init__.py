@@ -14,6 +14,7 @@ from .recurrent import LSTM as LSTM
 from .recurrent import RNN as RNN
 from .recurrent import SLSTM as SLSTM
 from .recurrent import IndRNN as IndRNN
+from .recurrent import LayerNormLSTM as LayerNormLSTM
 from .recurrent import MinGRU as MinGRU
 from .recurrent import MinLSTM as MinLSTM
 from .seq2seq import Decoder as Decoder

@@ -100,7 +100,7 @@ def _set_gate_biases(call: str, layer: Any, values: dict[str, Callable[[], Any]]
     if not layer.bias:
         raise ValueError(f"{call}: the layer has no biases")
     for name, param in layer.params.items():
-        if name.startswith("bias"):
+        if name.startswith(("bias_ih", "bias_hh")):
             gates = dict(zip(record.gates, np.split(param, len(record.gates)), strict=True))
             for gate, value in values.items():
                 gates[gate][:] = value() if name.startswith("bias_ih") else 0

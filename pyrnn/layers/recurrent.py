@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ..cells import NONLINEARITIES
 from ..core.checks import (
     Array,
     Rng,
     boolean,
     choice,
+    real,
 )
 
 if TYPE_CHECKING:
@@ -180,6 +183,41 @@ class MinLSTM(_WithoutOptions[Array], cell="minlstm"):
         layer = pyrnn.MinLSTM(8, 16, rng=0)
         y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
     """
+
+
+class LayerNormLSTM(Recurrent["tuple[Array, Array]"], cell="layernormlstm"):
+    """The LSTM with layer normalisation of Ba, Kiros & Hinton (2016, arXiv:1607.06450, equations 20 to 22).
+
+    The state is (h, c). N makes mean 0 and variance 1 of a row's numbers, all gates' or all of c':
+
+        a = norm_ih * N(W x) + norm_hh * N(R h) + b, N(v) = (v - mean v) / sqrt(mean (v - mean v)^2 + eps)
+        c' = sigmoid(a_f) * c + sigmoid(a_i) * tanh(a_g), h' = sigmoid(a_o) * tanh(norm_c * N(c') + bias_c)
+
+    Where the numbers of a row hardly vary, as W x where x is all but zero, N enlarges their rounding errors, by up to
+    1/sqrt(eps). Parameters, gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H), norm_ih_l0, norm_hh_l0 and
+    bias_ih_l0 (4*H,), norm_c_l0 and bias_c_l0 (H,), suffix _reverse; norms start at 1, bias_c at 0. bias=False leaves
+    out bias_ih alone. Everything else as in RNN.
+
+        layer = pyrnn.LayerNormLSTM(8, 16, rng=0)
+        y, (h, c) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), ((1, N, H), (1, N, H))
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        eps: float = 1e-5,
+        dtype: DTypeLike = "float32",
+        rng: Rng = None,
+    ) -> None:
+        self.eps = real(type(self).__name__, "eps", eps, 0, float(np.finfo(np.float32).max))
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
 class SLSTM(_WithoutOptions["tuple[Array, ...]"], cell="slstm"):

@@ -108,6 +108,9 @@ class Recurrent(Layer, Generic[StateT]):
         self.rng = rng
         bound = self.hidden_size**-0.5
         self._flat[0][:] = rng.uniform(-bound, bound, self._size)
+        for name, value in self._cell.starts.items():
+            for suffix in self._suffixes:
+                self._params[name + suffix][:] = value
 
     def _make_shapes(self) -> Shapes:
         shapes: Shapes = {}

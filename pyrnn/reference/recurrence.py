@@ -297,7 +297,8 @@ def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> 
 def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[int, ...]]:
     """Copies of the weights as cell.weights, and the widths of the state's entries."""
     w = cell.weights(*weights)
-    if len({getattr(w, name) is None for name in w._fields if name.startswith("bias")}) == 2:
+    optional = cells.CELLS[cell.name].optional
+    if len({weight is None for name, weight in zip(w._fields, w, strict=True) if optional.get(name) == "bias"}) == 2:
         raise ValueError("one bias of two: weights has both bias_ih and bias_hh or neither")
     widths, shapes = cell.sizes(w)
     for name, weight in zip(cell.weights._fields, w, strict=True):
