@@ -17,7 +17,7 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{
     {cross_entropy<PYRNN_REAL>},
     {adam<PYRNN_REAL>, sgd<PYRNN_REAL>, rmsprop<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
     HopfieldLoop<PYRNN_REAL>::kernels,
-    AttentionLoop<PYRNN_REAL>::kernels,
+    attention_kernels<PYRNN_REAL>,
     fma_loop<PYRNN_REAL>,
     read_loop<PYRNN_REAL>};
 

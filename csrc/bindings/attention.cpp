@@ -206,7 +206,7 @@ py::tuple attention_forward_call(py::handle query, py::handle key, py::handle va
     T *out_data = out.mutable_data(), *stats_data = stats.mutable_data();
     {
       const WithoutGil released;
-      attention_forward(call.a, out_data, stats_data);
+      attention_forward(kernels<T>().attention, call.a, out_data, stats_data);
     }
     return py::make_tuple(out, stats);
   });
@@ -233,7 +233,7 @@ py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle
     T *dq = dquery.mutable_data(), *dk = dkey.mutable_data(), *dv = dvalue.mutable_data();
     {
       const WithoutGil released;
-      attention_backward(a, dout.data(), out.data(), stats.data(), dq, dk, dv);
+      attention_backward(kernels<T>().attention, a, dout.data(), out.data(), stats.data(), dq, dk, dv);
     }
     return py::make_tuple(dquery, dkey, dvalue);
   });
