@@ -690,11 +690,14 @@ def test_wrong_arguments(function, arguments, options, error, message):
         ((Q, KEY, V), {"softcap": -1.0}, ValueError, "softcap is"),
         ((Q, KEY, V), {"lengths": np.array([8, 1])}, ValueError, "lengths holds 8"),
         ((Q, KEY, V), {"offsets": np.array([8])}, ValueError, "offsets has shape"),
+        ((Q, KEY, V), {"scale": "1"}, TypeError, "scale has type str, expected a number"),
+        ((Q, KEY, V), {"softcap": None}, TypeError, "softcap has type NoneType, expected a number"),
+        ((Q, KEY, V), {"window": (1, 2)}, TypeError, "there is no option 'window'"),
     ],
 )
 def test_kernels_refuse_what_does_not_fit(arguments, options, error, message):
-    with pytest.raises(error, match=message):
-        kernels.attention.forward(*arguments, scale=1.0, **options)
+    with pytest.raises(error, match=f"attention.forward: {message}"):
+        kernels.attention.forward(*arguments, **{"scale": 1.0, **options})
 
 
 def test_axes_that_no_memory_holds():

@@ -32,6 +32,51 @@ Wide to_reach(const std::string& call, const std::string& name, py::handle objec
   return -1;
 }
 
+double to_number(const std::string& call, const std::string& name, py::handle object) {
+  const double number = PyFloat_AsDouble(object.ptr());
+  if (number == -1 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    wrong_type(call, name, object, "a number");
+  }
+  return number;
+}
+
+// What a call says beside its arrays.
+struct Options {
+  double scale = 0, softcap = 0;
+  Wide left = -1, right = -1;
+  py::handle offsets = Py_None, lengths = Py_None;
+};
+
+// How each of them is read.
+struct Option {
+  const char* name;
+  void (*read)(Options&, const std::string& call, const std::string& name, py::handle value);
+};
+constexpr Option options[] = {
+    {"scale", [](auto& o, auto& call, auto& name, auto value) { o.scale = to_number(call, name, value); }},
+    {"left", [](auto& o, auto& call, auto& name, auto value) { o.left = to_reach(call, name, value); }},
+    {"right", [](auto& o, auto& call, auto& name, auto value) { o.right = to_reach(call, name, value); }},
+    {"softcap", [](auto& o, auto& call, auto& name, auto value) { o.softcap = to_number(call, name, value); }},
+    {"offsets", [](auto& o, auto&, auto&, auto value) { o.offsets = value; }},
+    {"lengths", [](auto& o, auto&, auto&, auto value) { o.lengths = value; }}};
+
+Options to_options(const std::string& call, const py::kwargs& given) {
+  Options read;
+  if (!given.contains("scale")) throw py::type_error(call + ": scale is missing");
+  for (const auto& [key, value] : given) {
+    const std::string name = py::str(key);
+    const auto* option =
+        std::find_if(std::begin(options), std::end(options), [&](const Option& o) { return name == o.name; });
+    if (option == std::end(options)) throw py::type_error(call + ": there is no option " + shown(key));
+    option->read(read, call, name, value);
+  }
+  if (!(read.softcap >= 0) || !std::isfinite(read.softcap))
+    wrong_value(call, "softcap is " + std::to_string(read.softcap) + ", expected at least 0");
+  return read;
+}
+
 // The axes before the last three, as one.
 struct Batch {
   std::vector<py::ssize_t> shape;
@@ -89,8 +134,8 @@ template <class T> struct AttentionCall {
   std::vector<i64> lengths;
 
   AttentionCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle mask_,
-                double scale, py::handle left, py::handle right, double softcap, py::handle offsets_,
-                py::handle lengths_) {
+                const py::kwargs& given) {
+    const Options said = to_options(call, given);
     query = take(call, "query", query_);
     if (query.ndim() < 3) wrong_shape(call, "query", query, "(..., Hq, S, E)");
     batch = batch_of(query);
@@ -146,20 +191,17 @@ template <class T> struct AttentionCall {
     }
     a.places = places.data();
 
-    const Wide reach_left = to_reach(call, "left", left), reach_right = to_reach(call, "right", right);
-    a.left = i64(std::min<Wide>(reach_left, far)), a.right = i64(std::min<Wide>(reach_right, far));
-    if (!(softcap >= 0) || !std::isfinite(softcap))
-      wrong_value(call, "softcap is " + std::to_string(softcap) + ", expected at least 0");
-    a.scale = T(scale), a.softcap = T(softcap);
+    a.scale = T(said.scale), a.softcap = T(said.softcap);
+    a.left = i64(std::min<Wide>(said.left, far)), a.right = i64(std::min<Wide>(said.right, far));
     std::vector<i64> offsets(places.size(), 0);
-    if (!offsets_.is_none()) numbers(call, "offsets", offsets_, offsets);
+    if (!said.offsets.is_none()) numbers(call, "offsets", said.offsets, offsets);
     for (std::size_t b = 0; b < places.size(); ++b) {
       // Clamped once they are added up: far to one side and as far back is near.
-      places[b].low = reach_left < 0 ? -far : i64(std::clamp<Wide>(offsets[b] - reach_left, -far, far));
-      places[b].high = reach_right < 0 ? far : i64(std::clamp<Wide>(offsets[b] + reach_right, -far, far));
+      places[b].low = said.left < 0 ? -far : i64(std::clamp<Wide>(offsets[b] - said.left, -far, far));
+      places[b].high = said.right < 0 ? far : i64(std::clamp<Wide>(offsets[b] + said.right, -far, far));
     }
-    if (!lengths_.is_none()) {
-      numbers(call, "lengths", lengths_, lengths);
+    if (!said.lengths.is_none()) {
+      numbers(call, "lengths", said.lengths, lengths);
       for (i64 length : lengths)
         if (length < 0 || length > a.K)
           wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(a.K));
@@ -195,12 +237,11 @@ template <class T> struct AttentionCall {
   }
 };
 
-py::tuple attention_forward_call(py::handle query, py::handle key, py::handle value, py::handle mask, double scale,
-                                 py::handle left, py::handle right, double softcap, py::handle offsets,
-                                 py::handle lengths) {
+py::tuple forward(const py::object& query, const py::object& key, const py::object& value, const py::object& mask,
+                  const py::kwargs& named) {
   const std::string name = "attention.forward";
   return with_real(name, "query", query, [&]<class T>() -> py::tuple {
-    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    const AttentionCall<T> call(name, query, key, value, mask, named);
     py::array_t<T> out = empty<T>(call.shape(call.Hq, call.a.S, call.a.Ev)),
                    stats = empty<T>(call.shape(call.Hq, call.a.S, 2));
     T *out_data = out.mutable_data(), *stats_data = stats.mutable_data();
@@ -212,12 +253,11 @@ py::tuple attention_forward_call(py::handle query, py::handle key, py::handle va
   });
 }
 
-py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle key, py::handle value, py::handle out_,
-                                  py::handle stats_, py::handle mask, double scale, py::handle left, py::handle right,
-                                  double softcap, py::handle offsets, py::handle lengths) {
+py::tuple backward(const py::object& dout_, const py::object& query, const py::object& key, const py::object& value,
+                   const py::object& out_, const py::object& stats_, const py::object& mask, const py::kwargs& named) {
   const std::string name = "attention.backward";
   return with_real(name, "query", query, [&]<class T>() -> py::tuple {
-    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    const AttentionCall<T> call(name, query, key, value, mask, named);
     const Attention<T>& a = call.a;
     const auto given = [&](const char* what, py::handle object, i64 features) {
       const py::array_t<T> array = to_packed<T>(name, what, object);
@@ -243,31 +283,17 @@ py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle
 
 void bind_attention(py::module_& parent) {
   const py::none none;
-  const py::int_ open(-1);
   py::module_ attention = parent.def_submodule("attention", "Scaled dot-product attention, compiled.");
+  py::list names;
+  for (const Option& option : options) names.append(option.name);
+  attention.attr("OPTIONS") = py::tuple(names);
   attention.def(
-      "forward",
-      [](py::object query, py::object key, py::object value, py::object mask, double scale, py::object left,
-         py::object right, double softcap, py::object offsets, py::object lengths) {
-        return attention_forward_call(query, key, value, mask, scale, left, right, softcap, offsets, lengths);
-      },
-      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask") = none, py::kw_only(), py::arg("scale"),
-      py::arg("left") = open, py::arg("right") = open, py::arg("softcap") = 0.0, py::arg("offsets") = none,
-      py::arg("lengths") = none,
+      "forward", &forward, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask") = none,
       "query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S, "
-      "2).");
-  attention.def(
-      "backward",
-      [](py::object dout, py::object query, py::object key, py::object value, py::object out, py::object stats,
-         py::object mask, double scale, py::object left, py::object right, double softcap, py::object offsets,
-         py::object lengths) {
-        return attention_backward_call(dout, query, key, value, out, stats, mask, scale, left, right, softcap, offsets,
-                                       lengths);
-      },
-      py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"), py::arg("stats"),
-      py::arg("mask") = none, py::kw_only(), py::arg("scale"), py::arg("left") = open, py::arg("right") = open,
-      py::arg("softcap") = 0.0, py::arg("offsets") = none, py::arg("lengths") = none,
-      "Returns dquery, dkey, dvalue, shaped as query, key and value.");
+      "2). By name: scale, and the other OPTIONS.");
+  attention.def("backward", &backward, py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"),
+                py::arg("out"), py::arg("stats"), py::arg("mask") = none,
+                "Returns dquery, dkey, dvalue, shaped as query, key and value.");
 }
 
 }  // namespace pyrnn

@@ -33,33 +33,48 @@ if TYPE_CHECKING:
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-class _Call(NamedTuple):
-    """A call's arrays as the kernel takes them, and how its results get their shapes."""
+class Options(NamedTuple):
+    """What a call says beside its query, key and value: see `scaled_dot_product_attention`."""
+
+    attn_mask: Any = None
+    is_causal: Any = False
+    scale: Any = None
+    enable_gqa: Any = False
+    q_offset: Any = 0
+    window: Any = None
+    softcap: Any = 0.0
+    kv_lengths: Any = None
+
+    @classmethod
+    def named(cls, call: str, arguments: dict[str, Any]) -> Options:
+        """From arguments that are passed on. TypeError for a name that is none of them."""
+        for name in arguments:
+            if name not in cls._fields:
+                raise TypeError(f"{call}: there is no argument {shown(name)}, only {', '.join(cls._fields)}")
+        return cls(**arguments)
+
+
+class Call(NamedTuple):
+    """One call, checked: its arrays as the kernel takes them, and the kernel's own options."""
 
     query: Array  # (..., Hq, S, E), all with the same axes before the heads
     key: Array  # (..., Hk, K, E)
     value: Array  # (..., Hk, K, Ev)
     mask: Array | None
-    options: dict[str, Any]
-    flat: bool  # neither query, key nor value has heads
-
-    def owned(self) -> _Call:
-        """The same with copies of everything, the repeated axes of a broadcast kept short."""
-        mask = None if self.mask is None else _copied(self.mask)
-        return _Call(_copied(self.query), _copied(self.key), _copied(self.value), mask, self.options, self.flat)
+    bounds: dict[str, Any]  # OPTIONS of kernels.attention
+    flat: bool  # neither query, key nor value came with heads
 
     def forward(self) -> tuple[Array, Array]:
-        out, stats = kernels.attention.forward(self.query, self.key, self.value, self.mask, **self.options)
+        """out and what `backward` needs beside it."""
+        out, stats = kernels.attention.forward(self.query, self.key, self.value, self.mask, **self.bounds)
         return out, stats
 
-
-def _copied(array: Array) -> Array:
-    """A copy; axes of stride 0 stay so."""
-    short = array[
-        tuple(slice(1) if s == 0 and n > 1 else slice(None) for s, n in zip(array.strides, array.shape, strict=True))
-    ]
-    copy = short.copy() if short.dtype == np.bool_ else kernels.copied(short)
-    return np.broadcast_to(copy, array.shape)
+    def backward(self, dout: Array, out: Array, stats: Array) -> tuple[Array, Array, Array]:
+        """dquery, dkey, dvalue."""
+        dquery, dkey, dvalue = kernels.attention.backward(
+            dout, self.query, self.key, self.value, out, stats, self.mask, **self.bounds
+        )
+        return dquery, dkey, dvalue
 
 
 def scaled_dot_product_attention(
@@ -94,10 +109,8 @@ def scaled_dot_product_attention(
         out = pyrnn.scaled_dot_product_attention(q, k, v, is_causal=True)
         step = pyrnn.scaled_dot_product_attention(q[..., 7:8, :], k, v, is_causal=True, q_offset=7)  # out[..., 7:8, :]
     """
-    call = _prepare(
-        "scaled_dot_product_attention", query, key, value, attn_mask, is_causal, scale, enable_gqa, q_offset, window,
-        softcap, kv_lengths,
-    )  # fmt: skip
+    options = Options(attn_mask, is_causal, scale, enable_gqa, q_offset, window, softcap, kv_lengths)
+    call = checked("scaled_dot_product_attention", options, query, key, value)
     out = call.forward()[0]
     return out[0] if call.flat else out
 
@@ -124,14 +137,21 @@ def scaled_dot_product_attention_vjp(
         dq, dk, dv = pullback(out - target)
     """
     name = "scaled_dot_product_attention_vjp"
-    call = _prepare(
-        name, query, key, value, attn_mask, is_causal, scale, enable_gqa, q_offset, window, softcap, kv_lengths
-    )
+    options = Options(attn_mask, is_causal, scale, enable_gqa, q_offset, window, softcap, kv_lengths)
+    call = checked(name, options, query, key, value)
+    call = call._replace(
+        query=copied(call.query), key=copied(call.key), value=copied(call.value),
+        mask=None if call.mask is None else copied(call.mask),
+    )  # fmt: skip
     shapes = [np.shape(array) for array in (query, key, value)]
-    out, back = _vjp(f"{name} pullback", call.owned())
+    own, stats = call.forward()
+    out = kernels.copied(own[0] if call.flat else own)
+    kept, shape, dtype = Once(f"{name} pullback", (call, own, stats)), out.shape, out.dtype
 
     def pullback(dout: ArrayLike) -> tuple[Array, Array, Array]:
-        grads = back(dout)
+        dout = shaped_array(kept.call, "dout", dout, dtype, shape)
+        call, own, stats = kept.take()
+        grads = call.backward(dout.reshape(own.shape), own, stats)
         dquery, dkey, dvalue = (_summed(g, s) for g, s in zip(grads, shapes, strict=True))
         return dquery, dkey, dvalue
 
@@ -151,21 +171,13 @@ def attention_weights(query: ArrayLike, key: ArrayLike, **arguments: Any) -> Arr
     return scaled_dot_product_attention(query, key, value, **arguments)
 
 
-def _vjp(name: str, call: _Call) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array]]]:
-    """out and back(dout) of a call that owns its arrays; name: of the pullback."""
-    own, stats = call.forward()
-    out = kernels.copied(own[0] if call.flat else own)
-    kept, shape, dtype = Once(name, (call, own, stats)), out.shape, out.dtype
-
-    def back(dout: ArrayLike) -> tuple[Array, Array, Array]:
-        dout = shaped_array(name, "dout", dout, dtype, shape)
-        call, own, stats = kept.take()
-        dquery, dkey, dvalue = kernels.attention.backward(
-            dout.reshape(own.shape), call.query, call.key, call.value, own, stats, call.mask, **call.options
-        )
-        return dquery, dkey, dvalue
-
-    return out, back
+def copied(array: Array) -> Array:
+    """A copy; axes of stride 0 stay so."""
+    short = array[
+        tuple(slice(1) if s == 0 and n > 1 else slice(None) for s, n in zip(array.strides, array.shape, strict=True))
+    ]
+    copy = short.copy() if short.dtype == np.bool_ else kernels.copied(short)
+    return np.broadcast_to(copy, array.shape)
 
 
 def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
@@ -176,21 +188,11 @@ def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     return total.reshape(shape)
 
 
-def _prepare(
-    call: str,
-    query: Any,
-    key: Any,
-    value: Any,
-    attn_mask: Any,
-    is_causal: Any,
-    scale: Any,
-    enable_gqa: Any,
-    q_offset: Any,
-    window: Any,
-    softcap: Any,
-    kv_lengths: Any,
-) -> _Call:
-    """Checks and converts the arguments of one call. Written out, for it is a good part of the smallest calls."""
+def checked(call: str, options: Options, query: Any, key: Any, value: Any) -> Call:
+    """The call that these arguments make. TypeError and ValueError for what does not fit.
+
+    It is a good part of the smallest calls, so much of it is written out.
+    """
     query, key, value = any_array(call, "query", query), any_array(call, "key", key), any_array(call, "value", value)
     dtype = query.dtype
     if not (dtype is key.dtype is value.dtype and dtype in FLOAT_DTYPES):
@@ -210,11 +212,10 @@ def _prepare(
         raise shape_error(call, "key", key.shape, f"(..., Hk, K, {features}), as query has")
     if values != keys or value_heads not in (1, heads):
         raise shape_error(call, "value", value.shape, f"(..., {heads}, {keys}, Ev), as key has")
-    if enable_gqa is not False:
-        enable_gqa = boolean(call, "enable_gqa", enable_gqa)
-    if heads not in (1, query_heads) and not (enable_gqa and heads and query_heads % heads == 0):
+    gqa = options.enable_gqa is not False and boolean(call, "enable_gqa", options.enable_gqa)
+    if heads not in (1, query_heads) and not (gqa and heads and query_heads % heads == 0):
         expected = f"(..., {query_heads}, K, {features}) or one head, as query has"
-        if enable_gqa:
+        if gqa:
             expected = f"a number of heads that divides the {query_heads} of query"
         raise shape_error(call, "key", key.shape, expected)
     batch = tuple(batch_axes)
@@ -233,17 +234,25 @@ def _prepare(
         value = np.broadcast_to(value, (*batch, heads, *value.shape[-2:]))
 
     mask = None
-    if attn_mask is not None:
-        mask = any_array(call, "attn_mask", attn_mask)
-        if mask.dtype.kind not in "bf":
-            raise dtype_error(call, "attn_mask", mask, "booleans or floats")
-        full = (*batch, query_heads, queries, keys)
-        try:
-            mask = np.broadcast_to(mask if mask.dtype == np.bool_ else mask.astype(dtype, copy=False), full)
-        except ValueError:
-            raise shape_error(call, "attn_mask", mask.shape, f"a shape that broadcasts to {full}") from None
+    if options.attn_mask is not None:
+        mask = _mask(call, options.attn_mask, dtype, (*batch, query_heads, queries, keys))
+    return Call(query, key, value, mask, _bounds(call, options, features, keys, batch), flat)
 
-    options: dict[str, Any] = {
+
+def _mask(call: str, attn_mask: Any, dtype: np.dtype[Any], full: tuple[int, ...]) -> Array:
+    mask = any_array(call, "attn_mask", attn_mask)
+    if mask.dtype.kind not in "bf":
+        raise dtype_error(call, "attn_mask", mask, "booleans or floats")
+    try:
+        return np.broadcast_to(mask if mask.dtype == np.bool_ else mask.astype(dtype, copy=False), full)
+    except ValueError:
+        raise shape_error(call, "attn_mask", mask.shape, f"a shape that broadcasts to {full}") from None
+
+
+def _bounds(call: str, options: Options, features: int, keys: int, batch: tuple[int, ...]) -> dict[str, Any]:
+    """What the kernel is told beside the arrays: only what differs from its defaults."""
+    scale, window = options.scale, options.window
+    bounds: dict[str, Any] = {
         "scale": (features or 1) ** -0.5 if scale is None else real(call, "scale", scale, -_LARGEST, _LARGEST)
     }
     if window is not None:
@@ -251,19 +260,19 @@ def _prepare(
             left, right = window
         except (TypeError, ValueError):
             raise ValueError(f"{call}: window is {shown(window)}, expected (left, right)") from None
-        options["left"] = integer(call, "window[0]", left, -1)
-        options["right"] = integer(call, "window[1]", right, -1)
-    if is_causal is not False and boolean(call, "is_causal", is_causal):
-        options["right"] = 0
-    if softcap != 0.0:
-        options["softcap"] = real(call, "softcap", softcap, 0, _LARGEST)
-    if not (type(q_offset) is int and q_offset == 0):
-        offsets = integer_array(call, "q_offset", q_offset)
-        options["offsets"] = _over_batch(call, "q_offset", offsets, batch)
-    if kv_lengths is not None:
-        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", kv_lengths), keys)
-        options["lengths"] = _over_batch(call, "kv_lengths", lengths, batch)
-    return _Call(query, key, value, mask, options, flat)
+        bounds["left"] = integer(call, "window[0]", left, -1)
+        bounds["right"] = integer(call, "window[1]", right, -1)
+    if options.is_causal is not False and boolean(call, "is_causal", options.is_causal):
+        bounds["right"] = 0
+    if options.softcap != 0.0:
+        bounds["softcap"] = real(call, "softcap", options.softcap, 0, _LARGEST)
+    if not (type(options.q_offset) is int and options.q_offset == 0):
+        offsets = integer_array(call, "q_offset", options.q_offset)
+        bounds["offsets"] = _over_batch(call, "q_offset", offsets, batch)
+    if options.kv_lengths is not None:
+        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", options.kv_lengths), keys)
+        bounds["lengths"] = _over_batch(call, "kv_lengths", lengths, batch)
+    return bounds
 
 
 def _over_batch(call: str, name: str, numbers: Array, batch: tuple[int, ...]) -> Array:
@@ -273,18 +282,3 @@ def _over_batch(call: str, name: str, numbers: Array, batch: tuple[int, ...]) ->
         raise shape_error(
             call, name, numbers.shape, f"a shape that broadcasts to {batch}, the axes before the heads"
         ) from None
-
-
-def _prepare_by_name(call: str, heads: Sequence[Array], arguments: dict[str, Any]) -> _Call:
-    """`_prepare` of query, key and value for arguments passed on: those of scaled_dot_product_attention, by name."""
-    query, key, value = heads
-    defaults = {
-        "attn_mask": None, "is_causal": False, "scale": None, "enable_gqa": True, "q_offset": 0, "window": None,
-        "softcap": 0.0, "kv_lengths": None,
-    }  # fmt: skip
-    for name in arguments:
-        if name not in defaults:
-            raise TypeError(f"{call}: there is no argument {shown(name)}, only {', '.join(defaults)}")
-    chosen = {**defaults, **arguments}
-    chosen["enable_gqa"] = True  # the layer knows its heads
-    return _prepare(call, query, key, value, *chosen.values())

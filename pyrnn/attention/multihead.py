@@ -12,7 +12,7 @@ from .. import kernels
 from .._arrays import MOST, Array, Rng, boolean, float_dtype, integer, real_array, shape_error, shape_text, shaped_array
 from .._pullback import AllOrNone, Once
 from ..parameters import Layer, Shapes
-from .functional import _Call, _prepare_by_name, _vjp
+from .functional import Call, Options, checked, copied
 from .stream import AttentionStream
 
 if TYPE_CHECKING:
@@ -128,19 +128,21 @@ class MultiheadAttention(Layer):
         inputs = [np.array(x, order="C") for x in inputs]
         weights = {name: array.copy() for name, array in self._weights().items()}
         name = f"{type(self).__name__} pullback"
-        heads, back = _vjp(name, self._heads(call, inputs, weights, arguments).owned())
-        mixed = self._mixed(heads)
+        heads = self._heads(call, inputs, weights, arguments)
+        heads = heads._replace(mask=None if heads.mask is None else copied(heads.mask))
+        own, stats = heads.forward()
+        mixed = self._mixed(own)
         out = self._linear(mixed, weights["out_proj.weight"], weights.get("out_proj.bias"))
         given = (key is not None, value is not None)
-        kept = Once(name, (inputs, weights, mixed))
+        kept = Once(name, (inputs, weights, heads, own, stats, mixed))
 
         def pullback(dout: ArrayLike) -> tuple[Array, Array | None, Array | None]:
             dout = shaped_array(name, "dout", dout, self.dtype, out_shape)
-            inputs, weights, mixed = kept.take()
+            inputs, weights, heads, own, stats, mixed = kept.take()
             dout = dout if batched else self._with_batch(dout)
             with AllOrNone(self._flat[1], dout.size // self.embed_dim):
                 dmixed = self._linear_back(dout, mixed, weights, "out_proj.weight", slice(None), "out_proj.bias")
-                dheads = back(self._split(dmixed, self.num_heads))
+                dheads = heads.backward(self._split(dmixed, self.num_heads), own, stats)
                 dinputs = [
                     self._linear_back(self._mixed(dhead), x, weights, *self._projection(k), "in_proj_bias")
                     for k, (dhead, x) in enumerate(zip(dheads, inputs, strict=True))
@@ -172,7 +174,8 @@ class MultiheadAttention(Layer):
             raise ValueError(
                 f"{type(self).__name__}.stream: kdim and vdim differ from embed_dim, and a stream is its own key"
             )
-        return AttentionStream(self, batch, {"window": window, "softcap": softcap, "scale": scale})
+        options = Options(is_causal=True, scale=scale, enable_gqa=True, window=window, softcap=softcap)
+        return AttentionStream(self, batch, options)
 
     # ---- parts of a call; arrays below have the batch axis
 
@@ -220,7 +223,7 @@ class MultiheadAttention(Layer):
                 raise shape_error(call, name, x.shape, f"{arrays[0].shape[rows]} rows in the batch, as query has")
         return arrays, bool(batched)
 
-    def _heads(self, call: str, inputs: list[Array], weights: dict[str, Array], arguments: dict[str, Any]) -> _Call:
+    def _heads(self, call: str, inputs: list[Array], weights: dict[str, Array], arguments: dict[str, Any]) -> Call:
         """The projections of the inputs, (N, heads, rows, d), ready to attend."""
         bias = weights.get("in_proj_bias")
         heads: list[Array] = []
@@ -229,7 +232,8 @@ class MultiheadAttention(Layer):
             part = None if bias is None else bias[self._cuts[k] : self._cuts[k + 1]]
             y = self._linear(x, weights[name][rows], part)
             heads.append(self._split(y, self.num_heads if k == 0 else self.num_kv_heads))
-        return _prepare_by_name(call, heads, arguments)
+        options = Options.named(call, arguments)._replace(enable_gqa=True)  # the layer knows its heads
+        return checked(call, options, *heads)
 
     def _linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
         y: Array = self._op.forward(x, weight, bias)

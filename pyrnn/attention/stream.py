@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import _config
 from .._arrays import Array, real_array, shape_error, shape_text
-from .functional import _prepare_by_name
+from .functional import Options, checked
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -22,14 +22,14 @@ _RUN = 1024  # keys are summed in runs of so many (key_run in csrc/attention/con
 class AttentionStream:
     """Causal self-attention of a `MultiheadAttention`, step by step: see its `stream`."""
 
-    def __init__(self, layer: MultiheadAttention, batch: int, options: dict[str, Any]) -> None:
+    def __init__(self, layer: MultiheadAttention, batch: int, options: Options) -> None:
         self._layer = layer
         self._weights = {name: array.copy() for name, array in layer.params.items()}
         self._batch = batch
         self._options = options
         self._cache = np.empty((2, batch, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
         query = np.empty((batch, layer.num_heads, 0, layer.head_dim), layer.dtype)
-        _prepare_by_name(f"{type(layer).__name__}.stream", (query, *self._cache), options)  # what is wrong with them
+        checked(f"{type(layer).__name__}.stream", options, query, *self._cache)  # what is wrong with them
         self._length = 0
         self._first = 0  # the step of the cache's first key
 
@@ -98,11 +98,11 @@ class AttentionStream:
             cache[:, :, :, :before] = self._cache[:, :, :, :before]
         cache[0, :, :, before:after] = key
         cache[1, :, :, before:after] = value
-        arguments = {"is_causal": True, "q_offset": before, **self._options}
-        prepared = _prepare_by_name(call, (query, cache[0, :, :, :after], cache[1, :, :, :after]), arguments)
-        heads = prepared.forward()[0]
+        now = self._options._replace(q_offset=before)
+        attend = checked(call, now, query, cache[0, :, :, :after], cache[1, :, :, :after])
+        heads = attend.forward()[0]
         out = layer._linear(layer._mixed(heads), weights["out_proj.weight"], weights.get("out_proj.bias"))
-        left = prepared.options.get("left", -1)
+        left = attend.bounds.get("left", -1)
         # What no later step sees goes, in whole runs: what stays keeps its place within a run, and results their bits.
         gone = max(0, after - left) // _RUN * _RUN if left >= 0 else 0
         if gone:
