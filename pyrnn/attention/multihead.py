@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from .._arrays import MOST, Array, Rng, boolean, float_dtype, integer, real_arra
 from .._pullback import AllOrNone, Once
 from ..parameters import Layer, Shapes
 from .functional import Call, Options, checked, copied
+from .projection import Projection
 from .stream import AttentionStream
 
 if TYPE_CHECKING:
@@ -99,7 +101,9 @@ class MultiheadAttention(Layer):
         """
         call = type(self).__name__
         inputs, batched = self._inputs(call, query, key, value)
-        return self._joined(call, self._heads(call, inputs, self._weights(), arguments).forward()[0], batched)
+        heads = self._attention(call, self._projected(inputs, self._params), arguments).forward()[0]
+        out = self._output(self._params).forward(self._mixed(heads))
+        return out if batched else self._without_batch(out)
 
     def attention_weights(self, query: ArrayLike, key: ArrayLike | None = None, **arguments: Any) -> Array:
         """The weights of every head, (N, H, S, K), unbatched (H, S, K), for the arguments of a call.
@@ -108,10 +112,10 @@ class MultiheadAttention(Layer):
         """
         call = f"{type(self).__name__}.attention_weights"
         inputs, batched = self._inputs(call, query, key, None)
-        heads = self._heads(call, inputs, self._weights(), arguments)
-        eye = np.eye(heads.key.shape[-2], dtype=self.dtype)
-        value = np.broadcast_to(eye, heads.key.shape[:-1] + eye.shape[-1:])
-        out = heads._replace(value=value).forward()[0]
+        attention = self._attention(call, self._projected(inputs, self._params), arguments)
+        eye = np.eye(attention.key.shape[-2], dtype=self.dtype)
+        value = np.broadcast_to(eye, attention.key.shape[:-1] + eye.shape[-1:])
+        out = attention._replace(value=value).forward()[0]
         return out if batched else out[0]
 
     def vjp(
@@ -125,27 +129,29 @@ class MultiheadAttention(Layer):
         """
         call = f"{type(self).__name__}.vjp"
         inputs, batched = self._inputs(call, query, key, value)
-        inputs = [np.array(x, order="C") for x in inputs]
-        weights = {name: array.copy() for name, array in self._weights().items()}
-        name = f"{type(self).__name__} pullback"
-        heads = self._heads(call, inputs, weights, arguments)
-        heads = heads._replace(mask=None if heads.mask is None else copied(heads.mask))
-        own, stats = heads.forward()
-        mixed = self._mixed(own)
-        out = self._linear(mixed, weights["out_proj.weight"], weights.get("out_proj.bias"))
+        inputs = _each(lambda x: np.array(x, order="C"), inputs)
+        weights = {name: array.copy() for name, array in self._params.items()}
+        attention = self._attention(call, self._projected(inputs, weights), arguments)
+        if attention.mask is not None:
+            attention = attention._replace(mask=copied(attention.mask))
+        heads, stats = attention.forward()
+        mixed = self._mixed(heads)
+        out = self._output(weights).forward(mixed)
         given = (key is not None, value is not None)
-        kept = Once(name, (inputs, weights, heads, own, stats, mixed))
+        name = f"{type(self).__name__} pullback"
+        kept = Once(name, (inputs, weights, attention, heads, stats, mixed))
 
         def pullback(dout: ArrayLike) -> tuple[Array, Array | None, Array | None]:
             dout = shaped_array(name, "dout", dout, self.dtype, out_shape)
-            inputs, weights, heads, own, stats, mixed = kept.take()
+            inputs, weights, attention, heads, stats, mixed = kept.take()
             dout = dout if batched else self._with_batch(dout)
             with AllOrNone(self._flat[1], dout.size // self.embed_dim):
-                dmixed = self._linear_back(dout, mixed, weights, "out_proj.weight", slice(None), "out_proj.bias")
-                dheads = heads.backward(self._split(dmixed, self.num_heads), own, stats)
+                dmixed = self._output(weights).backward(dout, mixed, self._output(self.grads))
+                dheads = attention.backward(self._split(dmixed, self.num_heads), heads, stats)
+                maps, grads = self._projections(weights), self._projections(self.grads)
                 dinputs = [
-                    self._linear_back(self._mixed(dhead), x, weights, *self._projection(k), "in_proj_bias")
-                    for k, (dhead, x) in enumerate(zip(dheads, inputs, strict=True))
+                    map_.backward(self._mixed(dhead), x, grad)
+                    for map_, dhead, x, grad in zip(maps, dheads, inputs, grads, strict=True)
                 ]
             dquery, dkey, dvalue = (d if batched else self._without_batch(d) for d in dinputs)
             if not given[1]:
@@ -179,14 +185,33 @@ class MultiheadAttention(Layer):
 
     # ---- parts of a call; arrays below have the batch axis
 
-    def _weights(self) -> dict[str, Array]:
-        return dict(self._params)
+    def _projections(self, arrays: Mapping[str, Array]) -> list[Projection]:
+        """The linear maps of query, key and value: their parameters, or copies or gradients of them."""
+        bias = arrays.get("in_proj_bias")
+        maps = []
+        for k, (begin, end) in enumerate(pairwise(self._cuts)):
+            weight = arrays["in_proj_weight"][begin:end] if self._packed else arrays[f"{'qkv'[k]}_proj_weight"]
+            maps.append(Projection(self._op, weight, None if bias is None else bias[begin:end]))
+        return maps
 
-    def _projection(self, k: int) -> tuple[str, slice]:
-        """Name of the weight of query (0), key (1) or value (2), and the rows that are its own."""
-        if self._packed:
-            return "in_proj_weight", slice(self._cuts[k], self._cuts[k + 1])
-        return f"{'qkv'[k]}_proj_weight", slice(None)
+    def _output(self, arrays: Mapping[str, Array]) -> Projection:
+        return Projection(self._op, arrays["out_proj.weight"], arrays.get("out_proj.bias"))
+
+    def _projected(self, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> list[Array]:
+        """Query, key and value of every head, (N, heads, rows, d). Self-attention makes them in one product, which has
+        the bits of three."""
+        query, key, value = inputs
+        if self._packed and query is key is value:
+            y = Projection(self._op, arrays["in_proj_weight"], arrays.get("in_proj_bias")).forward(query)
+            parts = [y[..., begin:end] for begin, end in pairwise(self._cuts)]
+        else:
+            parts = [map_.forward(x) for map_, x in zip(self._projections(arrays), inputs, strict=True)]
+        counts = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
+        return [self._split(y, count) for y, count in zip(parts, counts, strict=True)]
+
+    def _attention(self, call: str, heads: Sequence[Array], arguments: dict[str, Any]) -> Call:
+        options = Options.named(call, arguments)._replace(enable_gqa=True)  # the layer knows its heads
+        return checked(call, options, *heads)
 
     def _with_batch(self, x: Array) -> Array:
         return x[None] if self.batch_first else x[:, None]
@@ -195,63 +220,32 @@ class MultiheadAttention(Layer):
         return x[0] if self.batch_first else x[:, 0]
 
     def _inputs(self, call: str, query: Any, key: Any, value: Any) -> tuple[list[Array], bool]:
-        """query, key and value with a batch axis, and whether they came with one."""
-        key = query if key is None else key
-        value = key if value is None else value
-        arrays = []
-        batched = None
+        """query, key and value with a batch axis, and whether they came with one. What is left out, or the same object
+        as the one before it, is the same array."""
+        arrays: list[Array] = []
+        last = None
         for name, given, width in (
             ("query", query, self.embed_dim),
             ("key", key, self.kdim),
             ("value", value, self.vdim),
         ):
-            x = real_array(call, name, given, self.dtype)
-            letter = "S" if name == "query" else "K"
-            axes = ("N", letter) if self.batch_first else (letter, "N")
-            if x.ndim not in (2, 3) or x.shape[-1] != width or batched not in (None, x.ndim == 3):
-                raise shape_error(
-                    call,
-                    name,
-                    x.shape,
-                    f"{shape_text(*axes, width)} or {shape_text(letter, width)}, all batched or none",
-                )
-            batched = x.ndim == 3
-            arrays.append(x if batched else self._with_batch(x))
+            same = bool(arrays) and (given is None or given is last)
+            x = arrays[-1] if same else real_array(call, name, given, self.dtype)
+            last = last if same else given
+            if x.ndim not in (2, 3) or x.shape[-1] != width or (arrays and x.ndim != arrays[0].ndim):
+                letter = "S" if name == "query" else "K"
+                axes = ("N", letter) if self.batch_first else (letter, "N")
+                expected = f"{shape_text(*axes, width)} or {shape_text(letter, width)}, all batched or none"
+                raise shape_error(call, name, x.shape, expected)
+            arrays.append(x)
+        batched = arrays[0].ndim == 3
+        if not batched:
+            arrays = _each(self._with_batch, arrays)
         rows = 0 if self.batch_first else 1
         for name, x in zip(("key", "value"), arrays[1:], strict=True):
             if x.shape[rows] != arrays[0].shape[rows]:
                 raise shape_error(call, name, x.shape, f"{arrays[0].shape[rows]} rows in the batch, as query has")
-        return arrays, bool(batched)
-
-    def _heads(self, call: str, inputs: list[Array], weights: dict[str, Array], arguments: dict[str, Any]) -> Call:
-        """The projections of the inputs, (N, heads, rows, d), ready to attend."""
-        bias = weights.get("in_proj_bias")
-        heads: list[Array] = []
-        for k, x in enumerate(inputs):
-            name, rows = self._projection(k)
-            part = None if bias is None else bias[self._cuts[k] : self._cuts[k + 1]]
-            y = self._linear(x, weights[name][rows], part)
-            heads.append(self._split(y, self.num_heads if k == 0 else self.num_kv_heads))
-        options = Options.named(call, arguments)._replace(enable_gqa=True)  # the layer knows its heads
-        return checked(call, options, *heads)
-
-    def _linear(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        y: Array = self._op.forward(x, weight, bias)
-        return y
-
-    def _linear_back(self, dy: Array, x: Array, weights: dict[str, Array], name: str, rows: slice, bias: str) -> Array:
-        dweight = self.grads[name][rows]
-        dbias = self.grads.get(bias)
-        if dbias is not None and bias == "in_proj_bias":
-            k = self._part_of(name, rows)
-            dbias = dbias[self._cuts[k] : self._cuts[k + 1]]
-        dx: Array = self._op.backward(
-            dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1]), weights[name][rows], dweight, dbias
-        )
-        return dx.reshape(x.shape)
-
-    def _part_of(self, name: str, rows: slice) -> int:
-        return self._cuts.index(rows.start) if self._packed else "qkv".index(name[0])
+        return arrays, batched
 
     def _split(self, x: Array, heads: int) -> Array:
         """(S, N, heads * d), or with N first -> (N, heads, S, d), without a copy."""
@@ -263,6 +257,8 @@ class MultiheadAttention(Layer):
         x = x.transpose(0, 2, 1, 3) if self.batch_first else x.transpose(2, 0, 1, 3)
         return np.ascontiguousarray(x).reshape(*x.shape[:2], x.shape[2] * x.shape[3])
 
-    def _joined(self, call: str, heads: Array, batched: bool) -> Array:
-        out = self._linear(self._mixed(heads), self.params["out_proj.weight"], self.params.get("out_proj.bias"))
-        return out if batched else self._without_batch(out)
+
+def _each(function: Callable[[Array], Array], arrays: Sequence[Array]) -> list[Array]:
+    """function(array) of each, made once of an array that comes several times."""
+    made = {id(array): function(array) for array in {id(array): array for array in arrays}.values()}
+    return [made[id(array)] for array in arrays]

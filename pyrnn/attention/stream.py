@@ -81,14 +81,7 @@ class AttentionStream:
 
     def _attend(self, call: str, x: Array) -> Array:
         layer, weights = self._layer, self._weights
-        bias = weights.get("in_proj_bias")
-        y = layer._linear(x, weights["in_proj_weight"], bias)
-        query, key, value = (
-            layer._split(y[..., begin:end], heads)
-            for begin, end, heads in zip(
-                layer._cuts, layer._cuts[1:], (layer.num_heads, layer.num_kv_heads, layer.num_kv_heads), strict=False
-            )
-        )
+        query, key, value = layer._projected((x, x, x), weights)
         before = self._length - self._first
         after = before + query.shape[2]
         cache = self._cache
@@ -101,7 +94,7 @@ class AttentionStream:
         now = self._options._replace(q_offset=before)
         attend = checked(call, now, query, cache[0, :, :, :after], cache[1, :, :, :after])
         heads = attend.forward()[0]
-        out = layer._linear(layer._mixed(heads), weights["out_proj.weight"], weights.get("out_proj.bias"))
+        out = layer._output(weights).forward(layer._mixed(heads))
         left = attend.bounds.get("left", -1)
         # What no later step sees goes, in whole runs: what stays keeps its place within a run, and results their bits.
         gone = max(0, after - left) // _RUN * _RUN if left >= 0 else 0
