@@ -92,6 +92,23 @@ class attention:
         **options: Any,
     ) -> tuple[Array, Array, Array]: ...
 
+class additive_attention:
+    @staticmethod
+    def forward(
+        query: Array, key: Array, value: Array, score: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array]: ...
+    @staticmethod
+    def backward(
+        dout: Array,
+        query: Array,
+        key: Array,
+        value: Array,
+        score: Array,
+        weights: Array,
+        dscore: Array,
+        lengths: Array | None = None,
+    ) -> tuple[Array, Array, Array]: ...
+
 class linear:
     @staticmethod
     def forward(x: Array, weight: Array, bias: Array | None) -> Array: ...

@@ -94,4 +94,46 @@ template <class T>
 void attention_backward(const AttentionKernels<T>&, const Attention<T>&, const T* dout, const T* out, const T* stats,
                         T* dquery, T* dkey, T* dvalue);
 
+// ---- additive attention: scores are score . tanh(query + key)
+
+inline constexpr i64 additive_rows = 32;  // queries of a task at most
+
+template <class T> struct AdditiveAttention {
+  i64 N = 0, S = 0, K = 0, H = 0, Ev = 0;
+  const T *query = nullptr, *key = nullptr, *value = nullptr;  // [N, S, H], [N, K, H], [N, K, Ev], C-ordered
+  const T* score = nullptr;                                    // [H]
+  const i64* lengths = nullptr;                                // [N] keys from here on are padding; null: K
+  PYRNN_INLINE i64 length(i64 n) const { return lengths ? lengths[n] : K; }
+};
+
+template <class T> struct AdditiveGrads {
+  const T *dout, *weights;    // [N, S, Ev], [N, S, K] as forward left them
+  T* dscores;                 // [N, S, padded K], work memory
+  T *dquery, *dkey, *dvalue;  // [N, S, H], [N, K, H], [N, K, Ev], written
+  T* dscore;                  // [N, padded H], written; to be added up
+};
+
+template <class T> struct AdditiveKernels {
+  int lanes;
+  i64 value_columns;                                 // of one task of value_grads
+  i64 (*scratch_size)(const AdditiveAttention<T>&);  // of every task
+  // Weights and results of the queries [i0, i1) of n.
+  void (*attend)(const AdditiveAttention<T>&, i64 n, i64 i0, i64 i1, T* scratch, T* out, T* weights);
+  // dscores of the same queries; what the other two read.
+  void (*score_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 i0, i64 i1, T* scratch);
+  // dquery, dkey and dscore of a register of features.
+  void (*feature_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 group, T* scratch);
+  // dvalue of some columns.
+  void (*value_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 part, T* scratch);
+};
+
+// out [N, S, Ev], weights [N, S, K], written.
+template <class T>
+void additive_attention_forward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, T* out, T* weights);
+
+// dquery, dkey and dvalue written, dscore [H] added to.
+template <class T>
+void additive_attention_backward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, const T* dout,
+                                 const T* weights, T* dquery, T* dkey, T* dvalue, T* dscore);
+
 }  // namespace pyrnn

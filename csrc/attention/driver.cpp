@@ -1,4 +1,5 @@
-// Deals the tasks of attention to threads: blocks of rows forward, blocks of keys backward.
+// Deals the tasks of attention to threads: blocks of queries forward, blocks of keys backward. Of additive attention:
+// blocks of queries forward, and backward columns of queries, keys and values, whose sums then run in one order.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -176,10 +177,65 @@ void attention_backward(const AttentionKernels<T>& k, const Attention<T>& a, con
   });
 }
 
+namespace {
+
+// What additive attention does, in multiply-adds: a tanh takes as long as some of them.
+template <class T> i64 work_of(const AdditiveAttention<T>& a) {
+  constexpr i64 of_tanh = 20;
+  return i64(std::min(double(a.N) * double(a.S) * double(a.K) * double(of_tanh * a.H + a.Ev), 1e18));
+}
+
+// f(scratch, n, i0, i1) for all queries, some at a time.
+template <class T, class F>
+void for_queries(Team& team, const AdditiveAttention<T>& a, const Buffer<T>& scratch, Watch& watch, F f) {
+  const i64 rows = std::clamp<i64>(a.N * a.S / (tasks_per_thread * team.size()), 1, additive_rows),
+            blocks = blocks_of(a.S, rows), size = scratch.size() / team.size();
+  in_watched_tasks(team, a.N * blocks, watch, [&](int part, i64 task) {
+    const i64 i0 = task % blocks * rows;
+    f(scratch.get() + part * size, task / blocks, i0, std::min(i0 + rows, a.S));
+  });
+}
+
+}  // namespace
+
+template <class T>
+void additive_attention_forward(const AdditiveKernels<T>& k, const AdditiveAttention<T>& a, T* out, T* weights) {
+  Team team(work_of(a));
+  const Buffer<T> scratch(k.scratch_size(a) * team.size());
+  Watch watch;
+  for_queries(team, a, scratch, watch,
+              [&](T* own, i64 n, i64 i0, i64 i1) { k.attend(a, n, i0, i1, own, out, weights); });
+}
+
+template <class T>
+void additive_attention_backward(const AdditiveKernels<T>& k, const AdditiveAttention<T>& a, const T* dout,
+                                 const T* weights, T* dquery, T* dkey, T* dvalue, T* dscore) {
+  const i64 Kp = blocks_of(a.K, k.lanes) * k.lanes, groups = blocks_of(a.H, k.lanes), Hp = groups * k.lanes;
+  Team team(work_of(a));
+  const Buffer<T> scratch(k.scratch_size(a) * team.size()), dscores(a.N * a.S * Kp), dscore_of(a.N * Hp);
+  const AdditiveGrads<T> d{dout, weights, dscores.get(), dquery, dkey, dvalue, dscore_of.get()};
+  Watch watch;
+  for_queries(team, a, scratch, watch, [&](T* own, i64 n, i64 i0, i64 i1) { k.score_grads(a, d, n, i0, i1, own); });
+  const i64 tasks = groups + blocks_of(a.Ev, k.value_columns), size = scratch.size() / team.size();
+  in_watched_tasks(team, a.N * tasks, watch, [&](int part, i64 task) {
+    const i64 n = task / tasks, column = task % tasks;
+    T* const own = scratch.get() + part * size;
+    if (column < groups)
+      k.feature_grads(a, d, n, column, own);
+    else
+      k.value_grads(a, d, n, column - groups, own);
+  });
+  for (i64 n = 0; n < a.N; ++n)
+    for (i64 h = 0; h < a.H; ++h) dscore[h] += dscore_of.get()[n * Hp + h];
+}
+
 #define PYRNN_INSTANTIATE(T)                                                                                          \
   template void attention_forward(const AttentionKernels<T>&, const Attention<T>&, T*, T*);                           \
   template void attention_backward(const AttentionKernels<T>&, const Attention<T>&, const T*, const T*, const T*, T*, \
-                                   T*, T*);
+                                   T*, T*);                                                                           \
+  template void additive_attention_forward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, T*, T*);           \
+  template void additive_attention_backward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, const T*,         \
+                                            const T*, T*, T*, T*, T*);
 PYRNN_INSTANTIATE(float)
 PYRNN_INSTANTIATE(double)
 

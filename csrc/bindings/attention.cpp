@@ -1,4 +1,4 @@
-// pyrnn.kernels.attention: scaled dot-product attention, forward and backward.
+// pyrnn.kernels.attention and additive_attention, forward and backward.
 #include <algorithm>
 #include <cmath>
 
@@ -124,6 +124,18 @@ template <class T> i64 stride(const py::array& a, int from_end) {
   return a.strides(a.ndim() - from_end) / i64(sizeof(T));
 }
 
+void check_sizes(const std::string& call, std::initializer_list<i64> sizes) {
+  for (const i64 size : sizes)
+    if (size > most)
+      wrong_value(call, "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
+}
+
+void check_lengths(const std::string& call, std::span<const i64> lengths, i64 keys) {
+  for (const i64 length : lengths)
+    if (length < 0 || length > keys)
+      wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(keys));
+}
+
 // The arguments of one call, checked; arrays are read where they lie, or from copies where their rows do not lie plain.
 template <class T> struct AttentionCall {
   Attention<T> a;
@@ -150,10 +162,7 @@ template <class T> struct AttentionCall {
     if (!same_batch(batch, value) || value.shape(n - 3) != a.Hk || value.shape(n - 2) != a.K)
       wrong_shape(call, "value", value, "(..., Hk, K, Ev) as key, which has shape " + shape_text(key));
     a.Ev = value.shape(n - 1);
-    for (i64 size : {a.S, a.K, a.E, a.Ev})
-      if (size > most)
-        wrong_value(call,
-                    "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
+    check_sizes(call, {a.S, a.K, a.E, a.Ev});
     if (a.Hk == 0 ? Hq != 0 : Hq % a.Hk != 0)
       wrong_shape(call, "key", key, "heads that divide those of query, which has shape " + shape_text(query));
     a.B = batch.size, a.G = a.Hk ? Hq / a.Hk : 0;
@@ -202,9 +211,7 @@ template <class T> struct AttentionCall {
     }
     if (!said.lengths.is_none()) {
       numbers(call, "lengths", said.lengths, lengths);
-      for (i64 length : lengths)
-        if (length < 0 || length > a.K)
-          wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(a.K));
+      check_lengths(call, lengths, a.K);
       a.lengths = lengths.data();
     }
   }
@@ -279,6 +286,78 @@ py::tuple backward(const py::object& dout_, const py::object& query, const py::o
   });
 }
 
+// Additive attention's arguments, checked, as C-ordered arrays.
+template <class T> struct AdditiveCall {
+  AdditiveAttention<T> a;
+  py::array_t<T> query, key, value, score;
+  py::array_t<i64> lengths;
+
+  AdditiveCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle score_,
+               py::handle lengths_) {
+    // Shapes before copies: a broadcast array may be larger than any memory.
+    const py::array q = to_typed<T>(call, "query", query_), k = to_typed<T>(call, "key", key_),
+                    v = to_typed<T>(call, "value", value_);
+    if (q.ndim() != 3) wrong_shape(call, "query", q, "(N, S, H)");
+    a.N = q.shape(0), a.S = q.shape(1), a.H = q.shape(2);
+    if (k.ndim() != 3 || k.shape(0) != a.N || k.shape(2) != a.H)
+      wrong_shape(call, "key", k, "(N, K, H) as query, which has shape " + shape_text(q));
+    a.K = k.shape(1);
+    if (v.ndim() != 3 || v.shape(0) != a.N || v.shape(1) != a.K)
+      wrong_shape(call, "value", v, "(N, K, Ev) as key, which has shape " + shape_text(k));
+    a.Ev = v.shape(2);
+    check_sizes(call, {a.S, a.K, a.H, a.Ev});
+    query = to_packed<T>(call, "query", q), key = to_packed<T>(call, "key", k), value = to_packed<T>(call, "value", v);
+    score = to_packed<T>(call, "score", score_);
+    check_shape(call, "score", score, {a.H});
+    a.query = query.data(), a.key = key.data(), a.value = value.data(), a.score = score.data();
+    if (!lengths_.is_none()) {
+      lengths = to_packed<i64>(call, "lengths", lengths_);
+      check_shape(call, "lengths", lengths, {a.N});
+      check_lengths(call, {lengths.data(), std::size_t(a.N)}, a.K);
+      a.lengths = lengths.data();
+    }
+  }
+};
+
+py::tuple additive_forward(const py::object& query, const py::object& key, const py::object& value,
+                           const py::object& score, const py::object& lengths) {
+  const std::string name = "additive_attention.forward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AdditiveCall<T> call(name, query, key, value, score, lengths);
+    const AdditiveAttention<T>& a = call.a;
+    py::array_t<T> out = empty<T>({a.N, a.S, a.Ev}), weights = empty<T>({a.N, a.S, a.K});
+    T *out_data = out.mutable_data(), *weights_data = weights.mutable_data();
+    {
+      const WithoutGil released;
+      additive_attention_forward(kernels<T>().additive_attention, a, out_data, weights_data);
+    }
+    return py::make_tuple(out, weights);
+  });
+}
+
+py::tuple additive_backward(const py::object& dout_, const py::object& query, const py::object& key,
+                            const py::object& value, const py::object& score, const py::object& weights_,
+                            const py::object& dscore_, const py::object& lengths) {
+  const std::string name = "additive_attention.backward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AdditiveCall<T> call(name, query, key, value, score, lengths);
+    const AdditiveAttention<T>& a = call.a;
+    const py::array_t<T> dout = to_packed<T>(name, "dout", dout_), weights = to_packed<T>(name, "weights", weights_);
+    check_shape(name, "dout", dout, {a.N, a.S, a.Ev});
+    check_shape(name, "weights", weights, {a.N, a.S, a.K});
+    if (dscore_.is_none()) wrong_type(name, "dscore", dscore_, "a NumPy array");
+    T* dscore = to_gradient<T>(name, "dscore", dscore_, {a.H});
+    py::array_t<T> dquery = empty<T>({a.N, a.S, a.H}), dkey = empty<T>({a.N, a.K, a.H}),
+                   dvalue = empty<T>({a.N, a.K, a.Ev});
+    T *dq = dquery.mutable_data(), *dk = dkey.mutable_data(), *dv = dvalue.mutable_data();
+    {
+      const WithoutGil released;
+      additive_attention_backward(kernels<T>().additive_attention, a, dout.data(), weights.data(), dq, dk, dv, dscore);
+    }
+    return py::make_tuple(dquery, dkey, dvalue);
+  });
+}
+
 }  // namespace
 
 void bind_attention(py::module_& parent) {
@@ -294,6 +373,14 @@ void bind_attention(py::module_& parent) {
   attention.def("backward", &backward, py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"),
                 py::arg("out"), py::arg("stats"), py::arg("mask") = none,
                 "Returns dquery, dkey, dvalue, shaped as query, key and value.");
+  py::module_ additive = parent.def_submodule("additive_attention", "Additive attention, compiled.");
+  additive.def("forward", &additive_forward, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("score"),
+               py::arg("lengths") = none,
+               "query (N, S, H), key (N, K, H), value (N, K, Ev), score (H,), lengths (N,) -> out (N, S, Ev), weights "
+               "(N, S, K).");
+  additive.def("backward", &additive_backward, py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"),
+               py::arg("score"), py::arg("weights"), py::arg("dscore"), py::arg("lengths") = none,
+               "Returns dquery, dkey, dvalue, shaped as query, key and value; adds to dscore (H,).");
 }
 
 }  // namespace pyrnn

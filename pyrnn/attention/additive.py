@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .. import kernels
 from .._arrays import (
     MOST,
     Array,
@@ -24,6 +25,7 @@ from .._arrays import (
 )
 from .._pullback import AllOrNone, Once
 from ..parameters import Layer, Shapes
+from .projection import Projection
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -42,6 +44,9 @@ class AdditiveAttention(Layer):
         layer = pyrnn.AdditiveAttention(32, 64, 16, rng=0)
         context, weights = layer(decoder_state, encoder_outputs, need_weights=True)
     """
+
+    _op: ClassVar[Any] = kernels.linear
+    _kernel: ClassVar[Any] = kernels.additive_attention
 
     def __init__(
         self, query_dim: int, key_dim: int, hidden_size: int, *, dtype: DTypeLike = "float32", rng: Rng = None
@@ -74,8 +79,12 @@ class AdditiveAttention(Layer):
         context = layer(state[:, None], outputs, kv_lengths=lengths)
         """
         call = type(self).__name__
-        arrays = self._inputs(call, query, key, value, kv_lengths)
-        _, weights, out = self._forward(*arrays)
+        q, k, v, lengths = self._inputs(call, query, key, value, kv_lengths)
+        by_query, by_key = self._projections(self._params)
+        out: Array
+        out, weights = self._kernel.forward(
+            by_query.forward(q), by_key.forward(k), v, self._params["score.weight"], lengths
+        )
         return (out, weights) if boolean(call, "need_weights", need_weights) else out
 
     def vjp(
@@ -87,38 +96,42 @@ class AdditiveAttention(Layer):
         out, pullback = layer.vjp(query, key)
         dquery, dkey, _ = pullback(out - target)
         """
-        arrays = self._inputs(f"{type(self).__name__}.vjp", query, key, value, kv_lengths)
-        q, k, v, seen = (array.copy() for array in arrays)
-        bent, weights, out = self._forward(q, k, v, seen)
+        q, k, v, lengths = self._inputs(f"{type(self).__name__}.vjp", query, key, value, kv_lengths)
+        q, own = np.array(q, order="C"), _valid(k, lengths)  # weights' gradients read the padding of k
+        v = own if v is k else np.array(v, order="C")
+        params = {name: array.copy() for name, array in self._params.items()}
+        by_query, by_key = self._projections(params)
+        sums = by_query.forward(q), by_key.forward(own)
+        out, weights = self._kernel.forward(*sums, v, params["score.weight"], lengths)
         out_shape = out.shape
-        kept = Once(
-            f"{type(self).__name__} pullback",
-            (q, k, v, bent, weights, {n: param.copy() for n, param in self.params.items()}),
-        )
+        kept = Once(f"{type(self).__name__} pullback", (q, own, v, lengths, params, sums, weights))
 
         @quietly
         def pullback(dout: ArrayLike) -> tuple[Array, Array, Array | None]:
             dout = shaped_array(kept.call, "dout", dout, self.dtype, out_shape)
-            q, k, v, bent, weights, params = kept.take()
-            dweights = dout @ v.swapaxes(1, 2)
-            dscores = weights * (dweights - (dweights * weights).sum(axis=-1, keepdims=True))
-            dvalue = weights.swapaxes(1, 2) @ dout
-            dsums = dscores[..., None] * params["score.weight"] * (1 - bent**2)  # (N, S, K, H)
-            by_query, by_key = dsums.sum(axis=2), dsums.sum(axis=1)
-            with AllOrNone(self._flat[1], dscores.size):
-                self.grads["score.weight"] += np.einsum("nsk,nskh->h", dscores, bent)
-                self.grads["bias"] += dsums.sum(axis=(0, 1, 2))
-                self.grads["query.weight"] += np.einsum("nsh,nsi->hi", by_query, q)
-                self.grads["key.weight"] += np.einsum("nkh,nki->hi", by_key, k)
-            dquery, dkey = by_query @ params["query.weight"], by_key @ params["key.weight"]
+            q, k, v, lengths, params, sums, weights = kept.take()
+            by_query, by_key = self._projections(params)
+            with AllOrNone(self._flat[1], len(q) * (q.shape[1] + k.shape[1])):
+                dquery_sums, dkey_sums, dvalue = self._kernel.backward(
+                    dout, *sums, v, params["score.weight"], weights, self.grads["score.weight"], lengths
+                )
+                query_grads, key_grads = self._projections(self.grads)
+                dquery = by_query.backward(dquery_sums, q, query_grads)
+                dkey = by_key.backward(dkey_sums, k, key_grads)
             return (dquery, dkey, dvalue) if value is not None else (dquery, dkey + dvalue, None)
 
         return out, pullback
 
+    def _projections(self, arrays: Mapping[str, Array]) -> tuple[Projection, Projection]:
+        """The linear maps of query and key: their parameters, or copies or gradients of them."""
+        return (
+            Projection(self._op, arrays["query.weight"], None),
+            Projection(self._op, arrays["key.weight"], arrays["bias"]),
+        )
+
     def _inputs(
         self, call: str, query: Any, key: Any, value: Any, kv_lengths: Any
-    ) -> tuple[Array, Array, Array, Array]:
-        """query, key and value with zeros for padding, and which keys are seen, (N, K)."""
+    ) -> tuple[Array, Array, Array, Array | None]:
         q = real_array(call, "query", query, self.dtype)
         k = real_array(call, "key", key, self.dtype)
         v = k if value is None else real_array(call, "value", value, self.dtype)
@@ -128,24 +141,17 @@ class AdditiveAttention(Layer):
             raise shape_error(call, "key", k.shape, shape_text(len(q), "K", self.key_dim))
         if v.ndim != 3 or v.shape[:2] != k.shape[:2]:
             raise shape_error(call, "value", v.shape, shape_text(*k.shape[:2], "Ev"))
-        seen = np.ones(k.shape[:2], bool)
-        if kv_lengths is not None:
-            lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", kv_lengths), k.shape[1])
-            if lengths.shape != (len(q),):
-                raise shape_error(call, "kv_lengths", lengths.shape, shape_text(len(q)))
-            seen = np.arange(k.shape[1]) < lengths[:, None]
-            k, v = np.where(seen[..., None], k, 0), np.where(seen[..., None], v, 0)
-        return q, k, v, seen
+        if kv_lengths is None:
+            return q, k, v, None
+        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", kv_lengths), k.shape[1])
+        if lengths.shape != (len(q),):
+            raise shape_error(call, "kv_lengths", lengths.shape, shape_text(len(q)))
+        return q, k, v, lengths.astype(np.int64)
 
-    @quietly
-    def _forward(self, q: Array, k: Array, v: Array, seen: Array) -> tuple[Array, Array, Array]:
-        """tanh of the sums (N, S, K, H), weights (N, S, K), result."""
-        params = self._params
-        by_query, by_key = q @ params["query.weight"].T, k @ params["key.weight"].T + params["bias"]
-        bent = np.tanh(by_query[:, :, None] + by_key[:, None])
-        scores = np.where(seen[:, None], bent @ params["score.weight"], -np.inf)
-        most = scores.max(axis=-1, keepdims=True, initial=-np.inf)
-        exps = np.exp(scores - np.where(np.isneginf(most), 0, most))
-        total = exps.sum(axis=-1, keepdims=True)
-        weights: Array = exps / np.where(total == 0, 1, total)
-        return bent, weights, weights @ v
+
+def _valid(key: Array, lengths: Array | None) -> Array:
+    """A copy with zeros for the padding."""
+    own = np.array(key, order="C")
+    if lengths is not None:
+        own[np.arange(key.shape[1]) >= lengths[:, None]] = 0
+    return own
