@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: full, causal, with few queries, and with a mask."""
+"""Scaled dot-product attention: full, causal, with few queries, and with a mask; and additive attention."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 import pyrnn
+from pyrnn import kernels
 
 from . import peers
 from .harness import Case, Op, Run, Settings, Shape
@@ -27,6 +28,8 @@ SHAPES: list[Shape] = [
 ]
 CAUSAL: list[Shape] = [(1, 4, 64, 64, 32), (1, 8, 512, 512, 64), (1, 8, 2048, 2048, 64), (2, 3, 77, 77, 80)]
 MASKED: list[Shape] = [(8, 8, 128, 128, 64), (1, 8, 512, 512, 64)]
+# rows, queries, keys, hidden features: letters and words of a sentence, a step of a decoder, longer texts
+ADDITIVE: list[Shape] = [(32, 30, 30, 64), (64, 20, 20, 256), (64, 1, 30, 128), (1, 1, 50, 64), (4, 300, 300, 64)]
 
 
 def maker(kind: str) -> Any:
@@ -87,11 +90,72 @@ def maker(kind: str) -> Any:
     return case
 
 
-OPS = tuple(
-    Op(name, "B,H,S,K,E", {"forward": shapes, "both": shapes}, maker(kind))
-    for name, kind, shapes in (
-        ("attention", "full", SHAPES),
-        ("attention_causal", "causal", CAUSAL),
-        ("attention_masked", "masked", MASKED),
+def additive(shape: Shape, direction: str, settings: Settings) -> Case:
+    """The kernel behind AdditiveAttention's linear maps, and its formula in NumPy and torch."""
+    rows, queries, keys, hidden = shape
+    rng = np.random.default_rng(0)
+    query, key, value, dout = (
+        rng.standard_normal((rows, n, hidden)).astype(settings.dtype) for n in (queries, keys, keys, queries)
     )
+    score = (rng.standard_normal(hidden) * hidden**-0.5).astype(settings.dtype)
+    dscore = np.zeros_like(score)
+    op, both = kernels.additive_attention, direction == "both"
+
+    def ours() -> object:
+        out, weights = op.forward(query, key, value, score)
+        if not both:
+            return out
+        dscore.fill(0)
+        return out, *op.backward(dout, query, key, value, score, weights, dscore), dscore
+
+    def numpy() -> object:
+        bent = np.tanh(query[:, :, None] + key[:, None])
+        scores = bent @ score
+        exps = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = exps / exps.sum(axis=-1, keepdims=True)
+        out = weights @ value
+        if not both:
+            return out
+        dweights = dout @ value.swapaxes(1, 2)
+        ds = weights * (dweights - (dweights * weights).sum(axis=-1, keepdims=True))
+        dsums = ds[..., None] * score * (1 - bent**2)
+        dvalue, dscore = weights.swapaxes(1, 2) @ dout, np.einsum("nsk,nskh->h", ds, bent)
+        return out, dsums.sum(axis=2), dsums.sum(axis=1), dvalue, dscore
+
+    def torch() -> Run:
+        import torch
+
+        inputs = [torch.from_numpy(array).requires_grad_(both) for array in (query, key, value, score)]
+
+        def forward() -> object:
+            q, k, v, s = inputs
+            return torch.softmax(torch.tanh(q[:, :, None] + k[:, None]) @ s, dim=-1) @ v
+
+        return peers.torch_both(forward, inputs, torch.from_numpy(dout)) if both else peers.torch_forward(forward)
+
+    made: dict[str, Run] = {"numpy": numpy}
+    if "torch" in settings.peers:
+        made["torch"] = torch()
+    moved = query.nbytes + key.nbytes + value.nbytes + dout.nbytes
+    return Case(
+        ours=ours,
+        peers=made,
+        flops=(4 if both else 1) * 2 * rows * queries * keys * 2 * hidden,  # a tanh counted as one
+        bytes=(3 if both else 1) * moved,
+        footprint=moved,
+    )
+
+
+OPS = (
+    *(
+        Op(name, "B,H,S,K,E", {"forward": shapes, "both": shapes}, maker(kind))
+        for name, kind, shapes in (
+            ("attention", "full", SHAPES),
+            ("attention_causal", "causal", CAUSAL),
+            ("attention_masked", "masked", MASKED),
+        )
+    ),
+    Op(
+        "additive_attention", "N,S,K,H", {"forward": ADDITIVE, "both": ADDITIVE}, additive, own_peers=("numpy", "torch")
+    ),
 )

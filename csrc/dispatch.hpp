@@ -21,6 +21,7 @@ template <class T> struct Kernels {
   OptimiserKernels<T> optimisers;
   HopfieldKernels<T> hopfield;
   AttentionKernels<T> attention;
+  AdditiveKernels<T> additive_attention;
   // The machine's limits (machine.hpp): multiply-adds done, and a pass over memory.
   i64 (*fma_loop)(i64 rounds, T* sink);
   void (*read_loop)(const T* data, i64 n, T* sink);

@@ -1,5 +1,6 @@
 // The list of kernels, compiled once per instruction set (PYRNN_ISA) and dtype (PYRNN_REAL).
 #include "associative/kernel.hpp"
+#include "attention/additive.hpp"
 #include "attention/kernel.hpp"
 #include "base/machine.hpp"
 #include "dispatch.hpp"
@@ -17,7 +18,8 @@ const Kernels<PYRNN_REAL> PYRNN_TABLE{
     {cross_entropy<PYRNN_REAL>},
     {adam<PYRNN_REAL>, sgd<PYRNN_REAL>, rmsprop<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
     HopfieldLoop<PYRNN_REAL>::kernels,
-    AttentionLoop<PYRNN_REAL>::kernels,
+    attention_kernels<PYRNN_REAL>,
+    AdditiveLoop<PYRNN_REAL>::kernels,
     fma_loop<PYRNN_REAL>,
     read_loop<PYRNN_REAL>};
 

@@ -9,7 +9,9 @@ from .associative.dense import DenseHopfield
 from .associative.hopfield import Hopfield
 from .associative.modern import ModernHopfield
 from .associative.net import CapacityWarning
-from .attention import (
+from .core.model import Model
+from .layers import init
+from .layers.attention import (
     AdditiveAttention,
     MultiheadAttention,
     PositionalEncoding,
@@ -17,8 +19,6 @@ from .attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
-from .core.model import Model
-from .layers import init
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.jordan import Jordan

@@ -71,19 +71,14 @@ class Cell:  # rnn, lstm and so on; some take options of their own
 def __getattr__(name: str) -> type[Cell]: ...
 
 class attention:
+    OPTIONS: ClassVar[tuple[str, ...]]
     @staticmethod
     def forward(
         query: Array,
         key: Array,
         value: Array,
         mask: Array | None = None,
-        *,
-        scale: float,
-        left: int = -1,
-        right: int = -1,
-        softcap: float = 0.0,
-        offsets: Array | None = None,
-        lengths: Array | None = None,
+        **options: Any,
     ) -> tuple[Array, Array]: ...
     @staticmethod
     def backward(
@@ -94,12 +89,23 @@ class attention:
         out: Array,
         stats: Array,
         mask: Array | None = None,
-        *,
-        scale: float,
-        left: int = -1,
-        right: int = -1,
-        softcap: float = 0.0,
-        offsets: Array | None = None,
+        **options: Any,
+    ) -> tuple[Array, Array, Array]: ...
+
+class additive_attention:
+    @staticmethod
+    def forward(
+        query: Array, key: Array, value: Array, score: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array]: ...
+    @staticmethod
+    def backward(
+        dout: Array,
+        query: Array,
+        key: Array,
+        value: Array,
+        score: Array,
+        weights: Array,
+        dscore: Array,
         lengths: Array | None = None,
     ) -> tuple[Array, Array, Array]: ...
 

@@ -16,6 +16,7 @@ try:
     from . import _core
     from ._core import (
         adam,
+        additive_attention,
         attention,
         copied,
         cross_entropy,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     *CELLS,
     "adam",
+    "additive_attention",
     "attention",
     "copied",
     "cross_entropy",

@@ -348,8 +348,15 @@ def call_attention(rng):
     out, stats = kernels.attention.forward(**arrays, mask=seen, **bounds)
     layer, x = pyrnn.MultiheadAttention(I, 1, rng=0), rng.standard_normal((T, N, I))
     stream, additive = layer.stream(N), pyrnn.AdditiveAttention(I, I, 5, rng=0)
+    small = {"query": query[:, 0], "key": key[:, 0], "value": value[:, 0], "score": normal(rng, dtype, I)}
+    out_of_sums, weights = kernels.additive_attention.forward(**small, lengths=bounds["lengths"])
     calls = [
         (kernels.attention.forward, {**arrays, "mask": seen, **bounds}),
+        (kernels.additive_attention.forward, {**small, "lengths": bounds["lengths"]}),
+        (
+            kernels.additive_attention.backward,
+            {"dout": out_of_sums, **small, "weights": weights, "dscore": np.zeros(I, dtype)},
+        ),
         (
             kernels.attention.backward,
             {"dout": normal(rng, dtype, *out.shape), **arrays, "out": out, "stats": stats, "mask": seen, **bounds},

@@ -43,14 +43,36 @@ def test_reference_gradients_by_finite_differences(softcap, masked, rng):
     options |= {"offsets": np.array([1, 2]), "lengths": np.array([6, 4])}
     out, stats = reference.attention.forward(query, key, value, mask, **options)
     grads = reference.attention.backward(dout, query, key, value, out, stats, mask, **options)
-    for array, grad in zip((query, key, value), grads, strict=True):
+
+    def loss():
+        return (reference.attention.forward(query, key, value, mask, **options)[0] * dout).sum()
+
+    by_finite_differences(loss, (query, key, value), grads)
+
+
+def by_finite_differences(function, arrays, gradients):
+    """gradients of function() with respect to the arrays it reads, which are changed in place."""
+    for array, gradient in zip(arrays, gradients, strict=True):
         for index in np.ndindex(array.shape):
             kept, sides = array[index], []
             for step in (1e-6, -1e-6):
                 array[index] = kept + step
-                sides.append((reference.attention.forward(query, key, value, mask, **options)[0] * dout).sum())
+                sides.append(function())
             array[index] = kept
-            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(grad[index], rel=1e-6, abs=1e-8)
+            assert (sides[0] - sides[1]) / 2e-6 == pytest.approx(gradient[index], rel=1e-6, abs=1e-8)
+
+
+def test_reference_gradients_of_additive_attention_by_finite_differences(rng):
+    query, key, value, score = (draw(rng, "f8", *s) for s in ((2, 3, 4), (2, 5, 4), (2, 5, 2), (4,)))
+    lengths, dout, dscore = np.array([5, 3]), draw(rng, "f8", 2, 3, 2), np.zeros(4)
+    forward, backward = reference.additive_attention.forward, reference.additive_attention.backward
+    _, weights = forward(query, key, value, score, lengths)
+    gradients = backward(dout, query, key, value, score, weights, dscore, lengths)
+
+    def loss():
+        return (forward(query, key, value, score, lengths)[0] * dout).sum()
+
+    by_finite_differences(loss, (query, key, value, score), (*gradients, dscore))
 
 
 def test_reference_is_the_formula(rng):
@@ -640,6 +662,72 @@ def test_additive_attention(rng):
     assert layer.vjp(query, key, kv_lengths=lengths)[1](draw(rng, "f8", 2, 3, 5))[2] is None
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_same_bits_of_additive_attention(dtype, rng):
+    """A query alone or among others, a row alone or in a batch, padded or not, in any layout, on any threads."""
+    for n, s, k, h, ev in ((3, 5, 9, 6, 7), (2, 37, 70, 33, 40), (5, 1, 130, 17, 16)):
+        layer = pyrnn.AdditiveAttention(4, 5, h, dtype=dtype, rng=0)
+        query, key, value = draw(rng, dtype, n, s, 4), draw(rng, dtype, n, k, 5), draw(rng, dtype, n, k, ev)
+        dout, lengths = draw(rng, dtype, n, s, ev), rng.integers(0, k + 1, n)
+        lengths[0] = k
+
+        def results(at, *arrays, layer=layer, **options):
+            layer.zero_grad()
+            query, key, value = arrays
+            out, pullback = layer.vjp(query, key, value, **options)
+            called, weights = layer(query, key, value, **options, need_weights=True)
+            assert_same_bits([called], [out])
+            return [out, weights, *pullback(at)], [g.copy() for g in layer.grads.values()]
+
+        whole, grads = results(dout, query, key, value, kv_lengths=lengths)
+        out, weights, dquery, dkey, dvalue = whole
+        for threads in (1, 2, 3, 7):
+            with pyrnn.threads(threads):
+                again, their_grads = results(dout, query, key, value, kv_lengths=lengths)
+            assert_same_bits([*again, *their_grads], [*whole, *grads])
+        fortran, their_grads = results(*map(np.asfortranarray, (dout, query, key, value)), kv_lengths=lengths)
+        assert_same_bits([*fortran, *their_grads], [*whole, *grads])
+        for row in range(n):  # alone and without its padding
+            one, end = slice(row, row + 1), lengths[row]
+            own, _ = results(dout[one], query[one], key[one, :end], value[one, :end])
+            assert_same_bits(own, [out[one], weights[one, :, :end], dquery[one], dkey[one, :end], dvalue[one, :end]])
+            assert not weights[row, :, end:].any()
+            assert not dkey[row, end:].any()
+            assert not dvalue[row, end:].any()
+        for i in (0, s // 2, s - 1):
+            one = slice(i, i + 1)
+            own, _ = results(dout[:, one], query[:, one], key, value, kv_lengths=lengths)
+            assert_same_bits(own[:3], [out[:, one], weights[:, one], dquery[:, one]])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_padding_of_additive_attention_is_never_read(dtype, rng):
+    layer = pyrnn.AdditiveAttention(3, 5, 9, dtype=dtype, rng=0)
+    query, key, dout = draw(rng, dtype, 2, 4, 3), draw(rng, dtype, 2, 20, 5), draw(rng, dtype, 2, 4, 5)
+    lengths, results = [20, 11], []
+    for padding in (0, 7, np.nan):
+        key[1, 11:] = padding
+        layer.zero_grad()
+        out, pullback = layer.vjp(query, key, kv_lengths=lengths)
+        results.append([layer(query, key, kv_lengths=lengths), out, *pullback(dout)[:2], *layer.grads.values()])
+        results[-1] = [array.copy() for array in results[-1]]
+    assert np.isfinite(results[0][-1]).all()
+    for other in results[1:]:
+        assert_same_bits(other, results[0])
+
+
+def test_weights_of_additive_attention_that_scores_do_not_tell_apart(rng):
+    """Scores of -inf hide a key as a length does, and no key that is seen gives 0 and gradient 0."""
+    query, key, value = (draw(rng, "f4", 1, *s) for s in ((2, 3), (5, 3), (5, 4)))
+    score = np.array([np.inf, 1, 1], "f4")
+    key[0, 2:, 0], query[0, :, 0], key[0, :2, 0] = -20, 0, 20
+    out, weights = kernels.additive_attention.forward(query, key[:, 2:], value[:, 2:], score)
+    assert not out.any()
+    assert not weights.any()
+    for results in kernels.additive_attention.forward(query, key[:, :0], value[:, :0], score):
+        assert not results.any()
+
+
 # ---- wrong arguments
 
 Q, KEY, V = np.zeros((2, 4, 5, 8)), np.zeros((2, 4, 7, 8)), np.zeros((2, 4, 7, 3))
@@ -690,11 +778,59 @@ def test_wrong_arguments(function, arguments, options, error, message):
         ((Q, KEY, V), {"softcap": -1.0}, ValueError, "softcap is"),
         ((Q, KEY, V), {"lengths": np.array([8, 1])}, ValueError, "lengths holds 8"),
         ((Q, KEY, V), {"offsets": np.array([8])}, ValueError, "offsets has shape"),
+        ((Q, KEY, V), {"scale": "1"}, TypeError, "scale has type str, expected a number"),
+        ((Q, KEY, V), {"softcap": None}, TypeError, "softcap has type NoneType, expected a number"),
+        ((Q, KEY, V), {"window": (1, 2)}, TypeError, "there is no option 'window'"),
     ],
 )
 def test_kernels_refuse_what_does_not_fit(arguments, options, error, message):
-    with pytest.raises(error, match=message):
-        kernels.attention.forward(*arguments, scale=1.0, **options)
+    with pytest.raises(error, match=rf"attention\.forward: .*{message}"):
+        kernels.attention.forward(*arguments, **{"scale": 1.0, **options})
+
+
+ADDITIVE = {"query": np.ones((2, 3, 4)), "key": np.ones((2, 5, 4)), "value": np.ones((2, 5, 6)), "score": np.ones(4)}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"query": np.ones((3, 4))}, ValueError, r"query has shape \(3, 4\), expected \(N, S, H\)"),
+        ({"query": [[[1.0]]]}, TypeError, "query has type list, expected a NumPy array"),
+        ({"key": np.ones((1, 5, 4))}, ValueError, r"key has shape \(1, 5, 4\)"),
+        ({"key": np.ones((2, 5, 3))}, ValueError, r"key has shape \(2, 5, 3\)"),
+        ({"value": np.ones((2, 4, 6))}, ValueError, r"value has shape \(2, 4, 6\)"),
+        ({"value": np.ones((2, 5, 6), "f4")}, TypeError, "value has dtype float32, expected dtype float64"),
+        ({"score": np.ones(3)}, ValueError, r"score has shape \(3,\), expected \(4,\)"),
+        ({"lengths": np.array([5, 6])}, ValueError, "lengths holds 6, expected 0 to 5"),
+        ({"lengths": np.array([-1, 5])}, ValueError, "lengths holds -1"),
+        ({"lengths": np.array([5])}, ValueError, r"lengths has shape \(1,\)"),
+        ({"lengths": np.array([1.0, 2.0])}, TypeError, "lengths has dtype float64"),
+    ],
+)
+def test_the_kernel_of_additive_attention_refuses_what_does_not_fit(changed, error, message):
+    op, given = kernels.additive_attention, {**ADDITIVE, **changed}
+    with pytest.raises(error, match=rf"additive_attention\.forward: {message}"):
+        op.forward(**given)
+    dscore = np.zeros(4)
+    with pytest.raises(error, match=rf"additive_attention\.backward: {message}"):
+        op.backward(dout=np.ones((2, 3, 6)), weights=np.ones((2, 3, 5)), dscore=dscore, **given)
+    assert not dscore.any()
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"dout": np.ones((2, 3, 5))}, ValueError, r"dout has shape \(2, 3, 5\)"),
+        ({"weights": np.ones((2, 3, 6))}, ValueError, r"weights has shape \(2, 3, 6\)"),
+        ({"dscore": None}, TypeError, "dscore has type NoneType"),
+        ({"dscore": np.zeros(5)}, ValueError, r"dscore has shape \(5,\)"),
+        ({"dscore": np.zeros(8)[::2]}, ValueError, "dscore is not C-ordered"),
+    ],
+)
+def test_the_gradients_of_additive_attention_refuse_what_does_not_fit(changed, error, message):
+    given = {"dout": np.ones((2, 3, 6)), "weights": np.ones((2, 3, 5)), "dscore": np.zeros(4), **ADDITIVE, **changed}
+    with pytest.raises(error, match=rf"additive_attention\.backward: {message}"):
+        kernels.additive_attention.backward(**given)
 
 
 def test_axes_that_no_memory_holds():

@@ -64,6 +64,7 @@ def inspected(function):
     return [
         (p.name, kinds[p.kind], None if p.default is p.empty else repr(p.default))
         for p in inspect.signature(function).parameters.values()
+        if p.kind is not inspect.Parameter.VAR_KEYWORD  # options of attention, which are compared by their names
     ]
 
 
@@ -108,6 +109,10 @@ def test_kernel_and_reference_have_one_signature(op, name):
         documented(getattr(getattr(kernels, op), name)) if op in RECURRENT else arguments(methods(STUBBED[op])[name])
     )
     assert kernel == inspected(getattr(getattr(reference, op), name))
+
+
+def test_kernel_and_reference_have_the_same_options_of_attention():
+    assert reference.attention.Options._fields == kernels.attention.OPTIONS
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -593,6 +593,39 @@ def test_attention(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_additive_attention(dtype):
+    for seed in range(cases(100)):
+        rng = np.random.default_rng(seed)
+        rows, queries = int(rng.choice([0, 1, 2, 5])), int(rng.choice([0, 1, 3, 32, 33, 70]))
+        keys = int(rng.choice([0, 1, 3, 16, 17, 31, 32, 33, 65, 130]))
+        hidden, width = (int(n) for n in rng.choice(SIZES, 2))
+        shapes = {
+            "query": (rows, queries, hidden), "key": (rows, keys, hidden), "value": (rows, keys, width),
+            "dout": (rows, queries, width), "score": (hidden,), "start": (hidden,),
+        }  # fmt: skip
+        given = {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
+        given["score"] *= given["score"].dtype.type(hidden**-0.5)  # so that weights are not all 0 but for one,
+        given["dout"] *= given["dout"].dtype.type(width**-0.5)  # nor their gradients far above start
+        lengths = rng.integers(0, keys + 1, rows) if rng.random() < 0.5 else None
+
+        def both(backend, query, key, value, score, dout, start, lengths=lengths):
+            out, weights = backend.additive_attention.forward(query, key, value, score, lengths)
+            dscore = start.copy()
+            grads = backend.additive_attention.backward(dout, query, key, value, score, weights, dscore, lengths)
+            return [out, weights, *grads, dscore]
+
+        laid = {name: relay(rng, a) for name, a in given.items() if name != "start"}
+        actual = both(kernels, **laid, start=given["start"])
+        expected = both(reference, **{name: a.astype(np.float64) for name, a in given.items()})
+        names = [f"seed {seed}, {name}" for name in ("out", "weights", "dquery", "dkey", "dvalue", "dscore")]
+        for name, a, e in zip(names, actual, expected, strict=True):
+            assert a.dtype == dtype
+            assert a.shape == e.shape, name
+            error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
+            assert error <= PROMISED[dtype] * max(largest, 1e-3), f"{name} is off by {error:.3g} of {largest:.3g}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_embedding(dtype):
     for seed in range(cases(20)):
         rng = np.random.default_rng(seed)

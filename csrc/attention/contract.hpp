@@ -16,7 +16,7 @@
 
 namespace pyrnn {
 
-inline constexpr i64 key_block = 256, key_run = 1024, row_block = 144;
+inline constexpr i64 key_block = 256, key_run = 1024, query_block = 144;
 
 template <class T> struct Attention {
   i64 B = 1, Hk = 1, G = 1, S = 0, K = 0, E = 0, Ev = 0;
@@ -37,8 +37,8 @@ template <class T> struct Attention {
   T scale = 1, softcap = 0;
 };
 
-// Queries [i0, i1) of the query heads [g0, g1) of a head: at most row_block rows.
-struct RowBlock {
+// Queries [i0, i1) of the query heads [g0, g1) of a head: at most query_block rows.
+struct QueryBlock {
   i64 g0, g1, i0, i1;
   PYRNN_INLINE i64 rows() const { return (g1 - g0) * (i1 - i0); }
 };
@@ -47,18 +47,19 @@ struct RowBlock {
 template <class T> struct AttentionGrads {
   const T *dout, *out;  // [B, Hq, S, Ev]
   const T* stats;       // [B, Hq, S, 2]
-  const T* means;       // [B, Hq, S], dout . out
+  const T* delta;       // [B, Hq, S], dout . out
   T* dquery;            // [B, Hq, S, padded E], added to; to be multiplied by the scale at the end
   T *dkey, *dvalue;     // [B, Hk, K, E], [B, Hk, K, Ev], written
 };
 
-// Blocks of keys add to the same rows in ascending order, on whatever threads they are.
-struct Turns {
-  virtual void wait(i64 rows) const = 0;
-  virtual void done(i64 rows) const = 0;
+// Blocks of keys add to the gradients of the same block of queries in ascending order, on whatever threads they are:
+// one waits until the block of keys before it has added its part, and says when it has added its own.
+struct AccumulationOrder {
+  virtual void wait(i64 query_block) const = 0;
+  virtual void done(i64 query_block) const = 0;
 
  protected:
-  ~Turns() = default;
+  ~AccumulationOrder() = default;
 };
 
 template <class T> struct AttentionKernels {
@@ -70,27 +71,69 @@ template <class T> struct AttentionKernels {
   // One block of rows over the keys of the runs [run0, run1). packed: of this head, or null (then packed on the way).
   // Leaves for every row its sums [Ev padded], largest score and sum of exponentials in `partial`, [rows, Ev padded +
   // 2], or with partial null the results in out [B, Hq, S, Ev] and stats [B, Hq, S, 2].
-  void (*attend)(const Attention<T>&, i64 head, RowBlock, i64 run0, i64 run1, const T* packed, T* scratch, T* partial,
+  void (*attend)(const Attention<T>&, i64 head, QueryBlock, i64 run0, i64 run1, const T* packed, T* scratch, T* partial,
                  T* out, T* stats);
   // Merges the partial results of `runs` runs, `partials` [runs, rows, Ev padded + 2], into the first, and finishes.
-  void (*merge)(const Attention<T>&, i64 head, RowBlock, i64 runs, T* partials, T* out, T* stats);
-  // means[r] = dout[r] . out[r] for rows [begin, end) of features Ev, in the order in which scores' gradients are
-  // summed: where a row sees a single key, the difference of the two is exactly 0.
-  void (*means)(const T* dout, const T* out, i64 Ev, i64 begin, i64 end, T* means);
+  void (*merge)(const Attention<T>&, i64 head, QueryBlock, i64 runs, T* partials, T* out, T* stats);
+  // delta[r] = dout[r] . out[r] for rows [begin, end) of features Ev, in the order in which dout . value is summed:
+  // where a row sees a single key, the difference of the two is exactly 0.
+  void (*delta)(const T* dout, const T* out, i64 Ev, i64 begin, i64 end, T* delta);
   i64 (*grads_scratch_size)(const Attention<T>&);
   // The gradients through one block of keys: of its keys and values, and what it adds to those of the queries. Before
-  // it adds to block of rows r it calls turns.wait(r), afterwards turns.done(r).
-  void (*grads)(const Attention<T>&, const AttentionGrads<T>&, i64 head, i64 block, const RowBlock* rows,
-                i64 row_blocks, T* scratch, const Turns&);
+  // it adds to block of queries r it calls order.wait(r), afterwards order.done(r).
+  void (*grads)(const Attention<T>&, const AttentionGrads<T>&, i64 head, i64 block, const QueryBlock* query_blocks,
+                i64 blocks, T* scratch, const AccumulationOrder& order);
 };
 
 // out [B, Hq, S, Ev], stats [B, Hq, S, 2]: each row's largest score times log2(e) and sum of exponentials, 0 and 0
 // where it sees nothing.
-template <class T> void attention_forward(const Attention<T>&, T* out, T* stats);
+template <class T> void attention_forward(const AttentionKernels<T>&, const Attention<T>&, T* out, T* stats);
 
 // dquery [B, Hq, S, E], dkey [B, Hk, K, E], dvalue [B, Hk, K, Ev], written.
 template <class T>
-void attention_backward(const Attention<T>&, const T* dout, const T* out, const T* stats, T* dquery, T* dkey,
-                        T* dvalue);
+void attention_backward(const AttentionKernels<T>&, const Attention<T>&, const T* dout, const T* out, const T* stats,
+                        T* dquery, T* dkey, T* dvalue);
+
+// ---- additive attention: scores are score . tanh(query + key)
+
+inline constexpr i64 additive_rows = 32;  // queries of a task at most
+
+template <class T> struct AdditiveAttention {
+  i64 N = 0, S = 0, K = 0, H = 0, Ev = 0;
+  const T *query = nullptr, *key = nullptr, *value = nullptr;  // [N, S, H], [N, K, H], [N, K, Ev], C-ordered
+  const T* score = nullptr;                                    // [H]
+  const i64* lengths = nullptr;                                // [N] keys from here on are padding; null: K
+  PYRNN_INLINE i64 length(i64 n) const { return lengths ? lengths[n] : K; }
+};
+
+template <class T> struct AdditiveGrads {
+  const T *dout, *weights;    // [N, S, Ev], [N, S, K] as forward left them
+  T* dscores;                 // [N, S, padded K], work memory
+  T *dquery, *dkey, *dvalue;  // [N, S, H], [N, K, H], [N, K, Ev], written
+  T* dscore;                  // [N, padded H], written; to be added up
+};
+
+template <class T> struct AdditiveKernels {
+  int lanes;
+  i64 value_columns;                                 // of one task of value_grads
+  i64 (*scratch_size)(const AdditiveAttention<T>&);  // of every task
+  // Weights and results of the queries [i0, i1) of n.
+  void (*attend)(const AdditiveAttention<T>&, i64 n, i64 i0, i64 i1, T* scratch, T* out, T* weights);
+  // dscores of the same queries; what the other two read.
+  void (*score_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 i0, i64 i1, T* scratch);
+  // dquery, dkey and dscore of a register of features.
+  void (*feature_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 group, T* scratch);
+  // dvalue of some columns.
+  void (*value_grads)(const AdditiveAttention<T>&, const AdditiveGrads<T>&, i64 n, i64 part, T* scratch);
+};
+
+// out [N, S, Ev], weights [N, S, K], written.
+template <class T>
+void additive_attention_forward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, T* out, T* weights);
+
+// dquery, dkey and dvalue written, dscore [H] added to.
+template <class T>
+void additive_attention_backward(const AdditiveKernels<T>&, const AdditiveAttention<T>&, const T* dout,
+                                 const T* weights, T* dquery, T* dkey, T* dvalue, T* dscore);
 
 }  // namespace pyrnn

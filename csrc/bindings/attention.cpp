@@ -1,4 +1,4 @@
-// pyrnn.kernels.attention: scaled dot-product attention, forward and backward.
+// pyrnn.kernels.attention and additive_attention, forward and backward.
 #include <algorithm>
 #include <cmath>
 
@@ -30,6 +30,51 @@ Wide to_reach(const std::string& call, const std::string& name, py::handle objec
   if (!PyErr_Occurred()) return large;
   PyErr_Clear();
   return -1;
+}
+
+double to_number(const std::string& call, const std::string& name, py::handle object) {
+  const double number = PyFloat_AsDouble(object.ptr());
+  if (number == -1 && PyErr_Occurred()) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    wrong_type(call, name, object, "a number");
+  }
+  return number;
+}
+
+// What a call says beside its arrays.
+struct Options {
+  double scale = 0, softcap = 0;
+  Wide left = -1, right = -1;
+  py::handle offsets = Py_None, lengths = Py_None;
+};
+
+// How each of them is read.
+struct Option {
+  const char* name;
+  void (*read)(Options&, const std::string& call, const std::string& name, py::handle value);
+};
+constexpr Option options[] = {
+    {"scale", [](auto& o, auto& call, auto& name, auto value) { o.scale = to_number(call, name, value); }},
+    {"left", [](auto& o, auto& call, auto& name, auto value) { o.left = to_reach(call, name, value); }},
+    {"right", [](auto& o, auto& call, auto& name, auto value) { o.right = to_reach(call, name, value); }},
+    {"softcap", [](auto& o, auto& call, auto& name, auto value) { o.softcap = to_number(call, name, value); }},
+    {"offsets", [](auto& o, auto&, auto&, auto value) { o.offsets = value; }},
+    {"lengths", [](auto& o, auto&, auto&, auto value) { o.lengths = value; }}};
+
+Options to_options(const std::string& call, const py::kwargs& given) {
+  Options read;
+  if (!given.contains("scale")) throw py::type_error(call + ": scale is missing");
+  for (const auto& [key, value] : given) {
+    const std::string name = py::str(key);
+    const auto* option =
+        std::find_if(std::begin(options), std::end(options), [&](const Option& o) { return name == o.name; });
+    if (option == std::end(options)) throw py::type_error(call + ": there is no option " + shown(key));
+    option->read(read, call, name, value);
+  }
+  if (!(read.softcap >= 0) || !std::isfinite(read.softcap))
+    wrong_value(call, "softcap is " + std::to_string(read.softcap) + ", expected at least 0");
+  return read;
 }
 
 // The axes before the last three, as one.
@@ -79,6 +124,18 @@ template <class T> i64 stride(const py::array& a, int from_end) {
   return a.strides(a.ndim() - from_end) / i64(sizeof(T));
 }
 
+void check_sizes(const std::string& call, std::initializer_list<i64> sizes) {
+  for (const i64 size : sizes)
+    if (size > most)
+      wrong_value(call, "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
+}
+
+void check_lengths(const std::string& call, std::span<const i64> lengths, i64 keys) {
+  for (const i64 length : lengths)
+    if (length < 0 || length > keys)
+      wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(keys));
+}
+
 // The arguments of one call, checked; arrays are read where they lie, or from copies where their rows do not lie plain.
 template <class T> struct AttentionCall {
   Attention<T> a;
@@ -89,8 +146,8 @@ template <class T> struct AttentionCall {
   std::vector<i64> lengths;
 
   AttentionCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle mask_,
-                double scale, py::handle left, py::handle right, double softcap, py::handle offsets_,
-                py::handle lengths_) {
+                const py::kwargs& given) {
+    const Options said = to_options(call, given);
     query = take(call, "query", query_);
     if (query.ndim() < 3) wrong_shape(call, "query", query, "(..., Hq, S, E)");
     batch = batch_of(query);
@@ -105,10 +162,7 @@ template <class T> struct AttentionCall {
     if (!same_batch(batch, value) || value.shape(n - 3) != a.Hk || value.shape(n - 2) != a.K)
       wrong_shape(call, "value", value, "(..., Hk, K, Ev) as key, which has shape " + shape_text(key));
     a.Ev = value.shape(n - 1);
-    for (i64 size : {a.S, a.K, a.E, a.Ev})
-      if (size > most)
-        wrong_value(call,
-                    "an axis has " + std::to_string(size) + " elements, expected at most " + std::to_string(most));
+    check_sizes(call, {a.S, a.K, a.E, a.Ev});
     if (a.Hk == 0 ? Hq != 0 : Hq % a.Hk != 0)
       wrong_shape(call, "key", key, "heads that divide those of query, which has shape " + shape_text(query));
     a.B = batch.size, a.G = a.Hk ? Hq / a.Hk : 0;
@@ -146,23 +200,18 @@ template <class T> struct AttentionCall {
     }
     a.places = places.data();
 
-    const Wide reach_left = to_reach(call, "left", left), reach_right = to_reach(call, "right", right);
-    a.left = i64(std::min<Wide>(reach_left, far)), a.right = i64(std::min<Wide>(reach_right, far));
-    if (!(softcap >= 0) || !std::isfinite(softcap))
-      wrong_value(call, "softcap is " + std::to_string(softcap) + ", expected at least 0");
-    a.scale = T(scale), a.softcap = T(softcap);
+    a.scale = T(said.scale), a.softcap = T(said.softcap);
+    a.left = i64(std::min<Wide>(said.left, far)), a.right = i64(std::min<Wide>(said.right, far));
     std::vector<i64> offsets(places.size(), 0);
-    if (!offsets_.is_none()) numbers(call, "offsets", offsets_, offsets);
+    if (!said.offsets.is_none()) numbers(call, "offsets", said.offsets, offsets);
     for (std::size_t b = 0; b < places.size(); ++b) {
       // Clamped once they are added up: far to one side and as far back is near.
-      places[b].low = reach_left < 0 ? -far : i64(std::clamp<Wide>(offsets[b] - reach_left, -far, far));
-      places[b].high = reach_right < 0 ? far : i64(std::clamp<Wide>(offsets[b] + reach_right, -far, far));
+      places[b].low = said.left < 0 ? -far : i64(std::clamp<Wide>(offsets[b] - said.left, -far, far));
+      places[b].high = said.right < 0 ? far : i64(std::clamp<Wide>(offsets[b] + said.right, -far, far));
     }
-    if (!lengths_.is_none()) {
-      numbers(call, "lengths", lengths_, lengths);
-      for (i64 length : lengths)
-        if (length < 0 || length > a.K)
-          wrong_value(call, "lengths holds " + std::to_string(length) + ", expected 0 to " + std::to_string(a.K));
+    if (!said.lengths.is_none()) {
+      numbers(call, "lengths", said.lengths, lengths);
+      check_lengths(call, lengths, a.K);
       a.lengths = lengths.data();
     }
   }
@@ -195,29 +244,27 @@ template <class T> struct AttentionCall {
   }
 };
 
-py::tuple attention_forward_call(py::handle query, py::handle key, py::handle value, py::handle mask, double scale,
-                                 py::handle left, py::handle right, double softcap, py::handle offsets,
-                                 py::handle lengths) {
+py::tuple forward(const py::object& query, const py::object& key, const py::object& value, const py::object& mask,
+                  const py::kwargs& named) {
   const std::string name = "attention.forward";
   return with_real(name, "query", query, [&]<class T>() -> py::tuple {
-    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    const AttentionCall<T> call(name, query, key, value, mask, named);
     py::array_t<T> out = empty<T>(call.shape(call.Hq, call.a.S, call.a.Ev)),
                    stats = empty<T>(call.shape(call.Hq, call.a.S, 2));
     T *out_data = out.mutable_data(), *stats_data = stats.mutable_data();
     {
       const WithoutGil released;
-      attention_forward(call.a, out_data, stats_data);
+      attention_forward(kernels<T>().attention, call.a, out_data, stats_data);
     }
     return py::make_tuple(out, stats);
   });
 }
 
-py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle key, py::handle value, py::handle out_,
-                                  py::handle stats_, py::handle mask, double scale, py::handle left, py::handle right,
-                                  double softcap, py::handle offsets, py::handle lengths) {
+py::tuple backward(const py::object& dout_, const py::object& query, const py::object& key, const py::object& value,
+                   const py::object& out_, const py::object& stats_, const py::object& mask, const py::kwargs& named) {
   const std::string name = "attention.backward";
   return with_real(name, "query", query, [&]<class T>() -> py::tuple {
-    const AttentionCall<T> call(name, query, key, value, mask, scale, left, right, softcap, offsets, lengths);
+    const AttentionCall<T> call(name, query, key, value, mask, named);
     const Attention<T>& a = call.a;
     const auto given = [&](const char* what, py::handle object, i64 features) {
       const py::array_t<T> array = to_packed<T>(name, what, object);
@@ -233,7 +280,79 @@ py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle
     T *dq = dquery.mutable_data(), *dk = dkey.mutable_data(), *dv = dvalue.mutable_data();
     {
       const WithoutGil released;
-      attention_backward(a, dout.data(), out.data(), stats.data(), dq, dk, dv);
+      attention_backward(kernels<T>().attention, a, dout.data(), out.data(), stats.data(), dq, dk, dv);
+    }
+    return py::make_tuple(dquery, dkey, dvalue);
+  });
+}
+
+// Additive attention's arguments, checked, as C-ordered arrays.
+template <class T> struct AdditiveCall {
+  AdditiveAttention<T> a;
+  py::array_t<T> query, key, value, score;
+  py::array_t<i64> lengths;
+
+  AdditiveCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle score_,
+               py::handle lengths_) {
+    // Shapes before copies: a broadcast array may be larger than any memory.
+    const py::array q = to_typed<T>(call, "query", query_), k = to_typed<T>(call, "key", key_),
+                    v = to_typed<T>(call, "value", value_);
+    if (q.ndim() != 3) wrong_shape(call, "query", q, "(N, S, H)");
+    a.N = q.shape(0), a.S = q.shape(1), a.H = q.shape(2);
+    if (k.ndim() != 3 || k.shape(0) != a.N || k.shape(2) != a.H)
+      wrong_shape(call, "key", k, "(N, K, H) as query, which has shape " + shape_text(q));
+    a.K = k.shape(1);
+    if (v.ndim() != 3 || v.shape(0) != a.N || v.shape(1) != a.K)
+      wrong_shape(call, "value", v, "(N, K, Ev) as key, which has shape " + shape_text(k));
+    a.Ev = v.shape(2);
+    check_sizes(call, {a.S, a.K, a.H, a.Ev});
+    query = to_packed<T>(call, "query", q), key = to_packed<T>(call, "key", k), value = to_packed<T>(call, "value", v);
+    score = to_packed<T>(call, "score", score_);
+    check_shape(call, "score", score, {a.H});
+    a.query = query.data(), a.key = key.data(), a.value = value.data(), a.score = score.data();
+    if (!lengths_.is_none()) {
+      lengths = to_packed<i64>(call, "lengths", lengths_);
+      check_shape(call, "lengths", lengths, {a.N});
+      check_lengths(call, {lengths.data(), std::size_t(a.N)}, a.K);
+      a.lengths = lengths.data();
+    }
+  }
+};
+
+py::tuple additive_forward(const py::object& query, const py::object& key, const py::object& value,
+                           const py::object& score, const py::object& lengths) {
+  const std::string name = "additive_attention.forward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AdditiveCall<T> call(name, query, key, value, score, lengths);
+    const AdditiveAttention<T>& a = call.a;
+    py::array_t<T> out = empty<T>({a.N, a.S, a.Ev}), weights = empty<T>({a.N, a.S, a.K});
+    T *out_data = out.mutable_data(), *weights_data = weights.mutable_data();
+    {
+      const WithoutGil released;
+      additive_attention_forward(kernels<T>().additive_attention, a, out_data, weights_data);
+    }
+    return py::make_tuple(out, weights);
+  });
+}
+
+py::tuple additive_backward(const py::object& dout_, const py::object& query, const py::object& key,
+                            const py::object& value, const py::object& score, const py::object& weights_,
+                            const py::object& dscore_, const py::object& lengths) {
+  const std::string name = "additive_attention.backward";
+  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+    const AdditiveCall<T> call(name, query, key, value, score, lengths);
+    const AdditiveAttention<T>& a = call.a;
+    const py::array_t<T> dout = to_packed<T>(name, "dout", dout_), weights = to_packed<T>(name, "weights", weights_);
+    check_shape(name, "dout", dout, {a.N, a.S, a.Ev});
+    check_shape(name, "weights", weights, {a.N, a.S, a.K});
+    if (dscore_.is_none()) wrong_type(name, "dscore", dscore_, "a NumPy array");
+    T* dscore = to_gradient<T>(name, "dscore", dscore_, {a.H});
+    py::array_t<T> dquery = empty<T>({a.N, a.S, a.H}), dkey = empty<T>({a.N, a.K, a.H}),
+                   dvalue = empty<T>({a.N, a.K, a.Ev});
+    T *dq = dquery.mutable_data(), *dk = dkey.mutable_data(), *dv = dvalue.mutable_data();
+    {
+      const WithoutGil released;
+      additive_attention_backward(kernels<T>().additive_attention, a, dout.data(), weights.data(), dq, dk, dv, dscore);
     }
     return py::make_tuple(dquery, dkey, dvalue);
   });
@@ -243,31 +362,25 @@ py::tuple attention_backward_call(py::handle dout_, py::handle query, py::handle
 
 void bind_attention(py::module_& parent) {
   const py::none none;
-  const py::int_ open(-1);
   py::module_ attention = parent.def_submodule("attention", "Scaled dot-product attention, compiled.");
+  py::list names;
+  for (const Option& option : options) names.append(option.name);
+  attention.attr("OPTIONS") = py::tuple(names);
   attention.def(
-      "forward",
-      [](py::object query, py::object key, py::object value, py::object mask, double scale, py::object left,
-         py::object right, double softcap, py::object offsets, py::object lengths) {
-        return attention_forward_call(query, key, value, mask, scale, left, right, softcap, offsets, lengths);
-      },
-      py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask") = none, py::kw_only(), py::arg("scale"),
-      py::arg("left") = open, py::arg("right") = open, py::arg("softcap") = 0.0, py::arg("offsets") = none,
-      py::arg("lengths") = none,
+      "forward", &forward, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("mask") = none,
       "query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S, "
-      "2).");
-  attention.def(
-      "backward",
-      [](py::object dout, py::object query, py::object key, py::object value, py::object out, py::object stats,
-         py::object mask, double scale, py::object left, py::object right, double softcap, py::object offsets,
-         py::object lengths) {
-        return attention_backward_call(dout, query, key, value, out, stats, mask, scale, left, right, softcap, offsets,
-                                       lengths);
-      },
-      py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"), py::arg("out"), py::arg("stats"),
-      py::arg("mask") = none, py::kw_only(), py::arg("scale"), py::arg("left") = open, py::arg("right") = open,
-      py::arg("softcap") = 0.0, py::arg("offsets") = none, py::arg("lengths") = none,
-      "Returns dquery, dkey, dvalue, shaped as query, key and value.");
+      "2). By name: scale, and the other OPTIONS.");
+  attention.def("backward", &backward, py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"),
+                py::arg("out"), py::arg("stats"), py::arg("mask") = none,
+                "Returns dquery, dkey, dvalue, shaped as query, key and value.");
+  py::module_ additive = parent.def_submodule("additive_attention", "Additive attention, compiled.");
+  additive.def("forward", &additive_forward, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("score"),
+               py::arg("lengths") = none,
+               "query (N, S, H), key (N, K, H), value (N, K, Ev), score (H,), lengths (N,) -> out (N, S, Ev), weights "
+               "(N, S, K).");
+  additive.def("backward", &additive_backward, py::arg("dout"), py::arg("query"), py::arg("key"), py::arg("value"),
+               py::arg("score"), py::arg("weights"), py::arg("dscore"), py::arg("lengths") = none,
+               "Returns dquery, dkey, dvalue, shaped as query, key and value; adds to dscore (H,).");
 }
 
 }  // namespace pyrnn

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..attention import attention_weights, scaled_dot_product_attention, scaled_dot_product_attention_vjp
 from ..core.checks import (
     Array,
     Rng,
@@ -33,6 +32,7 @@ from ..core.checks import (
 from ..core.layout import valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
+from .attention import attention_weights, scaled_dot_product_attention, scaled_dot_product_attention_vjp
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear

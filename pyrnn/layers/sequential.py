@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..attention import MultiheadAttention
 from ..core.checks import Array, Rng, integer
 from ..core.layer import Layer
 from ..core.model import Model
 from ..core.pullback import Pullback
+from .attention import MultiheadAttention
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
 
 
-def forward(
-    query: Array,
-    key: Array,
-    value: Array,
-    mask: Array | None = None,
-    *,
-    scale: float,
-    left: int = -1,
-    right: int = -1,
-    softcap: float = 0.0,
-    offsets: Array | None = None,
-    lengths: Array | None = None,
-) -> tuple[Array, Array]:
+class Options(NamedTuple):
+    """What a call says beside its arrays, by name.
+
+    Query i sees keys i + offset - left .. i + offset + right (-1: no bound) below length; offsets and lengths have the
+    axes before the heads.
+    """
+
+    scale: float
+    left: int = -1
+    right: int = -1
+    softcap: float = 0.0
+    offsets: Array | None = None
+    lengths: Array | None = None
+
+
+def forward(query: Array, key: Array, value: Array, mask: Array | None = None, **options: Any) -> tuple[Array, Array]:
     """query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> out (..., Hq, S, Ev), stats (..., Hq, S,
     2).
 
@@ -29,10 +33,9 @@ def forward(
         out = softmax(s) v,  stats = log2(e) largest s, sum of exp(s - largest);  both 0 where a query sees nothing
 
     Query head h looks at key head h // (Hq / Hk). mask (..., Hq, S, K), bool (True: seen) or added, where -inf hides.
-    Query i sees keys i + offset - left .. i + offset + right (-1: no bound) below length; offsets and lengths have the
-    axes before the heads. A score of -inf is hidden too. What is hidden is never read.
+    options: see Options. A score of -inf is hidden too. What is hidden is never read.
     """
-    _, scores, _ = _scores(query, key, mask, scale, left, right, softcap, offsets, lengths)
+    _, scores, _ = _scores(query, key, mask, Options(**options))
     exps, most = _exponentials(scores)
     total = exps.sum(axis=-1)
     share = exps / np.where(total == 0, 1, total)[..., None]
@@ -48,45 +51,30 @@ def backward(
     out: Array,
     stats: Array,
     mask: Array | None = None,
-    *,
-    scale: float,
-    left: int = -1,
-    right: int = -1,
-    softcap: float = 0.0,
-    offsets: Array | None = None,
-    lengths: Array | None = None,
+    **options: Any,
 ) -> tuple[Array, Array, Array]:
     """dquery, dkey, dvalue, shaped as query, key and value; out and stats are what forward returned.
 
     p = exp(s - largest s) / total,  ds = p (dout v^T - dout . out),  through the cap ds <- ds (1 - tanh^2)
     """
-    keys, scores, slope = _scores(query, key, mask, scale, left, right, softcap, offsets, lengths)
+    keys, scores, slope = _scores(query, key, mask, Options(**options))
     seen = ~np.isneginf(scores)
     most, total = stats[..., :1] * math.log(2), stats[..., 1:]
     with np.errstate(invalid="ignore"):
         p = np.where(seen, np.exp(scores - most) / np.where(total == 0, 1, total), 0)
         dp = dout @ np.swapaxes(_grouped(value, query), -1, -2)
-        mean = (dout * out).sum(axis=-1, keepdims=True)
-        ds = np.where(seen, p * (dp - mean) * slope, 0)
+        delta = (dout * out).sum(axis=-1, keepdims=True)
+        ds = np.where(seen, p * (dp - delta) * slope, 0)
     across = np.swapaxes(seen, -1, -2)
-    dquery = scale * _visible_product(ds, seen, keys)
-    dkey = scale * _visible_product(np.swapaxes(ds, -1, -2), across, query)
+    dquery = options["scale"] * _visible_product(ds, seen, keys)
+    dkey = options["scale"] * _visible_product(np.swapaxes(ds, -1, -2), across, query)
     dvalue = _visible_product(np.swapaxes(p, -1, -2), across, dout)
     return dquery.astype(query.dtype), _summed(dkey, key), _summed(dvalue, value)
 
 
-def _scores(
-    query: Array,
-    key: Array,
-    mask: Array | None,
-    scale: float,
-    left: int,
-    right: int,
-    softcap: float,
-    offsets: Array | None,
-    lengths: Array | None,
-) -> tuple[Array, Array, Array | float]:
+def _scores(query: Array, key: Array, mask: Array | None, options: Options) -> tuple[Array, Array, Array | float]:
     """The keys repeated for every query head, the scores, and the slope of the cap."""
+    scale, left, right, softcap, offsets, lengths = options
     keys = _grouped(key, query)
     with np.errstate(invalid="ignore", over="ignore"):
         scores = (query * query.dtype.type(scale)) @ np.swapaxes(keys, -1, -2)

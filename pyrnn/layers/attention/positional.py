@@ -1,0 +1,92 @@
+"""Sines and cosines that tell the positions apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.checks import (
+    MOST,
+    Array,
+    boolean,
+    float_dtype,
+    integer,
+    integer_array,
+    real_array,
+    shape_error,
+    shape_text,
+    shaped_array,
+)
+from ...core.layer import Layer
+from ...core.pullback import Once
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+
+class PositionalEncoding(Layer):
+    """Sines and cosines of the position, added to x: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+
+    Feature 2k of position p is sin(p / 10000^(2k / E)), feature 2k + 1 its cosine. There are no parameters. TypeError
+    and ValueError for arguments that make no encoding.
+
+        encode = pyrnn.PositionalEncoding(64)
+        y = encode(x)  # (S, N, 64), (S, 64), or (N, S, 64) with batch_first
+    """
+
+    def __init__(self, embed_dim: int, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
+        call = type(self).__name__
+        self.embed_dim = integer(call, "embed_dim", embed_dim, 1, MOST)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        super().__init__(float_dtype(call, dtype), {})
+
+    def table(self, positions: ArrayLike) -> Array:
+        """positions (...), integers -> (..., E).
+
+        first = encode.table(range(10))
+        """
+        at = integer_array(f"{type(self).__name__}.table", "positions", positions).astype(np.float64)
+        even = np.arange(0, self.embed_dim, 2)
+        angles = at[..., None] * np.exp(even * (-math.log(10000.0) / self.embed_dim))
+        both = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(*at.shape, 2 * len(even))
+        return both[..., : self.embed_dim].astype(self.dtype)
+
+    def __call__(self, x: ArrayLike, offset: int = 0) -> Array:
+        """x plus the encoding of positions offset, offset + 1, ... TypeError and ValueError for what does not fit.
+
+        y_t = encode(x[t : t + 1], offset=t)
+        """
+        return self._encoded("", x, offset)
+
+    def vjp(self, x: ArrayLike, offset: int = 0) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) is dy; it can be called once.
+
+        y, pullback = encode.vjp(x)
+        dx = pullback(dy)
+        """
+        y = self._encoded(".vjp", x, offset)
+        kept, shape = Once(f"{type(self).__name__} pullback", None), y.shape
+
+        def pullback(dy: ArrayLike) -> Array:
+            dx = shaped_array(kept.call, "dy", dy, self.dtype, shape).copy()
+            kept.take()
+            return dx
+
+        return y, pullback
+
+    def _encoded(self, suffix: str, x: Any, offset: Any) -> Array:
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        offset = integer(call, "offset", offset, -MOST, MOST)
+        if array.ndim not in (2, 3) or array.shape[-1] != self.embed_dim:
+            axes = ("N", "S") if self.batch_first else ("S", "N")
+            raise shape_error(
+                call, "x", array.shape, f"{shape_text(*axes, self.embed_dim)} or {shape_text('S', self.embed_dim)}"
+            )
+        axis = 1 if self.batch_first and array.ndim == 3 else 0
+        table = self.table(np.arange(offset, offset + array.shape[axis]))
+        y: Array = np.add(array, table if axis == 1 or array.ndim == 2 else table[:, None], order="C")
+        return y

@@ -1,0 +1,27 @@
+"""A linear map whose weight and bias are parts of a layer's arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ...core.checks import Array
+
+
+class Projection(NamedTuple):
+    """y = x W^T + b, on views of parameters, of copies of them, or of their gradients."""
+
+    op: Any  # kernels.linear, or its twin
+    weight: Array  # (O, I)
+    bias: Array | None  # (O,)
+
+    def forward(self, x: Array) -> Array:
+        """x (..., I) -> y (..., O)."""
+        y: Array = self.op.forward(x, self.weight, self.bias)
+        return y
+
+    def backward(self, dy: Array, x: Array, grads: Projection) -> Array:
+        """dx; the gradients of weight and bias are added to those of `grads`."""
+        dx: Array = self.op.backward(
+            dy.reshape(-1, dy.shape[-1]), x.reshape(-1, x.shape[-1]), self.weight, grads.weight, grads.bias
+        )
+        return dx.reshape(x.shape)
