@@ -39,4 +39,7 @@ py::tuple recurrent_vjp(const RecurrentOp&, CellKind, py::handle x, py::handle s
                         py::handle out);
 py::object recurrent_stream(const RecurrentOp&, CellKind, py::handle layers, py::handle batch);
 
+// The __new__ of a class that only vjp or stream make, for which object's would leave it without anything inside.
+py::object never_made();
+
 }  // namespace pyrnn
