@@ -1,6 +1,7 @@
 // A forward run that can be walked back: what it keeps, cut at checkpoints, and the buffers of the way back. See
 // driver.hpp.
 #include "recurrent/driver_run.hpp"
+#include "recurrent/scratch.hpp"
 
 namespace pyrnn {
 
@@ -19,10 +20,10 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 
   // most of a level 1 cache; more rows where the total is so large that adding to it takes long, fewer where one thread
   // may walk and another wait for its blocks.
   const i64 block_rows = step_work(layer_) * i64(sizeof(T)) > large_weights ? 1024 : N < 4 ? 64 : 128;
-  block_ = std::max<i64>(1, (block_rows + N - 1) / std::max<i64>(N, 1));
+  block_ = std::max<i64>(1, ceil_div(block_rows, std::max<i64>(N, 1)));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);
-  segments_ = std::max<i64>(1, (steps + segment_ - 1) / segment_);
+  segments_ = std::max<i64>(1, ceil_div(steps, segment_));
 
   run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
   run_.chunk = chunk_steps(rows_), run_.block = block_, run_.record_row = layer_.record_row();
@@ -114,12 +115,11 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   const Buffer<T> dinner(cell.inner ? one * Hp : 0);
   run_.dinner = dinner.get();
   run_.dy = dy, run_.dx = dx;
-  // Each thread: the records of a block for some unit groups, and three pointers, a place and an id for each of its
-  // rows; in the end a pointer for each row of the table.
   const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
-  const i64 pointers = std::max(5 * block_rows, run_.table_rows);
-  run_.scratch_size = round_up(
-      block_rows * cell.groups_per_sum * cell.slots * cell.lanes + pointers * i64(sizeof(const void*) / sizeof(T)), 64);
+  const i64 scratch_bytes =
+      std::max(BlockScratch<T>(Carver(), block_rows, cell.groups_per_sum * cell.slots * cell.lanes).bytes,
+               TableScratch<T>(Carver(), run_.table_rows).bytes);
+  run_.scratch_size = scratch_bytes / i64(sizeof(T));
   Team team(2 * run_work(layer_, rows_));
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
