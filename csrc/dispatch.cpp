@@ -7,10 +7,11 @@
 
 namespace pyrnn {
 
-#define PYRNN_DECLARE(set)                     \
-  namespace set {                              \
-  extern const Kernels<float> single_kernels;  \
-  extern const Kernels<double> double_kernels; \
+#define PYRNN_DECLARE(set)                             \
+  namespace set {                                      \
+  template <class T> const Kernels<T>& kernel_table(); \
+  template <> const Kernels<float>& kernel_table();    \
+  template <> const Kernels<double>& kernel_table();   \
   }
 
 PYRNN_DECLARE(x86_64_v2)
@@ -38,16 +39,16 @@ bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_support
 
 const InstructionSet sets[] = {
 #ifdef PYRNN_HAS_x86_64_v4  // defined by the build for each set it holds
-    {"x86-64-v4", has_v4, &x86_64_v4::single_kernels, &x86_64_v4::double_kernels},
+    {"x86-64-v4", has_v4, x86_64_v4::kernel_table<float>, x86_64_v4::kernel_table<double>},
 #endif
 #ifdef PYRNN_HAS_x86_64_v3
-    {"x86-64-v3", has_v3, &x86_64_v3::single_kernels, &x86_64_v3::double_kernels},
+    {"x86-64-v3", has_v3, x86_64_v3::kernel_table<float>, x86_64_v3::kernel_table<double>},
 #endif
 #ifdef PYRNN_HAS_x86_64_v2
-    {"x86-64-v2", has_v2, &x86_64_v2::single_kernels, &x86_64_v2::double_kernels},
+    {"x86-64-v2", has_v2, x86_64_v2::kernel_table<float>, x86_64_v2::kernel_table<double>},
 #endif
 #ifdef PYRNN_HAS_arm64
-    {"arm64-neon", [] { return true; }, &arm64::single_kernels, &arm64::double_kernels},
+    {"arm64-neon", [] { return true; }, arm64::kernel_table<float>, arm64::kernel_table<double>},
 #endif
 };
 
@@ -75,6 +76,16 @@ std::vector<const char*> instruction_sets() {
 const InstructionSet& instruction_set() {
   static const InstructionSet& set = choose();
   return set;
+}
+
+template <> const Kernels<float>& kernels<float>() {
+  static const Kernels<float>& table = instruction_set().float32();
+  return table;
+}
+
+template <> const Kernels<double>& kernels<double>() {
+  static const Kernels<double>& table = instruction_set().float64();
+  return table;
 }
 
 }  // namespace pyrnn

@@ -1,7 +1,6 @@
 // Which compiled kernels this process uses: the best instruction set the CPU has, or a lower one by PYRNN_ISA.
 #pragma once
 
-#include <array>
 #include <vector>
 
 #include "associative/contract.hpp"
@@ -15,7 +14,7 @@
 namespace pyrnn {
 
 template <class T> struct Kernels {
-  std::array<CellKernels<T>, std::size_t(CellKind::count)> cells;
+  const CellKernels<T>* cells;  // [CellKind]
   LinearKernels<T> linear;
   LossKernels<T> losses;
   OptimiserKernels<T> optimisers;
@@ -27,11 +26,12 @@ template <class T> struct Kernels {
   void (*read_loop)(const T* data, i64 n, T* sink);
 };
 
+// The tables are functions, which no CPU calls that lacks the instruction set they are compiled for.
 struct InstructionSet {
   const char* name;
   bool (*supported)();
-  const Kernels<float>* float32;
-  const Kernels<double>* float64;
+  const Kernels<float>& (*float32)();
+  const Kernels<double>& (*float64)();
 };
 
 // Chosen at the first call; throws std::invalid_argument for a PYRNN_ISA that is unknown or beyond this CPU.
@@ -41,7 +41,7 @@ const InstructionSet& instruction_set();
 std::vector<const char*> instruction_sets();
 
 template <class T> const Kernels<T>& kernels();
-template <> inline const Kernels<float>& kernels<float>() { return *instruction_set().float32; }
-template <> inline const Kernels<double>& kernels<double>() { return *instruction_set().float64; }
+template <> const Kernels<float>& kernels<float>();
+template <> const Kernels<double>& kernels<double>();
 
 }  // namespace pyrnn

@@ -1,4 +1,5 @@
-// The list of kernels, compiled once per instruction set (PYRNN_ISA) and dtype (PYRNN_REAL).
+// The table of kernels, compiled once per instruction set (PYRNN_ISA) and dtype (PYRNN_DTYPE). Those of the cells are
+// compiled by themselves, recurrent/kernel.cpp.
 #include "associative/kernel.hpp"
 #include "attention/additive.hpp"
 #include "attention/kernel.hpp"
@@ -7,20 +8,25 @@
 #include "linear/kernel.hpp"
 #include "losses/kernel.hpp"
 #include "optimisers/kernel.hpp"
-#include "recurrent/cells.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
-extern const Kernels<PYRNN_REAL> PYRNN_TABLE;
-const Kernels<PYRNN_REAL> PYRNN_TABLE{
-    cells<PYRNN_REAL>,
-    LinearLoop<PYRNN_REAL>::kernels,
-    {cross_entropy<PYRNN_REAL>},
-    {adam<PYRNN_REAL>, sgd<PYRNN_REAL>, rmsprop<PYRNN_REAL>, sum_of_squares<PYRNN_REAL>},
-    HopfieldLoop<PYRNN_REAL>::kernels,
-    attention_kernels<PYRNN_REAL>,
-    AdditiveLoop<PYRNN_REAL>::kernels,
-    fma_loop<PYRNN_REAL>,
-    read_loop<PYRNN_REAL>};
+template <class T> const CellKernels<T>* cell_table();
+template <> const CellKernels<PYRNN_DTYPE>* cell_table();
+
+template <class T> const Kernels<T>& kernel_table();
+template <> const Kernels<PYRNN_DTYPE>& kernel_table() {
+  using T = PYRNN_DTYPE;
+  static const Kernels<T> table{cell_table<T>(),
+                                LinearLoop<T>::kernels,
+                                {cross_entropy<T>},
+                                {adam<T>, sgd<T>, rmsprop<T>, sum_of_squares<T>},
+                                HopfieldLoop<T>::kernels,
+                                attention_kernels<T>,
+                                AdditiveLoop<T>::kernels,
+                                fma_loop<T>,
+                                read_loop<T>};
+  return table;
+}
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -1,12 +1,9 @@
-// What the kernels of associative memories are given. The functions live in kernel.hpp, compiled per
-// instruction set.
+// What the kernels of associative memories (kernel.hpp, compiled per instruction set) are given by the driver.
 //
 // A memory is n units and either a symmetric matrix of weights with a zero diagonal, or the stored patterns themselves:
 // w_ij = sum_p sign_p x_pi x_pj follows from them, and so do the local fields, from the overlaps of state and patterns.
 // States are bytes: 1 is on, `off` (-1 or 0) is off. All fields are exact where weights are integers.
 #pragma once
-
-#include <cstdint>
 
 #include "base/integers.hpp"
 
@@ -21,6 +18,15 @@ struct Patterns {
   const std::uint32_t* bits = nullptr;      // [n, words]
   const std::uint32_t* negative = nullptr;  // [words]: 1 where a pattern's sign is -1
   i64 signs = 0;                            // their sum
+};
+
+// The same four at a time, as hebbian reads them: the bits of a unit in the low half of a byte, unit by unit, and 0
+// beyond n up to whole tiles of `block` units.
+struct Nibbles {
+  PYRNN_INLINE Nibbles(const Patterns& p, i64 block)
+      : groups(ceil_div(p.P, 4)), units(round_up(p.n, block)), tiles(units / block) {}
+  const i64 groups, units, tiles;  // tiles: in a row of weights
+  std::uint8_t* data = nullptr;    // [groups, units]
 };
 
 // How a sweep goes and what it compares: unit i is on above its threshold, off below, and stays where equal.
@@ -42,13 +48,12 @@ struct Gap {
 
 // Rows [begin, end) of N states [N, n] and overlaps [N, words * word_bits] (0 beyond P) or fields [N, n].
 template <class T> struct HopfieldKernels {
-  int block;  // units of a tile of hebbian
+  int block;  // units of a tile of hebbian, which is square
   // on [P, n] -> bits [n, ceil(P / word_bits)]; units [begin, end).
   void (*pack)(const std::uint8_t* on, i64 P, i64 n, std::uint32_t* bits, i64 begin, i64 end);
-  // nibbles [ceil(P / 4)][n rounded up to blocks]: four patterns of a unit side by side; units [begin, end).
-  void (*nibbles)(const Patterns&, std::uint8_t* nibbles, i64 begin, i64 end);
-  // Writes weights [n, n]. scratch [block * block].
-  void (*hebbian)(const Patterns&, const std::uint8_t* nibbles, std::int32_t* scratch, T* weights, int part, int parts);
+  void (*nibbles)(const Patterns&, const Nibbles&, i64 begin, i64 end);  // written; units [begin, end)
+  // Writes weights [n, n]. tile [block, block] is the thread's own.
+  void (*hebbian)(const Patterns&, const Nibbles&, std::int32_t* tile, T* weights, int part, int parts);
   void (*overlaps)(const Patterns&, const std::int8_t* state, std::int32_t* overlaps, i64 begin, i64 end);
   void (*pattern_fields)(const Patterns&, const std::int32_t* overlaps, const std::int8_t* state, double* fields,
                          i64 begin, i64 end);

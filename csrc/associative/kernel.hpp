@@ -35,7 +35,7 @@ template <class T> struct HopfieldLoop {
 
   // on [P, n] -> bits [n, ceil(P / word_bits)], units [begin, end).
   static void pack(const std::uint8_t* on, i64 P, i64 n, u32* bits, i64 begin, i64 end) {
-    const i64 words = (P + word_bits - 1) / word_bits;
+    const i64 words = ceil_div(P, word_bits);
     constexpr i64 many = 256;
     for (i64 i = begin; i < end; i += many)
       for (i64 w = 0; w < words; ++w) {
@@ -51,13 +51,12 @@ template <class T> struct HopfieldLoop {
 
   // ---- Hebbian weights
 
-  static void nibbles(const Patterns& p, std::uint8_t* out, i64 begin, i64 end) {
-    const i64 groups = (p.P + 3) / 4, width = (p.n + block - 1) / block * block;
-    for (i64 g = 0; g < groups; ++g)
-      for (i64 i = begin; i < end; ++i)
-        out[g * width + i] = std::uint8_t(p.bits[i * p.words + g / 8] >> (g % 8 * 4) & 15);
-    if (end == p.n)
-      for (i64 g = 0; g < groups; ++g) std::fill(out + g * width + end, out + (g + 1) * width, std::uint8_t(0));
+  static void nibbles(const Patterns& p, const Nibbles& out, i64 begin, i64 end) {
+    for (i64 g = 0; g < out.groups; ++g) {
+      std::uint8_t* const to = out.data + g * out.units;
+      for (i64 i = begin; i < end; ++i) to[i] = std::uint8_t(p.bits[i * p.words + g / 8] >> (g % 8 * 4) & 15);
+      if (end == p.n) std::fill(to + end, to + out.units, std::uint8_t(0));
+    }
   }
 
   // sums[a][b] = the number of equal bits less the number of different ones.
@@ -69,26 +68,24 @@ template <class T> struct HopfieldLoop {
   }();
 
   // Tiles of the upper triangle are dealt out to the parts; each is written twice, the second time transposed.
-  static void hebbian(const Patterns& p, const std::uint8_t* nibbles, i32* scratch, T* weights, int part, int parts) {
-    const i64 blocks = (p.n + block - 1) / block, groups = (p.P + 3) / 4;
-    i64 tile = 0;
-    for (i64 ib = 0; ib < blocks; ++ib)
-      for (i64 jb = ib; jb < blocks; ++jb)
-        if (tile++ % parts == part) {
-          std::fill_n(scratch, block * block, i32(p.P - 4 * groups));  // what lies beyond P counts as equal
+  static void hebbian(const Patterns& p, const Nibbles& nibbles, i32* tile, T* weights, int part, int parts) {
+    i64 number = 0;
+    for (i64 ib = 0; ib < nibbles.tiles; ++ib)
+      for (i64 jb = ib; jb < nibbles.tiles; ++jb)
+        if (number++ % parts == part) {
+          std::fill_n(tile, block * block, i32(p.P - 4 * nibbles.groups));  // what lies beyond P counts as equal
           for (i64 i = 0; i < block; i += tile_rows)
-            rows_of_tile(p, nibbles, blocks * block, ib * block + i, jb * block, scratch + i * block);
-          write_tile(scratch, p.n, ib * block, jb * block, weights);
+            rows_of_tile(p, nibbles, ib * block + i, jb * block, tile + i * block);
+          write_tile(tile, p.n, ib * block, jb * block, weights);
         }
   }
 
   // sums_of[r][j] += what units i0 + r and j0 + j have in common.
-  static void rows_of_tile(const Patterns& p, const std::uint8_t* nibbles, i64 width, i64 i0, i64 j0, i32* sums_of) {
-    const i64 groups = (p.P + 3) / 4;
-    for (i64 first = 0; first < groups; first += most_nibbles) {
+  static void rows_of_tile(const Patterns& p, const Nibbles& nibbles, i64 i0, i64 j0, i32* sums_of) {
+    for (i64 first = 0; first < nibbles.groups; first += most_nibbles) {
       Bytes acc[tile_rows][tile_vectors] = {};
-      for (i64 g = first; g < std::min(first + most_nibbles, groups); ++g) {
-        const std::uint8_t* plane = nibbles + g * width;
+      for (i64 g = first; g < std::min(first + most_nibbles, nibbles.groups); ++g) {
+        const std::uint8_t* plane = nibbles.data + g * nibbles.units;
         const unsigned negative = p.negative[g / 8] >> (g % 8 * 4) & 15;
         Bytes index[tile_vectors];
 #pragma GCC unroll 4

@@ -1,5 +1,5 @@
-// The integer that counts everything here: elements, rows, steps, bytes. And what kernels of all instruction sets
-// share.
+// The integer that counts everything here: elements, rows, steps, bytes; its roundings and shares. And what kernels of
+// all instruction sets share.
 #pragma once
 
 #include <cstdint>
@@ -11,5 +11,16 @@
 namespace pyrnn {
 
 using i64 = std::int64_t;
+
+// n / by and n, rounded up to the next integer and to the next multiple.
+PYRNN_INLINE constexpr i64 ceil_div(i64 n, i64 by) { return (n + by - 1) / by; }
+PYRNN_INLINE constexpr i64 round_up(i64 n, i64 to) { return ceil_div(n, to) * to; }
+
+// What one of `parts` gets of `count` things that lie side by side, all of them as evenly as may be.
+struct Slice {
+  PYRNN_INLINE Slice(i64 count, i64 part, i64 parts) : begin(count * part / parts), end(count * (part + 1) / parts) {}
+  PYRNN_INLINE i64 size() const { return end - begin; }
+  i64 begin, end;
+};
 
 }  // namespace pyrnn

@@ -5,7 +5,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <cstdint>
 #include <exception>
 
 #include "base/integers.hpp"
@@ -27,7 +26,7 @@ class Watch {
   }
 
   // Multiply-adds that may be done between two looks: some milliseconds.
-  static constexpr std::int64_t work_between = 4'000'000;
+  static constexpr i64 work_between = 4'000'000;
 
   // Is the call to end? Set by the bindings, which know Python's signals, before any call.
   static inline bool (*question)() = nullptr;

@@ -12,6 +12,8 @@
 #include <sys/mman.h>
 #endif
 
+#include "base/threads.hpp"
+
 namespace pyrnn {
 
 namespace {
@@ -114,6 +116,14 @@ void give_back_memory(void* memory, std::size_t bytes) noexcept {
     }
   }
   std::free(memory);
+}
+
+void copy_bytes(void* to, const void* from, i64 bytes) {
+  Team team(bytes);  // a number is copied in the time of some multiply-adds
+  in_slices(team, ceil_div(bytes, 64), [&](const Slice& lines) {
+    const i64 begin = 64 * lines.begin, end = std::min(64 * lines.end, bytes);
+    std::memcpy(static_cast<char*>(to) + begin, static_cast<const char*>(from) + begin, std::size_t(end - begin));
+  });
 }
 
 }  // namespace pyrnn

@@ -23,8 +23,8 @@ inline constexpr int max_accumulators = registers == 32 ? 24 : 12;
 // Unit groups that are worked on together where rows are few, so that there are enough independent chains.
 inline constexpr int group_block = 4;
 
-template <class T> PYRNN_INLINE i64 groups_of(i64 units) { return (units + lanes<T> - 1) / lanes<T>; }
-template <class T> PYRNN_INLINE i64 padded(i64 units) { return groups_of<T>(units) * lanes<T>; }
+template <class T> PYRNN_INLINE i64 groups_of(i64 units) { return ceil_div(units, lanes<T>); }
+template <class T> PYRNN_INLINE i64 padded(i64 units) { return round_up(units, lanes<T>); }
 
 // The k-th element of a row lies at row[k], in segments: `count` runs of `length` elements, `stride` apart.
 struct Segments {

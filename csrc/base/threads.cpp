@@ -25,7 +25,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
-constexpr std::int64_t work_to_wake = 32'000'000;    // multiply-adds that take one thread several times as long
+constexpr i64 work_to_wake = 32'000'000;             // multiply-adds that take one thread several times as long
 // Calls less than this apart are in a row; idle workers look for as long.
 constexpr std::chrono::nanoseconds row_gap{200'000};
 constexpr int in_a_row = 4;  // so many of them, and as many are to be expected
@@ -113,7 +113,7 @@ Wakefulness wakefulness() {
 std::atomic<bool> waking_always{false}, all_are_late{false};
 
 // What makes a thread late: work that should be done in a fifth of the time, and a moment for the caches and the clock.
-std::chrono::nanoseconds patience_for(std::int64_t work) {
+std::chrono::nanoseconds patience_for(i64 work) {
   return std::chrono::nanoseconds(all_are_late ? 0 : 100'000 + work / 10);
 }
 
@@ -309,7 +309,7 @@ int fork_generation() {
 
 void set_num_threads(int threads) { num_threads = threads; }
 
-Team::Team(std::int64_t work, int most) : work_(work), shared_(std::min(most, get_num_threads()) > 1) {
+Team::Team(i64 work, int most) : work_(work), shared_(std::min(most, get_num_threads()) > 1) {
   if (!shared_) return;
   most = std::min(most, get_num_threads());
   const Clock::time_point now = Clock::now();
@@ -351,7 +351,7 @@ Team::Team(std::int64_t work, int most) : work_(work), shared_(std::min(most, ge
   }
   const auto is_awake = [](Worker* w) { return w->awake.load(std::memory_order_acquire); };
   const auto all_awake = [&] { return std::all_of(borrowed_, borrowed_ + workers_, is_awake); };
-  const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<std::int64_t>(work / work_to_wake, 1, 1000));
+  const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<i64>(work / work_to_wake, 1, 1000));
   for (int i = 0; i < 30 && asleep && !all_awake(); ++i) {
     for (int j = 0; j < 20; ++j) pause();
     sched_yield();
@@ -412,13 +412,13 @@ bool Barrier::wait_for(int part, int round) const {
   return came_late(patience_for(work_), [&] { return flag.load(std::memory_order_acquire) >= round; }, nap);
 }
 
-void Progress::wait_for(std::int64_t run, std::int64_t count) const {
+void Progress::wait_for(i64 run, i64 count) const {
   const auto done = [&] { return has_come(run, count); };
   if (!look(done))
     while (!done()) nap();
 }
 
-bool Progress::late(std::int64_t run, std::int64_t count, std::int64_t work) const {
+bool Progress::late(i64 run, i64 count, i64 work) const {
   return came_late(patience_for(work), [&] { return has_come(run, count); }, nap);
 }
 

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <cstdint>
 #include <limits>
 #include <memory>
 
@@ -33,7 +32,7 @@ int fork_generation();
 class Barrier {
  public:
   // work: multiply-adds of a part between two meetings.
-  Barrier(int parts, std::int64_t work) : flags_(new Flag[std::size_t(parts)]), parts_(parts), work_(work) {}
+  Barrier(int parts, i64 work) : flags_(new Flag[std::size_t(parts)]), parts_(parts), work_(work) {}
 
   // The caller has done parts [first, last); returns when all have come. True: from now on the thread of part 0 does
   // all parts, and nobody comes here any more.
@@ -55,7 +54,7 @@ class Barrier {
 
   const std::unique_ptr<Flag[]> flags_;
   const int parts_;
-  const std::int64_t work_;
+  const i64 work_;
   std::atomic<int> last_round_{std::numeric_limits<int>::max()};
   bool late_ = false;  // of the thread of part 0 alone
 };
@@ -63,34 +62,30 @@ class Barrier {
 // How far several runs have come, each counted up by one thread while others wait for it.
 class Progress {
  public:
-  explicit Progress(std::int64_t runs) : counts_(new std::atomic<std::int64_t>[std::size_t(runs)] {}) {}
+  explicit Progress(i64 runs) : counts_(new std::atomic<i64>[std::size_t(runs)] {}) {}
 
-  PYRNN_INLINE void raise(std::int64_t run, std::int64_t count) {
-    counts_[run].store(count, std::memory_order_release);
-  }
-  PYRNN_INLINE void wait(std::int64_t run, std::int64_t count) const {
+  PYRNN_INLINE void raise(i64 run, i64 count) { counts_[run].store(count, std::memory_order_release); }
+  PYRNN_INLINE void wait(i64 run, i64 count) const {
     if (!has_come(run, count)) wait_for(run, count);
   }
   // For something that takes `work` multiply-adds and has been begun; true if it takes far longer.
-  PYRNN_INLINE bool wait_or_late(std::int64_t run, std::int64_t count, std::int64_t work) const {
+  PYRNN_INLINE bool wait_or_late(i64 run, i64 count, i64 work) const {
     return !has_come(run, count) && late(run, count, work);
   }
 
  private:
-  PYRNN_INLINE bool has_come(std::int64_t run, std::int64_t count) const {
-    return counts_[run].load(std::memory_order_acquire) >= count;
-  }
-  void wait_for(std::int64_t run, std::int64_t count) const;
-  bool late(std::int64_t run, std::int64_t count, std::int64_t work) const;
+  PYRNN_INLINE bool has_come(i64 run, i64 count) const { return counts_[run].load(std::memory_order_acquire) >= count; }
+  void wait_for(i64 run, i64 count) const;
+  bool late(i64 run, i64 count, i64 work) const;
 
-  const std::unique_ptr<std::atomic<std::int64_t>[]> counts_;
+  const std::unique_ptr<std::atomic<i64>[]> counts_;
 };
 
 // Tasks of which each is done by whichever thread takes it first.
 class Tasks {
  public:
-  explicit Tasks(std::int64_t count) : taken_(new std::atomic<bool>[std::size_t(count)] {}) {}
-  PYRNN_INLINE bool take(std::int64_t task) { return !taken_[task].exchange(true, std::memory_order_relaxed); }
+  explicit Tasks(i64 count) : taken_(new std::atomic<bool>[std::size_t(count)] {}) {}
+  PYRNN_INLINE bool take(i64 task) { return !taken_[task].exchange(true, std::memory_order_relaxed); }
 
  private:
   const std::unique_ptr<std::atomic<bool>[]> taken_;
@@ -99,11 +94,9 @@ class Tasks {
 struct Worker;
 
 // Work is counted in multiply-adds; below this much per thread, sharing it costs more than it saves.
-inline constexpr std::int64_t work_per_thread = 200'000;
+inline constexpr i64 work_per_thread = 200'000;
 
-inline int threads_worth(std::int64_t work) {
-  return int(std::clamp<std::int64_t>(work / work_per_thread, 1, get_num_threads()));
-}
+inline int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
 
 // The calling thread and as many workers as `work` is worth, at most `most` threads in all, held until destruction.
 // Workers that sleep are waited for where the work takes longer than they need to wake, or where calls follow one
@@ -114,8 +107,8 @@ inline int threads_worth(std::int64_t work) {
 // again, up to a second.
 class Team {
  public:
-  explicit Team(std::int64_t work) : Team(work, threads_worth(work)) {}
-  Team(std::int64_t work, int most);
+  explicit Team(i64 work) : Team(work, threads_worth(work)) {}
+  Team(i64 work, int most);
   ~Team();
   Team(const Team&) = delete;
   Team& operator=(const Team&) = delete;
@@ -130,10 +123,10 @@ class Team {
 
  private:
   void start(void (*call)(void*, int), void* job);
-  const std::int64_t work_;
+  const i64 work_;
   bool shared_ = false;  // is it worth several threads, and are they to be had
   int workers_ = 0;
-  std::int64_t since_ = 0;  // when it was made, in ticks of the steady clock
+  i64 since_ = 0;  // when it was made, in ticks of the steady clock
   Worker* borrowed_[most_threads - 1];
 };
 
@@ -143,13 +136,18 @@ template <class F> void in_parts(Team& team, F f) {
   team.run(job);
 }
 
+// f(slice) on every member of a team: its slice of `count` things.
+template <class F> void in_slices(Team& team, i64 count, F f) {
+  in_parts(team, [&](int part, int parts) { f(Slice(count, part, parts)); });
+}
+
 // f(thread, part, parts) for parts of a call's `work` that its user may stop: as many for each thread, at most `most`
 // of them, as leave little to wait for, one after the other.
-template <class F> void in_watched_parts(Team& team, std::int64_t work, std::int64_t most, Watch& watch, F f) {
-  const std::int64_t each = std::clamp<std::int64_t>(work / team.size() / (8 * Watch::work_between), 1,
-                                                     std::max<std::int64_t>(most / team.size(), 1));
+template <class F> void in_watched_parts(Team& team, i64 work, i64 most, Watch& watch, F f) {
+  const i64 each =
+      std::clamp<i64>(work / team.size() / (8 * Watch::work_between), 1, std::max<i64>(most / team.size(), 1));
   in_parts(team, [&](int thread, int threads) {
-    for (std::int64_t i = 0; i < each && !watch.ended(); ++i) {
+    for (i64 i = 0; i < each && !watch.ended(); ++i) {
       if (thread == 0 && each > 1) watch.look();
       f(thread, thread * each + i, threads * each);
     }
@@ -160,12 +158,12 @@ template <class F> void in_watched_parts(Team& team, std::int64_t work, std::int
 // f(part, task) for each task, which threads take in ascending order, one after the other. A task may wait for one
 // before it: that has been taken by a thread that runs. Where f is true for part 0, it has waited for one that came
 // late, and goes on alone.
-template <class F> void in_tasks(Team& team, std::int64_t tasks, F f) {
-  std::atomic<std::int64_t> next{0};
+template <class F> void in_tasks(Team& team, i64 tasks, F f) {
+  std::atomic<i64> next{0};
   std::atomic<bool> alone{false};
   auto job = [&](int part) {
     while (part == 0 || !alone.load(std::memory_order_relaxed)) {
-      const std::int64_t task = next.fetch_add(1, std::memory_order_relaxed);
+      const i64 task = next.fetch_add(1, std::memory_order_relaxed);
       if (task >= tasks) return;
       if (f(part, task) && part == 0) alone.store(true, std::memory_order_relaxed);
     }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -17,11 +18,14 @@
 #include <vector>
 
 #include "base/memory.hpp"
-#include "recurrent/contract.hpp"
+#include "base/steps.hpp"
 
 namespace pyrnn {
 
 namespace py = pybind11;
+
+// An entry's name in an error.
+inline std::string at(const std::string& name, std::size_t i) { return name + "[" + std::to_string(i) + "]"; }
 
 std::string shown(py::handle value);  // in an error, cut where it is long
 std::string shape_text(const py::array& a);
@@ -100,6 +104,18 @@ template <class T> Steps<T> writable_steps(py::array& a) {
   return {static_cast<T*>(a.mutable_data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
 }
 
+// [M, columns], any number of them where that is negative, with rows of side-by-side numbers.
+template <class T>
+py::array to_matrix(const std::string& call, const std::string& name, py::handle object, i64 columns) {
+  py::array a = to_typed<T>(call, name, object);
+  if (a.ndim() != 2 || (columns >= 0 && a.shape(1) != columns))
+    wrong_shape(call, name, a, columns >= 0 ? "(M, " + std::to_string(columns) + ")" : "(M, V)");
+  if (!has_plain_rows<T>(a)) a = to_packed<T>(call, name, py::array(a.attr("copy")("C")));
+  return a;
+}
+
+template <class T> i64 row_distance(const py::array& matrix) { return matrix.strides(0) / i64(sizeof(T)); }
+
 // The lengths of axes, as a list or as a vector.
 struct Shape : std::span<const i64> {
   Shape(std::initializer_list<i64> shape) : std::span<const i64>(shape.begin(), shape.size()) {}
@@ -130,6 +146,28 @@ T* to_gradient(const std::string& call, const std::string& name, py::handle obje
   if (!(a.flags() & py::array::c_style) || !(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
     wrong_value(call, name + " is not C-ordered");
   return static_cast<T*>(a.mutable_data());
+}
+
+// A flat array of n numbers that is changed in place.
+template <class T> T* to_flat(const std::string& call, const std::string& name, py::handle object, i64 n) {
+  T* data = to_gradient<T>(call, name, object, {n});
+  if (!data) wrong_type(call, name, object, "an array");
+  return data;
+}
+
+// Class numbers [M] below `limit`, any number of them where M is negative; where `weights` (or null) is 0 a number may
+// be anything. A copy: the caller may change its array while a kernel reads these.
+template <class T = float>
+py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit,
+                        const T* weights = nullptr) {
+  py::array_t<i64> ids(py::array(to_packed<i64>(call, name, object).attr("copy")()));
+  if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M))
+    wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
+  for (i64 i = 0; i < ids.size(); ++i)
+    if ((!weights || weights[i] != 0) && (ids.data()[i] < 0 || ids.data()[i] >= limit))
+      wrong_value(call, at(name, std::size_t(i)) + " is " + std::to_string(ids.data()[i]) + ", expected 0 to " +
+                            std::to_string(limit - 1));
+  return ids;
 }
 
 // f<float>() or f<double>() by the dtype of an argument.

@@ -1,7 +1,5 @@
 // pyrnn.kernels.hopfield: Hebbian weights, local fields and sweeps of associative memories.
-#include <algorithm>
-
-#include "base/memory.hpp"
+#include "associative/driver.hpp"
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
 #include "dispatch.hpp"
@@ -14,18 +12,12 @@ using i8 = std::int8_t;
 using i32 = std::int32_t;
 using u32 = std::uint32_t;
 
-// f(begin, end) over `count` rows or units on as many threads as the work is worth.
-template <class F> void over(i64 count, i64 work, F f) {
-  Team team(work, int(std::min<i64>(threads_worth(work), std::max<i64>(count, 1))));
-  Watch watch;
-  in_watched_parts(team, work, count, watch,
-                   [&](int, i64 part, i64 parts) { f(count * part / parts, count * (part + 1) / parts); });
-}
+const PatternKernels& pattern_kernels() { return kernels<float>().hopfield; }
 
 // A matrix of one dtype that is read; `columns` is -1 where any number will do.
 template <class T>
-py::array_t<T> to_matrix(const std::string& call, const std::string& name, py::handle object, i64 columns,
-                         const char* expected) {
+py::array_t<T> to_table(const std::string& call, const std::string& name, py::handle object, i64 columns,
+                        const char* expected) {
   py::array_t<T> a = to_packed<T>(call, name, object);
   if (a.ndim() != 2 || (columns >= 0 && a.shape(1) != columns)) wrong_shape(call, name, a, expected);
   return a;
@@ -58,7 +50,7 @@ Held to_patterns(const std::string& call, py::handle bits_, py::handle negative_
   const py::array_t<bool> negative = to_packed<bool>(call, "negative", negative_);
   if (negative.ndim() != 1) wrong_shape(call, "negative", negative, "(P,)");
   Patterns& p = held.patterns;
-  p.P = negative.shape(0), p.words = (p.P + word_bits - 1) / word_bits;
+  p.P = negative.shape(0), p.words = ceil_div(p.P, word_bits);
   held.bits = to_packed<u32>(call, "bits", bits_);
   if (held.bits.ndim() != 2 || held.bits.shape(1) != p.words)
     wrong_shape(call, "bits", held.bits, "(n, " + std::to_string(p.words) + ")");
@@ -121,31 +113,21 @@ int to_off(const std::string& call, py::handle off) { return int(to_integer(call
 
 py::array pack(py::handle on_) {
   const std::string call = "hopfield.pack";
-  const py::array_t<bool> on = to_matrix<bool>(call, "on", on_, -1, "(P, n)");
+  const py::array_t<bool> on = to_table<bool>(call, "on", on_, -1, "(P, n)");
   const i64 P = on.shape(0), n = on.shape(1);
-  py::array_t<u32> bits = empty<u32>({n, (P + word_bits - 1) / word_bits});
+  py::array_t<u32> bits = empty<u32>({n, ceil_div(P, word_bits)});
   const auto* from = reinterpret_cast<const std::uint8_t*>(on.data());
   u32* to = bits.mutable_data();
   const WithoutGil released;
-  over(n, P * n / 8, [&](i64 begin, i64 end) { kernels<float>().hopfield.pack(from, P, n, to, begin, end); });
+  hopfield_pack(pattern_kernels(), from, P, n, to);
   return bits;
 }
 
 template <class T> py::array hebbian_of(const Held& held) {
-  const Patterns& p = held.patterns;
-  py::array_t<T> weights = empty<T>({p.n, p.n});
+  py::array_t<T> weights = empty<T>({held.patterns.n, held.patterns.n});
   T* out = weights.mutable_data();
   const WithoutGil released;
-  const HopfieldKernels<T>& k = kernels<T>().hopfield;
-  const i64 square = i64(k.block) * k.block, padded = (p.n + k.block - 1) / k.block * k.block;
-  const Buffer<std::uint8_t> nibbles((p.P + 3) / 4 * padded);
-  over(p.n, p.n * p.P / 4, [&](i64 begin, i64 end) { k.nibbles(p, nibbles.get(), begin, end); });
-  Team team(p.n * p.n * (1 + p.P / 64));
-  const Buffer<i32> scratch(square * team.size());
-  Watch watch;
-  in_watched_parts(team, p.n * p.n * (1 + p.P / 64), padded / k.block, watch, [&](int thread, i64 part, i64 parts) {
-    k.hebbian(p, nibbles.get(), scratch.get() + square * thread, out, int(part), int(parts));
-  });
+  hopfield_hebbian(kernels<T>().hopfield, held.patterns, out);
   return weights;
 }
 
@@ -161,13 +143,13 @@ py::array overlaps(py::handle bits, py::handle negative, py::handle state_) {
   const std::string call = "hopfield.overlaps";
   const Held held = to_patterns(call, bits, negative);
   const Patterns& p = held.patterns;
-  const py::array_t<i8> state = to_matrix<i8>(call, "state", state_, p.n, "(N, n)");
+  const py::array_t<i8> state = to_table<i8>(call, "state", state_, p.n, "(N, n)");
   const i64 N = state.shape(0);
   py::array_t<i32> result = empty<i32>({N, p.words * word_bits});
   const i8* from = state.data();
   i32* to = result.mutable_data();
   const WithoutGil released;
-  over(N, N * p.n * p.P / 4, [&](i64 begin, i64 end) { kernels<float>().hopfield.overlaps(p, from, to, begin, end); });
+  hopfield_overlaps(pattern_kernels(), p, N, from, to);
   return result;
 }
 
@@ -175,7 +157,7 @@ py::array pattern_fields(py::handle bits, py::handle negative, py::handle overla
   const std::string call = "hopfield.pattern_fields";
   const Held held = to_patterns(call, bits, negative);
   const Patterns& p = held.patterns;
-  const py::array_t<i8> state = to_matrix<i8>(call, "state", state_, p.n, "(N, n)");
+  const py::array_t<i8> state = to_table<i8>(call, "state", state_, p.n, "(N, n)");
   const i64 N = state.shape(0);
   const py::array_t<i32> overlaps = to_packed<i32>(call, "overlaps", overlaps_);
   check_shape(call, "overlaps", overlaps, {N, p.words * word_bits});
@@ -184,8 +166,7 @@ py::array pattern_fields(py::handle bits, py::handle negative, py::handle overla
   const i32* m = overlaps.data();
   double* to = fields.mutable_data();
   const WithoutGil released;
-  over(N, N * p.n * p.P / 4,
-       [&](i64 begin, i64 end) { kernels<float>().hopfield.pattern_fields(p, m, from, to, begin, end); });
+  hopfield_pattern_fields(pattern_kernels(), p, N, m, from, to);
   return fields;
 }
 
@@ -203,9 +184,7 @@ py::array pattern_sweep(py::handle bits, py::handle negative, py::handle overlap
   py::array_t<i64> flips = empty<i64>({N});
   i64* counted = flips.mutable_data();
   const WithoutGil released;
-  over(N, N * p.n * p.P / 4, [&](i64 begin, i64 end) {
-    kernels<float>().hopfield.pattern_sweep(p, sweep.sweep, overlaps, state, counted, begin, end);
-  });
+  hopfield_pattern_sweep(pattern_kernels(), p, sweep.sweep, N, overlaps, state, counted);
   return flips;
 }
 
@@ -223,9 +202,7 @@ py::array dense_sweep(py::handle bits, py::handle negative, py::handle overlaps_
   py::array_t<i64> flips = empty<i64>({N});
   i64* counted = flips.mutable_data();
   const WithoutGil released;
-  over(N, N * p.n * p.P * 2, [&](i64 begin, i64 end) {
-    kernels<float>().hopfield.dense_sweep(p, gap, sweep.sweep, overlaps, state, counted, begin, end);
-  });
+  hopfield_dense_sweep(pattern_kernels(), p, gap, sweep.sweep, N, overlaps, state, counted);
   return flips;
 }
 
@@ -240,17 +217,14 @@ py::array fields(py::handle weights_, py::handle state_) {
   return with_real(call, "weights", weights_, [&]<class T>() -> py::array {
     const py::array_t<T> weights = to_weights<T>(call, weights_);
     const i64 n = weights.shape(0);
-    const py::array_t<i8> state = to_matrix<i8>(call, "state", state_, n, "(N, n)");
+    const py::array_t<i8> state = to_table<i8>(call, "state", state_, n, "(N, n)");
     const i64 N = state.shape(0);
     py::array_t<double> result = empty<double>({N, n});
     const T* w = weights.data();
     const i8* from = state.data();
     double* to = result.mutable_data();
     const WithoutGil released;
-    const Buffer<double> states(N * n);
-    std::copy_n(from, N * n, states.get());
-    over(n, N * n * n,
-         [&](i64 begin, i64 end) { kernels<T>().hopfield.fields(w, n, states.get(), N, to, begin, end); });
+    hopfield_fields(kernels<T>().hopfield, w, n, N, from, to);
     return result;
   });
 }
@@ -270,8 +244,7 @@ py::array sweep(py::handle weights_, py::handle fields_, py::handle state_, py::
     const T* w = weights.data();
     i64* counted = flips.mutable_data();
     const WithoutGil released;
-    over(N, N * n * std::max<i64>(8, n / 20),
-         [&](i64 begin, i64 end) { kernels<T>().hopfield.sweep(w, held.sweep, field, state, counted, begin, end); });
+    hopfield_sweep(kernels<T>().hopfield, w, held.sweep, N, field, state, counted);
     return flips;
   });
 }

@@ -1,28 +1,42 @@
-// A linear map of rows, as its kernel (kernel.hpp, compiled per instruction set) is given it.
+// A linear map of rows, as its kernel (kernel.hpp, compiled per instruction set) is given it by the driver.
 #pragma once
 
-#include "base/integers.hpp"
+#include "base/memory.hpp"
 
 namespace pyrnn {
 
 inline constexpr i64 linear_block = 256;  // rows whose share of a weight gradient is summed before it is added
-inline constexpr i64 few_rows = 3;        // at most, of a product that packs nothing
 
 template <class T> struct Linear {
   i64 M = 0, I = 0, O = 0;
   const T *weight = nullptr, *bias = nullptr;  // [O,I], [O] or null
   const T *x = nullptr, *dy = nullptr;         // [M,I], [M,O]
   i64 x_row = 0, dy_row = 0;
+
+  // So little that a product packs nothing: it takes neither memory nor threads.
+  static constexpr i64 few_rows = 3, few_weights = 1 << 14;
+  bool is_small() const { return M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights; }
+};
+
+// What a thread works with on weight gradients: of a block of rows, `columns` columns of x side by side and where the
+// rows of dy begin; and the sum of a bias gradient.
+template <class T> struct LinearScratch {
+  LinearScratch(Carver& from, i64 columns, i64 O)
+      : x(from.take<T>(linear_block * columns)), dy(from.take<const T*>(linear_block)), dbias(from.take<T>(O)) {}
+  T* x;          // [linear_block,columns]
+  const T** dy;  // [linear_block]
+  T* dbias;      // [O]
 };
 
 template <class T> struct LinearKernels {
-  int lanes;
-  void (*pack)(const Linear<T>&, T* panels, int part, int parts);
-  void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);
+  int lanes, columns;                                                         // columns: of a LinearScratch
+  void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
+  void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
   void (*forward)(const Linear<T>&, const T* panels, T* y, int part, int parts);
-  void (*forward_few)(const Linear<T>&, T* y);  // M <= few_rows
+  void (*forward_few)(const Linear<T>&, T* y);  // of a small one
   void (*input_grads)(const Linear<T>&, const T* panels, T* dx, int part, int parts);
-  void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, T* scratch, const T** rows, int part, int parts);
+  // dweight and dbias (or null) are added to.
+  void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, const LinearScratch<T>&, int part, int parts);
 };
 
 }  // namespace pyrnn

@@ -1,4 +1,4 @@
-// What a run of one layer in one direction is: its rows, sizes, weights and buffers. The driver (layer.cpp) fills it,
+// What a run of one layer in one direction is: its rows, sizes, weights and buffers. The driver (driver.hpp) fills it,
 // the time loop compiled for this CPU (time_loop.hpp) works on it.
 //
 // Letters: T steps, N rows, I inputs, H hidden units, P outputs (= H without a projection), L lanes of a register.
@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/integers.hpp"
+#include "base/steps.hpp"
 #include "base/threads.hpp"
 
 namespace pyrnn {
@@ -56,13 +57,6 @@ class Places {
  private:
   std::vector<Row> rows_;
   i64 count_ = 0;
-};
-
-// [T, N, features] with any distance between steps and rows; features lie side by side.
-template <class T> struct Steps {
-  T* data = nullptr;
-  i64 step = 0, row = 0;
-  PYRNN_INLINE T* at(i64 t, i64 n) const { return data + t * step + n * row; }
 };
 
 // A cell has a number of states, of which the first is its output: P wide, the others H.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "recurrent/part.hpp"
+#include "recurrent/scratch.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
@@ -50,7 +51,7 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
 
   static void table_grads(const Run<T>& run, int part, int parts) {
     const i64 I = run.size.I, V = run.table_rows, row = Facts::x_vectors * L;
-    const T** x = reinterpret_cast<const T**>(run.scratch + part * run.scratch_size);
+    const T** const x = TableScratch<T>(Carver(run.scratch + part * run.scratch_size), V).rows;
     for (i64 v = 0; v < V; ++v) x[v] = run.x.at(0, v);
     const Slice units(groups_of<T>(run.size.H), part, parts), rows(V, part, parts);
     for (i64 g = units.begin; g < units.end; ++g)
@@ -71,12 +72,9 @@ template <class T, class Cell> class Gradients : protected Part<T, Cell> {
   // cell of one slot takes several groups at a time, to have enough independent sums.
   void weight_grads(i64 from, i64 to, int part, int parts) const {
     const i64 n = rows.first[to] - rows.first[from];
-    T* panel = run.scratch + thread * run.scratch_size;  // [n][groups_per_sum][sums][L]
-    const T** inputs = reinterpret_cast<const T**>(panel + n * groups_per_sum * sums * L);
-    const T** hiddens = inputs + n;
-    const T** inners = hiddens + n;
-    i64* places = reinterpret_cast<i64*>(inners + n);
-    i64* ids = places + n;
+    const BlockScratch<T> own(Carver(run.scratch + thread * run.scratch_size), n, groups_per_sum * slots * L);
+    T* const panel = own.panel;  // [n][groups_per_sum][sums][L], sums <= slots
+    const auto [inputs, hiddens, inners, places, ids] = own.rows;
     i64 k = 0;
     for (i64 s = from; s < to; ++s)
       for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {

@@ -11,11 +11,6 @@
 
 namespace pyrnn::PYRNN_ISA {
 
-struct Slice {
-  i64 begin, end;
-  Slice(i64 count, int part, int parts) : begin(count * part / parts), end(count * (part + 1) / parts) {}
-};
-
 // What is derived of a cell's stages. Only the first may have a product of the output, only one behind it a product of
 // what a stage leaves.
 template <class Cell> struct CellFacts {

@@ -39,7 +39,7 @@ Places::Places(const Rows& rows, int groups, i64 row_block, i64 row_step, i64 to
     if (group) count_ += gap;
     const i64 begin = group * row_block, end = row_step == 1 ? std::min(begin + row_block, rows.N) : rows.N;
     for (i64 low = begin; low < end; low += together * row_step) {
-      const i64 n = std::min(together, (end - low + row_step - 1) / row_step);
+      const i64 n = std::min(together, ceil_div(end - low, row_step));
       for (i64 j = 0; j < n; ++j) rows_[std::size_t(low + j * row_step)] = {count_ + j, n};
       count_ += n * std::clamp<i64>(rows.length[low], 1, slots);
     }

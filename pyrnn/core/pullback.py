@@ -89,7 +89,7 @@ class AllOrNone:
     __slots__ = ("_before", "_grads")
 
     FEW = 16
-    LONG = 32_000_000  # multiply-adds; as csrc/bindings/dense.cpp
+    LONG = 32_000_000  # multiply-adds; as csrc/linear/driver.cpp
 
     def __init__(self, grads: np.ndarray[Any, Any], uses: int) -> None:
         self._grads = grads

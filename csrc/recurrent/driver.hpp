@@ -40,7 +40,7 @@ template <class T> class Layer {
   Packed<T> packed;
 
  private:
-  Buffer<T> memory_;
+  Buffer<char> memory_;
 };
 
 // A forward run that keeps what the way back needs, used once. `checkpoint_every` > 0 keeps only the states at about

@@ -1,0 +1,63 @@
+// What this process uses: its instruction set, threads, memory that results give back, and Python's signals.
+#include "base/cpus.hpp"
+#include "base/threads.hpp"
+#include "bindings/arrays.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/signals.hpp"
+#include "dispatch.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+template <class T> py::array copied(const py::array& from) {
+  py::array_t<T> to = empty<T>(std::vector<py::ssize_t>(from.shape(), from.shape() + from.ndim()));
+  if (from.flags() & py::array::c_style) {
+    const void* source = from.data();
+    void* target = to.mutable_data();
+    const i64 bytes = from.nbytes();
+    const WithoutGil released;
+    copy_bytes(target, source, bytes);
+  } else {
+    py::module_::import("numpy").attr("copyto")(to, from);
+  }
+  return to;
+}
+
+}  // namespace
+
+void bind_process(py::module_& m) {
+  // A wrong PYRNN_NUM_THREADS or PYRNN_ISA is an error at import.
+  get_num_threads();
+  instruction_set();
+  watch_signals();
+  m.def(
+      "isa", [] { return instruction_set().name; },
+      "The instruction set in use: x86-64-v4, x86-64-v3, x86-64-v2 or arm64-neon.");
+  m.def(
+      "isas",
+      [] {
+        py::list names;
+        for (const char* name : instruction_sets()) names.append(name);
+        return names;
+      },
+      "The instruction sets of this build, best first.");
+  m.def("get_num_threads", &get_num_threads);
+  m.def(
+      "set_num_threads",
+      [](py::object threads) {
+        set_num_threads(int(to_integer("set_num_threads", "threads", threads, 1, most_threads)));
+      },
+      py::arg("threads"));
+  m.def("quota_cpus", &quota_cpus, py::arg("groups"), py::arg("mount"),
+        "CPUs that the quotas of the control groups named in a file leave, 0 where there is none.");
+  m.def(
+      "copied",
+      [](py::object array) {
+        return with_real("copied", "array", array,
+                         [&]<class T>() { return copied<T>(py::reinterpret_borrow<py::array>(array)); });
+      },
+      py::arg("array"), "A C-ordered copy, in memory that earlier results have given back.");
+}
+
+}  // namespace pyrnn

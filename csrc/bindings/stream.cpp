@@ -1,0 +1,244 @@
+// The stream of a recurrent op: one user at a time, forks, and the C functions behind pyrnn/cython_stream.pyx.
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+#include <thread>
+#include <variant>
+
+#include "bindings/bindings.hpp"
+#include "bindings/weights.hpp"
+#include "recurrent/driver.hpp"
+#include "recurrent/stream_api.h"
+
+namespace pyrnn {
+
+namespace {
+
+class StreamObject {
+  template <class F> auto visit(F f) {
+    return std::visit([&](auto& s) { return f(*s); }, stream_);
+  }
+
+  // In a child of fork the lock may be held by a thread that is gone, in the middle of a step: such a stream is refused
+  // from then on. Needs the GIL.
+  void check_fork() {
+    if (generation_ == fork_generation()) return;
+    if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
+    lock_.unlock();
+    generation_ = fork_generation();
+  }
+
+  // One thread at a time. A signal's handler may run in the middle of a call and call again.
+  template <class F> void exclusively(F f) {
+    const std::thread::id me = std::this_thread::get_id();
+    if (user_ == me) throw std::runtime_error(call_ + ": a signal handler used the stream that it had interrupted");
+    const std::lock_guard<std::mutex> hold(lock_);
+    const struct User {
+      explicit User(std::atomic<std::thread::id>& user) : user(user) { user = std::this_thread::get_id(); }
+      ~User() { user = std::thread::id(); }
+      std::atomic<std::thread::id>& user;
+    } mine(user_);
+    f();
+  }
+
+  template <class F> void locked(F f) {
+    check_fork();
+    const WithoutGil released;
+    exclusively(f);
+  }
+
+ public:
+  template <class T>
+  StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream)
+      : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
+
+  // A stream cut short by a fork may own its buffers twice; it is left alone.
+  ~StreamObject() {
+    if (generation_ != fork_generation() && !lock_.try_lock()) std::visit([](auto& s) { (void)s.release(); }, stream_);
+  }
+
+  py::object step(py::handle x) {
+    return visit([&]<class T>(Stream<T>& s) -> py::object {
+      const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
+      py::array a = to_typed<T>(call_, "x", x);
+      const bool single = a.ndim() == 1 && s.batch() == 1 && a.shape(0) == first.I;
+      if (!single) check_shape(call_, "x", a, {s.batch(), first.I});
+      if (!has_plain_rows<T>(a)) a = to_packed<T>(call_, "x", py::array(a.attr("copy")("C")));
+      py::array_t<T> y = single ? empty<T>({last.P}) : empty<T>({s.batch(), last.P});
+      const T* in = static_cast<const T*>(a.data());
+      T* out = y.mutable_data();
+      const i64 row = single ? 0 : a.strides(0) / i64(sizeof(T));
+      locked([&] { s.step(in, row, out, last.P); });
+      return y;
+    });
+  }
+
+  py::object run(py::handle x) {
+    return visit([&]<class T>(Stream<T>& s) -> py::object {
+      const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
+      py::array a = to_typed<T>(call_, "x", x);
+      if (a.ndim() != 3 || a.shape(1) != s.batch() || a.shape(2) != first.I)
+        wrong_shape(call_, "x", a, "(T, " + std::to_string(s.batch()) + ", " + std::to_string(first.I) + ")");
+      const Steps<const T> in = to_steps<T>(a);
+      py::array y = empty<T>({a.shape(0), s.batch(), last.P});
+      const Steps<T> out = writable_steps<T>(y);
+      const i64 steps = a.shape(0);
+      locked([&] { s.run(steps, in, out); });
+      return y;
+    });
+  }
+
+  py::tuple get_state() {
+    return visit([&]<class T>(Stream<T>& s) {
+      States<T> to{};
+      const py::tuple state = new_state<T>(op_, {i64(s.layers().size()), s.batch()}, s.layers().back().size, to);
+      locked([&] { s.get_state(to); });
+      return state;
+    });
+  }
+
+  void set_state(py::handle state) {
+    visit([&]<class T>(Stream<T>& s) {
+      const py::sequence given = to_sequence(call_, "state", state, op_.states.size());
+      std::vector<py::array_t<T>> kept;
+      States<const T> from{};
+      for (std::size_t k = 0; k < op_.states.size(); ++k) {
+        kept.push_back(to_packed<T>(call_, at("state", k), py::object(given[k])));
+        check_shape(call_, at("state", k), kept[k],
+                    {i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))});
+        from[k] = kept[k].data();
+      }
+      locked([&] { s.set_state(from); });
+      return 0;
+    });
+  }
+
+  // For pyrnn_stream_api: f(stream) by a caller who does not hold the GIL. What f throws becomes a Python error.
+  template <class T, class F> int from_c(F f) noexcept {
+    try {
+      if (generation_ != fork_generation()) {
+        const py::gil_scoped_acquire gil;
+        check_fork();
+      }
+      exclusively([&] { f(*std::get<std::unique_ptr<Stream<T>>>(stream_)); });
+      return 0;
+    } catch (const Interrupted&) {  // by a handler, whose error is set
+      const py::gil_scoped_acquire gil;
+      if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+      return -1;
+    } catch (const std::exception& error) {
+      const py::gil_scoped_acquire gil;
+      PyErr_SetString(dynamic_cast<const std::out_of_range*>(&error) ? PyExc_IndexError
+                      : dynamic_cast<const std::bad_alloc*>(&error)  ? PyExc_MemoryError
+                                                                     : PyExc_RuntimeError,
+                      error.what());
+      return -1;
+    }
+  }
+
+  template <class T> static int step_from_c(void* stream, const T* x, T* y) {
+    return static_cast<StreamObject*>(stream)->from_c<T>(
+        [&](Stream<T>& s) { s.step(x, s.layers().front().size.I, y, s.layers().back().size.P); });
+  }
+
+  static int reset_from_c(void* stream, Py_ssize_t row) {
+    auto& self = *static_cast<StreamObject*>(stream);
+    auto reset = [&](auto& s) {
+      if (row < 0 || row >= s.batch())
+        throw std::out_of_range(self.call_ + ": row is " + std::to_string(row) + ", expected 0 to " +
+                                std::to_string(s.batch() - 1));
+      s.reset(row);
+    };
+    return self.doubles() ? self.from_c<double>(reset) : self.from_c<float>(reset);
+  }
+
+  static void* borrow(PyObject* compiled, int doubles, Py_ssize_t sizes[3]) {
+    try {
+      auto& self = py::handle(compiled).cast<StreamObject&>();
+      self.visit([&](auto& s) {
+        sizes[0] = s.batch(), sizes[1] = s.layers().front().size.I, sizes[2] = s.layers().back().size.P;
+      });
+      if (self.doubles() == bool(doubles)) return &self;
+      throw py::type_error(self.call_ + ": the stream's dtype is " + (doubles ? "float32" : "float64") + ", expected " +
+                           (doubles ? "float64" : "float32"));
+    } catch (const std::exception& error) {
+      PyErr_SetString(PyExc_TypeError, error.what());
+      return nullptr;
+    }
+  }
+
+  void reset(py::handle rows) {
+    visit([&]<class T>(Stream<T>& s) {
+      std::vector<i64> chosen;
+      if (rows.is_none()) {
+        for (i64 n = 0; n < s.batch(); ++n) chosen.push_back(n);
+      } else {
+        const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
+        for (i64 i = 0; i < a.size(); ++i) {
+          const i64 n = a.data()[i];
+          if (n < 0 || n >= s.batch())
+            wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(n) + ", expected 0 to " +
+                                   std::to_string(s.batch() - 1));
+          chosen.push_back(n);
+        }
+      }
+      locked([&] {
+        for (i64 n : chosen) s.reset(n);
+      });
+      return 0;
+    });
+  }
+
+ private:
+  bool doubles() const { return stream_.index() == 1; }
+
+  const RecurrentOp& op_;
+  std::string call_;
+  std::mutex lock_;
+  std::atomic<std::thread::id> user_{};  // the thread that has the lock
+  std::atomic<int> generation_ = fork_generation();
+  std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
+};
+
+}  // namespace
+
+py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle layers, py::handle batch_) {
+  const std::string name = std::string(op.name) + ".stream";
+  const i64 batch = to_integer(name, "batch", batch_, 1, i64(1) << 31);
+  if (!py::isinstance<py::sequence>(layers) || py::len(layers) == 0)
+    wrong_type(name, "layers", layers, "a sequence of weight tuples");
+  const auto given = py::reinterpret_borrow<py::sequence>(layers);
+  const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
+  return with_real(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
+    std::vector<ParsedWeights<T>> parsed;
+    for (std::size_t i = 0; i < given.size(); ++i) {
+      parsed.push_back(parse_weights<T>(name, at("layers", i), op, chosen, py::object(given[i])));
+      const Sizes &size = parsed[i].size, &before = parsed[i ? i - 1 : 0].size;
+      if (i && (size.I != before.P || size.P != before.P || size.H != before.H))
+        wrong_value(name, at("layers", i) + " does not fit the layer before it");
+    }
+    std::unique_ptr<Stream<T>> stream;
+    {
+      const WithoutGil released;
+      std::vector<Layer<T>> packed;
+      for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers);
+      stream = std::make_unique<Stream<T>>(std::move(packed), batch);
+    }
+    return py::cast(std::make_unique<StreamObject>(op, std::move(stream)));
+  });
+}
+
+void bind_stream(py::module_& m) {
+  py::class_<StreamObject> stream(m, "Stream", "Packed weights and a state, one step at a time.");
+  stream.attr("__new__") = never_made();
+  stream.def("step", &StreamObject::step, py::arg("x"), "(N, I) -> (N, H), or (I,) -> (H,) where N is 1.")
+      .def("run", &StreamObject::run, py::arg("x"), "(T, N, I) -> (T, N, H).")
+      .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
+      .def("set_state", &StreamObject::set_state, py::arg("state"))
+      .def("reset", &StreamObject::reset, py::arg("rows") = py::none(), "Sets rows (all by default) to zero.");
+  static pyrnn_stream_api api{StreamObject::borrow, StreamObject::step_from_c<float>, StreamObject::step_from_c<double>,
+                              StreamObject::reset_from_c};
+  m.attr("_stream_api") = py::capsule(&api, "pyrnn._core._stream_api");
+}
+
+}  // namespace pyrnn

@@ -1,0 +1,101 @@
+// What weights say about a layer's sizes, and whether they fit each other: see weights.hpp.
+#include "bindings/weights.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+bool has(const RecurrentOp& op, Role role) {
+  return std::any_of(op.weights.begin(), op.weights.end(), [&](const CellWeight& w) { return w.role == role; });
+}
+
+}  // namespace
+
+i64 CellWeight::vectors(int gates) const {
+  if (letters[0] == 'G') return gates;
+  return letters[0] == 'H' ? 1 : letters[0] - '0';
+}
+
+std::vector<i64> CellWeight::shape(int gates, const Sizes& size) const {
+  std::vector<i64> shape;
+  i64 factor = 1;
+  for (const char* letter = letters; *letter; ++letter) {
+    if (*letter >= '1' && *letter <= '9') {
+      factor = *letter - '0';
+      continue;
+    }
+    const i64 length = *letter == 'G' ? gates * size.H : *letter == 'I' ? size.I : *letter == 'P' ? size.P : size.H;
+    shape.push_back(factor * length);
+    factor = 1;
+  }
+  return shape;
+}
+
+py::sequence to_sequence(const std::string& call, const std::string& name, py::handle object, std::size_t length) {
+  if (!py::isinstance<py::sequence>(object) || py::isinstance<py::array>(object) || py::isinstance<py::str>(object))
+    wrong_type(call, name, object, "a tuple");
+  auto sequence = py::reinterpret_borrow<py::sequence>(object);
+  if (sequence.size() != length)
+    wrong_value(call,
+                name + " has " + std::to_string(sequence.size()) + " entries, expected " + std::to_string(length));
+  return sequence;
+}
+
+template <class T>
+ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, Chosen chosen,
+                               py::handle object) {
+  const py::sequence given = to_sequence(call, what, object, op.weights.size());
+  ParsedWeights<T> w;
+  for (std::size_t i = 0; i < op.weights.size(); ++i) {
+    const py::object entry = given[i];
+    w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i].name, entry)));
+  }
+  auto present = [&](Role role) {
+    for (std::size_t i = 0; i < op.weights.size(); ++i)
+      if (op.weights[i].role == role && !w.arrays[i].is_none()) return true;
+    return false;
+  };
+  auto array = [&](std::size_t i) {
+    if (w.arrays[i].is_none())
+      wrong_type(call, op.weights[i].name, py::none(), std::string("an array of dtype ") + dtype_name<T>());
+    return py::reinterpret_borrow<py::array>(w.arrays[i]);
+  };
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
+    if (weight.role == Role::ih) {
+      const py::array ih = array(i);
+      const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
+      if (rows == 0 || rows % op.gates) wrong_shape(call, weight.name, ih, "(" + std::to_string(op.gates) + "*H, I)");
+      w.size = {ih.shape(1), rows / op.gates, rows / op.gates};
+    }
+  });
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
+    if (weight.role != Role::hr || w.arrays[i].is_none()) return;
+    const py::array hr = array(i);
+    if (hr.ndim() != 2 || hr.shape(1) != w.size.H || hr.shape(0) == 0)
+      wrong_shape(call, weight.name, hr, "(P, " + std::to_string(w.size.H) + ")");
+    w.size.P = hr.shape(0);
+  });
+  if (has(op, Role::b_hh) && present(Role::b_ih) != present(Role::b_hh))
+    wrong_value(call, "bias_ih and bias_hh come both or not at all");
+  w.kind = op.with ? op.with(present(Role::hr), present(Role::unit)) : chosen.kind;
+  w.pointers.eps = T(chosen.eps);
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
+    if (weight.optional && w.arrays[i].is_none()) return;
+    check_shape(call, weight.name, array(i), weight.shape(op.gates, w.size));
+    put(w.pointers, weight, unit, static_cast<const T*>(array(i).data()), op.gates, w.size.H);
+  });
+  return w;
+}
+
+py::object never_made() {
+  return py::module_::import("builtins").attr("staticmethod")(py::cpp_function([](py::args, py::kwargs) -> py::object {
+    throw py::type_error("made by vjp and stream only");
+  }));
+}
+
+template ParsedWeights<float> parse_weights(const std::string&, const std::string&, const RecurrentOp&, Chosen,
+                                            py::handle);
+template ParsedWeights<double> parse_weights(const std::string&, const std::string&, const RecurrentOp&, Chosen,
+                                             py::handle);
+
+}  // namespace pyrnn

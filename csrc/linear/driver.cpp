@@ -1,0 +1,86 @@
+// Panels, scratch memory and threads of linear maps; look-ups, which need neither.
+#include "linear/driver.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/threads.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+// A part of a product has at least so many rows, and one of weight gradients at least so many registers of columns:
+// with fewer of them the weights, or the rows, would be read too often.
+constexpr i64 least_rows = 48, least_groups = 4;
+
+}  // namespace
+
+template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T>& m, T* y) {
+  if (m.is_small()) return k.forward_few(m, y);
+  const Buffer<T> panels(round_up(m.O, k.lanes) * m.I);
+  {
+    Team team(m.O * m.I);
+    in_parts(team, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
+  }
+  const i64 work = m.M * m.O * m.I;
+  Team team(work);
+  Watch watch;
+  in_watched_parts(team, work, m.M / least_rows, watch,
+                   [&](int, i64 part, i64 parts) { k.forward(m, panels.get(), y, int(part), int(parts)); });
+}
+
+template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<T>& m, T* dx, T* dweight, T* dbias) {
+  const i64 work = m.M * m.O * m.I;
+  Team team(2 * work);
+  T* panels = nullptr;
+  std::vector<LinearScratch<T>> scratch;
+  const Buffer<char> memory = laid_out([&](Carver& from) {
+    panels = from.take<T>(round_up(m.I, k.lanes) * round_up(m.O, k.lanes));
+    scratch.clear();
+    for (int thread = 0; thread < team.size(); ++thread) scratch.emplace_back(from, k.columns, m.O);
+  });
+  k.pack_transposed(m, panels, 0, 1);
+  Watch watch;
+  in_watched_parts(team, work, m.M / least_rows, watch,
+                   [&](int, i64 part, i64 parts) { k.input_grads(m, panels, dx, int(part), int(parts)); });
+  // The gradients are added up in place: should a long sum be left in the middle, they become what they were before. In
+  // a shorter call nobody asks whether it is to end.
+  const bool may_end = work > 8 * Watch::work_between;
+  const Buffer<T> before(may_end ? m.O * m.I + m.O : 0);
+  T *const dweight_before = before.get(), *const dbias_before = before.get() + (may_end ? m.O * m.I : 0);
+  if (may_end) {
+    std::copy_n(dweight, m.O * m.I, dweight_before);
+    if (dbias) std::copy_n(dbias, m.O, dbias_before);
+  }
+  try {
+    in_watched_parts(team, work, m.I / (least_groups * k.lanes), watch, [&](int thread, i64 part, i64 parts) {
+      k.weight_grads(m, dweight, dbias, scratch[std::size_t(thread)], int(part), int(parts));
+    });
+  } catch (const Interrupted&) {
+    if (!may_end) throw;
+    std::copy_n(dweight_before, m.O * m.I, dweight);
+    if (dbias) std::copy_n(dbias_before, m.O, dbias);
+    throw;
+  }
+}
+
+template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y) {
+  for (i64 m = 0; m < M; ++m) std::copy_n(table + ids[m] * E, E, y + m * E);
+}
+
+template <class T> void embedding_backward(const T* dy, i64 dy_row, const i64* ids, i64 M, i64 E, T* dtable) {
+  for (i64 m = 0; m < M; ++m)
+    for (i64 i = 0; i < E; ++i) dtable[ids[m] * E + i] += dy[m * dy_row + i];
+}
+
+template void linear_forward(const LinearKernels<float>&, const Linear<float>&, float*);
+template void linear_forward(const LinearKernels<double>&, const Linear<double>&, double*);
+template void linear_backward(const LinearKernels<float>&, const Linear<float>&, float*, float*, float*);
+template void linear_backward(const LinearKernels<double>&, const Linear<double>&, double*, double*, double*);
+template void embedding_forward(const float*, const i64*, i64, i64, float*);
+template void embedding_forward(const double*, const i64*, i64, i64, double*);
+template void embedding_backward(const float*, i64, const i64*, i64, i64, float*);
+template void embedding_backward(const double*, i64, const i64*, i64, i64, double*);
+
+}  // namespace pyrnn

@@ -1,0 +1,21 @@
+// Linear maps of rows and rows of a table: buffers and threads around the kernels.
+#pragma once
+
+#include "linear/contract.hpp"
+
+namespace pyrnn {
+
+// y [M,O], written. A small one is done at once, by the calling thread alone.
+template <class T> void linear_forward(const LinearKernels<T>&, const Linear<T>&, T* y);
+
+// dx [M,I], written; dweight [O,I] and dbias [O] (or null), added to, or left as they were where the call is
+// interrupted.
+template <class T> void linear_backward(const LinearKernels<T>&, const Linear<T>&, T* dx, T* dweight, T* dbias);
+
+// Row ids[m] of a table [V,E] to row m of y [M,E].
+template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y);
+
+// The way back: row m of dy, whose rows lie dy_row apart, is added to row ids[m] of dtable [V,E].
+template <class T> void embedding_backward(const T* dy, i64 dy_row, const i64* ids, i64 M, i64 E, T* dtable);
+
+}  // namespace pyrnn

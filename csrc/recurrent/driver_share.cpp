@@ -1,0 +1,106 @@
+// The policy behind driver_share.hpp: measured numbers, and why they are as they are.
+#include "recurrent/driver_share.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+namespace pyrnn {
+
+namespace {
+
+// Multiply-adds of one thread in a step: with fewer, meeting at every step costs more than sharing saves (0.3 us
+// between CPUs that share a cache, several times that between others).
+constexpr i64 work_per_meeting = 60'000;
+
+// Multiply-adds of a run of a few rows: with fewer, a second thread that assists is not worth waking.
+constexpr i64 work_to_assist = 2'000'000;
+
+// Bytes of a step's weights. Up to the first even a handful of rows may read them for itself rather than meet; up to
+// the second many rows may, again and again, since they stay in a core's cache.
+constexpr i64 small_weights = 400 << 10, cached_weights = 3 << 20;
+
+// The most tasks of an assisted run, in either direction.
+template <class T> i64 tasks_of(const Run<T>& run) {
+  const i64 steps = run.end - run.begin;
+  return std::max(steps / (run.chunk / Assistance::pieces) + 1, Assistance::parts * (steps / run.block + 2));
+}
+
+}  // namespace
+
+template <class T> i64 step_work(const Layer<T>& l) {
+  return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors + (l.cell.inner ? l.Pp * l.size.H : 0);
+}
+
+i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
+
+// Threads split rows where each gets a few tiles of them and the weights of a step stay in its cache, or where the
+// weights are so small that reading them for a handful of rows costs less than a meeting; units otherwise, meeting at
+// every step. Too few rows for two of each thread, whose units are not worth meetings, are walked by one thread and
+// assisted by another.
+template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
+  const Rows& rows = *run.rows;
+  const i64 weights = step_work(l), bytes = weights * i64(sizeof(T));
+  run.groups = run.team = 1, run.assisted = false;
+  run.row_block = std::max<i64>(rows.N, 1), run.row_step = 1;
+  if (threads == 1 || rows.steps == 0) return;
+  const bool lonely = rows.N < 2 * threads;
+  const bool even = round_up(rows.N, threads) * 6 <= rows.N * 7;  // nobody has a sixth more than a fair share of rows
+  const bool few_rows = rows.N < 4 * threads && (lonely || !even || bytes > small_weights);
+  const bool big_weights = bytes > cached_weights && rows.N < 48 * threads;
+  if (few_rows || big_weights) {
+    const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
+    const i64 rows_per_step = std::max<i64>(rows.first[rows.steps] / rows.steps, 2);  // one row waits for the weights
+    const i64 worth = l.cell.h_vectors ? weights * rows_per_step / work_per_meeting : threads;  // or nobody meets
+    run.team = int(std::clamp<i64>(worth, 1, std::min<i64>(threads, groups)));
+    run.assisted = run.team == 1 && lonely && run.chunk >= Assistance::pieces &&
+                   weights * rows.first[rows.steps] >= work_to_assist;
+    if (run.team > 1 || lonely) return;
+  }
+  run.groups = int(std::min<i64>(threads, rows.N));
+  if (rows.is_ragged())
+    run.row_block = 1, run.row_step = run.groups;
+  else
+    run.row_block = ceil_div(rows.N, run.groups);
+}
+
+// Groups lie a page apart.
+template <class T> Places places(const Run<T>& run, const Layer<T>& l, i64 slots) {
+  const i64 row = std::min(l.Hp, l.Pp) * i64(sizeof(T));
+  // Ragged rows lie in small runs, whatever the threads, so that memory follows the valid steps.
+  const i64 rows_per_run = run.rows->is_ragged() ? l.cell.max_rows : run.row_block;
+  return Places(*run.rows, run.groups, run.row_block, run.row_step, rows_per_run, slots, ceil_div(4096, row));
+}
+
+template <class T>
+void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, void (*kernel)(const Run<T>&, int)) {
+  const int threads = run.groups * run.team;
+  const i64 step = step_work(layer) * std::max<i64>(run.rows->N, 1) / threads;
+  Barrier all(threads, 3 * run.block * step);
+  std::vector<std::unique_ptr<Barrier>> barriers;
+  std::vector<Barrier*> pointers;
+  for (int g = 0; g < run.groups; ++g) {
+    barriers.push_back(std::make_unique<Barrier>(run.team, 2 * step * run.groups));
+    pointers.push_back(barriers.back().get());
+  }
+  run.all_barrier = &all;
+  run.team_barrier = pointers.data();
+  Assistance assistance(run.assisted ? tasks_of(run) : 0);
+  run.assistance = run.assisted ? &assistance : nullptr;
+  run.watch = &watch;
+  auto job = [&](int member) {
+    if (member < threads + run.assisted) kernel(run, member);
+  };
+  team.run(job);
+}
+
+template i64 step_work(const Layer<float>&);
+template i64 step_work(const Layer<double>&);
+template void share(Run<float>&, const Layer<float>&, int);
+template void share(Run<double>&, const Layer<double>&, int);
+template Places places(const Run<float>&, const Layer<float>&, i64);
+template Places places(const Run<double>&, const Layer<double>&, i64);
+template void on_threads(Team&, Run<float>&, const Layer<float>&, Watch&, void (*)(const Run<float>&, int));
+template void on_threads(Team&, Run<double>&, const Layer<double>&, Watch&, void (*)(const Run<double>&, int));
+
+}  // namespace pyrnn

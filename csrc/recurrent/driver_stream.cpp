@@ -1,0 +1,117 @@
+// Layers one upon the other, one step at a time: see driver.hpp.
+#include <algorithm>
+
+#include "recurrent/driver_share.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+template <class T> void copy(const std::vector<Buffer<T>>& from, const std::vector<Buffer<T>>& to) {
+  for (std::size_t k = 0; k < from.size(); ++k) std::copy_n(from[k].get(), from[k].size(), to[k].get());
+}
+
+}  // namespace
+
+template <class T>
+Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
+    : layers_(std::move(layers)),
+      rows_(1, batch, nullptr, nullptr, 0, 0, false),
+      places_(rows_, 1, std::max<i64>(batch, 1), 1, std::max<i64>(batch, 1), 1, 0) {
+  i64 record = 0, inner = 0, projected = 0, zeros = 0;
+  for (const Layer<T>& l : layers_) {
+    Memory memory;
+    for (int k = 0; k < l.cell.states; ++k) {
+      memory.now.push_back(Buffer<T>(batch * l.width(k)).zero());
+      memory.next.emplace_back(batch * l.width(k));
+      memory.first.emplace_back(batch * l.width(k));
+    }
+    states_.push_back(std::move(memory));
+    record = std::max(record, batch * l.record_row());
+    if (l.cell.inner) inner = std::max(inner, batch * l.Hp);
+    if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
+    zeros = std::max({zeros, l.Hp, l.Pp});
+  }
+  record_ = Buffer<T>(record), inner_ = Buffer<T>(inner), projected_ = Buffer<T>(projected);
+  zeros_ = Buffer<T>(zeros).zero();
+}
+
+template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) {
+  Watch watch;
+  advance(x, x_row, y, y_row, watch);
+}
+
+template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_row, Watch& watch) {
+  Steps<const T> input{x, 0, x_row};
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    Memory& m = states_[i];
+    Run<T> run;
+    run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
+    run.one = run.states = run.records = &places_;
+    run.x = input, run.zeros = zeros_.get();
+    for (int k = 0; k < l.cell.states; ++k) run.before[k] = m.now[k].get(), run.state[k] = m.next[k].get();
+    run.record = record_.get(), run.record_row = l.record_row();
+    run.inner = inner_.get(), run.projected = projected_.get();
+    if (i + 1 == layers_.size()) run.y = {y, 0, y_row};
+    const i64 work = step_work(l) * rows_.N;
+    if (work < 2 * work_per_thread) {
+      run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch;
+      if (rows_.steps) l.cell.forward(run, 0);
+    } else {
+      Team team(work);
+      share(run, l, team.size());
+      on_threads(team, run, l, watch, l.cell.forward);
+    }
+    input = {m.next[0].get(), 0, l.Pp};
+  }
+  watch.check();
+  for (Memory& m : states_) std::swap(m.now, m.next);  // after all layers, so that a step that failed is no step
+}
+
+template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y) {
+  i64 work = 1;
+  for (const Layer<T>& l : layers_) work += step_work(l) * rows_.N;
+  const i64 often = std::clamp<i64>(Watch::work_between / work, 1, 1024);
+  for (Memory& m : states_) copy(m.now, m.first);
+  Watch watch;
+  try {
+    for (i64 t = 0; t < T_steps; ++t) {
+      if (t % often == 0) watch.look();
+      advance(x.at(t, 0), x.row, y.at(t, 0), y.row, watch);
+    }
+  } catch (...) {
+    for (Memory& m : states_) copy(m.first, m.now);
+    throw;
+  }
+}
+
+template <class T> void Stream<T>::get_state(const States<T>& to) const {
+  for (i64 i = 0, N = rows_.N; i < i64(layers_.size()); ++i) {
+    const Layer<T>& l = layers_[i];
+    for (int k = 0; k < l.cell.states; ++k)
+      for (i64 n = 0, size = l.size.of_state(k); n < N; ++n)
+        std::copy_n(states_[i].now[k].get() + n * l.width(k), size, to[k] + (i * N + n) * size);
+  }
+}
+
+template <class T> void Stream<T>::set_state(const States<const T>& from) {
+  for (i64 i = 0, N = rows_.N; i < i64(layers_.size()); ++i) {
+    const Layer<T>& l = layers_[i];
+    for (int k = 0; k < l.cell.states; ++k)
+      for (i64 n = 0, size = l.size.of_state(k); n < N; ++n)
+        std::copy_n(from[k] + (i * N + n) * size, size, states_[i].now[k].get() + n * l.width(k));
+  }
+}
+
+template <class T> void Stream<T>::reset(i64 row) {
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const Layer<T>& l = layers_[i];
+    for (int k = 0; k < l.cell.states; ++k) std::fill_n(states_[i].now[k].get() + row * l.width(k), l.width(k), T(0));
+  }
+}
+
+template class Stream<float>;
+template class Stream<double>;
+
+}  // namespace pyrnn
