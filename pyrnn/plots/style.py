@@ -172,6 +172,7 @@ def plain_text(value: object, most: int = NAME) -> str:
 
 
 def headline(figure: Any, title: str) -> None:
+    """The title of a whole figure, if there is one."""
     if title:
         figure.suptitle(plain_text(title, TITLE), x=0.01, ha="left", color=INK, **PLAIN)
 
@@ -182,6 +183,7 @@ def width_of(title: str) -> float:
 
 
 def titled(axes: Any, title: str, **given: Any) -> None:
+    """The title of one panel."""
     axes.set_title(plain_text(title, TITLE), **{"loc": "left", "color": INK, **PLAIN, **given})
 
 
