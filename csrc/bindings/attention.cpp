@@ -64,14 +64,16 @@ constexpr Option options[] = {
 
 Options to_options(const std::string& call, const py::kwargs& given) {
   Options read;
-  if (!given.contains("scale")) throw py::type_error(call + ": scale is missing");
+  bool scaled = false;
   for (const auto& [key, value] : given) {
-    const std::string name = py::str(key);
-    const auto* option =
-        std::find_if(std::begin(options), std::end(options), [&](const Option& o) { return name == o.name; });
+    const auto* option = std::find_if(std::begin(options), std::end(options), [key = key](const Option& o) {
+      return PyUnicode_CompareWithASCIIString(key.ptr(), o.name) == 0;
+    });
     if (option == std::end(options)) throw py::type_error(call + ": there is no option " + shown(key));
-    option->read(read, call, name, value);
+    option->read(read, call, option->name, value);
+    scaled |= option == options;
   }
+  if (!scaled) throw py::type_error(call + ": " + options[0].name + " is missing");
   if (!(read.softcap >= 0) || !std::isfinite(read.softcap))
     wrong_value(call, "softcap is " + std::to_string(read.softcap) + ", expected at least 0");
   return read;

@@ -251,7 +251,7 @@ def _mask(call: str, attn_mask: Any, dtype: np.dtype[Any], full: tuple[int, ...]
 
 def _bounds(call: str, options: Options, features: int, keys: int, batch: tuple[int, ...]) -> dict[str, Any]:
     """What the kernel is told beside the arrays: only what differs from its defaults."""
-    scale, window = options.scale, options.window
+    _, is_causal, scale, _, q_offset, window, softcap, kv_lengths = options
     bounds: dict[str, Any] = {
         "scale": (features or 1) ** -0.5 if scale is None else real(call, "scale", scale, -_LARGEST, _LARGEST)
     }
@@ -262,15 +262,15 @@ def _bounds(call: str, options: Options, features: int, keys: int, batch: tuple[
             raise ValueError(f"{call}: window is {shown(window)}, expected (left, right)") from None
         bounds["left"] = integer(call, "window[0]", left, -1)
         bounds["right"] = integer(call, "window[1]", right, -1)
-    if options.is_causal is not False and boolean(call, "is_causal", options.is_causal):
+    if is_causal is not False and boolean(call, "is_causal", is_causal):
         bounds["right"] = 0
-    if options.softcap != 0.0:
-        bounds["softcap"] = real(call, "softcap", options.softcap, 0, _LARGEST)
-    if not (type(options.q_offset) is int and options.q_offset == 0):
-        offsets = integer_array(call, "q_offset", options.q_offset)
+    if softcap != 0.0:
+        bounds["softcap"] = real(call, "softcap", softcap, 0, _LARGEST)
+    if not (type(q_offset) is int and q_offset == 0):
+        offsets = integer_array(call, "q_offset", q_offset)
         bounds["offsets"] = _over_batch(call, "q_offset", offsets, batch)
-    if options.kv_lengths is not None:
-        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", options.kv_lengths), keys)
+    if kv_lengths is not None:
+        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", kv_lengths), keys)
         bounds["lengths"] = _over_batch(call, "kv_lengths", lengths, batch)
     return bounds
 
