@@ -20,12 +20,11 @@ from ...core.checks import (
     real_array,
     shape_error,
     shape_text,
-    shaped_array,
     within,
 )
 from ...core.layer import Layer
 from ...core.parameters import Shapes
-from ...core.pullback import AllOrNone, Once
+from ...core.pullback import AllOrNone, Pullback
 from .projection import Projection
 
 if TYPE_CHECKING:
@@ -104,13 +103,11 @@ class AdditiveAttention(Layer):
         by_query, by_key = self._projections(params)
         sums = by_query.forward(q), by_key.forward(own)
         out, weights = self._kernel.forward(*sums, v, params["score.weight"], lengths)
-        out_shape = out.shape
-        kept = Once(f"{type(self).__name__} pullback", (q, own, v, lengths, params, sums, weights))
+        kept = q, own, v, lengths, params, sums, weights
 
         @quietly
-        def pullback(dout: ArrayLike) -> tuple[Array, Array, Array | None]:
-            dout = shaped_array(kept.call, "dout", dout, self.dtype, out_shape)
-            q, k, v, lengths, params, sums, weights = kept.take()
+        def back(dout: Array, kept: Any) -> tuple[Array, Array, Array | None]:
+            q, k, v, lengths, params, sums, weights = kept
             by_query, by_key = self._projections(params)
             with AllOrNone(self._flat[1], len(q) * (q.shape[1] + k.shape[1])):
                 dquery_sums, dkey_sums, dvalue = self._kernel.backward(
@@ -121,7 +118,7 @@ class AdditiveAttention(Layer):
                 dkey = by_key.backward(dkey_sums, k, key_grads)
             return (dquery, dkey, dvalue) if value is not None else (dquery, dkey + dvalue, None)
 
-        return out, pullback
+        return out, Pullback(f"{type(self).__name__} pullback", out, kept, back, "dout")
 
     def _projections(self, arrays: Mapping[str, Array]) -> tuple[Projection, Projection]:
         """The linear maps of query and key: their parameters, or copies or gradients of them."""

@@ -19,11 +19,10 @@ from ...core.checks import (
     real,
     real_array,
     shape_error,
-    shaped_array,
     shown,
     within,
 )
-from ...core.pullback import Once
+from ...core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -146,16 +145,14 @@ def scaled_dot_product_attention_vjp(
     shapes = [np.shape(array) for array in (query, key, value)]
     own, stats = call.forward()
     out = kernels.copied(own[0] if call.flat else own)
-    kept, shape, dtype = Once(f"{name} pullback", (call, own, stats)), out.shape, out.dtype
 
-    def pullback(dout: ArrayLike) -> tuple[Array, Array, Array]:
-        dout = shaped_array(kept.call, "dout", dout, dtype, shape)
-        call, own, stats = kept.take()
+    def back(dout: Array, kept: tuple[Call, Array, Array]) -> tuple[Array, Array, Array]:
+        call, own, stats = kept
         grads = call.backward(dout.reshape(own.shape), own, stats)
         dquery, dkey, dvalue = (_summed(g, s) for g, s in zip(grads, shapes, strict=True))
         return dquery, dkey, dvalue
 
-    return out, pullback
+    return out, Pullback(f"{name} pullback", out, (call, own, stats), back, "dout")
 
 
 def attention_weights(query: ArrayLike, key: ArrayLike, **arguments: Any) -> Array:

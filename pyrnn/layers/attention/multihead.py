@@ -20,11 +20,10 @@ from ...core.checks import (
     real_array,
     shape_error,
     shape_text,
-    shaped_array,
 )
 from ...core.layer import Layer
 from ...core.parameters import Shapes
-from ...core.pullback import AllOrNone, Once
+from ...core.pullback import AllOrNone, Pullback
 from .functional import Call, Options, checked, copied
 from .projection import Projection
 from .stream import AttentionStream
@@ -150,12 +149,10 @@ class MultiheadAttention(Layer):
         mixed = self._mixed(heads)
         out = self._output(weights).forward(mixed)
         given = (key is not None, value is not None)
-        name = f"{type(self).__name__} pullback"
-        kept = Once(name, (inputs, weights, attention, heads, stats, mixed))
+        kept = inputs, weights, attention, heads, stats, mixed
 
-        def pullback(dout: ArrayLike) -> tuple[Array, Array | None, Array | None]:
-            dout = shaped_array(name, "dout", dout, self.dtype, out_shape)
-            inputs, weights, attention, heads, stats, mixed = kept.take()
+        def back(dout: Array, kept: Any) -> tuple[Array, Array | None, Array | None]:
+            inputs, weights, attention, heads, stats, mixed = kept
             dout = dout if batched else self._with_batch(dout)
             with AllOrNone(self._flat[1], dout.size // self.embed_dim):
                 dmixed = self._output(weights).backward(dout, mixed, self._output(self.grads))
@@ -173,8 +170,7 @@ class MultiheadAttention(Layer):
             return dquery, dkey if given[0] else None, dvalue if given[1] else None
 
         out = out if batched else self._without_batch(out)
-        out_shape = out.shape
-        return out, pullback
+        return out, Pullback(f"{type(self).__name__} pullback", out, kept, back, "dout")
 
     def stream(
         self, batch: int = 1, *, window: Window = None, softcap: float = 0.0, scale: float | None = None

@@ -18,10 +18,9 @@ from ...core.checks import (
     real_array,
     shape_error,
     shape_text,
-    shaped_array,
 )
 from ...core.layer import Layer
-from ...core.pullback import Once
+from ...core.pullback import Pullback
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -68,14 +67,7 @@ class PositionalEncoding(Layer):
         dx = pullback(dy)
         """
         y = self._encoded(".vjp", x, offset)
-        kept, shape = Once(f"{type(self).__name__} pullback", None), y.shape
-
-        def pullback(dy: ArrayLike) -> Array:
-            dx = shaped_array(kept.call, "dy", dy, self.dtype, shape).copy()
-            kept.take()
-            return dx
-
-        return y, pullback
+        return y, Pullback(f"{type(self).__name__} pullback", y, None, lambda dy, _: dy.copy())
 
     def _encoded(self, suffix: str, x: Any, offset: Any) -> Array:
         call = type(self).__name__ + suffix
