@@ -16,10 +16,9 @@ from ...core.checks import (
     integer,
     integer_array,
     real_array,
-    shape_error,
-    shape_text,
 )
 from ...core.layer import Layer
+from ...core.layout import Layout
 from ...core.pullback import Pullback
 
 if TYPE_CHECKING:
@@ -73,12 +72,7 @@ class PositionalEncoding(Layer):
         call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
         offset = integer(call, "offset", offset, -MOST, MOST)
-        if array.ndim not in (2, 3) or array.shape[-1] != self.embed_dim:
-            axes = ("N", "S") if self.batch_first else ("S", "N")
-            raise shape_error(
-                call, "x", array.shape, f"{shape_text(*axes, self.embed_dim)} or {shape_text('S', self.embed_dim)}"
-            )
-        axis = 1 if self.batch_first and array.ndim == 3 else 0
-        table = self.table(np.arange(offset, offset + array.shape[axis]))
-        y: Array = np.add(array, table if axis == 1 or array.ndim == 2 else table[:, None], order="C")
+        layout = Layout.of(call, "x", array.shape, self.batch_first, (self.embed_dim,), "S")
+        x = layout.steps_first(array)
+        y: Array = np.ascontiguousarray(layout.back(x + self.table(np.arange(offset, offset + len(x)))[:, None]))
         return y
