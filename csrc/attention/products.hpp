@@ -33,26 +33,18 @@ template <class T> struct AttentionProducts {
 
   // The inputs of a product from a buffer [row][k]: read along its rows, or across them, which is the product with its
   // transpose.
-  struct Along {
+  template <bool across> struct Matrix {
     const T* data;
     i64 row;
     struct Tile {
       const T* data;
       i64 row;
-      PYRNN_INLINE T at(int r, i64 k) const { return data[r * row + k]; }
+      PYRNN_INLINE T at(int r, i64 k) const { return data[across ? k * row + r : r * row + k]; }
     };
-    PYRNN_INLINE Tile from(int r) const { return {data + r * row, row}; }
+    PYRNN_INLINE Tile from(int r) const { return {data + (across ? r : r * row), row}; }
   };
-  struct Across {
-    const T* data;
-    i64 row;
-    struct Tile {
-      const T* data;
-      i64 row;
-      PYRNN_INLINE T at(int r, i64 k) const { return data[k * row + r]; }
-    };
-    PYRNN_INLINE Tile from(int r) const { return {data + r, row}; }
-  };
+  using Along = Matrix<false>;
+  using Across = Matrix<true>;
 
   // Pair by pair, without those that are masked: c[i] += sum_k x panel[k] for all k for which at(i, k, x) gives an x.
   template <class At>

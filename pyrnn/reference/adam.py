@@ -26,7 +26,7 @@ def step(
         v = beta2 * v + (1 - beta2) * g^2
         params = params - lr * (m / (1 - beta1^step)) / (sqrt(v / (1 - beta2^step)) + eps)
 
-    decoupled: the weight decay of AdamW (Loshchilov & Hutter 2019), which the step sizes m and v know nothing of.
+    decoupled: the weight decay of AdamW (Loshchilov & Hutter 2019), which the moments m and v know nothing of.
 
         g = grads, and at the end params - lr * weight_decay * params instead of params
 
