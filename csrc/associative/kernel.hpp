@@ -24,9 +24,9 @@ template <class T> struct HopfieldLoop {
   using i32 = std::int32_t;
   using u32 = std::uint32_t;
   using Ints = IntVec<float>;
-  static constexpr int L = lanes<float>;   // of 32-bit integers
-  static constexpr int most_together = 8;  // rows that go through the patterns side by side
-  static constexpr int tile_vectors = 4;   // of bytes, in a tile of hebbian
+  static constexpr int L = lanes<float>;  // of 32-bit integers
+  static constexpr int most_rows = 8;     // rows that go through the patterns side by side
+  static constexpr int tile_vectors = 4;  // of bytes, in a tile of hebbian
   static constexpr int tile_rows = registers == 32 ? 4 : 2;
   static constexpr int block = tile_vectors * register_bytes;
   static constexpr i64 most_nibbles = 31;  // whose sums, each within -4..4, fit a byte
@@ -254,7 +254,7 @@ template <class T> struct HopfieldLoop {
   static void pattern_fields(const Patterns& p, const i32* overlaps, const i8* state, double* fields, i64 begin,
                              i64 end) {
     const i64 width = p.words * word_bits;
-    side_by_side<most_together>(begin, end, [&]<int R>(i64 row) {
+    side_by_side<most_rows>(begin, end, [&]<int R>(i64 row) {
       i64 all[R], set[R];
       for (int r = 0; r < R; ++r) all[r] = sum_of(p, overlaps + (row + r) * width);
       for (i64 i = 0; i < p.n; ++i) {
@@ -274,7 +274,7 @@ template <class T> struct HopfieldLoop {
   static void pattern_sweep(const Patterns& p, const Sweep& s, i32* overlaps, i8* state, i64* flips, i64 begin,
                             i64 end) {
     const i64 width = p.words * word_bits;
-    side_by_side<most_together>(begin, end, [&]<int R>(i64 row) {
+    side_by_side<most_rows>(begin, end, [&]<int R>(i64 row) {
       i64 all[R], set[R];
       for (int r = 0; r < R; ++r) {
         all[r] = sum_of(p, overlaps + (row + r) * width);
@@ -363,11 +363,11 @@ template <class T> struct HopfieldLoop {
   }
 
   static void fields(const T* weights, i64 n, const double* states, i64 N, double* fields, i64 begin, i64 end) {
-    constexpr int together = registers == 32 ? 4 : 2;
+    constexpr int rows_at_once = registers == 32 ? 4 : 2;
     for (i64 i = begin; i < end; ++i) {
       i64 row = 0;
-      for (; row + together <= N; row += together)
-        fields_of_unit<together>(weights, n, states + row * n, fields + row * n, i);
+      for (; row + rows_at_once <= N; row += rows_at_once)
+        fields_of_unit<rows_at_once>(weights, n, states + row * n, fields + row * n, i);
       for (; row < N; ++row) fields_of_unit<1>(weights, n, states + row * n, fields + row * n, i);
     }
   }

@@ -1,4 +1,5 @@
-// Packing of weights into panels, and the micro-kernel that multiplies rows by a panel: the only matrix product.
+// Packing of weights into panels, and the micro-kernel that multiplies rows by a panel: the matrix product of every
+// kernel that reads its matrix more than once. (Attention's few rows and Hopfield's fields have chains of their own.)
 //
 // A panel holds, for one register-width of outputs, V vectors side by side for each k: [k][V][lane]. For a cell's
 // weights V counts its gates, so one row of a panel is all the gates of the same hidden units. `Panels` is a run of
@@ -169,8 +170,8 @@ template <class T> PYRNN_INLINE void transpose(Vec<T> (&block)[lanes<T>]) {
 }
 
 // A square of numbers, L rows `row` apart, turned: block[k] is element k of each. What lies beyond `rows` or `width` is
-// 0. One pointer serves four rows: addresses of x86 have multiples of one register, and more pointers than registers
-// cost as much again.
+// 0. One pointer serves four rows, as an address of x86 may add a multiple of `row` to it: a pointer for each of them
+// would not fit the registers, and moving those to and from memory takes as long as the loads.
 template <class T>
 PYRNN_INLINE void load_turned(const T* from, i64 row, i64 rows, i64 width, Vec<T> (&block)[lanes<T>]) {
   constexpr int L = lanes<T>, step = L < 4 ? L : 4;

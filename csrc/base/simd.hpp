@@ -1,4 +1,5 @@
-// The vector type, and exp, tanh, sigmoid and log sigmoid on it. The only file that knows a register's width.
+// The vector type, and exp, tanh, sigmoid and log sigmoid on it. The only file that knows an instruction set: what is
+// written elsewhere knows no more of it than `lanes`, `registers` and `register_bytes`.
 //
 // Everything is compiled once per instruction set inside its own namespace (PYRNN_ISA), so that the linker can never
 // swap one set's code for another's. Multiply-add is explicit (`fma`); the build switches contraction off, so that a
@@ -383,7 +384,7 @@ template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n
     std::memcpy(&bytes, p, lanes<T>);
   else
     std::memcpy(&bytes, p, std::size_t(n));
-#if defined(__AVX2__)  // of which compilers make single lanes
+#if defined(__AVX2__)  // compilers convert the bytes one lane at a time
   __m128i low{};
   std::memcpy(&low, &bytes, sizeof bytes);
 #if defined(__AVX512F__)

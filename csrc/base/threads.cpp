@@ -26,9 +26,10 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
 constexpr i64 work_to_wake = 32'000'000;             // multiply-adds that take one thread several times as long
-// Calls less than this apart are in a row; idle workers look for as long.
+// Calls less than this apart follow one another, and idle workers spin for as long. Who has made several such calls is
+// expected to go on.
 constexpr std::chrono::nanoseconds row_gap{200'000};
-constexpr int in_a_row = 4;  // so many of them, and as many are to be expected
+constexpr int calls_in_a_row = 4;
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -38,9 +39,9 @@ inline void pause() {
 #endif
 }
 
-// Looks for a moment, or for some 200 microseconds, whether it is done: who expects to be needed at once is there at
-// once. The longer look soon lets others have the CPU in between, above all the thread it is waiting for.
-template <class Done> bool glance(Done done) {
+// Spins for a moment, or for some 200 microseconds, until it is done: who expects to be needed at once is there at
+// once. The longer one soon lets others have the CPU in between, above all the thread that is waited for.
+template <class Done> bool spin_briefly(Done done) {
   for (int i = 0; i < 400; ++i) {
     if (done()) return true;
     pause();
@@ -48,8 +49,8 @@ template <class Done> bool glance(Done done) {
   return false;
 }
 
-template <class Done> bool look(Done done) {
-  if (glance(done)) return true;
+template <class Done> bool spin(Done done) {
+  if (spin_briefly(done)) return true;
   for (int i = 0; i < 400; ++i) {
     sched_yield();
     for (int j = 0; j < 10; ++j) {
@@ -69,9 +70,9 @@ int this_cpu() {
 #endif
 }
 
-// Leaves this CPU for another one the thread may use, if there is one. Two threads that look for each other's work
-// never sleep, and then a system may leave them on one CPU for tens of milliseconds, taking turns.
-void step_aside() {
+// Moves to another CPU the thread may use, if there is one. Two threads that spin for each other's work never sleep,
+// and then a system may leave them on one CPU for tens of milliseconds, taking turns.
+void migrate() {
 #if defined(__linux__)
   cpu_set_t all, others;
   const int here = this_cpu();
@@ -112,22 +113,23 @@ Wakefulness wakefulness() {
 // Set before the first team is made, by whoever asks first for the number of threads.
 std::atomic<bool> waking_always{false}, all_are_late{false};
 
-// What makes a thread late: work that should be done in a fifth of the time, and a moment for the caches and the clock.
-std::chrono::nanoseconds patience_for(i64 work) {
+// How long to wait for work before it is late: five times what it should take, and a moment for the caches and the
+// clock.
+std::chrono::nanoseconds time_limit(i64 work) {
   return std::chrono::nanoseconds(all_are_late ? 0 : 100'000 + work / 10);
 }
 
 bool is_too_late(Clock::duration lost);
 
-// Waits until done(), in the end by rest(), again and again. True if that took longer than `patience`, and more than
+// Waits until done(), in the end by rest(), again and again. True if that took longer than `limit`, and more than
 // sharing the work has saved lately.
-template <class Done, class Rest> bool came_late(std::chrono::nanoseconds patience, Done done, Rest rest) {
-  if (glance(done)) return all_are_late;
+template <class Done, class Rest> bool came_late(std::chrono::nanoseconds limit, Done done, Rest rest) {
+  if (spin_briefly(done)) return all_are_late;
   const Clock::time_point start = Clock::now();
-  if (!look(done))
+  if (!spin(done))
     while (!done()) rest();
   const Clock::duration lost = Clock::now() - start;
-  return lost > patience && is_too_late(lost);
+  return lost > limit && is_too_late(lost);
 }
 
 void nap() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
@@ -137,7 +139,7 @@ void nap() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
 struct Worker {
   alignas(64) std::atomic<int> order{0};     // counts the jobs given; changes when there is one more
   std::atomic<int> bell{0};                  // changes with each job and each call to wake
-  std::atomic<bool> awake{false};            // looks for a job, or has one
+  std::atomic<bool> awake{false};            // spins for a job, or has one
   std::atomic<bool> awaited{false};          // somebody waits for it to be awake: it does not fall asleep again
   alignas(64) std::atomic<int> finished{0};  // the last job done
   void (*call)(void*, int) = nullptr;
@@ -147,11 +149,11 @@ struct Worker {
   std::exception_ptr error;         // what the job threw
 
   void loop() {
-    constexpr int patience = 32;  // jobs between two steps aside: where the other CPU is taken they are of no use
-    for (int done = 0, aside = -patience;;) {
+    constexpr int jobs_between = 32;  // two migrations: where the other CPU is taken they are of no use
+    for (int done = 0, migrated = -jobs_between;;) {
       awake.store(true, std::memory_order_release);
       const auto has_order = [&] { return order.load(std::memory_order_acquire) != done; };
-      while (!look(has_order) && awaited.load(std::memory_order_relaxed)) {
+      while (!spin(has_order) && awaited.load(std::memory_order_relaxed)) {
       }
       if (!has_order()) {
         // Who awaits it looks afterwards whether it is awake, and rings if not: it hears that, or sees that it is
@@ -160,7 +162,7 @@ struct Worker {
         awake.store(false);
         if (has_order() || awaited.load()) continue;
         bell.wait(heard, std::memory_order_acquire);
-        if (beside_caller()) step_aside();
+        if (beside_caller()) migrate();
         continue;
       }
       ++done;
@@ -169,10 +171,10 @@ struct Worker {
       } catch (...) {
         error = std::current_exception();
       }
-      const bool in_the_way = done - aside >= patience && beside_caller();
+      const bool in_the_way = done - migrated >= jobs_between && beside_caller();
       finished.store(done);  // in one order with the count of waiters, which notify_one reads
       finished.notify_one();
-      if (in_the_way) step_aside(), aside = done;
+      if (in_the_way) migrate(), migrated = done;
     }
   }
 
@@ -193,10 +195,10 @@ struct Worker {
     ring();
   }
 
-  void join(std::chrono::nanoseconds patience) {
+  void join(std::chrono::nanoseconds limit) {
     const int target = order.load(std::memory_order_relaxed);
     came_late(
-        patience, [&] { return finished.load(std::memory_order_acquire) == target; },
+        limit, [&] { return finished.load(std::memory_order_acquire) == target; },
         [&] {
           const int now = finished.load(std::memory_order_acquire);
           if (now != target) finished.wait(now, std::memory_order_acquire);
@@ -325,7 +327,7 @@ Team::Team(i64 work, int most) : work_(work), shared_(std::min(most, get_num_thr
     const std::lock_guard<std::mutex> hold(p.lock);
     p.team_since = since_;
     p.row = since_ - p.last_use < Clock::duration(row_gap).count() ? p.row + 1 : 0;
-    if (p.row >= in_a_row) wake = true, p.row = 0;
+    if (p.row >= calls_in_a_row) wake = true, p.row = 0;
     for (std::size_t i = p.idle.size(); i-- > 0 && workers_ < most - 1;) {
       Worker* const worker = p.idle[i];
       if (wake) worker->awaited.store(true);
@@ -391,9 +393,9 @@ void Team::start(void (*call)(void*, int), void* job) {
     error = std::current_exception();
   }
   // Parts are mostly even: nobody should take twice as long as the caller.
-  const auto patience = patience_for(work_) + (workers_ && !all_are_late ? Clock::now() - start : Clock::duration());
+  const auto limit = time_limit(work_) + (workers_ && !all_are_late ? Clock::now() - start : Clock::duration());
   for (int i = 0; i < workers_; ++i) {
-    borrowed_[i]->join(patience);
+    borrowed_[i]->join(limit);
     if (!error) error = borrowed_[i]->error;
     borrowed_[i]->error = nullptr;
   }
@@ -409,17 +411,17 @@ void Watch::look() {
 
 bool Barrier::wait_for(int part, int round) const {
   const std::atomic<int>& flag = flags_[part].round;
-  return came_late(patience_for(work_), [&] { return flag.load(std::memory_order_acquire) >= round; }, nap);
+  return came_late(time_limit(work_), [&] { return flag.load(std::memory_order_acquire) >= round; }, nap);
 }
 
 void Progress::wait_for(i64 run, i64 count) const {
   const auto done = [&] { return has_come(run, count); };
-  if (!look(done))
+  if (!spin(done))
     while (!done()) nap();
 }
 
 bool Progress::late(i64 run, i64 count, i64 work) const {
-  return came_late(patience_for(work), [&] { return has_come(run, count); }, nap);
+  return came_late(time_limit(work), [&] { return has_come(run, count); }, nap);
 }
 
 }  // namespace pyrnn

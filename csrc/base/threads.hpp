@@ -1,4 +1,5 @@
-// The only file that knows about threads: how many there are, teams that run together, and the barrier they meet at.
+// Where threads come from: how many there are, teams that run together, and what their members wait for each other
+// with.
 //
 // A call borrows idle workers of one process-wide pool for its duration. It may get fewer than it asked for (several
 // Python threads share the pool), which no result depends on. Idle workers sleep; a child of fork starts a new pool.

@@ -33,13 +33,13 @@ Rows::Rows(i64 T_, i64 N_, const i64* lengths, const std::uint8_t* reset, i64 re
     }
 }
 
-Places::Places(const Rows& rows, int groups, i64 row_block, i64 row_step, i64 together, i64 slots, i64 gap)
+Places::Places(const Rows& rows, int groups, i64 row_block, i64 row_step, i64 rows_per_run, i64 slots, i64 gap)
     : rows_(std::size_t(rows.N)) {
   for (i64 group = 0; group < groups; ++group) {
     if (group) count_ += gap;
     const i64 begin = group * row_block, end = row_step == 1 ? std::min(begin + row_block, rows.N) : rows.N;
-    for (i64 low = begin; low < end; low += together * row_step) {
-      const i64 n = std::min(together, ceil_div(end - low, row_step));
+    for (i64 low = begin; low < end; low += rows_per_run * row_step) {
+      const i64 n = std::min(rows_per_run, ceil_div(end - low, row_step));
       for (i64 j = 0; j < n; ++j) rows_[std::size_t(low + j * row_step)] = {count_ + j, n};
       count_ += n * std::clamp<i64>(rows.length[low], 1, slots);
     }
