@@ -82,16 +82,18 @@ def same(ones, others):
         np.testing.assert_array_equal(one, other)
 
 
-def central_differences(loss, array, step=1e-5):
-    """d loss() / d array, by changing one entry at a time: exact for polynomials of degree 4."""
+def central_differences(loss, array, step=2e-6):
+    """d loss() / d array, by changing one entry at a time."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
         value = array[index]
-        for distance, share in ((1, 8), (-1, -8), (2, -1), (-2, 1)):
-            array[index] = value + distance * step
-            gradient[index] += share * loss()
+        array[index] = value + step
+        above = loss()
+        array[index] = value - step
+        below = loss()
         array[index] = value
-    return gradient / (12 * step)
+        gradient[index] = (above - below) / (2 * step)
+    return gradient
 
 
 # ---- the gradients of the recurrent ops

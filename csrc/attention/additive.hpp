@@ -61,9 +61,9 @@ template <class T> struct AdditiveLoop : AttentionProducts<T> {
   static void softmax(i64 length, T* scores) {
     constexpr T masked = -std::numeric_limits<T>::infinity();
     std::fill(scores + length, scores + padded<T>(length), masked);
-    Vec<T> max = splat(masked), sums{};
-    for (i64 j = 0; j < length; j += L) max = larger(load(scores + j), max);
-    const T row_max = largest<T>(max), shift = row_max == masked ? T(0) : row_max;
+    Vec<T> highest = splat(masked), sums{};
+    for (i64 j = 0; j < length; j += L) highest = max(load(scores + j), highest);
+    const T row_max = reduce_max<T>(highest), shift = row_max == masked ? T(0) : row_max;
     for (i64 j = 0; j < length; j += L) {
       const Vec<T> p = exp<T>(load(scores + j) - splat(shift));
       sums += p;

@@ -53,7 +53,7 @@ template <class T> i64 work_of(const Attention<T>& a, i64 features) {
 // f(part, task) for each task of a call that its user may stop.
 template <class F> void in_watched_tasks(Team& team, i64 tasks, Watch& watch, F f) {
   in_tasks(team, tasks, [&](int part, i64 task) {
-    if (part == 0) watch.look();
+    if (part == 0) watch.poll();
     if (!watch.ended()) f(part, task);
     return false;
   });
@@ -161,7 +161,7 @@ void attention_backward(const AttentionKernels<T>& k, const Attention<T>& a, con
   Watch watch;
   const AttentionGrads<T> grads{dout, out, stats, delta.get(), sums, dkey, dvalue};
   in_tasks(team, tasks, [&](int part, i64 task) {
-    if (part == 0) watch.look();
+    if (part == 0) watch.poll();
     const HeadOrder order(progress, task, task % key_blocks == 0, work);
     if (watch.ended())
       order.done(i64(blocks.size()));

@@ -26,13 +26,13 @@ template <class T> struct AttentionForward : AttentionRows<T>, AttentionProducts
 
   // The largest of s[part], -inf where all are masked. A NaN is passed over here, and enters the sum of exponentials.
   PYRNN_INLINE static T largest_of(KeyPart part, const T* s) {
-    Vec<T> max[4] = {splat(masked), splat(masked), splat(masked), splat(masked)};
+    Vec<T> highest[4] = {splat(masked), splat(masked), splat(masked), splat(masked)};
     i64 j = part.begin;
     for (; j + 4 * L <= part.end; j += 4 * L)
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) max[i] = larger(load(s + j + i * L), max[i]);
-    for (; j < part.end; j += L) max[0] = larger(load(s + j), max[0]);
-    return largest<T>(larger(larger(max[0], max[1]), larger(max[2], max[3])));
+      for (int i = 0; i < 4; ++i) highest[i] = max(load(s + j + i * L), highest[i]);
+    for (; j < part.end; j += L) highest[0] = max(load(s + j), highest[0]);
+    return reduce_max<T>(max(max(highest[0], highest[1]), max(highest[2], highest[3])));
   }
 
   PYRNN_INLINE static T exp2_of(T x) { return exp2<T>(splat(x))[0]; }
@@ -45,10 +45,10 @@ template <class T> struct AttentionForward : AttentionRows<T>, AttentionProducts
     alignas(64) T shift[query_block] = {}, alpha[query_block];
     for (int r = 0; r < rows.count; ++r) shift[r] = largest_of(part, scores + r * key_block);
     for (int r = 0; r < rows.count; r += L) {
-      const Vec<T> before = load(softmax.max + r), max = larger(load(shift + r), before);
-      store(softmax.max + r, max);
-      store(shift + r, select<T>(max == splat(masked), Vec<T>{}, max));
-      store(alpha + r, select<T>(before == max, splat(T(1)), exp2<T>(before - max)));
+      const Vec<T> before = load(softmax.max + r), after = max(load(shift + r), before);
+      store(softmax.max + r, after);
+      store(shift + r, select<T>(after == splat(masked), Vec<T>{}, after));
+      store(alpha + r, select<T>(before == after, splat(T(1)), exp2<T>(before - after)));
     }
     for (int r = 0; r < rows.count && !first; ++r) {
       if (alpha[r] == 1) continue;

@@ -142,7 +142,7 @@ template <class T> struct AttentionRows {
           from = values;
         }
         const Vec<T> bias = load(from, n);
-        const Vec<T> biased = at_least(fma(bias, splat(log2e), load(s + j)), std::numeric_limits<T>::lowest());
+        const Vec<T> biased = max(fma(bias, splat(log2e), load(s + j)), std::numeric_limits<T>::lowest());
         store(s + j, select<T>(bias == splat(masked), bias, biased));
       }
     }

@@ -19,7 +19,7 @@ struct Interrupted final : std::exception {
 class Watch {
  public:
   // For the thread that made the call: asks twenty times a second, not at the first look.
-  void look();
+  void poll();
   PYRNN_INLINE bool ended() const { return ended_.load(std::memory_order_relaxed); }
   PYRNN_INLINE void check() const {
     if (ended()) throw Interrupted();

@@ -111,23 +111,21 @@ PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm_sqrt_pd(v); }
 
 // The nearest whole number, of two as near the even one; NaN and infinity stay.
 #if defined(__AVX512F__)
-PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return _mm512_maskz_roundscale_ps(__mmask16(-1), v, 0); }
-PYRNN_INLINE Vec<double> nearest(Vec<double> v) { return _mm512_maskz_roundscale_pd(__mmask8(-1), v, 0); }
+PYRNN_INLINE Vec<float> round(Vec<float> v) { return _mm512_maskz_roundscale_ps(__mmask16(-1), v, 0); }
+PYRNN_INLINE Vec<double> round(Vec<double> v) { return _mm512_maskz_roundscale_pd(__mmask8(-1), v, 0); }
 #elif defined(__AVX2__)
-PYRNN_INLINE Vec<float> nearest(Vec<float> v) {
+PYRNN_INLINE Vec<float> round(Vec<float> v) {
   return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-PYRNN_INLINE Vec<double> nearest(Vec<double> v) {
+PYRNN_INLINE Vec<double> round(Vec<double> v) {
   return _mm256_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 #elif defined(__aarch64__)
-PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return vrndnq_f32(v); }
-PYRNN_INLINE Vec<double> nearest(Vec<double> v) { return vrndnq_f64(v); }
+PYRNN_INLINE Vec<float> round(Vec<float> v) { return vrndnq_f32(v); }
+PYRNN_INLINE Vec<double> round(Vec<double> v) { return vrndnq_f64(v); }
 #else
-PYRNN_INLINE Vec<float> nearest(Vec<float> v) { return _mm_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-PYRNN_INLINE Vec<double> nearest(Vec<double> v) {
-  return _mm_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+PYRNN_INLINE Vec<float> round(Vec<float> v) { return _mm_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+PYRNN_INLINE Vec<double> round(Vec<double> v) { return _mm_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 #endif
 
 template <class T> PYRNN_INLINE Vec<T> from_bits(IntVec<T> v) {
@@ -199,29 +197,21 @@ template <class T> PYRNN_INLINE Vec<T> select(IntVec<T> mask, Vec<T> yes, Vec<T>
 
 // The smaller and the larger of x and a number; NaN stays NaN (x86 gives the second operand back where one is NaN).
 #if defined(__AVX512F__)
-PYRNN_INLINE Vec<float> at_most(Vec<float> x, float most) { return _mm512_maskz_min_ps(__mmask16(-1), splat(most), x); }
-PYRNN_INLINE Vec<float> at_least(Vec<float> x, float least) {
-  return _mm512_maskz_max_ps(__mmask16(-1), splat(least), x);
-}
-PYRNN_INLINE Vec<double> at_most(Vec<double> x, double most) {
-  return _mm512_maskz_min_pd(__mmask8(-1), splat(most), x);
-}
-PYRNN_INLINE Vec<double> at_least(Vec<double> x, double least) {
-  return _mm512_maskz_max_pd(__mmask8(-1), splat(least), x);
-}
+PYRNN_INLINE Vec<float> min(Vec<float> x, float most) { return _mm512_maskz_min_ps(__mmask16(-1), splat(most), x); }
+PYRNN_INLINE Vec<float> max(Vec<float> x, float least) { return _mm512_maskz_max_ps(__mmask16(-1), splat(least), x); }
+PYRNN_INLINE Vec<double> min(Vec<double> x, double most) { return _mm512_maskz_min_pd(__mmask8(-1), splat(most), x); }
+PYRNN_INLINE Vec<double> max(Vec<double> x, double least) { return _mm512_maskz_max_pd(__mmask8(-1), splat(least), x); }
 #elif defined(__AVX2__)
-PYRNN_INLINE Vec<float> at_most(Vec<float> x, float most) { return _mm256_min_ps(splat(most), x); }
-PYRNN_INLINE Vec<float> at_least(Vec<float> x, float least) { return _mm256_max_ps(splat(least), x); }
-PYRNN_INLINE Vec<double> at_most(Vec<double> x, double most) { return _mm256_min_pd(splat(most), x); }
-PYRNN_INLINE Vec<double> at_least(Vec<double> x, double least) { return _mm256_max_pd(splat(least), x); }
+PYRNN_INLINE Vec<float> min(Vec<float> x, float most) { return _mm256_min_ps(splat(most), x); }
+PYRNN_INLINE Vec<float> max(Vec<float> x, float least) { return _mm256_max_ps(splat(least), x); }
+PYRNN_INLINE Vec<double> min(Vec<double> x, double most) { return _mm256_min_pd(splat(most), x); }
+PYRNN_INLINE Vec<double> max(Vec<double> x, double least) { return _mm256_max_pd(splat(least), x); }
 #else
-template <class V, class T> PYRNN_INLINE V at_most(V x, T most) { return select<T>(x > splat(most), splat(most), x); }
-template <class V, class T> PYRNN_INLINE V at_least(V x, T least) {
-  return select<T>(x < splat(least), splat(least), x);
-}
+template <class V, class T> PYRNN_INLINE V min(V x, T most) { return select<T>(x > splat(most), splat(most), x); }
+template <class V, class T> PYRNN_INLINE V max(V x, T least) { return select<T>(x < splat(least), splat(least), x); }
 #endif
 
-template <class T> PYRNN_INLINE Vec<T> absolute(Vec<T> x) {
+template <class T> PYRNN_INLINE Vec<T> abs(Vec<T> x) {
   return from_bits<T>(to_bits<T>(x) & ~to_bits<T>(splat(T(-0.0))));
 }
 
@@ -256,7 +246,7 @@ template <class T> PYRNN_INLINE Vec<T> expm1_reduced(Vec<T> x, Vec<T>& n) {
 // e^x; NaN stays NaN, subnormal results included. Error below 1 ULP.
 template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
   using C = Constants<T>;
-  x = at_most(at_least(x, C::lowest), C::highest);
+  x = min(max(x, C::lowest), C::highest);
   Vec<T> n;
   const Vec<T> e = expm1_reduced<T>(x, n) + splat(T(1));
   return scale<T>(e, n);
@@ -265,8 +255,8 @@ template <class T> PYRNN_INLINE Vec<T> exp(Vec<T> x) {
 // 2^x for x <= 0; NaN stays NaN, subnormal results included. Error below 1 ULP.
 template <class T> PYRNN_INLINE Vec<T> exp2(Vec<T> x) {
   using C = Constants<T>;
-  x = at_least(x, T(-2 * C::bias));  // where it has become 0
-  const Vec<T> n = nearest(x), r = x - n;
+  x = max(x, T(-2 * C::bias));  // where it has become 0
+  const Vec<T> n = round(x), r = x - n;
   return scale<T>(fma(polynomial(C::exp2_poly, r), r, splat(T(1))), n);
 }
 
@@ -275,9 +265,9 @@ template <class T> PYRNN_INLINE Vec<T> exp2(Vec<T> x) {
 template <class T> PYRNN_INLINE Vec<T> sigmoid(Vec<T> x) {
   using C = Constants<T>;
   Vec<T> n;
-  const Vec<T> e = expm1_reduced<T>(at_most(at_least(-x, C::lowest), -C::lowest), n);
+  const Vec<T> e = expm1_reduced<T>(min(max(-x, C::lowest), -C::lowest), n);
   const Vec<T> one = splat(T(1));
-  const Vec<T> numerator = scale<T>(one, -at_least(n, T(0))), power = scale<T>(one, at_most(n, T(0)));
+  const Vec<T> numerator = scale<T>(one, -max(n, T(0))), power = scale<T>(one, min(n, T(0)));
   return numerator / (one + fma(power, e, numerator * power));  // the product is the smaller of the two
 }
 
@@ -285,9 +275,9 @@ template <class T> PYRNN_INLINE Vec<T> sigmoid(Vec<T> x) {
 // error not to show. Error below 2 ULP.
 template <class T> PYRNN_INLINE Vec<T> tanh(Vec<T> x) {
   using C = Constants<T>;
-  const Vec<T> one = splat(T(1)), two = splat(T(2)), magnitude = absolute<T>(x), square = x * x;
+  const Vec<T> one = splat(T(1)), two = splat(T(2)), magnitude = abs<T>(x), square = x * x;
   Vec<T> n;
-  const Vec<T> e = expm1_reduced<T>(two * at_most(magnitude, C::tanh_saturates), n);
+  const Vec<T> e = expm1_reduced<T>(two * min(magnitude, C::tanh_saturates), n);
   const Vec<T> power = scale<T>(one, n);
   const Vec<T> large = one - two / fma(power, e, one + power);
   const Vec<T> small = fma(magnitude * square, polynomial(C::tanh_poly, square), magnitude);
@@ -310,7 +300,7 @@ template <class T> PYRNN_INLINE Vec<T> log1p_of_part(Vec<T> e) {
 
 // log sigmoid(x), finite for finite x.
 template <class T> PYRNN_INLINE Vec<T> log_sigmoid(Vec<T> x) {
-  return at_most(x, T(0)) - log1p_of_part<T>(exp<T>(-absolute<T>(x)));
+  return min(x, T(0)) - log1p_of_part<T>(exp<T>(-abs<T>(x)));
 }
 
 // Bytes, a register of them. `lookup` takes table[index[i]] for each byte, 0 <= index[i] < 16, from a table of 16 that
@@ -347,17 +337,17 @@ PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)_mm_shuffle_
 
 // The larger of two, lane by lane; the second where one is NaN, as x86 has it.
 #if defined(__AVX512F__)
-PYRNN_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm512_maskz_max_ps(__mmask16(-1), a, b); }
-PYRNN_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm512_maskz_max_pd(__mmask8(-1), a, b); }
+PYRNN_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm512_maskz_max_ps(__mmask16(-1), a, b); }
+PYRNN_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm512_maskz_max_pd(__mmask8(-1), a, b); }
 #elif defined(__AVX2__)
-PYRNN_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
-PYRNN_INLINE Vec<double> larger(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
+PYRNN_INLINE Vec<float> max(Vec<float> a, Vec<float> b) { return _mm256_max_ps(a, b); }
+PYRNN_INLINE Vec<double> max(Vec<double> a, Vec<double> b) { return _mm256_max_pd(a, b); }
 #else
-template <class V> PYRNN_INLINE V larger(V a, V b) { return a > b ? a : b; }
+template <class V> PYRNN_INLINE V max(V a, V b) { return a > b ? a : b; }
 #endif
 
 // All lanes brought together by an operation of two vectors: halves, quarters and so on.
-template <class T, class F> PYRNN_INLINE T together(Vec<T> v, F f) {
+template <class T, class F> PYRNN_INLINE T reduce(Vec<T> v, F f) {
   constexpr auto rotated = []<int... i>(std::integer_sequence<int, i...>, Vec<T> x, auto by) {
     return __builtin_shufflevector(x, x, ((i + decltype(by)::value) % lanes<T>)...);
   };
@@ -369,11 +359,11 @@ template <class T, class F> PYRNN_INLINE T together(Vec<T> v, F f) {
 }
 
 // The largest of all lanes, where none is NaN, and their sum, always in the same order.
-template <class T> PYRNN_INLINE T largest(Vec<T> v) {
-  return together<T>(v, [](Vec<T> a, Vec<T> b) { return larger(a, b); });
+template <class T> PYRNN_INLINE T reduce_max(Vec<T> v) {
+  return reduce<T>(v, [](Vec<T> a, Vec<T> b) { return max(a, b); });
 }
 template <class T> PYRNN_INLINE T sum(Vec<T> v) {
-  return together<T>(v, [](Vec<T> a, Vec<T> b) { return a + b; });
+  return reduce<T>(v, [](Vec<T> a, Vec<T> b) { return a + b; });
 }
 
 // Bytes as a mask: all bits of a lane where its byte is not 0. The first n only (n > 0), the others are 0.

@@ -402,7 +402,7 @@ void Team::start(void (*call)(void*, int), void* job) {
   if (error) std::rethrow_exception(error);
 }
 
-void Watch::look() {
+void Watch::poll() {
   const Clock::time_point now = Clock::now();
   if (now < next_ || ended()) return;
   if (next_ != Clock::time_point() && question && question()) ended_.store(true, std::memory_order_relaxed);

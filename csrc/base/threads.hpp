@@ -149,7 +149,7 @@ template <class F> void in_watched_parts(Team& team, i64 work, i64 most, Watch& 
       std::clamp<i64>(work / team.size() / (8 * Watch::work_between), 1, std::max<i64>(most / team.size(), 1));
   in_parts(team, [&](int thread, int threads) {
     for (i64 i = 0; i < each && !watch.ended(); ++i) {
-      if (thread == 0 && each > 1) watch.look();
+      if (thread == 0 && each > 1) watch.poll();
       f(thread, thread * each + i, threads * each);
     }
   });

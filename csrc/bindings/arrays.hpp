@@ -171,7 +171,7 @@ py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::ha
 }
 
 // f<float>() or f<double>() by the dtype of an argument.
-template <class F> auto with_real(const std::string& call, const std::string& name, py::handle object, F f) {
+template <class F> auto with_dtype(const std::string& call, const std::string& name, py::handle object, F f) {
   py::array a = to_array(call, name, object);
   if (py::isinstance<py::array_t<float>>(a)) return f.template operator()<float>();
   if (py::isinstance<py::array_t<double>>(a)) return f.template operator()<double>();

@@ -249,7 +249,7 @@ template <class T> struct AttentionCall {
 py::tuple forward(const py::object& query, const py::object& key, const py::object& value, const py::object& mask,
                   const py::kwargs& named) {
   const std::string name = "attention.forward";
-  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+  return with_dtype(name, "query", query, [&]<class T>() -> py::tuple {
     const AttentionCall<T> call(name, query, key, value, mask, named);
     py::array_t<T> out = empty<T>(call.shape(call.Hq, call.a.S, call.a.Ev)),
                    stats = empty<T>(call.shape(call.Hq, call.a.S, 2));
@@ -265,7 +265,7 @@ py::tuple forward(const py::object& query, const py::object& key, const py::obje
 py::tuple backward(const py::object& dout_, const py::object& query, const py::object& key, const py::object& value,
                    const py::object& out_, const py::object& stats_, const py::object& mask, const py::kwargs& named) {
   const std::string name = "attention.backward";
-  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+  return with_dtype(name, "query", query, [&]<class T>() -> py::tuple {
     const AttentionCall<T> call(name, query, key, value, mask, named);
     const Attention<T>& a = call.a;
     const auto given = [&](const char* what, py::handle object, i64 features) {
@@ -324,7 +324,7 @@ template <class T> struct AdditiveCall {
 py::tuple additive_forward(const py::object& query, const py::object& key, const py::object& value,
                            const py::object& score, const py::object& lengths) {
   const std::string name = "additive_attention.forward";
-  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+  return with_dtype(name, "query", query, [&]<class T>() -> py::tuple {
     const AdditiveCall<T> call(name, query, key, value, score, lengths);
     const AdditiveAttention<T>& a = call.a;
     py::array_t<T> out = empty<T>({a.N, a.S, a.Ev}), weights = empty<T>({a.N, a.S, a.K});
@@ -341,7 +341,7 @@ py::tuple additive_backward(const py::object& dout_, const py::object& query, co
                             const py::object& value, const py::object& score, const py::object& weights_,
                             const py::object& dscore_, const py::object& lengths) {
   const std::string name = "additive_attention.backward";
-  return with_real(name, "query", query, [&]<class T>() -> py::tuple {
+  return with_dtype(name, "query", query, [&]<class T>() -> py::tuple {
     const AdditiveCall<T> call(name, query, key, value, score, lengths);
     const AdditiveAttention<T>& a = call.a;
     const py::array_t<T> dout = to_packed<T>(name, "dout", dout_), weights = to_packed<T>(name, "weights", weights_);

@@ -214,7 +214,7 @@ template <class T> py::array_t<T> to_weights(const std::string& call, py::handle
 
 py::array fields(py::handle weights_, py::handle state_) {
   const std::string call = "hopfield.fields";
-  return with_real(call, "weights", weights_, [&]<class T>() -> py::array {
+  return with_dtype(call, "weights", weights_, [&]<class T>() -> py::array {
     const py::array_t<T> weights = to_weights<T>(call, weights_);
     const i64 n = weights.shape(0);
     const py::array_t<i8> state = to_table<i8>(call, "state", state_, n, "(N, n)");
@@ -232,7 +232,7 @@ py::array fields(py::handle weights_, py::handle state_) {
 py::array sweep(py::handle weights_, py::handle fields_, py::handle state_, py::handle order, py::handle threshold,
                 py::handle external, py::handle off) {
   const std::string call = "hopfield.sweep";
-  return with_real(call, "weights", weights_, [&]<class T>() -> py::array {
+  return with_dtype(call, "weights", weights_, [&]<class T>() -> py::array {
     const py::array_t<T> weights = to_weights<T>(call, weights_);
     const i64 n = weights.shape(0), N = rows_of(call, state_, n);
     i8* state = to_changed<i8>(call, "state", state_, N, n);

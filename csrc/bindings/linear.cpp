@@ -83,7 +83,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
             of_dtype(plain_x, [&]<class T>() { return linear_small<T>(plain_x, plain_array(weight_), plain_bias); }))
       return y;
   const std::string call = "linear.forward";
-  return with_real(call, "x", x_, [&]<class T>() -> py::object {
+  return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
@@ -110,7 +110,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
 
 py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_) {
   const std::string call = "linear.backward";
-  return with_real(call, "x", x_, [&]<class T>() -> py::array {
+  return with_dtype(call, "x", x_, [&]<class T>() -> py::array {
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
@@ -152,7 +152,7 @@ py::object look_up(py::handle ids_, py::handle weight_) {
   if (Raw* ids = plain_array(ids_), *weight = plain_array(weight_); ids && weight && holds<i64>(ids))
     if (py::object y = of_dtype(weight, [&]<class T>() { return embedding_small<T>(ids, weight); })) return y;
   const std::string call = "embedding.forward";
-  return with_real(call, "weight", weight_, [&]<class T>() -> py::object {
+  return with_dtype(call, "weight", weight_, [&]<class T>() -> py::object {
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(V, E)");
     const i64 E = weight.shape(1);
     const py::array given = to_typed<i64>(call, "ids", ids_);
@@ -171,7 +171,7 @@ py::object look_up(py::handle ids_, py::handle weight_) {
 
 void look_up_backward(py::handle dy_, py::handle ids_, py::handle dweight_) {
   const std::string call = "embedding.backward";
-  with_real(call, "dy", dy_, [&]<class T>() {
+  with_dtype(call, "dy", dy_, [&]<class T>() {
     const py::array target = to_array(call, "dweight", dweight_);
     if (target.ndim() != 2) wrong_shape(call, "dweight", target, "(V, E)");
     const i64 V = target.shape(0), E = target.shape(1);

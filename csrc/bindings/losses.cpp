@@ -10,7 +10,7 @@ namespace {
 
 py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::handle weights_) {
   const std::string call = "cross_entropy.forward";
-  return with_real(call, "logits", logits_, [&]<class T>() -> py::tuple {
+  return with_dtype(call, "logits", logits_, [&]<class T>() -> py::tuple {
     const py::array_t<T> logits = to_packed<T>(call, "logits", to_matrix<T>(call, "logits", logits_, -1));
     const i64 M = logits.shape(0), V = logits.shape(1);
     if (V == 0) wrong_shape(call, "logits", logits, "(M, V) with at least one class");

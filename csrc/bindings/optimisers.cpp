@@ -30,7 +30,7 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
                double beta2, double eps, double weight_decay, i64 step, bool decoupled) {
   const std::string call = "adam.step";
   if (step < 1) wrong_value(call, "step is " + std::to_string(step) + ", expected at least 1");
-  with_real(call, "params", params_, [&]<class T>() {
+  with_dtype(call, "params", params_, [&]<class T>() {
     const i64 n = flat_size(call, params_);
     T *params = to_flat<T>(call, "params", params_, n), *m = to_flat<T>(call, "m", m_, n),
       *v = to_flat<T>(call, "v", v_, n);
@@ -45,7 +45,7 @@ void adam_step(py::handle params_, py::handle grads_, py::handle m_, py::handle 
 void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, double lr, double momentum,
               double weight_decay, bool nesterov) {
   const std::string call = "sgd.step";
-  with_real(call, "params", params_, [&]<class T>() {
+  with_dtype(call, "params", params_, [&]<class T>() {
     const i64 n = flat_size(call, params_);
     T* params = to_flat<T>(call, "params", params_, n);
     T* velocity = to_velocity<T>(call, velocity_, n, momentum);
@@ -60,7 +60,7 @@ void sgd_step(py::handle params_, py::handle grads_, py::handle velocity_, doubl
 void rmsprop_step(py::handle params_, py::handle grads_, py::handle square_, py::handle velocity_, double lr,
                   double keep, double add, double eps, double weight_decay, double momentum) {
   const std::string call = "rmsprop.step";
-  with_real(call, "params", params_, [&]<class T>() {
+  with_dtype(call, "params", params_, [&]<class T>() {
     const i64 n = flat_size(call, params_);
     T *params = to_flat<T>(call, "params", params_, n), *square = to_flat<T>(call, "square", square_, n);
     T* velocity = to_velocity<T>(call, velocity_, n, momentum);
@@ -74,7 +74,7 @@ void rmsprop_step(py::handle params_, py::handle grads_, py::handle square_, py:
 
 double l2(py::handle x_) {
   const std::string call = "norm.l2";
-  return with_real(call, "flat", x_, [&]<class T>() {
+  return with_dtype(call, "flat", x_, [&]<class T>() {
     const py::array_t<T> x = to_packed<T>(call, "flat", x_);
     if (x.ndim() != 1) wrong_shape(call, "flat", x, "(n,)");
     const T* data = x.data();

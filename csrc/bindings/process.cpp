@@ -54,8 +54,8 @@ void bind_process(py::module_& m) {
   m.def(
       "copied",
       [](py::object array) {
-        return with_real("copied", "array", array,
-                         [&]<class T>() { return copied<T>(py::reinterpret_borrow<py::array>(array)); });
+        return with_dtype("copied", "array", array,
+                          [&]<class T>() { return copied<T>(py::reinterpret_borrow<py::array>(array)); });
       },
       py::arg("array"), "A C-ordered copy, in memory that earlier results have given back.");
 }

@@ -272,7 +272,7 @@ class Pullback {
 py::tuple recurrent_forward(const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state, py::handle weights,
                             py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
   const std::string name = std::string(op.name) + ".forward";
-  return with_real(name, "x", x, [&]<class T>() {
+  return with_dtype(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     {
@@ -290,7 +290,7 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
   const std::string name = std::string(op.name) + ".vjp";
   constexpr i64 most = i64(1) << 60;
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
-  return with_real(name, "x", x, [&]<class T>() {
+  return with_dtype(name, "x", x, [&]<class T>() {
     Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     std::unique_ptr<Recording<T>> recording;

@@ -209,7 +209,7 @@ py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle lay
     wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
   const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
-  return with_real(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
+  return with_dtype(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
     std::vector<ParsedWeights<T>> parsed;
     for (std::size_t i = 0; i < given.size(); ++i) {
       parsed.push_back(parse_weights<T>(name, at("layers", i), op, chosen, py::object(given[i])));

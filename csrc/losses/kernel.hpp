@@ -25,8 +25,8 @@ void cross_entropy(const T* logits, const i64* targets, const T* weights, i64 V,
     // The largest logit; a NaN compares false and stays out of it, but enters the sum below.
     T largest = row[0];
     Vec<T> most = splat(largest);
-    for (i64 i = 0; i < whole; i += L) most = larger(load(row + i), most);
-    largest = PYRNN_ISA::largest<T>(most);
+    for (i64 i = 0; i < whole; i += L) most = max(load(row + i), most);
+    largest = PYRNN_ISA::reduce_max<T>(most);
     for (i64 i = whole; i < V; ++i) largest = row[i] > largest ? row[i] : largest;
     const Vec<T> shift = splat(largest);
     Vec<T> sums{};

@@ -77,7 +77,7 @@ template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y
   Watch watch;
   try {
     for (i64 t = 0; t < T_steps; ++t) {
-      if (t % often == 0) watch.look();
+      if (t % often == 0) watch.poll();
       advance(x.at(t, 0), x.row, y.at(t, 0), y.row, watch);
     }
   } catch (...) {

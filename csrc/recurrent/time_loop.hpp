@@ -58,7 +58,7 @@ template <class T, class Cell> class TimeLoop : Gradients<T, Cell> {
 
   // By the caller's thread, now and then.
   void look() const {
-    if (thread == 0) run.watch->look();
+    if (thread == 0) run.watch->poll();
   }
 
   // ---------------------------------------------------------------------------------------------------- forward
