@@ -18,15 +18,7 @@ from ..text.corpus import Batches, Corpus
 from ..threads import get_num_threads, threads
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, clip_grad_norm
-from .charmodel import (
-    CharModel,
-    _check_sizes,
-    bits_per_character,
-    model_file,
-    read_model,
-    save_model,
-    uniform_bits,
-)
+from .charmodel import CharModel, _check_sizes, bits_per_character, model_file, read_model, save_model, uniform_bits
 from .run import (
     LARGEST,
     RESUME_KIND,

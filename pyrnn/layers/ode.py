@@ -55,16 +55,10 @@ class ODERNN(Model):
     outer: Linear
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        ode_size: int | None = None,
-        ode_steps: int = 4,
+        self, input_size: int, hidden_size: int, ode_size: int | None = None, ode_steps: int = 4,
         batch_first: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.input_size = integer(call, "input_size", input_size, 1, MOST)
         self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
@@ -80,15 +74,9 @@ class ODERNN(Model):
         )
 
     def __call__(
-        self,
-        x: ArrayLike,
-        times: ArrayLike,
-        state: ArrayLike | None = None,
-        *,
-        start: ArrayLike | None = None,
-        observed: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, Array]:
+        self, x: ArrayLike, times: ArrayLike, state: ArrayLike | None = None,
+        *, start: ArrayLike | None = None, observed: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """Run over whole sequences: y, state.
 
         x         (T, N, I), (N, T, I) with batch_first, or unbatched (T, I)
@@ -109,15 +97,9 @@ class ODERNN(Model):
         return y, final
 
     def vjp(
-        self,
-        x: ArrayLike,
-        times: ArrayLike,
-        state: ArrayLike | None = None,
-        *,
-        start: ArrayLike | None = None,
-        observed: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:
+        self, x: ArrayLike, times: ArrayLike, state: ArrayLike | None = None,
+        *, start: ArrayLike | None = None, observed: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:  # fmt: skip
         """As a call, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate=None).
 
         The pullback adds to `grads`; it can be called once, and owns what it needs. dy may be None, as in a GRU's.

@@ -32,17 +32,10 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    logits: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of -log softmax(logits)[target], in nats, and its gradient: loss, dlogits.
 
     logits   (..., V), float64 or converted to float32; dlogits is like it
@@ -97,16 +90,10 @@ def cross_entropy(
 
 
 def negative_log_likelihood(
-    log_probabilities: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    log_probabilities: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of -log_probabilities[target], and its gradient: loss, dlog_probabilities.
 
     Arguments, dtypes and errors as in `cross_entropy`, values as in torch.nn.functional.nll_loss. After a `LogSoftmax`
@@ -130,16 +117,10 @@ def negative_log_likelihood(
 
 
 def hinge(
-    scores: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    scores: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of sum_v max(0, 1 - scores[target] + scores[v]) / V, v not the target: loss, dscores.
 
     The multi-class hinge of Weston & Watkins (1999) as in torch.nn.MultiMarginLoss: no loss once the target's score is
@@ -165,14 +146,10 @@ def hinge(
 
 
 def mean_squared_error(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
+    predictions: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, Array]:
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps and the features of (predictions - targets)^2, and its gradient: loss, dpredictions.
 
     predictions  (..., F), float64 or converted to float32; dpredictions is like it
@@ -196,16 +173,10 @@ def mean_squared_error(
 
 
 def binary_cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    pos_weight: ArrayLike | None = None,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    logits: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, pos_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps and the features of the binary cross-entropy in nats, and its gradient: loss, dlogits.
 
         weight * (-pos_weight t log sigmoid(logit) - (1 - t) log(1 - sigmoid(logit)))
@@ -237,16 +208,9 @@ def binary_cross_entropy(
 
 
 def _classes(
-    call: str,
-    name: str,
-    scores: Any,
-    targets: Any,
-    lengths: Any,
-    batch_first: bool,
-    mask: Any,
-    weight: Any,
+    call: str, name: str, scores: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any, weight: Any,
     ignore_index: Any,
-) -> tuple[Array, Array, Index, Array | None]:
+) -> tuple[Array, Array, Index, Array | None]:  # fmt: skip
     """scores (..., V), targets (...), checked where they count, the index of what counts, weights (V,) or None."""
     values = float_array(call, name, scores)
     if values.ndim == 0 or values.shape[-1] == 0:
