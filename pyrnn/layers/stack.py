@@ -51,6 +51,13 @@ ndarray = np.ndarray  # a global is found faster than an attribute, in every cal
 empty = np.empty
 
 
+def recurrent_weights(cell: Cell) -> list[str]:
+    """The names of the weights that the output of the step before meets: a matrix over P, or a number for each unit
+    (a norm has such too, but these do not start at random)."""
+    letters = cell.weights.items()
+    return [name for name, axes in letters if axes.endswith("P") or (axes == "H" and name not in cell.starts)]
+
+
 class Recurrent(Layer, Generic[StateT]):
     """What the recurrent layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
 
