@@ -92,9 +92,7 @@ def cli(context: click.Context) -> None:
 @click.option("--embed", type=COUNT, default=64, show_default=True, help="Embedding size.")
 @click.option("--dropout", type=Real(min=0, max=1), default=0.0, show_default=True,
               help="Part of the recurrent layers' outputs that is dropped in training.")  # fmt: skip
-@click.option(
-    "--batch", type=COUNT, default=32, show_default=True, help="Batch size: places of the text read side by side."
-)
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Batch size.")
 @click.option("--steps", type=COUNT, default=64, show_default=True, help="Characters between two updates.")
 @click.option("--lr", type=Real(min=0, min_open=True), default=0.002, show_default=True, help="Adam's learning rate.")
 @click.option("--epochs", type=COUNT, help="Train for so many passes over the text.")
