@@ -4,8 +4,8 @@ The model of `pyrnn train --hidden 256 --embed 64 --layers 1 --batch 32 --steps 
 layer, linear head, Adam, gradient norm clipped at 1, state carried from batch to batch. Both start from the same
 weights and read the same batches. Before anything is timed the losses of the first batches must agree.
 
-    python bench/train_vs_torch.py --data TEXT [--cell lstm|gru]                      speed: blocks of batches in turns
-    python bench/train_vs_torch.py --data TEXT [--cell lstm|gru] --loss --seconds 60  held-out loss after so long each
+    python bench/train_vs_torch.py --data TEXT [--cell CELL]                      speed: blocks of batches in turns
+    python bench/train_vs_torch.py --data TEXT [--cell CELL] --loss --seconds 60  held-out loss after so long each
 
 Speed is the median over pairs of blocks, of each and of their ratio: what disturbs the machine for a while disturbs
 both. The learning rate is constant here, for both.
@@ -25,6 +25,7 @@ import torch
 
 import pyrnn
 from pyrnn.app.charmodel import CharModel, bits_per_character
+from pyrnn.cells import CELLS
 from pyrnn.text.corpus import Batches, Corpus, read_all
 
 BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
@@ -167,7 +168,7 @@ def compare_loss(sides: list[Side], seconds: float, count: int, valid: np.ndarra
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a UTF-8 text (default: Python's language reference)")
-    parser.add_argument("--cell", choices=["lstm", "gru"], default="lstm")
+    parser.add_argument("--cell", choices=[k for k, v in CELLS.items() if "torch" in v.orders], default="lstm")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=15, help="pairs of blocks")
     parser.add_argument("--batches", type=int, default=20, help="batches in a block")
