@@ -70,8 +70,7 @@ class Cell:
 
     def recurrent(self, layer: Any) -> int:
         """How many weights a step reads to carry its state on."""
-        params = layer.params.items()
-        return sum(a.size for name, a in params if name.startswith("weight") and not name.startswith("weight_ih"))
+        return sum(layer.params[f"{name}_l0"].size for name in CELLS[self.op].recurrent())
 
     def case(self, shape: Shape, direction: str, settings: Settings) -> Case:
         """The layer over T steps: y and the final state, or y and the gradients of x and of all parameters."""

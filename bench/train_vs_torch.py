@@ -4,8 +4,8 @@ The model of `pyrnn train --hidden 256 --embed 64 --layers 1 --batch 32 --steps 
 layer, linear head, Adam, gradient norm clipped at 1, state carried from batch to batch. Both start from the same
 weights and read the same batches. Before anything is timed the losses of the first batches must agree.
 
-    python bench/train_vs_torch.py --data TEXT [--cell lstm|gru]                      speed: blocks of batches in turns
-    python bench/train_vs_torch.py --data TEXT [--cell lstm|gru] --loss --seconds 60  held-out loss after so long each
+    python bench/train_vs_torch.py --data TEXT [--cell CELL]                      speed: blocks of batches in turns
+    python bench/train_vs_torch.py --data TEXT [--cell CELL] --loss --seconds 60  held-out loss after so long each
 
 Speed is the median over pairs of blocks, of each and of their ratio: what disturbs the machine for a while disturbs
 both. The learning rate is constant here, for both.
@@ -17,12 +17,15 @@ import argparse
 import math
 import statistics
 import time
+from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import torch
 
 import pyrnn
 from pyrnn.app.charmodel import CharModel, bits_per_character
+from pyrnn.cells import CELLS
 from pyrnn.text.corpus import Batches, Corpus, read_all
 
 BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
@@ -30,7 +33,33 @@ BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
 WARM_UP = 3  # batches
 
 
-class Ours:
+class Side(ABC):
+    """One of the two that are compared: it walks through the batches, and carries its state from each to the next."""
+
+    name: str
+    batches: Any  # (inputs, targets), (T, N) integers each
+    state: Any = None
+    done = 0
+
+    @abstractmethod
+    def train(self, inputs: Any, targets: Any) -> float:
+        """One update; its loss."""
+
+    @abstractmethod
+    def bits(self, valid: np.ndarray) -> float:
+        """Per character of the held-out text."""
+
+    def step(self) -> tuple[float, int]:
+        """Train on the next batch; its loss and its number of characters."""
+        window = self.done % len(self.batches)
+        if window == 0:
+            self.state = None
+        inputs, targets = self.batches[window]
+        self.done += 1
+        return self.train(inputs, targets), math.prod(inputs.shape)
+
+
+class Ours(Side):
     """Training with pyrnn."""
 
     name = f"pyrnn {pyrnn.__version__}"
@@ -38,28 +67,21 @@ class Ours:
     def __init__(self, model: CharModel, batches: Batches):
         self.model, self.batches = model, batches
         self.optimiser = pyrnn.Adam(model, lr=LR)
-        self.done, self.state = 0, None
 
-    def step(self) -> tuple[float, int]:
-        """Train on the next batch; its loss and its number of characters."""
-        window = self.done % len(self.batches)
-        inputs, targets = self.batches[window]
-        if window == 0:
-            self.state = None
+    def train(self, inputs: Any, targets: Any) -> float:
         self.model.zero_grad()
         (logits, self.state), pullback = self.model.vjp(inputs, self.state)
         loss, dlogits = pyrnn.cross_entropy(logits, targets)
         pullback(dlogits)
         pyrnn.clip_grad_norm(self.model, MAX_NORM)
         self.optimiser.step()
-        self.done += 1
-        return loss, inputs.size
+        return float(loss)
 
     def bits(self, valid: np.ndarray) -> float:
         return bits_per_character(self.model, valid, BATCH)
 
 
-class Torch:
+class Torch(Side):
     """The same with torch, from the same weights."""
 
     name = f"torch {torch.__version__}"
@@ -74,13 +96,8 @@ class Torch:
             getattr(self, name).load_state_dict(weights)
         self.parameters = [p for part in (self.embed, self.rnn, self.head) for p in part.parameters()]
         self.optimiser = torch.optim.Adam(self.parameters, lr=LR)
-        self.done, self.state = 0, None
 
-    def step(self) -> tuple[float, int]:
-        window = self.done % len(self.batches)
-        inputs, targets = self.batches[window]
-        if window == 0:
-            self.state = None
+    def train(self, inputs: Any, targets: Any) -> float:
         self.optimiser.zero_grad()
         y, state = self.rnn(self.embed(inputs), self.state)
         loss = torch.nn.functional.cross_entropy(self.head(y).flatten(0, 1), targets.flatten())
@@ -88,8 +105,7 @@ class Torch:
         torch.nn.utils.clip_grad_norm_(self.parameters, MAX_NORM)
         self.optimiser.step()
         self.state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-        self.done += 1
-        return loss.item(), inputs.numel()
+        return loss.item()
 
     def bits(self, valid: np.ndarray) -> float:
         """As charmodel.bits_per_character: BATCH streams side by side, each from a zero state."""
@@ -102,7 +118,7 @@ class Torch:
             return torch.nn.functional.cross_entropy(self.head(y).flatten(0, 1), targets.flatten()).item() / math.log(2)
 
 
-def block(side: Ours | Torch, count: int) -> float:
+def block(side: Side, count: int) -> float:
     """Characters per second over so many batches, after a few that are not timed: the threads of the other side spin
     for some milliseconds after their last work, and the caches are full of its arrays."""
     for _ in range(WARM_UP):
@@ -112,7 +128,7 @@ def block(side: Ours | Torch, count: int) -> float:
     return characters / (time.perf_counter() - start)
 
 
-def agree(sides: list[Ours | Torch], count: int = 10) -> None:
+def agree(sides: list[Side], count: int = 10) -> None:
     """Train both for some batches and stop the program if their losses differ."""
     for k in range(count):
         ours, theirs = (side.step()[0] for side in sides)
@@ -121,7 +137,7 @@ def agree(sides: list[Ours | Torch], count: int = 10) -> None:
     print(f"losses agree over the first {count} batches (the last: {ours:.5f} and {theirs:.5f} nats)")
 
 
-def compare_speed(sides: list[Ours | Torch], blocks: int, count: int) -> None:
+def compare_speed(sides: list[Side], blocks: int, count: int) -> None:
     """Blocks in turns, in the order ours, theirs, theirs, ours, ..."""
     rates: list[list[float]] = [[], []]
     for k in range(blocks):
@@ -135,7 +151,7 @@ def compare_speed(sides: list[Ours | Torch], blocks: int, count: int) -> None:
     print(f"{'ratio':>16}: {statistics.median(ratios):9.2f}                ({pairs_from})")
 
 
-def compare_loss(sides: list[Ours | Torch], seconds: float, count: int, valid: np.ndarray) -> None:
+def compare_loss(sides: list[Side], seconds: float, count: int, valid: np.ndarray) -> None:
     """Blocks in turns until each has trained for so long; validation is not in the time."""
     spent, characters = [0.0, 0.0], [0, 0]
     while min(spent) < seconds:
@@ -152,7 +168,7 @@ def compare_loss(sides: list[Ours | Torch], seconds: float, count: int, valid: n
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="a UTF-8 text (default: Python's language reference)")
-    parser.add_argument("--cell", choices=["lstm", "gru"], default="lstm")
+    parser.add_argument("--cell", choices=[k for k, v in CELLS.items() if "torch" in v.orders], default="lstm")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=15, help="pairs of blocks")
     parser.add_argument("--batches", type=int, default=20, help="batches in a block")

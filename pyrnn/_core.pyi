@@ -40,31 +40,16 @@ class Cell:  # rnn, lstm and so on; some take options of their own
     GATES: ClassVar[int]
     @staticmethod
     def forward(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        out: Array | None = None,
-        **options: Any,
-    ) -> Result: ...
+        x: Array, state: Entries | None, weights: Entries,
+        *, ids: Array | None = None, lengths: Array | None = None, reset: Array | None = None, reverse: bool = False,
+        out: Array | None = None, **options: Any
+    ) -> Result: ...  # fmt: skip
     @staticmethod
     def vjp(
-        x: Array,
-        state: Entries | None,
-        weights: Entries,
-        *,
-        ids: Array | None = None,
-        lengths: Array | None = None,
-        reset: Array | None = None,
-        reverse: bool = False,
-        checkpoint_every: int | None = None,
-        out: Array | None = None,
-        **options: Any,
-    ) -> tuple[Result, Pullback]: ...
+        x: Array, state: Entries | None, weights: Entries,
+        *, ids: Array | None = None, lengths: Array | None = None, reset: Array | None = None, reverse: bool = False,
+        checkpoint_every: int | None = None, out: Array | None = None, **options: Any
+    ) -> tuple[Result, Pullback]: ...  # fmt: skip
     @staticmethod
     def stream(layers: Sequence[Entries], batch: int, **options: Any) -> Stream: ...
 
@@ -74,23 +59,13 @@ class attention:
     OPTIONS: ClassVar[tuple[str, ...]]
     @staticmethod
     def forward(
-        query: Array,
-        key: Array,
-        value: Array,
-        mask: Array | None = None,
-        **options: Any,
+        query: Array, key: Array, value: Array, mask: Array | None = None, **options: Any
     ) -> tuple[Array, Array]: ...
     @staticmethod
     def backward(
-        dout: Array,
-        query: Array,
-        key: Array,
-        value: Array,
-        out: Array,
-        stats: Array,
-        mask: Array | None = None,
-        **options: Any,
-    ) -> tuple[Array, Array, Array]: ...
+        dout: Array, query: Array, key: Array, value: Array, out: Array, stats: Array, mask: Array | None = None,
+        **options: Any
+    ) -> tuple[Array, Array, Array]: ...  # fmt: skip
 
 class additive_attention:
     @staticmethod
@@ -99,15 +74,9 @@ class additive_attention:
     ) -> tuple[Array, Array]: ...
     @staticmethod
     def backward(
-        dout: Array,
-        query: Array,
-        key: Array,
-        value: Array,
-        score: Array,
-        weights: Array,
-        dscore: Array,
+        dout: Array, query: Array, key: Array, value: Array, score: Array, weights: Array, dscore: Array,
         lengths: Array | None = None,
-    ) -> tuple[Array, Array, Array]: ...
+    ) -> tuple[Array, Array, Array]: ...  # fmt: skip
 
 class linear:
     @staticmethod
@@ -136,84 +105,42 @@ class hopfield:
     def pattern_fields(bits: Array, negative: Array, overlaps: Array, state: Array) -> Array: ...
     @staticmethod
     def pattern_sweep(
-        bits: Array,
-        negative: Array,
-        overlaps: Array,
-        state: Array,
-        order: Array,
-        threshold: Array,
-        external: Array | None = None,
-        off: int = -1,
-    ) -> Array: ...
+        bits: Array, negative: Array, overlaps: Array, state: Array, order: Array, threshold: Array,
+        external: Array | None = None, off: int = -1,
+    ) -> Array: ...  # fmt: skip
     @staticmethod
     def dense_sweep(
-        bits: Array,
-        negative: Array,
-        overlaps: Array,
-        state: Array,
-        order: Array,
-        gap: Array,
-        external: Array | None = None,
-        relative: bool = False,
-    ) -> Array: ...
+        bits: Array, negative: Array, overlaps: Array, state: Array, order: Array, gap: Array,
+        external: Array | None = None, relative: bool = False,
+    ) -> Array: ...  # fmt: skip
     @staticmethod
     def fields(weights: Array, state: Array) -> Array: ...
     @staticmethod
     def sweep(
-        weights: Array,
-        fields: Array,
-        state: Array,
-        order: Array,
-        threshold: Array,
-        external: Array | None = None,
+        weights: Array, fields: Array, state: Array, order: Array, threshold: Array, external: Array | None = None,
         off: int = -1,
-    ) -> Array: ...
+    ) -> Array: ...  # fmt: skip
 
 class adam:
     @staticmethod
     def step(
-        params: Array,
-        grads: Array,
-        m: Array,
-        v: Array,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        step: int,
-        decoupled: bool = False,
-    ) -> None: ...
+        params: Array, grads: Array, m: Array, v: Array,
+        *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, decoupled: bool = False,
+    ) -> None: ...  # fmt: skip
 
 class sgd:
     @staticmethod
     def step(
-        params: Array,
-        grads: Array,
-        velocity: Array | None,
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        nesterov: bool,
-    ) -> None: ...
+        params: Array, grads: Array, velocity: Array | None,
+        *, lr: float, momentum: float, weight_decay: float, nesterov: bool,
+    ) -> None: ...  # fmt: skip
 
 class rmsprop:
     @staticmethod
     def step(
-        params: Array,
-        grads: Array,
-        square: Array,
-        velocity: Array | None,
-        *,
-        lr: float,
-        keep: float,
-        add: float,
-        eps: float,
-        weight_decay: float,
-        momentum: float,
-    ) -> None: ...
+        params: Array, grads: Array, square: Array, velocity: Array | None,
+        *, lr: float, keep: float, add: float, eps: float, weight_decay: float, momentum: float,
+    ) -> None: ...  # fmt: skip
 
 class norm:
     @staticmethod

@@ -35,6 +35,12 @@ class Cell(NamedTuple):
         """The names of the weights that are there, where argument(name) is what the layer was given."""
         return [name for name in self.weights if name not in self.optional or argument(self.optional[name])]
 
+    def recurrent(self) -> list[str]:
+        """The names of the weights that the output of the step before meets: a matrix over P, or a number for each unit
+        (a norm has such too, but these do not start at random)."""
+        weights = self.weights.items()
+        return [name for name, axes in weights if axes.endswith("P") or (axes == "H" and name not in self.starts)]
+
 
 def _parts(letters: str) -> list[str]:
     """ "3H" -> ["3H"], "GI" -> ["G", "I"]."""

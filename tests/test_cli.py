@@ -440,7 +440,7 @@ def test_an_earlier_training_is_not_overwritten(here, capsys):
 def test_a_training_that_diverges_has_an_exit_code(here, capsys):
     message = refused(capsys, "train", "text.txt", *SMALL, "--epochs", "3", "--lr", "1e9")
     assert re.search(
-        r"run off to \S+ bits per character after \d+ batches: the learning rate 1e\+09 is too high", message
+        r"diverged to \S+ bits per character after \d+ batches: the learning rate 1e\+09 is too high", message
     )
     assert os.listdir(here) == ["text.txt"]
 
@@ -570,7 +570,7 @@ def test_train_that_runs_off_says_where_its_best_model_is(here, capsys, monkeypa
     assert cli.main(["train", "text.txt", *SMALL, "--epochs", "4"]) == 1
     *_, note, error = capsys.readouterr().err.splitlines()
     assert re.fullmatch(r"Best model until then: \d\.\d{3} bits per character, saved to model\.safetensors\.", note)
-    assert "training has run off to nan" in error
+    assert "training has diverged to nan" in error
     assert charmodel.load_model("model.safetensors")
 
 

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import _command
+from ..associative.hopfield import RULES
+from ..cells import CELLS
 from ..core.checks import cut
 from ..core.files import naming
 
@@ -84,13 +86,13 @@ def cli(context: click.Context) -> None:
 @cli.command()
 @click.argument("text", nargs=-1, type=FILE)
 @click.option("--out", type=FILE, default="model.safetensors", show_default=True, help="File of the best model.")
-@click.option("--cell", type=click.Choice(["lstm", "gru", "rnn"]), default="lstm", show_default=True)
+@click.option("--cell", type=click.Choice(list(CELLS)), default="lstm", show_default=True)
 @click.option("--hidden", type=COUNT, default=256, show_default=True, help="Hidden units of a layer.")
 @click.option("--layers", type=COUNT, default=1, show_default=True, help="Recurrent layers.")
-@click.option("--embed", type=COUNT, default=64, show_default=True, help="Numbers that stand for a character.")
+@click.option("--embed", type=COUNT, default=64, show_default=True, help="Embedding size.")
 @click.option("--dropout", type=Real(min=0, max=1), default=0.0, show_default=True,
               help="Part of the recurrent layers' outputs that is dropped in training.")  # fmt: skip
-@click.option("--batch", type=COUNT, default=32, show_default=True, help="Places of the text read side by side.")
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Batch size.")
 @click.option("--steps", type=COUNT, default=64, show_default=True, help="Characters between two updates.")
 @click.option("--lr", type=Real(min=0, min_open=True), default=0.002, show_default=True, help="Adam's learning rate.")
 @click.option("--epochs", type=COUNT, help="Train for so many passes over the text.")
@@ -271,7 +273,7 @@ def _figures(trainer: Trainer) -> str:
 @click.option("--out", type=FILE, default="hopfield.png", show_default=True, help="Picture of the recalls.")
 @click.option("--load", default="hopfield-load.png", show_default=True,
               help="Picture of the recall rate against the load P / n, for all rules; '' for none.")  # fmt: skip
-@click.option("--rule", type=click.Choice(["hebbian", "storkey", "pseudo_inverse"]), default="hebbian",
+@click.option("--rule", type=click.Choice(RULES), default=RULES[0],
               show_default=True, help="pseudo_inverse is for images that resemble each other.")  # fmt: skip
 @click.option("--noise", type=Real(min=0, max=1), default=0.15, show_default=True, help="Share of units to flip.")
 @click.option("--size", type=click.IntRange(min=2, max=64), default=32, show_default=True,

@@ -18,15 +18,7 @@ from ..text.corpus import Batches, Corpus
 from ..threads import get_num_threads, threads
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, clip_grad_norm
-from .charmodel import (
-    CharModel,
-    _check_sizes,
-    bits_per_character,
-    model_file,
-    read_model,
-    save_model,
-    uniform_bits,
-)
+from .charmodel import CharModel, _check_sizes, bits_per_character, model_file, read_model, save_model, uniform_bits
 from .run import (
     LARGEST,
     RESUME_KIND,
@@ -48,7 +40,7 @@ VALIDATED = 1 << 20  # at most so many held-out characters are read at a validat
 SMOOTH = 0.99  # weight of the past in the running mean of the training loss
 SAVE_EVERY = 30.0  # seconds between two writings of the training state
 LEAST_ROW = 8  # characters, or those of one update: with fewer there is hardly a past to predict from
-RUN_OFF = 4.0  # times the bits of a model that knows nothing (and 1 more): no training comes back from there
+DIVERGED = 4.0  # times the bits of a model that knows nothing (and 1 more): no training comes back from there
 PROBED = 8  # steps of an update, by which is told how long a whole one takes
 
 
@@ -274,7 +266,7 @@ class Trainer:
                 f"seconds, more than the {seconds:g} of the whole training: fewer steps, rows or units, or more time"
             )
 
-    @np.errstate(all="ignore")  # what runs off is told by _check
+    @np.errstate(all="ignore")  # what diverges is told by _check
     def _step(self) -> None:
         window = self.done % len(self.batches)
         inputs, targets = self.batches[window]
@@ -311,8 +303,8 @@ class Trainer:
         finally:
             self.validating += time.monotonic() - start
         self._check(bits)
-        if min(bits, self.train_bits or 0.0) > RUN_OFF * (1 + uniform_bits(self.model)):
-            self._ran_off(f"{bits:.4g} bits per character")
+        if min(bits, self.train_bits or 0.0) > DIVERGED * (1 + uniform_bits(self.model)):
+            self._diverged(f"{bits:.4g} bits per character")
         self.validated = self.done
         self.curve.valid.append([self.characters, bits])
         if self.best_bits is None or bits < self.best_bits:
@@ -321,11 +313,11 @@ class Trainer:
 
     def _check(self, value: float) -> None:
         if not math.isfinite(value):
-            self._ran_off(f"{value}")
+            self._diverged(f"{value}")
 
-    def _ran_off(self, where: str) -> NoReturn:
+    def _diverged(self, where: str) -> NoReturn:
         raise ValueError(
-            f"training has run off to {where} after {self.done} batches: "
+            f"training has diverged to {where} after {self.done} batches: "
             f"the learning rate {self.settings.lr:g} is too high"
         )
 

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    choice,
-    float_dtype,
-    integer,
-)
+from ..core.checks import MOST, Array, choice, float_dtype, integer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike

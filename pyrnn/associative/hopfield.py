@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    choice,
-    float_dtype,
-    integer,
-    real_array,
-    shape_error,
-    shown,
-)
+from ..core.checks import MOST, Array, choice, float_dtype, integer, real_array, shape_error, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    float_dtype,
-    integer,
-    quietly,
-    real,
-    real_array,
-    shape_error,
-)
+from ..core.checks import MOST, Array, float_dtype, integer, quietly, real, real_array, shape_error
 from ..core.pullback import Pullback
 
 if TYPE_CHECKING:

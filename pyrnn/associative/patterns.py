@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    Array,
-    numbers_array,
-    shape_error,
-)
+from ..core.checks import Array, numbers_array, shape_error
 
 if TYPE_CHECKING:
     pass

@@ -43,6 +43,17 @@ def as_path(path: Any) -> str:
     return name
 
 
+def existing(path: Any, expected: str) -> tuple[str, str]:
+    """A path to read from as a string, and its name in errors: that nothing is there, or a directory."""
+    path = as_path(path)
+    name = file_name(path)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{name} is a directory, expected {expected}")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{name}: no such file")
+    return path, name
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that writing `path` would meet, as far as it can be known before."""
     with _temporary(path):
@@ -219,12 +230,7 @@ def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.ndarray]
     """
     import safetensors
 
-    path = as_path(path)
-    name = file_name(path)
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{name} is a directory, expected a safetensors file")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{name}: no such file")
+    path, name = existing(path, "a safetensors file")
     if not os.path.isfile(path):
         raise OSError(f"{name} is no regular file, expected a safetensors file")
     with open(path, "rb"):  # a missing permission is reported by Python, in words

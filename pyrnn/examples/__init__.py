@@ -1,16 +1,21 @@
 """Systems to run, read and start from: `python -m pyrnn.examples.<name>`. README.md beside this file is the guide.
 
-Here is what their command lines share.
+Here is what their command lines share, and the loop in which some of them learn.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+import numpy as np
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+import pyrnn
 
 from .. import plots
 
@@ -61,3 +66,52 @@ def _drawable(context: click.Context, parameter: click.Parameter, path: str | No
 
 plot_option = click.option("--plot", metavar="FILE", callback=_drawable, help="Write the picture (.png, .svg, .pdf).")
 seed_option = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+
+
+def lesson(doc: str | None) -> Callable[[Callable[..., None]], click.Command]:
+    """The command line of a system, explained by its docstring's first line. Behind its own options stand --plot, where
+    `main` takes `plot`, and --seed.
+
+        @lesson(__doc__)
+        @count_option("--hidden", 64, "Hidden units.")
+        def main(hidden: int, plot: str | None, seed: int) -> None:
+    """
+
+    def made(main: Callable[..., None]) -> click.Command:
+        command = click.command(help=(doc or "").split("\n", 1)[0])(main)
+        if "plot" in inspect.signature(main).parameters:
+            plot_option(command)
+        seed_option(command)
+        return command
+
+    return made
+
+
+def count_option(name: str, default: int, help_text: str | None = None, least: int = 1) -> Callable[[Any], Any]:
+    """An option that takes a whole number from `least` up."""
+    return click.option(name, type=click.IntRange(min=least), default=default, show_default=True, help=help_text)
+
+
+def fit(
+    network: pyrnn.Model, gradients: Callable[[np.ndarray], float], count: int, epochs: int, batch: int, lr: float,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Adam over minibatches of `count` examples, with a learning rate that falls to 0 along a cosine.
+
+    gradients(rows) adds those of some examples to the network's `grads` and returns their loss:
+
+        logits, pullback = network.vjp(inputs[rows])
+        loss, dlogits = pyrnn.cross_entropy(logits, targets[rows])
+        pullback(dlogits)
+        return loss
+    """
+    adam = pyrnn.Adam(network, lr=lr)
+    schedule = pyrnn.schedules.Cosine(adam, total=epochs * -(-count // batch))
+    for _ in (bar := tqdm(range(epochs), unit="epoch", disable=None)):
+        for rows in pyrnn.data.minibatches(count, batch, rng):
+            network.zero_grad()
+            loss = gradients(rows)
+            pyrnn.clip_grad_norm(network, 1.0)
+            adam.step()
+            schedule.step()
+        bar.set_postfix(loss=f"{loss:.3f}")

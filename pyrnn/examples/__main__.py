@@ -13,7 +13,8 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules([str(FOLDER)]) if module.name != "__main__")
+    modules = pkgutil.iter_modules([str(FOLDER)])
+    return sorted(module.name for module in modules if not module.ispkg and module.name != "__main__")
 
 
 def about(name: str) -> tuple[str, str]:

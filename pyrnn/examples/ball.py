@@ -15,14 +15,13 @@ a quarter of a minute.
 
 from __future__ import annotations
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import plots
 
-from . import plot_option, seed_option
+from . import count_option, lesson
 
 SEEN, AHEAD = 20, 20
 STEP, GRAVITY, KEPT, NOISE = 0.04, 2.0, 0.9, 0.005  # seconds, box heights / s^2, of the speed, box heights
@@ -89,12 +88,10 @@ class Eye(pyrnn.Model):
                 bar.set_description(f"{loss**0.5:.4f} box heights off")
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
-@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Hidden units.")
-@click.option("--steps", type=click.IntRange(min=1), default=2000, show_default=True, help="Steps of Adam.")
-@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Balls in a step.")
-@plot_option
-@seed_option
+@lesson(__doc__)
+@count_option("--hidden", 128, "Hidden units.")
+@count_option("--steps", 2000, "Steps of Adam.")
+@count_option("--batch", 128, "Balls in a step.")
 def main(hidden: int, steps: int, batch: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = Eye(hidden, rng)

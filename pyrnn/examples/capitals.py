@@ -24,14 +24,13 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import data, ngrams, schedules, text
 
-from . import data_option, enough, reading, seed_option
+from . import count_option, data_option, enough, lesson, reading
 
 CAPITAL = "^"
 
@@ -168,12 +167,11 @@ class NGramTagger:
 TAGGERS = [(), (1, -1), (2, 1, -1), (2, -2, 1, -1), (-2, 2, 1, -1), (-2, 2, -1, 1), (2, -2, -1, 1)]
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a text of some 100,000 characters or more, such as tinyshakespeare.txt",
              "https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare")  # fmt: skip
-@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Units of each direction.")
-@click.option("--epochs", type=click.IntRange(min=1), default=6, show_default=True)
-@seed_option
+@count_option("--hidden", 128, "Units of each direction.")
+@count_option("--epochs", 6)
 def main(data: str, hidden: int, epochs: int, seed: int) -> None:
     start = time.perf_counter()
     with reading():

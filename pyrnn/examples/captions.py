@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import zlib
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import decoding, plots
 
-from . import plot_option, seed_option
+from . import count_option, lesson
 
 Y, X = np.mgrid[:8, :8][:, None] - np.mgrid[-1:2, -1:2].reshape(2, 9, 1, 1) - 3.5  # a cell's pixels, from 9 middles
 SHAPES = {  # which pixels they fill, in 9 positions: (9, 8, 8)
@@ -92,11 +91,9 @@ def describe(model: pyrnn.Model, cells: np.ndarray) -> list[str]:
     return [" ".join(WORDS[k] for k in tokens[:n, row]) for row, n in enumerate(lengths)]
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
-@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Units of the GRU.")
-@click.option("--steps", type=click.IntRange(min=1), default=4000, show_default=True, help="Steps of Adam.")
-@plot_option
-@seed_option
+@lesson(__doc__)
+@count_option("--hidden", 128, "Units of the GRU.")
+@count_option("--steps", 4000, "Steps of Adam.")
 def main(hidden: int, steps: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = learn(hidden, steps, rng)

@@ -19,14 +19,13 @@ from __future__ import annotations
 import math
 import time
 
-import click
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import ngrams, plots, text
 from pyrnn.app.charmodel import CharModel, bits_per_character, sample, uniform_bits
 
-from . import data_option, plot_option, reading, seed_option
+from . import count_option, data_option, lesson, reading
 
 ORDERS = 2, 3, 5
 Points = list[tuple[int, float]]  # characters read, bits per character
@@ -62,15 +61,13 @@ def learn(model: CharModel, batches: text.Batches, corpus: text.Corpus, epochs: 
     return train, valid
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a text file, UTF-8", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
-@click.option("--hidden", type=click.IntRange(min=1), default=512, show_default=True, help="Hidden units of a layer.")
-@click.option("--layers", type=click.IntRange(min=1), default=3, show_default=True, help="Layers.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Passes over the text.")
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Places read side by side.")
-@click.option("--steps", type=click.IntRange(min=1), default=96, show_default=True, help="Steps of the gradient.")
-@plot_option
-@seed_option
+@count_option("--hidden", 512, "Hidden units of a layer.")
+@count_option("--layers", 3, "Layers.")
+@count_option("--epochs", 10, "Passes over the text.")
+@count_option("--batch", 32, "Places read side by side.")
+@count_option("--steps", 96, "Steps of the gradient.")
 def main(data: str, hidden: int, layers: int, epochs: int, batch: int, steps: int, plot: str | None, seed: int) -> None:
     with reading():
         corpus = text.Corpus(text.read(data), [data])

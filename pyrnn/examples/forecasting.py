@@ -24,14 +24,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import baselines, plots, text
 
-from . import data_option, enough, plot_option, reading, seed_option
+from . import count_option, data_option, enough, lesson, reading
 
 AHEAD = 12  # the horizon
 WINDOW, ROWS = 96, 32  # of a batch
@@ -143,13 +142,11 @@ def train(series: Sequence[Series], steps: int, seed: int, hidden: int = 32) -> 
     return network
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option(
     f"a folder with {', '.join(kind.file for kind in KINDS.values())}", "https://github.com/jbrownlee/Datasets"
 )
-@click.option("--steps", type=click.IntRange(min=1), default=150, show_default=True, help="Steps of Adam per series.")
-@plot_option
-@seed_option
+@count_option("--steps", 150, "Steps of Adam per series.")
 def main(data: str, steps: int, plot: str | None, seed: int) -> None:
     with reading():
         known = {name: read(Path(data) / kind.file, kind) for name, kind in KINDS.items()}

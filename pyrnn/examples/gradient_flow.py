@@ -18,13 +18,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
 import numpy as np
 
 import pyrnn
 from pyrnn import plots
 
-from . import plot_option, seed_option
+from . import count_option, lesson
 
 INPUTS, ROWS = 4, 8
 
@@ -46,11 +45,9 @@ def layers(hidden: int, steps: int, rng: np.random.Generator) -> dict[str, Any]:
     return made
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
-@click.option("--hidden", type=click.IntRange(min=2), default=64, show_default=True, help="Hidden units.")
-@click.option("--steps", type=click.IntRange(min=3), default=100, show_default=True, help="Steps T.")
-@plot_option
-@seed_option
+@lesson(__doc__)
+@count_option("--hidden", 64, "Hidden units.", least=2)
+@count_option("--steps", 100, "Steps T.", least=3)
 def main(hidden: int, steps: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(steps, ROWS, INPUTS))

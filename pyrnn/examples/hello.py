@@ -17,12 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import click
 import numpy as np
 
 import pyrnn
 
-from . import seed_option
+from . import count_option, lesson
 
 LETTERS = "helo"
 WORD = "hello"
@@ -98,10 +97,9 @@ def drawing(model: Letters) -> str:
     return "\n".join(lines)
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
-@click.option("--hidden", type=click.IntRange(min=1), default=3, show_default=True, help="Hidden units.")
-@click.option("--steps", type=click.IntRange(min=1), default=200, show_default=True, help="Steps of Adam.")
-@seed_option
+@lesson(__doc__)
+@count_option("--hidden", 3, "Hidden units.")
+@count_option("--steps", 200, "Steps of Adam.")
 def main(hidden: int, steps: int, seed: int) -> None:
     model = Letters(hidden, np.random.default_rng(seed))
     print(f"Before: {write(model, WORD[0], len(WORD))}, after: ", end="")

@@ -21,14 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import metrics, ngrams, plots, text
 
-from . import data_option, enough, plot_option, reading, seed_option
+from . import count_option, data_option, enough, fit, lesson, reading
 
 BASES = text.Vocabulary("ACGT")
 
@@ -71,20 +69,16 @@ def train(genes: Sequence[Gene], epochs: int, rng: np.random.Generator, batch: i
         pyrnn.Linear(2 * 48, 1),
         rng=rng,
     )
-    adam = pyrnn.Adam(network, lr=5e-3)
-    schedule = pyrnn.schedules.Cosine(adam, total=epochs * -(-len(genes) // batch))
-    for _ in (bar := tqdm(range(epochs), unit="epoch", disable=None)):
-        for rows in pyrnn.data.minibatches(len(genes), batch, rng):
-            ids, lengths = pyrnn.data.pad([BASES.encode(genes[n].bases) for n in rows])
-            targets, _ = pyrnn.data.pad([genes[n].inside for n in rows])
-            network.zero_grad()
-            logits, pullback = network.vjp(np.where(rng.random(ids.shape) < 0.1, len(BASES), ids), lengths=lengths)
-            loss, dlogits = pyrnn.binary_cross_entropy(logits, targets[..., None], lengths=lengths)
-            pullback(dlogits)
-            pyrnn.clip_grad_norm(network, 1.0)
-            adam.step()
-            schedule.step()
-        bar.set_postfix(loss=f"{loss:.3f}")
+
+    def gradients(rows: np.ndarray) -> float:
+        ids, lengths = pyrnn.data.pad([BASES.encode(genes[n].bases) for n in rows])
+        targets, _ = pyrnn.data.pad([genes[n].inside for n in rows])
+        logits, pullback = network.vjp(np.where(rng.random(ids.shape) < 0.1, len(BASES), ids), lengths=lengths)
+        loss, dlogits = pyrnn.binary_cross_entropy(logits, targets[..., None], lengths=lengths)
+        pullback(dlogits)
+        return float(loss)
+
+    fit(network, gradients, len(genes), epochs, batch, 5e-3, rng)
     return network
 
 
@@ -101,12 +95,10 @@ def k_mers(learned: Sequence[Gene], held_out: Sequence[Gene], k: int, window: in
     return metrics.best_f1(scores, np.concatenate([g.inside for g in held_out])), f"k = {k}, window {window}"
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a folder with genes_with_introns.fsa (FASTA) and introns.txt (id, gene, first base, last base)",
              "https://github.com/kmccue/yeast_data")  # fmt: skip
-@plot_option
-@click.option("--epochs", type=click.IntRange(min=1), default=36, show_default=True)
-@seed_option
+@count_option("--epochs", 36)
 def main(data: str, plot: str | None, epochs: int, seed: int) -> None:
     with reading():
         genes = read(data)

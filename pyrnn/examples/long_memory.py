@@ -18,14 +18,13 @@ from __future__ import annotations
 
 from collections import namedtuple
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import plots
 
-from . import plot_option, seed_option
+from . import count_option, lesson
 
 LETTERS, COPIED = 8, 10
 
@@ -92,11 +91,9 @@ def learn(model: pyrnn.Model, task: Task, steps: int, updates: int, rng: np.rand
     return errors
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
-@click.option("--hidden", type=click.IntRange(min=1), default=64, show_default=True, help="Hidden units.")
-@click.option("--updates", type=click.IntRange(min=1), default=2000, show_default=True, help="At most, of each model.")
-@plot_option
-@seed_option
+@lesson(__doc__)
+@count_option("--hidden", 64, "Hidden units.")
+@count_option("--updates", 2000, "At most, of each model.")
 def main(hidden: int, updates: int, plot: str | None, seed: int) -> None:
     panels = []
     print(f"{'':<20}{'':<20}{'error':>8}{'without memory':>16}{'updates':>9}")

@@ -26,7 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import data_option, enough, reading, seed_option
+from . import count_option, data_option, enough, lesson, reading
 
 TOKEN = re.compile(
     r"""(?P<field>\[[A-Z]:[^\]]*\])
@@ -162,14 +162,13 @@ def abc(tune: str, number: int) -> str:
     return f"X:{number}\n" + re.sub(r"((?:[^|\n]*\|[:|\]]*){4})", r"\1\n", fields)
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a folder of .abc files", "https://github.com/jukedeck/nottingham-dataset")
-@click.option("--hidden", type=click.IntRange(min=1), default=384, show_default=True, help="Hidden units.")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
+@count_option("--hidden", 384, "Hidden units.")
+@count_option("--epochs", 40)
 @click.option("--dropout", type=click.FloatRange(0, 1), default=0.5, show_default=True)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.6, show_default=True, help="Of what it writes.")
 @click.option("--out", metavar="FILE", help="Write the tunes that parse into an .abc file.")
-@seed_option
 def main(data: str, hidden: int, epochs: int, dropout: float, temperature: float, out: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with reading():

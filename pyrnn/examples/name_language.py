@@ -18,14 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import metrics, plots, text
 
-from . import data_option, enough, plot_option, reading, seed_option
+from . import count_option, data_option, enough, fit, lesson, reading
 
 
 def read(folder: str | Path) -> list[tuple[str, str]]:
@@ -69,18 +67,14 @@ def train(pairs: Sequence[tuple[str, str]], epochs: int, rng: np.random.Generato
     """A network that has learned from pairs (name, language)."""
     network = Network(pairs, 128, rng)
     targets = np.array([network.languages.index(language) for _, language in pairs])
-    adam = pyrnn.Adam(network, lr=3e-3)
-    schedule = pyrnn.schedules.Cosine(adam, total=epochs * -(-len(pairs) // batch))
-    for _ in (bar := tqdm(range(epochs), unit="epoch", disable=None)):
-        for rows in pyrnn.data.minibatches(len(pairs), batch, rng):
-            network.zero_grad()
-            logits, pullback = network.vjp(*network.vocabulary.batch(pairs[n][0] for n in rows))
-            loss, dlogits = pyrnn.cross_entropy(logits, targets[rows])
-            pullback(dlogits)
-            pyrnn.clip_grad_norm(network, 1.0)
-            adam.step()
-            schedule.step()
-        bar.set_postfix(loss=f"{loss:.2f}")
+
+    def gradients(rows: np.ndarray) -> float:
+        logits, pullback = network.vjp(*network.vocabulary.batch(pairs[n][0] for n in rows))
+        loss, dlogits = pyrnn.cross_entropy(logits, targets[rows])
+        pullback(dlogits)
+        return float(loss)
+
+    fit(network, gradients, len(pairs), epochs, batch, 3e-3, rng)
     return network
 
 
@@ -90,13 +84,11 @@ def vote(networks: Sequence[Network], names: Sequence[str]) -> np.ndarray:
     return np.array([networks[0].languages[k] for k in mean.argmax(axis=1)])
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a folder with a file of names for each language, such as Czech.txt",
              "https://github.com/spro/practical-pytorch/tree/master/data/names")  # fmt: skip
-@plot_option
-@click.option("--networks", type=click.IntRange(min=1), default=6, show_default=True, help="Networks that vote.")
-@click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
-@seed_option
+@count_option("--networks", 6, "Networks that vote.")
+@count_option("--epochs", 12)
 def main(data: str, plot: str | None, networks: int, epochs: int, seed: int) -> None:
     with reading():
         pairs = read(data)

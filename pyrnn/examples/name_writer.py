@@ -28,7 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import decoding, metrics, plots, text
 
-from . import data_option, name_language, plot_option, reading, seed_option
+from . import count_option, data_option, lesson, name_language, reading
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 LONGEST = 20
@@ -75,15 +75,13 @@ class Writer:
         return [self.letters.decode(tokens[:n, row]) for row, n in enumerate(lengths)]
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a folder with a file of names for each language, such as Czech.txt",
              "https://github.com/spro/practical-pytorch/tree/master/data/names")  # fmt: skip
-@plot_option
-@click.option("--hidden", type=click.IntRange(min=1), default=256, show_default=True, help="Units of the GRU.")
-@click.option("--epochs", type=click.IntRange(min=1), default=12, show_default=True)
+@count_option("--hidden", 256, "Units of the GRU.")
+@count_option("--epochs", 12)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.5, show_default=True)
-@click.option("--count", type=click.IntRange(min=1), default=100, show_default=True, help="Names for each language.")
-@seed_option
+@count_option("--count", 100, "Names for each language.")
 def main(data: str, plot: str | None, hidden: int, epochs: int, temperature: float, count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     with reading():

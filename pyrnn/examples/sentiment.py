@@ -21,14 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import click
 import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import data_option, enough, reading, seed_option
+from . import count_option, data_option, enough, fit, lesson, reading
 
 FILES = ("rt-polarity.neg", "rt-polarity.pos")
 
@@ -83,27 +81,22 @@ def train(
 ) -> Network:
     """A network that has learned from these sentences."""
     network = Network(text.Words.of((word for words in sentences for word in words), minimum=2), 64, rng)
-    adam = pyrnn.Adam(network, lr=2e-3)
-    schedule = pyrnn.schedules.Cosine(adam, total=epochs * -(-len(sentences) // batch))
-    for _ in (bar := tqdm(range(epochs), unit="epoch", disable=None)):
-        for rows in pyrnn.data.minibatches(len(sentences), batch, rng):
-            network.zero_grad()
-            logits, pullback = network.vjp(*network.vocabulary.batch(sentences[n] for n in rows))
-            loss, dlogits = pyrnn.binary_cross_entropy(logits, praise[rows])
-            pullback(dlogits)
-            pyrnn.clip_grad_norm(network, 1.0)
-            adam.step()
-            schedule.step()
-        bar.set_postfix(loss=f"{loss:.2f}")
+
+    def gradients(rows: np.ndarray) -> float:
+        logits, pullback = network.vjp(*network.vocabulary.batch(sentences[n] for n in rows))
+        loss, dlogits = pyrnn.binary_cross_entropy(logits, praise[rows])
+        pullback(dlogits)
+        return float(loss)
+
+    fit(network, gradients, len(sentences), epochs, batch, 2e-3, rng)
     return network
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option(f"a folder with the files {FILES[0]} and {FILES[1]}",
              "https://www.cs.cornell.edu/people/pabo/movie-review-data/ (sentence polarity dataset v1.0)")  # fmt: skip
-@click.option("--networks", type=click.IntRange(min=1), default=2, show_default=True, help="Networks that vote.")
-@click.option("--epochs", type=click.IntRange(min=1), default=8, show_default=True)
-@seed_option
+@count_option("--networks", 2, "Networks that vote.")
+@count_option("--epochs", 8)
 def main(data: str, networks: int, epochs: int, seed: int) -> None:
     with reading():
         sentences, praise = read(data)

@@ -19,14 +19,13 @@ whose English stands nowhere in the training part it is 13% and 5%.
 
 from __future__ import annotations
 
-import click
 import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import decoding, plots, text
 
-from . import data_option, enough, plot_option, reading, seed_option
+from . import count_option, data_option, enough, lesson, reading
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 BATCH, BEAM, LONGEST = 64, 5, 60
@@ -79,12 +78,10 @@ def translate(model: pyrnn.EncoderDecoder, sources: list[np.ndarray], width: int
     return [tokens[:n, row] for row, n in enumerate(lengths)]
 
 
-@click.command(help=(__doc__ or "").split("\n", 1)[0])
+@lesson(__doc__)
 @data_option("a file of lines, each an English phrase, a tab, a French phrase", "https://www.manythings.org/anki/")
-@click.option("--hidden", type=click.IntRange(min=1), default=128, show_default=True, help="Units of each GRU.")
-@click.option("--epochs", type=click.IntRange(min=1), default=40, show_default=True)
-@plot_option
-@seed_option
+@count_option("--hidden", 128, "Units of each GRU.")
+@count_option("--epochs", 40)
 def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> None:
     with reading():
         pairs, held_out = read(data, seed)

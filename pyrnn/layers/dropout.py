@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import (
-    Array,
-    Rng,
-    boolean,
-    float_dtype,
-    quietly,
-    real,
-    real_array,
-)
+from ..core.checks import Array, Rng, boolean, float_dtype, quietly, real, real_array
 from ..core.layer import Layer
 from ..core.layout import Layout
 from ..core.parameters import unrecorded, without_recording

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    Rng,
-    float_dtype,
-    integer,
-    integer_array,
-    within,
-)
+from ..core.checks import MOST, Array, Rng, float_dtype, integer, integer_array, within
 from ..core.layer import Layer
 from ..core.pullback import Pullback
 

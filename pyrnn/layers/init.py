@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,14 @@ def identity(layer: Recurrent[Any], scale: float = 1.0) -> None:
         pyrnn.init.identity(layer)
     """
     scale = real("identity", "scale", scale, -np.inf)
-    for name, param in _recurrent("identity", layer).params.items():
-        if name.startswith("weight_hh") and param.ndim == 1:
+    record = _recurrent("identity", layer)._cell
+    for param in _named(layer, record.recurrent()):
+        if param.ndim == 1:
             param[:] = scale
-        elif name.startswith("weight_hh"):
-            param[:] = np.tile(scale * np.eye(layer.hidden_size, param.shape[1]), (len(layer._cell.gates), 1))
-        elif name.startswith("bias"):
-            param[:] = 0
+        else:
+            param[:] = np.tile(scale * np.eye(layer.hidden_size, param.shape[1]), (len(record.gates), 1))
+    for param in _named(layer, [*_biases(layer), *(name for name, value in record.starts.items() if value == 0)]):
+        param[:] = 0
 
 
 @quietly
@@ -43,11 +44,12 @@ def orthogonal(layer: Recurrent[Any], gain: float = 1.0, rng: Rng = None) -> Non
     """
     gain = real("orthogonal", "gain", gain, -np.inf)
     rng = generator("orthogonal", rng)
-    for name, param in _recurrent("orthogonal", layer).params.items():
-        if name.startswith("weight_hh") and param.ndim == 1:
+    record = _recurrent("orthogonal", layer)._cell
+    for param in _named(layer, record.recurrent()):
+        if param.ndim == 1:
             param[:] = gain * rng.choice([-1, 1], param.size)  # of one number each
-        elif name.startswith("weight_hh"):
-            normal = rng.standard_normal((len(layer._cell.gates), layer.hidden_size, param.shape[1]))
+        else:
+            normal = rng.standard_normal((len(record.gates), layer.hidden_size, param.shape[1]))
             q, r = np.linalg.qr(normal)
             signs = np.sign(np.diagonal(r, axis1=1, axis2=2))  # without them q is not uniform: Mezzadri 2007
             param[:] = gain * (q * signs[:, None]).reshape(param.shape)
@@ -63,7 +65,7 @@ def forget_gate_bias(layer: Recurrent[Any], value: float = 1.0) -> None:
         pyrnn.init.forget_gate_bias(layer)
     """
     value = real("forget_gate_bias", "value", value, -np.inf)
-    _set_gate_biases("forget_gate_bias", layer, {"f": lambda: value})
+    _set_gate_biases("forget_gate_bias", layer, {"f": lambda: value}, {"f"})
 
 
 def chrono(layer: Recurrent[Any], steps: int, rng: Rng = None) -> None:
@@ -85,25 +87,39 @@ def chrono(layer: Recurrent[Any], steps: int, rng: Rng = None) -> None:
         memory = np.log(rng.uniform(1, steps - 1, layer.hidden_size))
         return memory
 
-    kept = {"f": keep, "i": lambda: -memory} if "f" in _recurrent("chrono", layer)._cell.gates else {"z": keep}
-    _set_gate_biases("chrono", layer, kept)
+    record = _recurrent("chrono", layer)._cell
+    values: dict[str, Callable[[], Any]] = {record.keeps: keep}
+    if "i" in record.gates:
+        values["i"] = lambda: -memory
+    _set_gate_biases("chrono", layer, values, {kind._cell.keeps for kind in LAYERS.values()} - {""})
 
 
-def _set_gate_biases(call: str, layer: Any, values: dict[str, Callable[[], Any]]) -> None:
-    """bias_ih of some gates, the first of which is that which keeps the state, and 0 for their bias_hh."""
+def _set_gate_biases(call: str, layer: Any, values: dict[str, Callable[[], Any]], keeping: set[str]) -> None:
+    """The sum of the biases of some gates: the first bias has it, the second 0. TypeError where none of the gates
+    `keeping` keeps the cell's state."""
     record = _recurrent(call, layer)._cell
-    if record.keeps != next(iter(values)):
-        have = ", ".join(
-            name for name, kind in LAYERS.items() if kind._cell.keeps in (*values, *"fz"[: call == "chrono"])
-        )
+    if record.keeps not in keeping:
+        have = ", ".join(name for name, kind in LAYERS.items() if kind._cell.keeps in keeping)
         raise TypeError(f"{call}: layer is {type(layer).__name__}, expected one of {have}")
     if not layer.bias:
         raise ValueError(f"{call}: the layer has no biases")
-    for name, param in layer.params.items():
-        if name.startswith(("bias_ih", "bias_hh")):
+    first, *others = _biases(layer)
+    for names, given in (([first], values), (others, dict.fromkeys(values, lambda: 0))):
+        for param in _named(layer, names):
             gates = dict(zip(record.gates, np.split(param, len(record.gates)), strict=True))
-            for gate, value in values.items():
-                gates[gate][:] = value() if name.startswith("bias_ih") else 0
+            for gate, value in given.items():
+                gates[gate][:] = value()
+
+
+def _biases(layer: Recurrent[Any]) -> list[str]:
+    """Those of the gates, which the argument `bias` brings."""
+    return [name for name, argument in layer._cell.optional.items() if argument == "bias"]
+
+
+def _named(layer: Recurrent[Any], names: Collection[str]) -> list[Any]:
+    """The weights of these names of every layer and direction, as far as they are there."""
+    params = layer.params
+    return [params[name + suffix] for suffix in layer._suffixes for name in names if name + suffix in params]
 
 
 def _recurrent(call: str, layer: Any) -> Recurrent[Any]:

@@ -52,16 +52,10 @@ class Jordan(Layer):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        output_size: int,
-        nonlinearity: str = "tanh",
+        self, input_size: int, hidden_size: int, output_size: int, nonlinearity: str = "tanh",
         batch_first: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.input_size = inputs = integer(call, "input_size", input_size, 1, MOST)
         self.hidden_size = hidden = integer(call, "hidden_size", hidden_size, 1, MOST)
@@ -80,13 +74,9 @@ class Jordan(Layer):
         self._flat[0][:] = rng.uniform(-bound, bound, self._size)
 
     def __call__(
-        self,
-        x: ArrayLike,
-        y0: ArrayLike | None = None,
-        *,
-        targets: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, Array]:
+        self, x: ArrayLike, y0: ArrayLike | None = None,
+        *, targets: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """y (T, N, O) and the last output (N, O), to be fed back as y0: that is how a long sequence is cut in pieces,
         of a free run but for rounding.
 
@@ -102,13 +92,9 @@ class Jordan(Layer):
         return self._run("", x, y0, targets, lengths)[0]
 
     def vjp(
-        self,
-        x: ArrayLike,
-        y0: ArrayLike | None = None,
-        *,
-        targets: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:
+        self, x: ArrayLike, y0: ArrayLike | None = None,
+        *, targets: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:  # fmt: skip
         """As a call of the layer: (y, last), pullback. dx, dy0 = pullback(dy, dlast=None) adds to `grads`; it can be
         called once, and owns what it needs. No gradient goes into the targets.
 

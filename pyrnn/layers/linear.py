@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    Rng,
-    boolean,
-    float_dtype,
-    integer,
-    real_array,
-    shape_error,
-)
+from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, real_array, shape_error
 from ..core.layer import Layer, Search
 from ..core.parameters import Home, ParameterDict, Shapes
 from ..core.pullback import Pullback
@@ -48,15 +39,9 @@ class Linear(Layer):
     _sought = ("_table",)
 
     def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        bias: bool = True,
-        *,
-        weight: Embedding | None = None,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, in_features: int, out_features: int, bias: bool = True,
+        *, weight: Embedding | None = None, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.in_features = integer(call, "in_features", in_features, 1, MOST)
         self.out_features = integer(call, "out_features", out_features, 1, MOST)

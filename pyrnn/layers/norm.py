@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import (
-    MOST,
-    Array,
-    boolean,
-    float_dtype,
-    integer,
-    quietly,
-    real,
-    real_array,
-    shape_error,
-)
+from ..core.checks import MOST, Array, boolean, float_dtype, integer, quietly, real, real_array, shape_error
 from ..core.layer import Layer
 from ..core.parameters import Shapes
 from ..core.pullback import AllOrNone, Pullback

@@ -8,21 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    MOST,
-    Array,
-    Rng,
-    boolean,
-    boolean_array,
-    float_dtype,
-    integer,
-    lengths_array,
-    numbers_array,
-    quietly,
-    real_array,
-    shape_error,
-    shaped_array,
-)
+from ..core import checks
+from ..core.checks import Array, Rng
 from ..core.layout import Layout, valid_steps
 from ..core.model import Model
 from ..core.pullback import Once
@@ -55,23 +42,18 @@ class ODERNN(Model):
     outer: Linear
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        ode_size: int | None = None,
-        ode_steps: int = 4,
+        self, input_size: int, hidden_size: int, ode_size: int | None = None, ode_steps: int = 4,
         batch_first: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
-        self.input_size = integer(call, "input_size", input_size, 1, MOST)
-        self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
-        self.ode_size = self.hidden_size if ode_size is None else integer(call, "ode_size", ode_size, 1, MOST)
-        self.ode_steps = integer(call, "ode_steps", ode_steps, 1, MOST)
-        self.batch_first = boolean(call, "batch_first", batch_first)
-        self.dtype = float_dtype(call, dtype)
+        self.input_size = checks.integer(call, "input_size", input_size, 1, checks.MOST)
+        self.hidden_size = checks.integer(call, "hidden_size", hidden_size, 1, checks.MOST)
+        features = hidden_size if ode_size is None else ode_size
+        self.ode_size = checks.integer(call, "ode_size", features, 1, checks.MOST)
+        self.ode_steps = checks.integer(call, "ode_steps", ode_steps, 1, checks.MOST)
+        self.batch_first = checks.boolean(call, "batch_first", batch_first)
+        self.dtype = checks.float_dtype(call, dtype)
         super().__init__(
             update=GRU(self.input_size, self.hidden_size, dtype=dtype),
             inner=Linear(self.hidden_size, self.ode_size, dtype=dtype),
@@ -80,15 +62,9 @@ class ODERNN(Model):
         )
 
     def __call__(
-        self,
-        x: ArrayLike,
-        times: ArrayLike,
-        state: ArrayLike | None = None,
-        *,
-        start: ArrayLike | None = None,
-        observed: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, Array]:
+        self, x: ArrayLike, times: ArrayLike, state: ArrayLike | None = None,
+        *, start: ArrayLike | None = None, observed: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[Array, Array]:  # fmt: skip
         """Run over whole sequences: y, state.
 
         x         (T, N, I), (N, T, I) with batch_first, or unbatched (T, I)
@@ -109,15 +85,9 @@ class ODERNN(Model):
         return y, final
 
     def vjp(
-        self,
-        x: ArrayLike,
-        times: ArrayLike,
-        state: ArrayLike | None = None,
-        *,
-        start: ArrayLike | None = None,
-        observed: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:
+        self, x: ArrayLike, times: ArrayLike, state: ArrayLike | None = None,
+        *, start: ArrayLike | None = None, observed: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, Array], Callable[..., tuple[Array, Array]]]:  # fmt: skip
         """As a call, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate=None).
 
         The pullback adds to `grads`; it can be called once, and owns what it needs. dy may be None, as in a GRU's.
@@ -130,12 +100,14 @@ class ODERNN(Model):
         y_shape, state_shape = y.shape, final.shape
         kept = Once(f"{type(self).__name__} pullback", steps)
 
-        @quietly
+        @checks.quietly
         def pullback(dy: ArrayLike | None, dstate: ArrayLike | None = None) -> tuple[Array, Array]:
-            dys = None if dy is None else layout.steps_first(shaped_array(kept.call, "dy", dy, self.dtype, y_shape))
+            dys = None
+            if dy is not None:
+                dys = layout.steps_first(checks.shaped_array(kept.call, "dy", dy, self.dtype, y_shape))
             dh = np.zeros((state_shape[1] if layout.batched else 1, self.hidden_size), self.dtype)
             if dstate is not None:
-                dh += shaped_array(kept.call, "dstate", dstate, self.dtype, state_shape).reshape(dh.shape)
+                dh += checks.shaped_array(kept.call, "dstate", dstate, self.dtype, state_shape).reshape(dh.shape)
             steps = kept.take()
             gru = self.update._grad_weights[0]
             dx = np.zeros((len(steps), len(dh), self.input_size), self.dtype)
@@ -150,28 +122,28 @@ class ODERNN(Model):
 
         return (y, final), pullback
 
-    @quietly
+    @checks.quietly
     def _walk(
         self, suffix: str, x: Any, times: Any, state: Any, start: Any, observed: Any, lengths: Any, *, keep: bool
     ) -> tuple[Array, Array, list[Any], Layout]:
         """y, the final state, what every step leaves to its way back (with `keep`), and how x lies."""
         call = type(self).__name__ + suffix
-        x = real_array(call, "x", x, self.dtype)
+        x = checks.real_array(call, "x", x, self.dtype)
         layout = Layout.of(call, "x", x.shape, self.batch_first, (self.input_size,))
         steps_shape = x.shape[:-1]
         x = layout.steps_first(x).copy()
         length, rows = x.shape[:2]
         if lengths is not None:
-            lengths = lengths_array(call, lengths, length, rows if layout.batched else None)
+            lengths = checks.lengths_array(call, lengths, length, rows if layout.batched else None)
         seen = valid = valid_steps(length, rows, lengths)
         if observed is not None:
-            marks = boolean_array(call, "observed", observed, steps_shape, str(steps_shape))
+            marks = checks.boolean_array(call, "observed", observed, steps_shape, str(steps_shape))
             seen = valid & layout.steps_first(marks)
         gaps = self._gaps(call, times, start, valid, layout)
         h = np.zeros((rows, self.hidden_size), self.dtype)
         state_shape = (1, rows, self.hidden_size) if layout.batched else (1, self.hidden_size)
         if state is not None:
-            h = shaped_array(call, "state", state, self.dtype, state_shape).reshape(h.shape).copy()
+            h = checks.shaped_array(call, "state", state, self.dtype, state_shape).reshape(h.shape).copy()
 
         weights, gru = self._weights(), self.update._weights[0]
         y = np.empty((length, rows, self.hidden_size), self.dtype)
@@ -195,19 +167,19 @@ class ODERNN(Model):
     def _gaps(self, call: str, times: Any, start: Any, valid: Array, layout: Layout) -> Array:
         """(T, N) float64: the time that passes before each step, 0 for padding."""
         length, rows = valid.shape
-        when = numbers_array(call, "times", times).astype(FLOAT64)
+        when = checks.numbers_array(call, "times", times).astype(FLOAT64)
         if when.shape == (length,):
             when = when[:, None]
         elif when.shape == layout.shape(length, rows):
             when = layout.steps_first(when)
         else:
-            raise shape_error(call, "times", when.shape, f"({length},) or {layout.shape(length, rows)}")
+            raise checks.shape_error(call, "times", when.shape, f"({length},) or {layout.shape(length, rows)}")
         when = np.broadcast_to(when, valid.shape)
         before = when[:1]
         if start is not None:
-            begin = numbers_array(call, "start", start).astype(FLOAT64)
+            begin = checks.numbers_array(call, "start", start).astype(FLOAT64)
             if begin.shape not in ((), (rows,)):
-                raise shape_error(call, "start", begin.shape, f"() or ({rows},)")
+                raise checks.shape_error(call, "start", begin.shape, f"() or ({rows},)")
             before = np.broadcast_to(begin, (min(length, 1), rows))
         gaps = np.diff(when, axis=0, prepend=before)
         gaps = np.where(valid, gaps, 0.0)

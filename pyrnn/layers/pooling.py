@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import (
-    Array,
-    boolean,
-    float_dtype,
-    lengths_array,
-    real_array,
-)
+from ..core.checks import Array, boolean, float_dtype, lengths_array, real_array
 from ..core.layer import Layer
 from ..core.layout import Layout, valid_steps
 from ..core.pullback import Pullback

@@ -10,13 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..cells import NONLINEARITIES
-from ..core.checks import (
-    Array,
-    Rng,
-    boolean,
-    choice,
-    real,
-)
+from ..core.checks import Array, Rng, boolean, choice, real
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -35,19 +29,10 @@ class RNN(Recurrent[Array], cell="rnn"):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "tanh", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
@@ -65,20 +50,10 @@ class LSTM(Recurrent["tuple[Array, Array]"], cell="lstm"):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        *,
-        peephole: bool = False,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
+        *, peephole: bool = False, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             proj_size, peephole,
@@ -99,19 +74,10 @@ class GRU(Recurrent[Array], cell="gru"):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        reset_after: bool = True,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False,
+        *, reset_after: bool = True, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         self.reset_after = boolean(type(self).__name__, "reset_after", reset_after)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
@@ -127,19 +93,10 @@ class IndRNN(Recurrent[Array], cell="indrnn"):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: str = "relu",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "relu", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
@@ -148,18 +105,10 @@ class _WithoutOptions(Recurrent[StateT]):
     """A layer whose cell has no options."""
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False,
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
@@ -203,19 +152,10 @@ class LayerNormLSTM(Recurrent["tuple[Array, Array]"], cell="layernormlstm"):
     """
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        *,
-        eps: float = 1e-5,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
+        dropout: float = 0.0, bidirectional: bool = False,
+        *, eps: float = 1e-5, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         self.eps = real(type(self).__name__, "eps", eps, 0, float(np.finfo(np.float32).max))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 

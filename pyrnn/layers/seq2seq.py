@@ -62,19 +62,10 @@ class Decoder(Model):
     """
 
     def __init__(
-        self,
-        num_embeddings: int,
-        embedding_dim: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        cell: str = "gru",
-        vector_size: int = 0,
-        memory_size: int = 0,
-        dropout: float = 0.0,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, num_embeddings: int, embedding_dim: int, hidden_size: int, num_layers: int = 1,
+        *, cell: str = "gru", vector_size: int = 0, memory_size: int = 0, dropout: float = 0.0,
+        dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.vector_size = integer(call, "vector_size", vector_size, 0)
         self.memory_size = integer(call, "memory_size", memory_size, 0)
@@ -129,14 +120,9 @@ class Decoder(Model):
         return logits[0], state
 
     def __call__(
-        self,
-        ids: ArrayLike,
-        vector: ArrayLike | None = None,
-        memory: ArrayLike | None = None,
-        *,
-        lengths: ArrayLike | None = None,
-        memory_lengths: ArrayLike | None = None,
-    ) -> Array:
+        self, ids: ArrayLike, vector: ArrayLike | None = None, memory: ArrayLike | None = None,
+        *, lengths: ArrayLike | None = None, memory_lengths: ArrayLike | None = None,
+    ) -> Array:  # fmt: skip
         """As `vjp`, without gradients and dropout: logits (T, N, V).
 
         logits = decoder(ids[:-1], vector)
@@ -147,14 +133,9 @@ class Decoder(Model):
         return result
 
     def vjp(
-        self,
-        ids: ArrayLike,
-        vector: ArrayLike | None = None,
-        memory: ArrayLike | None = None,
-        *,
-        lengths: ArrayLike | None = None,
-        memory_lengths: ArrayLike | None = None,
-    ) -> tuple[Array, Callable[[ArrayLike], tuple[Array | None, Array | None]]]:
+        self, ids: ArrayLike, vector: ArrayLike | None = None, memory: ArrayLike | None = None,
+        *, lengths: ArrayLike | None = None, memory_lengths: ArrayLike | None = None,
+    ) -> tuple[Array, Callable[[ArrayLike], tuple[Array | None, Array | None]]]:  # fmt: skip
         """logits (T, N, V), pullback. pullback(dlogits) adds to `grads` and returns dvector and dmemory, None for what
         was not given; it can be called once, and owns what it needs.
 
@@ -212,13 +193,9 @@ class Decoder(Model):
         return np.where(valid, logits, 0), pullback
 
     def attention_weights(
-        self,
-        ids: ArrayLike,
-        vector: ArrayLike | None = None,
-        memory: ArrayLike | None = None,
-        *,
-        memory_lengths: ArrayLike | None = None,
-    ) -> Array:
+        self, ids: ArrayLike, vector: ArrayLike | None = None, memory: ArrayLike | None = None,
+        *, memory_lengths: ArrayLike | None = None,
+    ) -> Array:  # fmt: skip
         """How much every step looks at every place of the memory, (N, T, K). Arguments as in `vjp`, with a memory.
 
         weights = decoder.attention_weights(tokens, memory=outputs)
@@ -308,19 +285,10 @@ class EncoderDecoder(Model):
     """
 
     def __init__(
-        self,
-        source_embeddings: int,
-        target_embeddings: int,
-        embedding_dim: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        *,
-        cell: str = "gru",
-        attention: bool = True,
-        dropout: float = 0.0,
-        dtype: DTypeLike = "float32",
+        self, source_embeddings: int, target_embeddings: int, embedding_dim: int, hidden_size: int, num_layers: int = 1,
+        *, cell: str = "gru", attention: bool = True, dropout: float = 0.0, dtype: DTypeLike = "float32",
         rng: Rng = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         num_layers = integer(call, "num_layers", num_layers, 1)
         between = dropout if num_layers > 1 else 0.0
@@ -382,13 +350,9 @@ class EncoderDecoder(Model):
         return result
 
     def __call__(
-        self,
-        source: ArrayLike,
-        ids: ArrayLike,
-        *,
-        source_lengths: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> Array:
+        self, source: ArrayLike, ids: ArrayLike,
+        *, source_lengths: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> Array:  # fmt: skip
         """As `vjp`, without gradients and dropout: logits (T, N, V).
 
         logits = model(source, target[:-1])
@@ -398,13 +362,9 @@ class EncoderDecoder(Model):
         return logits
 
     def vjp(
-        self,
-        source: ArrayLike,
-        ids: ArrayLike,
-        *,
-        source_lengths: ArrayLike | None = None,
-        lengths: ArrayLike | None = None,
-    ) -> tuple[Array, Callable[[ArrayLike], None]]:
+        self, source: ArrayLike, ids: ArrayLike,
+        *, source_lengths: ArrayLike | None = None, lengths: ArrayLike | None = None,
+    ) -> tuple[Array, Callable[[ArrayLike], None]]:  # fmt: skip
         """logits (T, N, V), pullback. pullback(dlogits) adds to `grads`; it can be called once, and owns what it needs.
 
         source          (K, N) integers, source_lengths (N,) their valid steps

@@ -66,19 +66,9 @@ class Recurrent(Layer, Generic[StateT]):
             LAYERS[cell] = cls
 
     def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        batch_first: bool,
-        dropout: float,
-        bidirectional: bool,
-        dtype: DTypeLike,
-        rng: Rng,
-        proj_size: int = 0,
-        peephole: bool = False,
-    ) -> None:
+        self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
+        bidirectional: bool, dtype: DTypeLike, rng: Rng, proj_size: int = 0, peephole: bool = False,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.input_size = integer(call, "input_size", input_size, 1, MOST)
         self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
@@ -131,15 +121,10 @@ class Recurrent(Layer, Generic[StateT]):
         return [tuple(arrays.get(name + suffix) for name in self._cell.weights) for suffix in self._suffixes]
 
     def __call__(
-        self,
-        x: ArrayLike,
-        state: Any = None,
-        *,
-        lengths: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
-        ids: ArrayLike | None = None,
+        self, x: ArrayLike, state: Any = None,
+        *, lengths: ArrayLike | None = None, reset: ArrayLike | None = None, ids: ArrayLike | None = None,
         mask: ArrayLike | None = None,
-    ) -> tuple[Array, StateT]:
+    ) -> tuple[Array, StateT]:  # fmt: skip
         """Run over whole sequences: y, state.
 
         x        (T, N, I), (N, T, I) with batch_first, or unbatched (T, I)
@@ -173,16 +158,10 @@ class Recurrent(Layer, Generic[StateT]):
         return self._walk(run, x, x.shape if ids is None else ids.shape, layout, None, order)
 
     def vjp(
-        self,
-        x: ArrayLike,
-        state: Any = None,
-        *,
-        lengths: ArrayLike | None = None,
-        reset: ArrayLike | None = None,
-        checkpoint_every: int | None = None,
-        ids: ArrayLike | None = None,
-        mask: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, StateT], Callable[..., tuple[Array, StateT]]]:
+        self, x: ArrayLike, state: Any = None,
+        *, lengths: ArrayLike | None = None, reset: ArrayLike | None = None, checkpoint_every: int | None = None,
+        ids: ArrayLike | None = None, mask: ArrayLike | None = None,
+    ) -> tuple[tuple[Array, StateT], Callable[..., tuple[Array, StateT]]]:  # fmt: skip
         """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
 
         Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
@@ -323,14 +302,9 @@ class Recurrent(Layer, Generic[StateT]):
         return result
 
     def _walk(
-        self,
-        run: Callable[[int, Array, bool, Array | None], tuple[Array, tuple[Array, ...]]],
-        x: Array,
-        shape: tuple[int, ...],
-        layout: Layout,
-        masks: list[Array] | None,
-        order: Array | None,
-    ) -> tuple[Array, StateT]:
+        self, run: Callable[[int, Array, bool, Array | None], tuple[Array, tuple[Array, ...]]], x: Array,
+        shape: tuple[int, ...], layout: Layout, masks: list[Array] | None, order: Array | None,
+    ) -> tuple[Array, StateT]:  # fmt: skip
         """Call run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. Dropout between
         layers fills `masks`. shape: (T, N) or more. order: of steps that were moved to the front."""
         steps, rows = shape[:2]
@@ -391,15 +365,9 @@ class Pullback(Generic[StateT]):
     _layer: Recurrent[StateT]
 
     def __init__(
-        self,
-        layer: Recurrent[StateT],
-        pulls: list[Any],
-        masks: list[Array],
-        shape: tuple[int, ...],
-        layout: Layout,
-        looked_up: bool,
-        order: Array | None,
-    ) -> None:
+        self, layer: Recurrent[StateT], pulls: list[Any], masks: list[Array], shape: tuple[int, ...], layout: Layout,
+        looked_up: bool, order: Array | None,
+    ) -> None:  # fmt: skip
         self._layer = layer
         self._kept = Once(f"{type(layer).__name__} pullback", (pulls, masks))
         self._shape = shape  # (T, N)

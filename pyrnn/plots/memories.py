@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..associative.hopfield import RULES
+
 if TYPE_CHECKING:
     from ..app.gallery import Way
 from . import style
@@ -63,7 +65,7 @@ def recalls(path: style.Path, ways: Sequence[Way], shape: tuple[int, int], title
     return style.finished(figure, path, panels)
 
 
-RULE_COLOURS = {"hebbian": style.TRAIN, "storkey": "#5a9a5a", "pseudo_inverse": style.VALID}
+RULE_COLOURS = dict(zip(RULES, (style.TRAIN, "#5a9a5a", style.VALID), strict=True))
 
 
 @style.picture

@@ -25,14 +25,9 @@ def _cells(ax: Any, shape: tuple[int, int], usual: float) -> tuple[float, float]
 
 
 def _table(
-    axes: Any,
-    values: np.ndarray,
-    most: float,
-    names: tuple[Sequence[str], Sequence[str]],
-    cells: tuple[float, float],
-    top: Mapping[str, Any],
-    **text: Any,
-) -> Any:
+    axes: Any, values: np.ndarray, most: float, names: tuple[Sequence[str], Sequence[str]], cells: tuple[float, float],
+    top: Mapping[str, Any], **text: Any
+) -> Any:  # fmt: skip
     """Values as colours, from 0 to `most`, with the names at the left and on top, as many as there is room for. text:
     properties of the names, top: further ones of those on top."""
     image = axes.imshow(values, cmap="Blues", vmin=0, vmax=most, aspect=cells[0] / cells[1])
@@ -54,16 +49,9 @@ Map = tuple[np.ndarray, Sequence[str], Sequence[str], str]
 
 @style.picture
 def attention_map(
-    path: style.Path,
-    weights: np.ndarray,
-    queries: Sequence[str],
-    keys: Sequence[str],
-    title: str = "",
-    *,
-    query_label: str = "queries",
-    key_label: str = "keys",
-    ax: Any = None,
-) -> Any:
+    path: style.Path, weights: np.ndarray, queries: Sequence[str], keys: Sequence[str], title: str = "",
+    *, query_label: str = "queries", key_label: str = "keys", ax: Any = None,
+) -> Any:  # fmt: skip
     """Draw weights (S, K) as a map: a row for each query, a column for each key, with their tokens at the axes, whose
     labels say what they are. ValueError where the tokens are not S and K. Returns the axes.
 
@@ -76,14 +64,9 @@ def attention_map(
 
 @style.picture
 def attention_maps(
-    path: style.Path,
-    maps: Sequence[Map],
-    title: str = "",
-    *,
-    query_label: str = "queries",
-    key_label: str = "keys",
-    ax: Any = None,
-) -> Any:
+    path: style.Path, maps: Sequence[Map], title: str = "",
+    *, query_label: str = "queries", key_label: str = "keys", ax: Any = None,
+) -> Any:  # fmt: skip
     """Draw several maps as in `attention_map`, two in a row: weights, queries, keys and a title each. Returns the axes
     (P,).
 
@@ -141,15 +124,9 @@ COUNTED = 40  # classes: of more the cells have no room for their counts
 
 @style.picture
 def confusion_matrix(
-    path: style.Path,
-    counts: np.ndarray,
-    names: Sequence[str],
-    title: str = "",
-    *,
-    true_label: str = "true",
-    said_label: str = "said",
-    ax: Any = None,
-) -> Any:
+    path: style.Path, counts: np.ndarray, names: Sequence[str], title: str = "",
+    *, true_label: str = "true", said_label: str = "said", ax: Any = None,
+) -> Any:  # fmt: skip
     """Draw counts (C, C), a row for each true class and a column for each that was said, with `names` at the axes,
     whose labels say what they are.
 

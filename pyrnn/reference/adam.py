@@ -6,19 +6,9 @@ import numpy as np
 
 
 def step(
-    params: np.ndarray,
-    grads: np.ndarray,
-    m: np.ndarray,
-    v: np.ndarray,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    weight_decay: float,
-    step: int,
-    decoupled: bool = False,
-) -> None:
+    params: np.ndarray, grads: np.ndarray, m: np.ndarray, v: np.ndarray,
+    *, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float, step: int, decoupled: bool = False,
+) -> None:  # fmt: skip
     """Kingma & Ba 2015 with the weight decay of torch.optim.Adam; all arrays (K,), `step` counts from 1.
 
         g = grads + weight_decay * params

@@ -25,15 +25,9 @@ def forward(query: Array, key: Array, value: Array, score: Array, lengths: Array
 
 
 def backward(
-    dout: Array,
-    query: Array,
-    key: Array,
-    value: Array,
-    score: Array,
-    weights: Array,
-    dscore: Array,
+    dout: Array, query: Array, key: Array, value: Array, score: Array, weights: Array, dscore: Array,
     lengths: Array | None = None,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """dquery, dkey, dvalue, shaped as query, key and value; weights are what forward returned. The gradient of score is
     added to dscore.
 

@@ -44,15 +44,9 @@ def forward(query: Array, key: Array, value: Array, mask: Array | None = None, *
 
 
 def backward(
-    dout: Array,
-    query: Array,
-    key: Array,
-    value: Array,
-    out: Array,
-    stats: Array,
-    mask: Array | None = None,
-    **options: Any,
-) -> tuple[Array, Array, Array]:
+    dout: Array, query: Array, key: Array, value: Array, out: Array, stats: Array, mask: Array | None = None,
+    **options: Any
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """dquery, dkey, dvalue, shaped as query, key and value; out and stats are what forward returned.
 
     p = exp(s - largest s) / total,  ds = p (dout v^T - dout . out),  through the cap ds <- ds (1 - tanh^2)

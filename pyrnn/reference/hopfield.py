@@ -53,15 +53,9 @@ def pattern_fields(bits: np.ndarray, negative: np.ndarray, overlaps: np.ndarray,
 
 
 def pattern_sweep(
-    bits: np.ndarray,
-    negative: np.ndarray,
-    overlaps: np.ndarray,
-    state: np.ndarray,
-    order: np.ndarray,
-    threshold: np.ndarray,
-    external: np.ndarray | None = None,
-    off: int = -1,
-) -> np.ndarray:
+    bits: np.ndarray, negative: np.ndarray, overlaps: np.ndarray, state: np.ndarray, order: np.ndarray,
+    threshold: np.ndarray, external: np.ndarray | None = None, off: int = -1,
+) -> np.ndarray:  # fmt: skip
     """`sweep` under the Hebbian weights; the overlaps are kept up to date in place of the fields."""
     x, sign = _patterns(bits, negative)
     flips = np.zeros(len(state), np.int64)
@@ -77,15 +71,9 @@ def pattern_sweep(
 
 
 def dense_sweep(
-    bits: np.ndarray,
-    negative: np.ndarray,
-    overlaps: np.ndarray,
-    state: np.ndarray,
-    order: np.ndarray,
-    gap: np.ndarray,
-    external: np.ndarray | None = None,
-    relative: bool = False,
-) -> np.ndarray:
+    bits: np.ndarray, negative: np.ndarray, overlaps: np.ndarray, state: np.ndarray, order: np.ndarray, gap: np.ndarray,
+    external: np.ndarray | None = None, relative: bool = False,
+) -> np.ndarray:  # fmt: skip
     """One sweep under E = -sum_p F(m_p) - sum_i external_i s_i (Krotov & Hopfield 2016); as `sweep`, bipolar.
 
     With r_p = m_p - x_pi s_i, unit i turns to the sign of sum_p x_pi (F(r_p + 1) - F(r_p - 1)) + 2 external_i. gap
@@ -117,14 +105,9 @@ def fields(weights: np.ndarray, state: np.ndarray) -> np.ndarray:
 
 
 def sweep(
-    weights: np.ndarray,
-    fields: np.ndarray,
-    state: np.ndarray,
-    order: np.ndarray,
-    threshold: np.ndarray,
-    external: np.ndarray | None = None,
-    off: int = -1,
-) -> np.ndarray:
+    weights: np.ndarray, fields: np.ndarray, state: np.ndarray, order: np.ndarray, threshold: np.ndarray,
+    external: np.ndarray | None = None, off: int = -1,
+) -> np.ndarray:  # fmt: skip
     """Visit every unit once, in `order`: on where external_i + u_i > threshold_i, off where below, else as it was.
 
     state and fields u (N, n) are changed in place: where unit i changes by d, u_j += d w_ij. Weights are symmetric with

@@ -106,16 +106,9 @@ DEFAULTS = {"ids": None, "lengths": None, "reset": None, "reverse": False, "chec
 
 
 def forward(
-    cell: Any,
-    x: np.ndarray,
-    state: Sequence[np.ndarray] | None,
-    weights: Entries,
-    ids: np.ndarray | None,
-    lengths: np.ndarray | None,
-    reset: np.ndarray | None,
-    reverse: bool,
-    out: np.ndarray | None,
-) -> tuple[np.ndarray, State]:
+    cell: Any, x: np.ndarray, state: Sequence[np.ndarray] | None, weights: Entries, ids: np.ndarray | None,
+    lengths: np.ndarray | None, reset: np.ndarray | None, reverse: bool, out: np.ndarray | None,
+) -> tuple[np.ndarray, State]:  # fmt: skip
     """x (T, N, I) -> y (T, N, width of the output), final state. The arguments are those of every cell's `forward`:
 
     state     tuple of (N, width), or None for zeros
@@ -132,17 +125,10 @@ def forward(
 
 
 def vjp(
-    cell: Any,
-    x: np.ndarray,
-    state: Sequence[np.ndarray] | None,
-    weights: Entries,
-    ids: np.ndarray | None,
-    lengths: np.ndarray | None,
-    reset: np.ndarray | None,
-    reverse: bool,
-    checkpoint_every: int | None,
+    cell: Any, x: np.ndarray, state: Sequence[np.ndarray] | None, weights: Entries, ids: np.ndarray | None,
+    lengths: np.ndarray | None, reset: np.ndarray | None, reverse: bool, checkpoint_every: int | None,
     out: np.ndarray | None,
-) -> tuple[tuple[np.ndarray, State], Pullback]:
+) -> tuple[tuple[np.ndarray, State], Pullback]:  # fmt: skip
     """As `forward`, and the way back: pullback(dy, dstate, grads) -> dx, dstate. It may be called once.
 
     dy (like y), dstate (like state) and each entry of dstate may be None for zeros. The gradients of the weights are

@@ -6,18 +6,9 @@ import numpy as np
 
 
 def step(
-    params: np.ndarray,
-    grads: np.ndarray,
-    square: np.ndarray,
-    velocity: np.ndarray | None,
-    *,
-    lr: float,
-    keep: float,
-    add: float,
-    eps: float,
-    weight_decay: float,
-    momentum: float,
-) -> None:
+    params: np.ndarray, grads: np.ndarray, square: np.ndarray, velocity: np.ndarray | None,
+    *, lr: float, keep: float, add: float, eps: float, weight_decay: float, momentum: float,
+) -> None:  # fmt: skip
     """torch.optim.RMSprop with add = 1 - keep (Tieleman & Hinton 2012), torch.optim.Adagrad with keep = add = 1 and no
     momentum (Duchi et al. 2011); all arrays (K,).
 

@@ -6,15 +6,9 @@ import numpy as np
 
 
 def step(
-    params: np.ndarray,
-    grads: np.ndarray,
-    velocity: np.ndarray | None,
-    *,
-    lr: float,
-    momentum: float,
-    weight_decay: float,
-    nesterov: bool,
-) -> None:
+    params: np.ndarray, grads: np.ndarray, velocity: np.ndarray | None,
+    *, lr: float, momentum: float, weight_decay: float, nesterov: bool,
+) -> None:  # fmt: skip
     """torch.optim.SGD without dampening (Sutskever et al. 2013); all arrays (K,).
 
         g = grads + weight_decay * params

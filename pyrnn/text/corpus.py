@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from ..core.checks import Array, any_array, cut, file_name, integer, integer_array, shape_error, shown, within
-from ..core.files import as_path
+from ..core.files import as_path, existing
 from ..data import pad
 
 HELD_OUT = 10  # one part in so many, the last, is kept for validation
@@ -23,12 +23,7 @@ HELD_OUT = 10  # one part in so many, the last, is kept for validation
 
 def read(path: str | os.PathLike[str]) -> str:
     """The text of a UTF-8 file. Anything else is a ValueError that names the first bad byte and its line."""
-    path = as_path(path)
-    name = file_name(path)
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{name} is a directory, expected a text file")
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{name}: no such file")
+    path, name = existing(path, "a text file")
     with open(path, "rb") as file:
         return decode(file.read(), name)
 

@@ -75,46 +75,46 @@ class NGram:
         return self._keys, self._counts, self._totals, self._follows
 
     def probabilities(self, ids: ArrayLike | Sequence[ArrayLike]) -> Array:
-        """The chance of each token after those before it: ids (T,), or a list of sequences -> (T,), all in a row.
+        """The probability of each token after those before it: ids (T,), or a list of sequences -> (T,), all in a row.
 
         The first tokens of a sequence have the contexts there are. Errors as in the constructor.
 
             model.probabilities([3, 1, 4])
         """
         flat, place = self._flat("NGram.probabilities", ids)
-        chances = np.full(len(flat), 1 / self.size)
+        probabilities = np.full(len(flat), 1 / self.size)
         rows = np.zeros(len(flat), np.int64)
         for k in range(self.order):
             known = np.flatnonzero((rows >= 0) & (place >= k))
             ends = np.full(len(flat), -1)
-            ends[known], chances[known] = self._level(k, rows[known], flat[known], chances[known])
+            ends[known], probabilities[known] = self._level(k, rows[known], flat[known], probabilities[known])
             rows = np.concatenate([[-1], ends[:-1]])
-        return chances
+        return probabilities
 
     def distribution(self, context: ArrayLike) -> Array:
-        """The chances (V,) of all tokens after a context (T,), of which the last order - 1 tokens matter.
+        """The probabilities (V,) of all tokens after a context (T,), of which the last order - 1 tokens matter.
 
         model.distribution([3, 1])
         """
         context = self._flat("NGram.distribution", context)[0]
-        chances = np.full(self.size, 1 / self.size)
+        probabilities = np.full(self.size, 1 / self.size)
         words = np.arange(self.size)
         for k in range(min(self.order, len(context) + 1)):
             row = 0
             for level, token in enumerate(context[len(context) - k :]):
                 row = int(self._find(level, np.array([row]), np.array([token]))[0])
                 if row < 0:
-                    return chances
-            _, chances = self._level(k, np.full(self.size, row), words, chances)
-        return chances
+                    return probabilities
+            _, probabilities = self._level(k, np.full(self.size, row), words, probabilities)
+        return probabilities
 
     def bits(self, ids: ArrayLike | Sequence[ArrayLike]) -> float:
         """The cross-entropy in bits per token: the mean of -log2 P; 0 for no tokens.
 
         model.bits([3, 1, 4])
         """
-        chances = self.probabilities(ids)
-        return float(-np.log2(chances).mean()) if len(chances) else 0.0
+        probabilities = self.probabilities(ids)
+        return float(-np.log2(probabilities).mean()) if len(probabilities) else 0.0
 
     def perplexity(self, ids: ArrayLike | Sequence[ArrayLike]) -> float:
         """2 to the power of `bits`: among so many equally likely tokens a guess would be as hard.

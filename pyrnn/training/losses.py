@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import (
-    Array,
-    boolean_array,
-    choice,
-    float_array,
-    integer,
-    integer_array,
-    lengths_array,
-    real,
-    real_array,
-    shape_error,
-    shaped_array,
-    within,
-)
+from ..core import checks
+from ..core.checks import Array
 from ..core.layout import Layout, valid_steps
 
 if TYPE_CHECKING:
@@ -32,17 +20,10 @@ REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    label_smoothing: float = 0.0,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    logits: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, label_smoothing: float = 0.0, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of -log softmax(logits)[target], in nats, and its gradient: loss, dlogits.
 
     logits   (..., V), float64 or converted to float32; dlogits is like it
@@ -69,8 +50,8 @@ def cross_entropy(
     scores, classes, counts, each = _classes(
         call, "logits", logits, targets, lengths, batch_first, mask, weight, ignore_index
     )
-    smoothing = real(call, "label_smoothing", label_smoothing, 0, 1)
-    if choice(call, "reduction", reduction, REDUCTIONS) == "mean" and not smoothing:
+    smoothing = checks.real(call, "label_smoothing", label_smoothing, 0, 1)
+    if checks.choice(call, "reduction", reduction, REDUCTIONS) == "mean" and not smoothing:
         rows = None
         if each is not None or counts is not ...:
             rows = np.zeros(classes.shape, scores.dtype)
@@ -93,20 +74,14 @@ def cross_entropy(
         gradient = exps / total * ((1 - smoothing) * of_target + spread.sum()) - spread
         at_own = np.take_along_axis(gradient, at_target, -1) - (1 - smoothing) * of_target
     np.put_along_axis(gradient, at_target, at_own, -1)
-    return _reduced(losses[..., 0], gradient, scores, counts, reduction, float(of_target.sum()))
+    return _reduced(call, losses[..., 0], gradient, scores, counts, reduction, float(of_target.sum()))
 
 
 def negative_log_likelihood(
-    log_probabilities: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    log_probabilities: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of -log_probabilities[target], and its gradient: loss, dlog_probabilities.
 
     Arguments, dtypes and errors as in `cross_entropy`, values as in torch.nn.functional.nll_loss. After a `LogSoftmax`
@@ -126,20 +101,14 @@ def negative_log_likelihood(
     with np.errstate(all="ignore"):
         losses = -of_target * np.take_along_axis(rows, at_target, -1)
     total = float(of_target.sum())
-    return _reduced(losses[..., 0], gradient, values, counts, choice(call, "reduction", reduction, REDUCTIONS), total)
+    return _reduced(call, losses[..., 0], gradient, values, counts, reduction, total)
 
 
 def hinge(
-    scores: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    scores: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, ignore_index: int = -100, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps of sum_v max(0, 1 - scores[target] + scores[v]) / V, v not the target: loss, dscores.
 
     The multi-class hinge of Weston & Watkins (1999) as in torch.nn.MultiMarginLoss: no loss once the target's score is
@@ -161,18 +130,14 @@ def hinge(
         gradient = (margins > 0) * share
         np.put_along_axis(gradient, at_target, -gradient.sum(axis=-1, keepdims=True), -1)
         losses = (margins * share).sum(axis=-1)
-    return _reduced(losses, gradient, values, counts, choice(call, "reduction", reduction, REDUCTIONS), losses.size)
+    return _reduced(call, losses, gradient, values, counts, reduction, losses.size)
 
 
 def mean_squared_error(
-    predictions: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
+    predictions: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
     reduction: str = "mean",
-) -> tuple[Any, Array]:
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps and the features of (predictions - targets)^2, and its gradient: loss, dpredictions.
 
     predictions  (..., F), float64 or converted to float32; dpredictions is like it
@@ -192,20 +157,14 @@ def mean_squared_error(
     with np.errstate(all="ignore"):
         errors = np.subtract(values[counts], wanted[counts], order="C", dtype=np.float64)
         losses, gradient = errors * errors, 2 * errors
-    return _reduced(losses, gradient, values, counts, choice(call, "reduction", reduction, REDUCTIONS), losses.size)
+    return _reduced(call, losses, gradient, values, counts, reduction, losses.size)
 
 
 def binary_cross_entropy(
-    logits: ArrayLike,
-    targets: ArrayLike,
-    *,
-    lengths: ArrayLike | None = None,
-    batch_first: bool = False,
-    mask: ArrayLike | None = None,
-    weight: ArrayLike | None = None,
-    pos_weight: ArrayLike | None = None,
-    reduction: str = "mean",
-) -> tuple[Any, Array]:
+    logits: ArrayLike, targets: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    weight: ArrayLike | None = None, pos_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
     """Mean over the valid steps and the features of the binary cross-entropy in nats, and its gradient: loss, dlogits.
 
         weight * (-pos_weight t log sigmoid(logit) - (1 - t) log(1 - sigmoid(logit)))
@@ -219,7 +178,7 @@ def binary_cross_entropy(
     """
     call = "binary_cross_entropy"
     values, wanted, counts = _features(call, "logits", logits, targets, lengths, batch_first, mask)
-    z, t = values[counts].astype(np.float64, order="C"), within(call, "targets", wanted[counts], 1)
+    z, t = values[counts].astype(np.float64, order="C"), checks.within(call, "targets", wanted[counts], 1)
     each = _weights(call, "weight", weight, values.shape)
     positive = _weights(call, "pos_weight", pos_weight, values.shape)
     with np.errstate(all="ignore"):
@@ -233,33 +192,26 @@ def binary_cross_entropy(
             gradient = (1 - t + ones) * probability - ones
         if each is not None:
             losses, gradient = losses * each[counts], gradient * each[counts]
-    return _reduced(losses, gradient, values, counts, choice(call, "reduction", reduction, REDUCTIONS), losses.size)
+    return _reduced(call, losses, gradient, values, counts, reduction, losses.size)
 
 
 def _classes(
-    call: str,
-    name: str,
-    scores: Any,
-    targets: Any,
-    lengths: Any,
-    batch_first: bool,
-    mask: Any,
-    weight: Any,
+    call: str, name: str, scores: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any, weight: Any,
     ignore_index: Any,
-) -> tuple[Array, Array, Index, Array | None]:
+) -> tuple[Array, Array, Index, Array | None]:  # fmt: skip
     """scores (..., V), targets (...), checked where they count, the index of what counts, weights (V,) or None."""
-    values = float_array(call, name, scores)
+    values = checks.float_array(call, name, scores)
     if values.ndim == 0 or values.shape[-1] == 0:
-        raise shape_error(call, name, values.shape, "(..., V)")
+        raise checks.shape_error(call, name, values.shape, "(..., V)")
     shape = values.shape[:-1]
-    classes = integer_array(call, "targets", targets)
+    classes = checks.integer_array(call, "targets", targets)
     if classes.shape != shape:
-        raise shape_error(call, "targets", classes.shape, str(shape))
+        raise checks.shape_error(call, "targets", classes.shape, str(shape))
     counts = _counts(call, shape, lengths, batch_first, mask)
-    ignored = np.asarray(classes == integer(call, "ignore_index", ignore_index, -(2**63), 2**63 - 1))
+    ignored = np.asarray(classes == checks.integer(call, "ignore_index", ignore_index, -(2**63), 2**63 - 1))
     if ignored.any():
         counts = ~ignored if isinstance(counts, EllipsisType) else counts & ~ignored
-    within(call, "targets", classes[counts], values.shape[-1] - 1)
+    checks.within(call, "targets", classes[counts], values.shape[-1] - 1)
     return values, classes, counts, _weights(call, "weight", weight, values.shape[-1:])
 
 
@@ -267,29 +219,29 @@ def _weights(call: str, name: str, value: Any, shape: tuple[int, ...]) -> Array 
     """Numbers from 0 up in float64, broadcast to this shape; None for none."""
     if value is None:
         return None
-    array = real_array(call, name, value, np.dtype("float64"))
+    array = checks.real_array(call, name, value, np.dtype("float64"))
     if not np.all(array >= 0):
         raise ValueError(f"{call}: {name} holds {array[~(array >= 0)].flat[0]}, expected numbers from 0 up")
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
-        raise shape_error(call, name, array.shape, str(shape)) from None
+        raise checks.shape_error(call, name, array.shape, str(shape)) from None
 
 
 def _features(
     call: str, name: str, values: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any
 ) -> tuple[Array, Array, Index]:
     """values and targets (..., F), and the index of what counts."""
-    values = float_array(call, name, values)
+    values = checks.float_array(call, name, values)
     if values.ndim == 0:
-        raise shape_error(call, name, values.shape, "(..., F)")
-    targets = shaped_array(call, "targets", targets, values.dtype, values.shape)
+        raise checks.shape_error(call, name, values.shape, "(..., F)")
+    targets = checks.shaped_array(call, "targets", targets, values.dtype, values.shape)
     return values, targets, _counts(call, values.shape[:-1], lengths, batch_first, mask)
 
 
 def _counts(call: str, shape: tuple[int, ...], lengths: Any, batch_first: bool, mask: Any) -> Index:
     """The index of the steps that count, among those of this shape."""
-    marked = None if mask is None else boolean_array(call, "mask", mask, shape, str(shape))
+    marked = None if mask is None else checks.boolean_array(call, "mask", mask, shape, str(shape))
     if lengths is None:
         return ... if marked is None else marked
     valid = _valid(call, lengths, shape, batch_first)
@@ -302,15 +254,16 @@ def _valid(call: str, lengths: Any, shape: tuple[int, ...], batch_first: bool) -
         raise ValueError(f"{call}: lengths needs targets of one or two axes, they have shape {shape}")
     layout = Layout(batch_first, batched=len(shape) == 2)
     steps, rows = (*shape, 1) if len(shape) == 1 else shape[::-1] if batch_first else shape
-    given = lengths_array(call, lengths, steps, rows if layout.batched else None)
+    given = checks.lengths_array(call, lengths, steps, rows if layout.batched else None)
     return layout.back(valid_steps(steps, rows, given))
 
 
 def _reduced(
-    losses: Array, gradient: Array, values: Array, counts: Index, reduction: str, total: float
+    call: str, losses: Array, gradient: Array, values: Array, counts: Index, reduction: str, total: float
 ) -> tuple[Any, Array]:
     """Losses of what counts and their gradients -> one number as `reduction` says (a mean is divided by `total`), or
     all of them among zeros for the rest; the gradient of values."""
+    checks.choice(call, "reduction", reduction, REDUCTIONS)
     with np.errstate(all="ignore"):
         dvalues = np.zeros(values.shape, values.dtype)
         dvalues[counts] = gradient / (total or 1) if reduction == "mean" else gradient

@@ -213,15 +213,9 @@ class SGD(Optimizer):
     _settings = ("lr", "weight_decay")
 
     def __init__(
-        self,
-        model: Layer,
-        lr: float = 1e-3,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        nesterov: bool = False,
-        *,
-        groups: Groups | None = None,
-    ) -> None:
+        self, model: Layer, lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False,
+        *, groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         self.lr = real("SGD", "lr", lr, 0)
         self.momentum = real("SGD", "momentum", momentum, 0)
         self.weight_decay = real("SGD", "weight_decay", weight_decay, 0)
@@ -257,15 +251,10 @@ class Adam(Optimizer):
     _decoupled: ClassVar[bool] = False
 
     def __init__(
-        self,
-        model: Layer,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, model: Layer, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 0.0,
-        *,
-        groups: Groups | None = None,
-    ) -> None:
+        *, groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.lr = real(call, "lr", lr, 0)
         self.betas = _betas(call, "betas", betas)
@@ -292,15 +281,10 @@ class AdamW(Adam):
     _decoupled = True
 
     def __init__(
-        self,
-        model: Layer,
-        lr: float = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
+        self, model: Layer, lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        *,
-        groups: Groups | None = None,
-    ) -> None:
+        *, groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(model, lr, betas, eps, weight_decay, groups=groups)
 
 
@@ -323,16 +307,10 @@ class RMSprop(Optimizer):
     _settings = ("lr", "alpha", "eps", "weight_decay")
 
     def __init__(
-        self,
-        model: Layer,
-        lr: float = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
+        self, model: Layer, lr: float = 1e-2, alpha: float = 0.99, eps: float = 1e-8, weight_decay: float = 0.0,
         momentum: float = 0.0,
-        *,
-        groups: Groups | None = None,
-    ) -> None:
+        *, groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         self.lr = real("RMSprop", "lr", lr, 0)
         self.alpha = real("RMSprop", "alpha", alpha, 0, 1)
         self.eps = real("RMSprop", "eps", eps, 0)
@@ -366,14 +344,9 @@ class Adagrad(Optimizer):
     _settings = ("lr", "eps", "weight_decay")
 
     def __init__(
-        self,
-        model: Layer,
-        lr: float = 1e-2,
-        eps: float = 1e-10,
-        weight_decay: float = 0.0,
-        *,
-        groups: Groups | None = None,
-    ) -> None:
+        self, model: Layer, lr: float = 1e-2, eps: float = 1e-10, weight_decay: float = 0.0,
+        *, groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         self.lr = real("Adagrad", "lr", lr, 0)
         self.eps = real("Adagrad", "eps", eps, 0)
         self.weight_decay = real("Adagrad", "weight_decay", weight_decay, 0)

@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ... import kernels
-from ...core.checks import (
-    MOST,
-    Array,
-    Rng,
-    boolean,
-    float_dtype,
-    integer,
-    integer_array,
-    quietly,
-    real_array,
-    shape_error,
-    shape_text,
-    within,
-)
+from ...core import checks
+from ...core.checks import Array, Rng
 from ...core.layer import Layer
 from ...core.parameters import Shapes
 from ...core.pullback import AllOrNone, Pullback
@@ -52,15 +40,15 @@ class AdditiveAttention(Layer):
         self, query_dim: int, key_dim: int, hidden_size: int, *, dtype: DTypeLike = "float32", rng: Rng = None
     ) -> None:
         call = type(self).__name__
-        self.query_dim = integer(call, "query_dim", query_dim, 1, MOST)
-        self.key_dim = integer(call, "key_dim", key_dim, 1, MOST)
-        self.hidden_size = integer(call, "hidden_size", hidden_size, 1, MOST)
+        self.query_dim = checks.integer(call, "query_dim", query_dim, 1, checks.MOST)
+        self.key_dim = checks.integer(call, "key_dim", key_dim, 1, checks.MOST)
+        self.hidden_size = checks.integer(call, "hidden_size", hidden_size, 1, checks.MOST)
         hidden = self.hidden_size
         shapes: Shapes = {
             "query.weight": (hidden, self.query_dim), "key.weight": (hidden, self.key_dim), "bias": (hidden,),
             "score.weight": (hidden,),
         }  # fmt: skip
-        super().__init__(float_dtype(call, dtype), shapes)
+        super().__init__(checks.float_dtype(call, dtype), shapes)
         self._begin(rng)
 
     def _draw(self, rng: np.random.Generator) -> None:
@@ -85,7 +73,7 @@ class AdditiveAttention(Layer):
         out, weights = self._kernel.forward(
             by_query.forward(q), by_key.forward(k), v, self._params["score.weight"], lengths
         )
-        return (out, weights) if boolean(call, "need_weights", need_weights) else out
+        return (out, weights) if checks.boolean(call, "need_weights", need_weights) else out
 
     def vjp(
         self, query: ArrayLike, key: ArrayLike, value: ArrayLike | None = None, *, kv_lengths: ArrayLike | None = None
@@ -105,7 +93,7 @@ class AdditiveAttention(Layer):
         out, weights = self._kernel.forward(*sums, v, params["score.weight"], lengths)
         kept = q, own, v, lengths, params, sums, weights
 
-        @quietly
+        @checks.quietly
         def back(dout: Array, kept: Any) -> tuple[Array, Array, Array | None]:
             q, k, v, lengths, params, sums, weights = kept
             by_query, by_key = self._projections(params)
@@ -130,20 +118,20 @@ class AdditiveAttention(Layer):
     def _inputs(
         self, call: str, query: Any, key: Any, value: Any, kv_lengths: Any
     ) -> tuple[Array, Array, Array, Array | None]:
-        q = real_array(call, "query", query, self.dtype)
-        k = real_array(call, "key", key, self.dtype)
-        v = k if value is None else real_array(call, "value", value, self.dtype)
+        q = checks.real_array(call, "query", query, self.dtype)
+        k = checks.real_array(call, "key", key, self.dtype)
+        v = k if value is None else checks.real_array(call, "value", value, self.dtype)
         if q.ndim != 3 or q.shape[-1] != self.query_dim:
-            raise shape_error(call, "query", q.shape, shape_text("N", "S", self.query_dim))
+            raise checks.shape_error(call, "query", q.shape, checks.shape_text("N", "S", self.query_dim))
         if k.ndim != 3 or k.shape[-1] != self.key_dim or len(k) != len(q):
-            raise shape_error(call, "key", k.shape, shape_text(len(q), "K", self.key_dim))
+            raise checks.shape_error(call, "key", k.shape, checks.shape_text(len(q), "K", self.key_dim))
         if v.ndim != 3 or v.shape[:2] != k.shape[:2]:
-            raise shape_error(call, "value", v.shape, shape_text(*k.shape[:2], "Ev"))
+            raise checks.shape_error(call, "value", v.shape, checks.shape_text(*k.shape[:2], "Ev"))
         if kv_lengths is None:
             return q, k, v, None
-        lengths = within(call, "kv_lengths", integer_array(call, "kv_lengths", kv_lengths), k.shape[1])
+        lengths = checks.within(call, "kv_lengths", checks.integer_array(call, "kv_lengths", kv_lengths), k.shape[1])
         if lengths.shape != (len(q),):
-            raise shape_error(call, "kv_lengths", lengths.shape, shape_text(len(q)))
+            raise checks.shape_error(call, "kv_lengths", lengths.shape, checks.shape_text(len(q)))
         return q, k, v, lengths.astype(np.int64)
 
 

@@ -77,19 +77,10 @@ class Call(NamedTuple):
 
 
 def scaled_dot_product_attention(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    attn_mask: ArrayLike | None = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    *,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    softcap: float = 0.0,
-    kv_lengths: ArrayLike | None = None,
-) -> Array:
+    query: ArrayLike, key: ArrayLike, value: ArrayLike, attn_mask: ArrayLike | None = None, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+    *, q_offset: ArrayLike = 0, window: Window = None, softcap: float = 0.0, kv_lengths: ArrayLike | None = None,
+) -> Array:  # fmt: skip
     """softmax(scale query key^T + mask) value, never with the whole matrix of scores in memory.
 
     query (..., Hq, S, E), key (..., Hk, K, E), value (..., Hk, K, Ev) -> (..., Hq, S, Ev). Arrays of rank 3 are
@@ -115,19 +106,10 @@ def scaled_dot_product_attention(
 
 
 def scaled_dot_product_attention_vjp(
-    query: ArrayLike,
-    key: ArrayLike,
-    value: ArrayLike,
-    attn_mask: ArrayLike | None = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    *,
-    q_offset: ArrayLike = 0,
-    window: Window = None,
-    softcap: float = 0.0,
-    kv_lengths: ArrayLike | None = None,
-) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array]]]:
+    query: ArrayLike, key: ArrayLike, value: ArrayLike, attn_mask: ArrayLike | None = None, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+    *, q_offset: ArrayLike = 0, window: Window = None, softcap: float = 0.0, kv_lengths: ArrayLike | None = None,
+) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array]]]:  # fmt: skip
     """As `scaled_dot_product_attention`, and a pullback(dout) -> (dquery, dkey, dvalue), shaped as the three arguments.
 
     The pullback owns what it needs and can be called once. The gradient of a query that sees no key is 0.

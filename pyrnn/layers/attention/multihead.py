@@ -52,18 +52,10 @@ class MultiheadAttention(Layer):
     _op: ClassVar[Any] = kernels.linear
 
     def __init__(
-        self,
-        embed_dim: int,
-        num_heads: int,
-        bias: bool = True,
-        *,
-        kdim: int | None = None,
-        vdim: int | None = None,
-        num_kv_heads: int | None = None,
-        batch_first: bool = False,
-        dtype: DTypeLike = "float32",
-        rng: Rng = None,
-    ) -> None:
+        self, embed_dim: int, num_heads: int, bias: bool = True,
+        *, kdim: int | None = None, vdim: int | None = None, num_kv_heads: int | None = None, batch_first: bool = False,
+        dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.embed_dim = integer(call, "embed_dim", embed_dim, 1, MOST)
         self.num_heads = integer(call, "num_heads", num_heads, 1, MOST)
