@@ -170,39 +170,46 @@ py::array pattern_fields(py::handle bits, py::handle negative, py::handle overla
   return fields;
 }
 
-py::array pattern_sweep(py::handle bits, py::handle negative, py::handle overlaps_, py::handle state_, py::handle order,
+// States that a sweep over stored patterns changes, and their overlaps with these.
+struct Swept {
+  const Held held;
+  const Patterns& patterns = held.patterns;
+  const i64 N;
+  i8* const state;
+  i32* const overlaps;
+
+  Swept(const std::string& call, py::handle bits, py::handle negative, py::handle overlaps_, py::handle state_)
+      : held(to_patterns(call, bits, negative)),
+        N(rows_of(call, state_, patterns.n)),
+        state(to_changed<i8>(call, "state", state_, N, patterns.n)),
+        overlaps(to_changed<i32>(call, "overlaps", overlaps_, N, patterns.words * word_bits)) {}
+};
+
+py::array pattern_sweep(py::handle bits, py::handle negative, py::handle overlaps, py::handle state, py::handle order,
                         py::handle threshold, py::handle external, py::handle off) {
   const std::string call = "hopfield.pattern_sweep";
-  const Held held = to_patterns(call, bits, negative);
-  const Patterns& p = held.patterns;
-  const i64 N = rows_of(call, state_, p.n);
-  i8* state = to_changed<i8>(call, "state", state_, N, p.n);
-  i32* overlaps = to_changed<i32>(call, "overlaps", overlaps_, N, p.words * word_bits);
+  const Swept rows(call, bits, negative, overlaps, state);
   if (threshold.is_none()) wrong_type(call, "threshold", threshold, "an array");
-  HeldSweep sweep = to_sweep(call, N, p.n, order, threshold, external);
+  HeldSweep sweep = to_sweep(call, rows.N, rows.patterns.n, order, threshold, external);
   sweep.sweep.off = to_off(call, off);
-  py::array_t<i64> flips = empty<i64>({N});
+  py::array_t<i64> flips = empty<i64>({rows.N});
   i64* counted = flips.mutable_data();
   const WithoutGil released;
-  hopfield_pattern_sweep(pattern_kernels(), p, sweep.sweep, N, overlaps, state, counted);
+  hopfield_pattern_sweep(pattern_kernels(), rows.patterns, sweep.sweep, rows.N, rows.overlaps, rows.state, counted);
   return flips;
 }
 
-py::array dense_sweep(py::handle bits, py::handle negative, py::handle overlaps_, py::handle state_, py::handle order,
+py::array dense_sweep(py::handle bits, py::handle negative, py::handle overlaps, py::handle state, py::handle order,
                       py::handle gap_, py::handle external, bool relative) {
   const std::string call = "hopfield.dense_sweep";
-  const Held held = to_patterns(call, bits, negative);
-  const Patterns& p = held.patterns;
-  const i64 N = rows_of(call, state_, p.n);
-  i8* state = to_changed<i8>(call, "state", state_, N, p.n);
-  i32* overlaps = to_changed<i32>(call, "overlaps", overlaps_, N, p.words * word_bits);
-  const py::array_t<double> table = to_vector<double>(call, "gap", gap_, 2 * p.n + 1);
-  const HeldSweep sweep = to_sweep(call, N, p.n, order, py::none(), external);
+  const Swept rows(call, bits, negative, overlaps, state);
+  const py::array_t<double> table = to_vector<double>(call, "gap", gap_, 2 * rows.patterns.n + 1);
+  const HeldSweep sweep = to_sweep(call, rows.N, rows.patterns.n, order, py::none(), external);
   const Gap gap{table.data(), relative};
-  py::array_t<i64> flips = empty<i64>({N});
+  py::array_t<i64> flips = empty<i64>({rows.N});
   i64* counted = flips.mutable_data();
   const WithoutGil released;
-  hopfield_dense_sweep(pattern_kernels(), p, gap, sweep.sweep, N, overlaps, state, counted);
+  hopfield_dense_sweep(pattern_kernels(), rows.patterns, gap, sweep.sweep, rows.N, rows.overlaps, rows.state, counted);
   return flips;
 }
 
