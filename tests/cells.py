@@ -161,7 +161,7 @@ def _every_other(a):
     return view
 
 
-def _misaligned(a):
+def misaligned(a):
     view = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
     view[...] = a
     return view
@@ -175,7 +175,7 @@ def _inside(a):
     return view
 
 
-def _read_only(a):
+def read_only(a):
     a = a.copy()
     a.flags.writeable = False
     return a
@@ -193,10 +193,10 @@ LAYOUTS = {
     "fortran": np.asfortranarray,
     "negative": _reverse_strides,
     "every_other": _every_other,
-    "misaligned": _misaligned,
+    "misaligned": misaligned,
     "odd_strides": _odd_strides,
     "inside": _inside,
-    "read_only": _read_only,
+    "read_only": read_only,
     "axes_swapped": lambda a: np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1),
 }
 

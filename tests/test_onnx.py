@@ -1,24 +1,14 @@
 """ONNX' own test cases for RNN, LSTM and GRU, through onnx_adapter.py; random nodes where onnxruntime is installed."""
 
-import importlib
-
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from onnx_adapter import INPUTS, ORDER, run  # noqa: E402  it needs onnx
+from onnx_adapter import INPUTS, ORDER, node_cases, run  # noqa: E402  it needs onnx
 
 
-def node_cases():
-    """The cases of onnx.backend.test: importing a module of them makes them."""
-    for op in INPUTS:
-        importlib.import_module(f"onnx.backend.test.case.node.{op.lower()}")
-    collected = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases
-    return {case.name: case for case in collected if case.model.graph.node[0].op_type in INPUTS}
-
-
-CASES = node_cases()
+CASES = node_cases(INPUTS)
 
 
 def test_all_cases_are_here():

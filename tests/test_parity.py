@@ -673,12 +673,17 @@ def test_cross_entropy_never_reads_rows_of_weight_zero(backend):
     np.testing.assert_array_equal(dlogits, [dalone[0], [0, 0, 0]])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_adam(dtype):
-    for seed in range(cases(20)):
+def drawn_parameters(dtype, count):
+    """A seed, its generator and as many arrays of one size: parameters, gradients and what an optimiser keeps of them."""
+    for seed in range(cases(12)):
         rng = np.random.default_rng(seed)
         size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
-        params, grads, m, v = (rng.standard_normal(size).astype(dtype) for _ in range(4))
+        yield seed, rng, [rng.standard_normal(size).astype(dtype) for _ in range(count)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_adam(dtype):
+    for seed, rng, (params, grads, m, v) in drawn_parameters(dtype, 4):
         v = 0.1 + v * v
         option = {
             "lr": 0.1,
@@ -701,10 +706,7 @@ def test_adam(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sgd(dtype):
-    for seed in range(cases(20)):
-        rng = np.random.default_rng(seed)
-        size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
-        params, grads, velocity = (rng.standard_normal(size).astype(dtype) for _ in range(3))
+    for seed, rng, (params, grads, velocity) in drawn_parameters(dtype, 3):
         option = {
             "lr": 0.1,
             "momentum": float(rng.choice([0.0, 0.9])),
@@ -724,10 +726,7 @@ def test_sgd(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rmsprop(dtype):
-    for seed in range(cases(20)):
-        rng = np.random.default_rng(seed)
-        size = int(rng.choice([0, 1, 15, 16, 17, 1000, 300_001])) if seed else 300_001
-        params, grads, square, velocity = (rng.standard_normal(size).astype(dtype) for _ in range(4))
+    for seed, rng, (params, grads, square, velocity) in drawn_parameters(dtype, 4):
         square = 0.1 + square * square
         keep, add = [(0.9, 0.1), (0.99, 0.01), (1.0, 1.0)][rng.integers(3)]
         option = {

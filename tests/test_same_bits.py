@@ -73,6 +73,19 @@ class Case:
         dx, dinitial = pullback(self.dy, self.dstate)
         return y, final, dx, dinitial, [g.copy() for g in self.layer.grads.values()]
 
+    def in_pieces(self, spans, walks):
+        """y, state, dx, dstate of calls that hand on the state, and hand back its gradient; a walk for each span."""
+        state, gradient, ys, dxs, pullbacks = self.state, self.dstate, [], [], []
+        for span, walk in zip(spans, walks, strict=True):
+            reset = None if self.reset is None else self.reset[span]
+            (y, state), pullback = self.layer.vjp(self.x[span], state, reset=reset, **walk)
+            ys.append(y)
+            pullbacks.append(pullback)
+        for span, pullback in zip(reversed(spans), reversed(pullbacks), strict=True):
+            dx, gradient = pullback(self.dy[span], gradient)
+            dxs.insert(0, dx)
+        return np.concatenate(ys), state, np.concatenate(dxs), gradient
+
 
 def pick(state, chosen):
     return tuple(s[:, chosen] for s in state) if isinstance(state, tuple) else state[:, chosen]
@@ -155,18 +168,8 @@ def test_in_pieces_forward_and_back(variant, dtype, shape):
         for cuts in ([4], [1, 2, 5], list(range(1, 9)), [0, 3, 3, 9]):
             ends = [0, *cuts, 9]
             spans = [slice(a, b) for a, b in pairwise(ends)]
-            state, pieces = case.state, []
-            for k, span in enumerate(spans):
-                reset = None if case.reset is None else case.reset[span]
-                every = (None, 1, 2)[(seed + k) % 3]
-                (part, state), pullback = case.layer.vjp(case.x[span], state, reset=reset, checkpoint_every=every)
-                pieces.append((part, pullback))
-            assert_same_bits((np.concatenate([p for p, _ in pieces]), state), (y, final))
-            gradient, parts = case.dstate, []
-            for span, (_, pullback) in zip(reversed(spans), reversed(pieces), strict=True):
-                part, gradient = pullback(case.dy[span], gradient)
-                parts.insert(0, part)
-            assert_same_bits((np.concatenate(parts), gradient), (dx, dstate))
+            every = [{"checkpoint_every": (None, 1, 2)[(seed + k) % 3]} for k in range(len(spans))]
+            assert_same_bits(case.in_pieces(spans, every), (y, final, dx, dstate))
 
 
 @every_cell
@@ -177,17 +180,8 @@ def test_pieces_of_ragged_rows(variant, dtype, shape):
     case = random_case(variant, shape, dtype, 1, steps=9)
     y, final, dx, dstate, _ = case.run()
     spans = [slice(0, 2), slice(2, 3), slice(3, 7), slice(7, 9)]
-    state, pieces = case.state, []
-    for span in spans:
-        left = np.clip(case.lengths - span.start, 0, span.stop - span.start)
-        (part, state), pullback = case.layer.vjp(case.x[span], state, lengths=left, reset=case.reset[span])
-        pieces.append((part, pullback))
-    assert_same_bits((np.concatenate([p for p, _ in pieces]), state), (y, final))
-    gradient, parts = case.dstate, []
-    for span, (_, pullback) in zip(reversed(spans), reversed(pieces), strict=True):
-        part, gradient = pullback(case.dy[span], gradient)
-        parts.insert(0, part)
-    assert_same_bits((np.concatenate(parts), gradient), (dx, dstate))
+    left = [{"lengths": np.clip(case.lengths - span.start, 0, span.stop - span.start)} for span in spans]
+    assert_same_bits(case.in_pieces(spans, left), (y, final, dx, dstate))
 
 
 @every_cell
