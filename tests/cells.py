@@ -118,7 +118,7 @@ class Problem:
         return self.rng.uniform(-1, 1, shape).astype(self.dtype)
 
     def draw_weight(self, *shape):
-        scale = 1.2 * shape[1] ** -0.5 if len(shape) == 2 else 0.5
+        scale = 1.2 * max(shape[1], 1) ** -0.5 if len(shape) == 2 else 0.5
         return self.draw(*shape) * self.dtype.type(scale)
 
     def op(self, backend):

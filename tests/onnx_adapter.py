@@ -28,7 +28,7 @@ ACTIVATIONS = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Si
 
 
 def node_cases(ops):
-    """The cases of onnx.backend.test of one node that is one of these operators: importing a module of them makes them."""
+    """The cases of onnx.backend.test of one node that is one of these operators: importing their modules makes them."""
     for op in ops:
         importlib.import_module(f"onnx.backend.test.case.node.{op.lower()}")
     collected = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases

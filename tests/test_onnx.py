@@ -7,7 +7,6 @@ onnx = pytest.importorskip("onnx")
 
 from onnx_adapter import INPUTS, ORDER, node_cases, run  # noqa: E402  it needs onnx
 
-
 CASES = node_cases(INPUTS)
 
 

@@ -8,7 +8,6 @@ onnx = pytest.importorskip("onnx", minversion="1.18")
 from onnx_adapter import node_cases  # noqa: E402  it needs onnx
 from onnx_attention import INPUTS, run  # noqa: E402  it needs onnx
 
-
 CASES = node_cases(["Attention"])
 # Their fourth output is the scores before the softmax (qk_matmul_output_mode 0, 1 and 2), which are never in memory as
 # a whole and cannot be asked for; the other outputs are compared. 12 of the 93 cases of onnx 1.23.
