@@ -111,7 +111,7 @@ def test_a_row_alone_unbatched_or_in_any_batch(variant, dtype, shape):
         case = random_case(variant, shape, dtype, seed, rows=(5, 13, 6, 7, 26)[seed])
         whole = case.run()[:4]
         count = case.x.shape[1]
-        for n in range(count):
+        for n in case.rng.permutation(count)[:6]:
             y, final, dx, dstate, _ = case.rows(n).run()
             mine = (whole[0][:, n], pick(whole[1], n), whole[2][:, n], pick(whole[3], n))
             assert_same_bits((y, final, dx, dstate), mine)
@@ -408,7 +408,7 @@ def test_looked_up_inputs_on_any_number_of_threads(variant, sharing):
 
 # ---- threads
 
-THREADS = (1, 2, 3, 5, (os.cpu_count() or 1) + 3)
+THREADS = sorted({1, 2, 3, 5, (os.cpu_count() or 1) + 3})
 # steps, rows, widths: many rows are split among the threads, few rows or large weights make them split the units, and
 # one or two rows of a small layer are walked by one thread while another makes input products and gradients
 SHARED = {
@@ -430,7 +430,7 @@ def test_any_number_of_threads(variant, dtype, sharing):
     steps, rows, widths = SHARED[sharing]
     case = Case(variant, "one", dtype, widths, steps=steps, rows=rows, walk=sharing.startswith("ragged"))
     results, forwards = [], []
-    for n in (*THREADS, 2, 1):
+    for n in (*THREADS, 2) if dtype == "float32" else (1, 2, 3):
         with pyrnn.threads(n):
             results.append(case.run())
             forwards.append(case.layer(case.x, case.state, **case.walk()))
@@ -515,7 +515,7 @@ def test_any_checkpoint_every(variant, dtype, shape):
     for steps, rows in ((11, 90), (300, 2))[: cases(2)]:
         case = Case(variant, shape, dtype, (3, 9, 5), steps=steps, rows=rows)
         expected = case.run()
-        for every in (1, 2, 3, 7, 100, steps, steps + 1, 10**12):
+        for every in (1, 3, 100, steps, 10**12):
             assert_same_bits(case.run(checkpoint_every=every), expected)
 
 
