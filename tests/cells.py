@@ -33,6 +33,18 @@ def _variants_of(op):
 VARIANTS = dict(itertools.chain(*map(_variants_of, CELLS)))
 _OWN = [[name for name, (own, _, _) in VARIANTS.items() if own == op] for op in CELLS]  # of each op
 FEW = sorted({name for own in _OWN for name in (own[0], own[-1])})  # its first and its last
+
+
+def _torch_has(option, extra):
+    return "peephole" not in extra and option.get("nonlinearity") != "sigmoid" and option.get("reset_after", True)
+
+
+# The variants that torch.nn has too: its layer, under the name of ours, and what this is told.
+TORCH = {
+    name: (LAYERS[op].__name__, {key: value for key, value in option.items() if key != "reset_after"})
+    for name, (op, option, extra) in VARIANTS.items()
+    if "torch" in CELLS[op].orders and _torch_has(option, extra)
+}
 DTYPES = ("float32", "float64")
 
 # Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
