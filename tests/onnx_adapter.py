@@ -36,6 +36,13 @@ def node_cases(ops):
     return {name: case for name, (case, graph) in nodes.items() if len(graph) == 1 and graph[0].op_type in ops}
 
 
+def data_sets(case):
+    """Of a case of one node: the node, arrays given, arrays expected."""
+    (node,) = case.model.graph.node
+    assert case.data_sets
+    return [(node, given, expected) for given, expected in case.data_sets]
+
+
 def run(node, inputs):
     """All outputs of the node, wanted or not."""
     options = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -5,7 +5,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from onnx_adapter import INPUTS, ORDER, node_cases, run  # noqa: E402  it needs onnx
+from onnx_adapter import INPUTS, ORDER, data_sets, node_cases, run  # noqa: E402  it needs onnx
 
 CASES = node_cases(INPUTS)
 
@@ -31,9 +31,7 @@ def test_all_cases_are_here():
 @pytest.mark.parametrize("name", CASES)
 def test_case(name):
     case = CASES[name]
-    (node,) = case.model.graph.node
-    assert case.data_sets
-    for given, expected in case.data_sets:
+    for node, given, expected in data_sets(case):
         names = [INPUTS[node.op_type][k] for k, used in enumerate(node.input) if used]
         every = run(node, dict(zip(names, given, strict=True)))
         results = [a for a, wanted in zip(every, node.output, strict=False) if wanted]  # the last may be left out

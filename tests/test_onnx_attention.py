@@ -5,7 +5,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx", minversion="1.18")
 
-from onnx_adapter import node_cases  # noqa: E402  it needs onnx
+from onnx_adapter import data_sets, node_cases  # noqa: E402  it needs onnx
 from onnx_attention import INPUTS, run  # noqa: E402  it needs onnx
 
 CASES = node_cases(["Attention"])
@@ -30,9 +30,7 @@ SCORES = {
 @pytest.mark.parametrize("name", CASES)
 def test_case(name):
     case = CASES[name]
-    (node,) = case.model.graph.node
-    assert case.data_sets
-    for arrays, expected in case.data_sets:
+    for node, arrays, expected in data_sets(case):
         given = iter(arrays)
         inputs = {place: np.asarray(next(given)) for place, used in zip(INPUTS, node.input, strict=False) if used}
         outputs = run(node, inputs)

@@ -89,7 +89,6 @@ def central_differences(loss, array, step=1e-5):
 def test_gradients_are_central_differences(name, walk, bias):
     walk = WALKS[walk]
     problem = Problem(name, bias)
-
     loss = functools.partial(problem.loss, **walk)
     _, pullback = problem.vjp(**walk)
     grads = problem.zero_grads()
@@ -117,7 +116,6 @@ def test_looked_up_inputs(name, walk):
     same(plain[:1], problem.forward(ids=ids, **walk)[:1])
     place = 1 + len(problem.state)
     same(looked_up[:place] + looked_up[place + 1 :], plain[:place] + plain[place + 1 :])
-
     loss = functools.partial(problem.loss, ids=ids, **walk)
     close(looked_up[place], central_differences(loss, table), 1e-8)
     assert not looked_up[place][5].any()
@@ -167,17 +165,18 @@ def test_lstm_by_hand():
     b_i, b_f, b_g, b_o = 0.1, 1.0, -0.3, 0.2
     x1, x2, h0, c0 = 0.8, -1.5, 0.25, -0.6
 
-    i1 = sigmoid(w_i * x1 + u_i * h0 + b_i)
-    f1 = sigmoid(w_f * x1 + u_f * h0 + b_f)
-    g1 = math.tanh(w_g * x1 + u_g * h0 + b_g)
-    o1 = sigmoid(w_o * x1 + u_o * h0 + b_o)
+    def gates(x, h):
+        i = sigmoid(w_i * x + u_i * h + b_i)
+        f = sigmoid(w_f * x + u_f * h + b_f)
+        g = math.tanh(w_g * x + u_g * h + b_g)
+        o = sigmoid(w_o * x + u_o * h + b_o)
+        return i, f, g, o
+
+    i1, f1, g1, o1 = gates(x1, h0)
     c1 = f1 * c0 + i1 * g1
     h1 = o1 * math.tanh(c1)
 
-    i2 = sigmoid(w_i * x2 + u_i * h1 + b_i)
-    f2 = sigmoid(w_f * x2 + u_f * h1 + b_f)
-    g2 = math.tanh(w_g * x2 + u_g * h1 + b_g)
-    o2 = sigmoid(w_o * x2 + u_o * h1 + b_o)
+    i2, f2, g2, o2 = gates(x2, h1)
     c2 = f2 * c1 + i2 * g2
     h2 = o2 * math.tanh(c2)
 

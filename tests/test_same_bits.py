@@ -29,6 +29,14 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 one_direction = pytest.mark.parametrize("shape", ["one", "stacked"])
 
 
+def every_cell_one_way(test):
+    return every_cell(both_dtypes(one_direction(test)))
+
+
+def every_cell_every_way(test):
+    return every_cell(both_dtypes(every_shape(test)))
+
+
 class Case:
     """A layer, inputs and gradients for it, with ragged lengths and marks."""
 
@@ -103,9 +111,7 @@ def seeds(count):
 # ---- rows
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_a_row_alone_unbatched_or_in_any_batch(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, rows=(5, 13, 6, 7, 26)[seed])
@@ -142,9 +148,7 @@ def test_other_rows_do_not_matter(variant, shape):
         assert_same_bits((y[:, chosen], pick(final, chosen), dx[:, chosen], pick(dstate, chosen)), expected)
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_call_and_vjp(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, walk=seed % 2 == 0)
@@ -155,9 +159,7 @@ def test_call_and_vjp(variant, dtype, shape):
 # ---- pieces
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_in_pieces_forward_and_back(variant, dtype, shape):
     for seed in seeds(6):
         case = random_case(variant, shape, dtype, seed, steps=9)
@@ -172,9 +174,7 @@ def test_in_pieces_forward_and_back(variant, dtype, shape):
             assert_same_bits(case.in_pieces(spans, every), (y, final, dx, dstate))
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_pieces_of_ragged_rows(variant, dtype, shape):
     """Each piece with the lengths that are left in it."""
     case = random_case(variant, shape, dtype, 1, steps=9)
@@ -184,9 +184,7 @@ def test_pieces_of_ragged_rows(variant, dtype, shape):
     assert_same_bits(case.in_pieces(spans, left), (y, final, dx, dstate))
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_sequences_packed_in_one_row(variant, dtype, shape):
     """Marks cut a row into sequences that are, bit for bit, those sequences on their own (both directions)."""
     case = random_case(variant, shape, dtype, 3, steps=11, rows=3)
@@ -201,9 +199,7 @@ def test_sequences_packed_in_one_row(variant, dtype, shape):
         assert_same_bits((alone[0], alone[2]), (y[span], dx[span]))
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_streamed(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, steps=9)
@@ -237,9 +233,7 @@ def test_streamed(variant, dtype, shape):
 # ---- padding
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_padded_with_lengths_or_not(variant, dtype, shape):
     """All rows padded to one longer T, filled with what must not be read, against each row at its own length."""
     for seed in seeds(5):
@@ -324,9 +318,7 @@ def test_any_memory_layout(variant, layout):
         assert_same_bits((np.stack([stream.step(laid_out(layout, a)) for a in streamed.x]), stream.state), (y, final))
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_batch_first(variant, dtype, shape):
     case = random_case(variant, shape, dtype, 1)
     y, final, dx, dstate, grads = case.run()
@@ -347,9 +339,7 @@ def test_batch_first(variant, dtype, shape):
         )
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_looked_up_inputs(variant, dtype, shape):
     """A table and ids, against the inputs they stand for: y, states, and all gradients but the two that are summed in
     another order, those of the table and of the weights it meets."""
@@ -507,9 +497,7 @@ def test_other_layers_on_any_number_of_threads(dtype):
 # ---- checkpoints, and run to run
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_any_checkpoint_every(variant, dtype, shape):
     """Long enough for several blocks of weight gradients, whose borders the checkpoints may not move."""
     for steps, rows in ((11, 90), (300, 2))[: cases(2)]:
