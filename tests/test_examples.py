@@ -794,7 +794,7 @@ def test_name_writer_command(tmp_path):
         names = {a + b + c + d for a, b, c, d in list(product(first, second, first, second))[::7]}
         (tmp_path / f"{language}.txt").write_text("\n".join(sorted(names)) + "\n")
     output = run(
-        "name_writer", "--data", tmp_path, "--hidden", 24, "--epochs", 30, "--count", 40,
+        "name_writer", "--data", tmp_path, "--hidden", 24, "--epochs", 60, "--count", 40,
         "--temperature", 1.0, "--plot", tmp_path / "n.png",
     )  # fmt: skip
     new, right = re.search(r"80 names: ([\d.]+)% new.*recognised in ([\d.]+)% of the new", output, re.DOTALL).groups()
