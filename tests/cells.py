@@ -13,25 +13,38 @@ import pyrnn
 from pyrnn.cells import CELLS
 from pyrnn.layers.stack import LAYERS
 
-# name -> op, its option, the weights beyond the usual four
-VARIANTS = {
-    "rnn_tanh": ("rnn", {"nonlinearity": "tanh"}, ()),
-    "rnn_relu": ("rnn", {"nonlinearity": "relu"}, ()),
-    "rnn_sigmoid": ("rnn", {"nonlinearity": "sigmoid"}, ()),
-    "lstm": ("lstm", {}, ()),
-    "lstm_projection": ("lstm", {}, ("weight_hr",)),
-    "lstm_peephole": ("lstm", {}, ("weight_ch",)),
-    "lstm_peephole_projection": ("lstm", {}, ("weight_hr", "weight_ch")),
-    "gru": ("gru", {"reset_after": True}, ()),
-    "gru_reset_before": ("gru", {"reset_after": False}, ()),
-}
-for op, record in CELLS.items():  # those that are not written out above
-    if op not in {name for name, _, _ in VARIANTS.values()}:
-        for values in itertools.product(*record.options.values()):
-            name = "_".join([op, *(str(value).lower() for value in values)])
-            VARIANTS[name] = op, dict(zip(record.options, values, strict=True)), ()
+# What a variant's name says of an argument or an option where that is not its own name.
+WORDS = {"proj_size": "projection", "reset_after=True": "", "reset_after=False": "reset_before"}
+
+
+def _variants_of(op):
+    """One for each choice of options and, beyond the biases, of the weights that an argument brings."""
+    record = CELLS[op]
+    arguments = sorted(set(record.optional.values()) - {"bias"})
+    given = itertools.chain(*(itertools.combinations(arguments, count) for count in range(len(arguments) + 1)))
+    for values, extra in itertools.product(itertools.product(*record.options.values()), given):
+        option = dict(zip(record.options, values, strict=True))
+        said = [str(WORDS.get(f"{name}={value}", value)).lower() for name, value in option.items()]
+        said += [WORDS.get(argument, argument) for argument in extra]
+        yield "_".join(filter(None, [op, *said])), (op, option, extra)
+
+
+# name -> op, its option, the arguments that bring weights beyond the usual ones
+VARIANTS = dict(itertools.chain(*map(_variants_of, CELLS)))
 _OWN = [[name for name, (own, _, _) in VARIANTS.items() if own == op] for op in CELLS]  # of each op
 FEW = sorted({name for own in _OWN for name in (own[0], own[-1])})  # its first and its last
+
+
+def _torch_has(option, extra):
+    return "peephole" not in extra and option.get("nonlinearity") != "sigmoid" and option.get("reset_after", True)
+
+
+# The variants that torch.nn has too: its layer, under the name of ours, and what this is told.
+TORCH = {
+    name: (LAYERS[op].__name__, {key: value for key, value in option.items() if key != "reset_after"})
+    for name, (op, option, extra) in VARIANTS.items()
+    if "torch" in CELLS[op].orders and _torch_has(option, extra)
+}
 DTYPES = ("float32", "float64")
 
 # Around the widths of registers (4, 8, 16 lanes) and the tiles made of them.
@@ -46,11 +59,8 @@ def cases(count):
 def make_layer(variant, inputs, hidden, num_layers=1, *, proj_size=3, **options):
     """The layer of a variant; proj_size is used by those with a projection."""
     op, option, extra = VARIANTS[variant]
-    if "weight_hr" in extra:
-        option = {**option, "proj_size": proj_size}
-    if "weight_ch" in extra:
-        option = {**option, "peephole": True}
-    return LAYERS[op](inputs, hidden, num_layers, **option, **{"rng": 0, **options})
+    brought = {argument: proj_size if argument == "proj_size" else True for argument in extra}
+    return LAYERS[op](inputs, hidden, num_layers, **option, **brought, **{"rng": 0, **options})
 
 
 def python_environment(**settings):
@@ -102,14 +112,12 @@ class Problem:
         self.dtype = np.dtype(dtype)
         self.rng = rng
         record = CELLS[self.name]
-        width = outputs if "weight_hr" in extra else hidden
+        width = outputs if "proj_size" in extra else hidden
         shapes = record.shapes(inputs, hidden, width)
-        optional = {"weight_hr", "weight_ch"} - set(extra)
-        present = record.present(lambda argument: bias if argument == "bias" else True)
-        absent = set(record.weights) - set(present) | optional
+        present = record.present(lambda argument: bias if argument == "bias" else argument in extra)
         # Rows of matrices of length about 1: states neither die out nor blow up. No unit is saturated, for there the
         # slope of tanh and sigmoid, found as 1 - h * h, is rounding error for the most part.
-        self.weights = tuple(None if w in absent else self.draw_weight(*shapes[w]) for w in record.weights)
+        self.weights = tuple(self.draw_weight(*shapes[w]) if w in present else None for w in record.weights)
         self.x = self.draw(steps, rows, inputs)
         widths = record.widths(hidden, width)
         self.state = tuple(self.draw(rows, n) for n in widths)
@@ -122,7 +130,7 @@ class Problem:
         return self.rng.uniform(-1, 1, shape).astype(self.dtype)
 
     def draw_weight(self, *shape):
-        scale = 1.2 * shape[1] ** -0.5 if len(shape) == 2 else 0.5
+        scale = 1.2 * max(shape[1], 1) ** -0.5 if len(shape) == 2 else 0.5
         return self.draw(*shape) * self.dtype.type(scale)
 
     def op(self, backend):
@@ -165,7 +173,7 @@ def _every_other(a):
     return view
 
 
-def _misaligned(a):
+def misaligned(a):
     view = np.empty(a.nbytes + 1, np.uint8)[1:].view(a.dtype).reshape(a.shape)
     view[...] = a
     return view
@@ -179,7 +187,7 @@ def _inside(a):
     return view
 
 
-def _read_only(a):
+def read_only(a):
     a = a.copy()
     a.flags.writeable = False
     return a
@@ -197,10 +205,10 @@ LAYOUTS = {
     "fortran": np.asfortranarray,
     "negative": _reverse_strides,
     "every_other": _every_other,
-    "misaligned": _misaligned,
+    "misaligned": misaligned,
     "odd_strides": _odd_strides,
     "inside": _inside,
-    "read_only": _read_only,
+    "read_only": read_only,
     "axes_swapped": lambda a: np.ascontiguousarray(a.swapaxes(0, -1)).swapaxes(0, -1),
 }
 

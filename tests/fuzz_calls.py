@@ -21,7 +21,7 @@ import traceback
 import warnings
 
 import numpy as np
-from cells import draw_options
+from cells import draw_options, misaligned, read_only
 from value_checks import CHECKS
 
 import pyrnn
@@ -106,7 +106,7 @@ def damaged(rng, array):
         lambda: array.astype(array.dtype.newbyteorder()),
         lambda: np.concatenate([array, array]) if array.ndim else array,
         lambda: np.repeat(array, 2, axis=-1)[..., ::2] if array.ndim else array,
-        lambda: unaligned(array),
+        lambda: array if array.dtype.hasobject else misaligned(array),
         lambda: read_only(array),
         lambda: np.ma.masked_array(array),
         lambda: array.tolist(),
@@ -117,22 +117,6 @@ def damaged(rng, array):
         lambda: np.lib.stride_tricks.as_strided(array, array.shape, (0,) * array.ndim, writeable=False),
     ]
     return choices[rng.integers(len(choices))]()
-
-
-def unaligned(array):
-    if array.dtype.hasobject:
-        return array
-    raw = np.empty(array.nbytes + 1, np.uint8)
-    view = raw[1:].view(array.dtype) if array.size else np.empty(0, array.dtype)
-    view = view.reshape(array.shape)
-    view[...] = array
-    return view
-
-
-def read_only(array):
-    array = array.copy()
-    array.flags.writeable = False
-    return array
 
 
 def spoil(rng, value):

@@ -7,20 +7,40 @@ X (T, N, I), W (D, G*H, I), R (D, G*H, H), B (D, 2*G*H) = [Wb, Rb], sequence_len
 layers cannot do (clip, input_forget, other activations) is a ValueError.
 """
 
+import importlib
+
 import numpy as np
 import onnx
 
 import pyrnn
+from pyrnn.cells import CELLS
 
 INPUTS = {
     "RNN": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
     "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
     "GRU": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
 }
-# Our gate k is ONNX' gate ORDER[k]: i,o,f,c -> i,f,g,o and z,r,h -> r,z,n; peepholes i,o,f -> i,f,o.
-ORDER = {"RNN": [0], "LSTM": [0, 2, 3, 1], "GRU": [1, 0, 2]}
+RECORDS = {op: CELLS[op.lower()] for op in INPUTS}
+# Our gate k is ONNX' gate ORDER[k]; of the peepholes i,o,f -> i,f,o.
+ORDER = {op: [record.orders["onnx"].index(gate) for gate in record.gates] for op, record in RECORDS.items()}
 PEEPHOLE_ORDER = [0, 2, 1]
 ACTIVATIONS = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
+
+
+def node_cases(ops):
+    """The cases of onnx.backend.test of one node that is one of these operators: importing their modules makes them."""
+    for op in ops:
+        importlib.import_module(f"onnx.backend.test.case.node.{op.lower()}")
+    collected = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases
+    nodes = {case.name: (case, case.model.graph.node) for case in collected}
+    return {name: case for name, (case, graph) in nodes.items() if len(graph) == 1 and graph[0].op_type in ops}
+
+
+def data_sets(case):
+    """Of a case of one node: the node, arrays given, arrays expected."""
+    (node,) = case.model.graph.node
+    assert case.data_sets
+    return [(node, given, expected) for given, expected in case.data_sets]
 
 
 def run(node, inputs):

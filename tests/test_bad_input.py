@@ -80,9 +80,13 @@ def test_ids_in_the_padding_and_of_huge_tables():
     y, h = layer(np.zeros((0, 3)), ids=[[99], [98]], lengths=[0])  # no row is read
     assert not y.any()
     assert not h.any()
-    table = np.broadcast_to(np.ones((1, 3), "f4"), (10**9, 3))  # only the rows that are read are looked at
-    same, _ = layer(table, ids=[[0], [10**9 - 1], [7]])
-    np.testing.assert_array_equal(same, layer(np.ones((3, 1, 3)))[0])
+    expected = layer(np.ones((3, 1, 3)))[0]
+    read = [0, 399_999_999, 7]
+    table = np.zeros((400_000_000, 3), "f4")  # beyond 4 GiB; only the rows that are read are looked at, and take memory
+    table[read] = 1
+    for rows in (table, np.broadcast_to(np.ones((1, 3), "f4"), (1000, 3))):
+        ids = np.minimum(read, len(rows) - 1)[:, None]
+        np.testing.assert_array_equal(layer(rows, ids=ids)[0], expected)
 
 
 class Liar(np.ndarray):
@@ -962,13 +966,12 @@ def test_public_names():
         pyrnn.nonsense  # noqa: B018
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_random_wrong_calls_do_not_crash(seed):
+def test_random_wrong_calls_do_not_crash():
     """In a process of its own, so that a crash is a failed test."""
     script = Path(__file__).with_name("fuzz_calls.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", script, "--only", "call_", "--seed", str(seed), "--calls", "2500"],
+        [sys.executable, "-X", "faulthandler", script, "--only", "call_", "--seed", "0", "--calls", "1500"],
         capture_output=True,
         text=True,
         env=environment,

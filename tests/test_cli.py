@@ -805,7 +805,6 @@ def test_closed_streams(here, closed):
     for code, arguments in [
         (0, ["sample", "model.safetensors", "--length", "20"]),
         (0, ["eval", "model.safetensors", "text.txt"]),
-        (0, ["info"]),
         (1, ["sample", "none"]),
         (2, ["paint"]),
     ]:

@@ -152,8 +152,8 @@ def test_every_option_and_optional_weight_has_a_variant(op):
     own = {name for name, _, _ in inspected(getattr(reference, op).stream)} - {"layers", "batch"}
     for option in own:
         assert len({o[option] for o, _ in variants}) >= 2, f"{option} of {op} is not varied in tests/cells.py"
-    for weight in {"weight_hr", "weight_ch"} & set(getattr(kernels, op).WEIGHTS):
-        assert {weight in extra for _, extra in variants} == {True, False}
+    for argument in set(CELLS[op].optional.values()) - {"bias"}:
+        assert {argument in extra for _, extra in variants} == {True, False}
 
 
 @in_sources

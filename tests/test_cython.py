@@ -24,96 +24,71 @@ PACKAGE = Path(pyrnn.__file__).parent
 EXAMPLE = PACKAGE / "examples" / "pendulum.pyx"
 README = Path(__file__).parent.parent / "README.md"
 
+# For both precisions.
 PROBE = """
-# cython: language_level=3
-from pyrnn.cython_stream cimport (float32_checked_step, float32_of, float32_reset, float32_step, float32_stream,
-                                  float64_checked_step, float64_of, float64_reset, float64_step, float64_stream)
+from pyrnn.cython_stream cimport (float{bits}_checked_step, float{bits}_of, float{bits}_reset, float{bits}_step,
+                                  float{bits}_stream)
 
-def run32(stream, const float[:, :, ::1] x, float[:, :, ::1] y):
-    cdef float32_stream s = float32_of(stream)
+def run{bits}(stream, const {number}[:, :, ::1] x, {number}[:, :, ::1] y):
+    cdef float{bits}_stream s = float{bits}_of(stream)
     cdef Py_ssize_t t
     with nogil:
         for t in range(x.shape[0]):
-            float32_step(s, &x[t, 0, 0], &y[t, 0, 0])
+            float{bits}_step(s, &x[t, 0, 0], &y[t, 0, 0])
 
-def run64(stream, const double[:, :, ::1] x, double[:, :, ::1] y):
-    cdef float64_stream s = float64_of(stream)
-    cdef Py_ssize_t t
+def reset{bits}(stream, Py_ssize_t row):
+    cdef float{bits}_stream s = float{bits}_of(stream)
     with nogil:
-        for t in range(x.shape[0]):
-            float64_step(s, &x[t, 0, 0], &y[t, 0, 0])
+        float{bits}_reset(s, row)
 
-def reset32(stream, Py_ssize_t row):
-    cdef float32_stream s = float32_of(stream)
+def checked{bits}(stream, const {number}[:, ::1] x, {number}[:, ::1] y):
+    cdef float{bits}_stream s = float{bits}_of(stream)
     with nogil:
-        float32_reset(s, row)
-
-def reset64(stream, Py_ssize_t row):
-    float64_reset(float64_of(stream), row)
-
-def checked32(stream, const float[:, ::1] x, float[:, ::1] y):
-    cdef float32_stream s = float32_of(stream)
-    with nogil:
-        float32_checked_step(s, x, y)
-    return s.rows, s.inputs, s.outputs
-
-def checked64(stream, const double[:, ::1] x, double[:, ::1] y):
-    cdef float64_stream s = float64_of(stream)
-    float64_checked_step(s, x, y)
+        float{bits}_checked_step(s, x, y)
     return s.rows, s.inputs, s.outputs
 """
 
 
-def compiled(source: Path, to: Path):
-    """The module in a .pyx file, built as a user would build it."""
-    generated = to / f"{source.stem}.cpp"
-    module = to / (source.stem + sysconfig.get_config_var("EXT_SUFFIX"))
-    subprocess.run(
-        [sys.executable, "-m", "cython", "--cplus", "-3", "-I", PACKAGE.parent, source, "-o", generated], check=True
-    )
+def readme_loop():
+    """The loop that the module's own description and the README show."""
+    lines = pyrnn.cython_stream.__doc__.split("\n\nFunctions")[0].split("\n    ")[1:]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The probe, the README's loop and the example: each translated by Cython, compiled as one, which takes long."""
+    folder = tmp_path_factory.mktemp("cython")
+    probes = "".join(PROBE.format(bits=bits, number=number) for bits, number in ((32, "float"), (64, "double")))
+    texts = {"probe": probes, "loop": readme_loop(), "pendulum": EXAMPLE.read_text()}
+    texts["compiled"] = "\n".join(texts.values())
+    for name, text in texts.items():
+        (folder / f"{name}.pyx").write_text(text)
+    translate = [sys.executable, "-m", "cython", "--cplus", "-3", "-I", PACKAGE.parent]
+    subprocess.run([*translate, *(f"{name}.pyx" for name in texts)], cwd=folder, check=True)
+    module = folder / ("compiled" + sysconfig.get_config_var("EXT_SUFFIX"))
     compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
     include = f"-I{sysconfig.get_paths()['include']}"
-    flags = ["-O1", "-w", "-shared", "-fPIC"]
+    flags = ["-O0", "-w", "-shared", "-fPIC"]
     if "libasan" in os.environ.get("LD_PRELOAD", ""):  # as in .ci/sanitize
         flags.append("-fsanitize=address")
-    subprocess.run([compiler, *flags, include, generated, "-o", module], check=True)
-    spec = importlib.util.spec_from_file_location(source.stem, module)
+    subprocess.run([compiler, *flags, include, folder / "compiled.cpp", "-o", module], check=True)
+    spec = importlib.util.spec_from_file_location("compiled", module)
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cython")
-    source = folder / "probe.pyx"
-    source.write_text(PROBE)
-    return compiled(source, folder)
-
-
-@pytest.fixture(scope="module")
-def readme(tmp_path_factory):
-    """The loop that the module's own description and the README show."""
-    lines = pyrnn.cython_stream.__doc__.split("\n\nFunctions")[0].split("\n    ")[1:]
-    code = "\n".join(lines) + "\n"
-    if README.is_file():
-        assert code in README.read_text()
-    folder = tmp_path_factory.mktemp("readme")
-    source = folder / "loop.pyx"
-    source.write_text(code)
-    return compiled(source, folder)
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_same_bits_and_the_same_state_as_from_python(probe, variant, rows, dtype):
+def test_the_same_bits_and_the_same_state_as_from_python(compiled, variant, rows, dtype):
     layer = make_layer(variant, 5, 17, 2, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((20, rows, 5)).astype(dtype)
     stream, other = layer.stream(rows), layer.stream(rows)
     expected = np.stack([other.step(x_t) for x_t in x])
     y = np.empty_like(expected)
-    run, reset = (probe.run32, probe.reset32) if dtype == "float32" else (probe.run64, probe.reset64)
+    run, reset = (getattr(compiled, name + dtype[-2:]) for name in ("run", "reset"))
     run(stream, x[:12], y[:12])
     y[12] = stream.step(x[12])  # the two may take turns
     run(stream, x[13:], y[13:])
@@ -129,13 +104,13 @@ def test_the_same_bits_and_the_same_state_as_from_python(probe, variant, rows, d
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rows", [1, 3])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_checked_step_and_the_sizes(probe, variant, rows, dtype):
+def test_a_checked_step_and_the_sizes(compiled, variant, rows, dtype):
     layer = make_layer(variant, 5, 17, 2, dtype=dtype)
     x = np.random.default_rng(0).standard_normal((rows, 5)).astype(dtype)
     stream, other = layer.stream(rows), layer.stream(rows)
     expected = other.step(x)
     y = np.full_like(expected, np.nan)
-    step = probe.checked32 if dtype == "float32" else probe.checked64
+    step = getattr(compiled, f"checked{dtype[-2:]}")
     for wrong in ((rows + 1, 5), (rows, 4), (rows, 6), (0, 5), (0, 0)):
         with pytest.raises(ValueError, match=rf"{dtype}_checked_step: x has shape \({wrong[0]}, {wrong[1]}\)"):
             step(stream, np.zeros(wrong, dtype), y)
@@ -148,32 +123,34 @@ def test_a_checked_step_and_the_sizes(probe, variant, rows, dtype):
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_the_readmes_loop(readme, rows):
+def test_the_readmes_loop(compiled, rows):
+    if README.is_file():
+        assert readme_loop() in README.read_text()
     layer = pyrnn.LSTM(5, 16, proj_size=3, rng=0)
     x = np.random.default_rng(0).standard_normal((20, rows, 5)).astype("float32")
     expected = layer.stream(rows)(x)
     y = np.full_like(expected, np.nan)
     for wrong in (y[:, :, :2], y[:, : rows - 1], y[:-1]):
         with pytest.raises(ValueError, match="x"):
-            readme.run(layer.stream(rows), x, wrong.copy())
+            compiled.run(layer.stream(rows), x, wrong.copy())
     with pytest.raises(ValueError, match="must be"):
-        readme.run(layer.stream(rows), x[:, :, :4].copy(), y)
-    readme.run(layer.stream(rows), x, y)
+        compiled.run(layer.stream(rows), x[:, :, :4].copy(), y)
+    compiled.run(layer.stream(rows), x, y)
     assert np.array_equal(y, expected)
 
 
-def test_bad_input(probe):
+def test_bad_input(compiled):
     stream = pyrnn.GRU(5, 4, rng=0).stream(2)
     x, y = np.zeros((1, 2, 5)), np.zeros((1, 2, 4))
     with pytest.raises(TypeError, match=r"stream is GRU, expected what layer\.stream\(\) returns"):
-        probe.run64(pyrnn.GRU(5, 4), x, y)
+        compiled.run64(pyrnn.GRU(5, 4), x, y)
     with pytest.raises(TypeError, match=r"gru\.stream: the stream's dtype is float32, expected float64"):
-        probe.run64(stream, x, y)
+        compiled.run64(stream, x, y)
     with pytest.raises(TypeError, match="stream is NoneType"):
-        probe.reset32(None, 0)
+        compiled.reset32(None, 0)
     for row in (-1, 2):
         with pytest.raises(IndexError, match=f"row is {row}, expected 0 to 1"):
-            probe.reset32(stream, row)
+            compiled.reset32(stream, row)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -193,8 +170,7 @@ def test_repeat(dtype):
     assert np.array_equal(stream.step(x), other.step(x))
 
 
-def test_the_example_simulates_as_python_does(tmp_path):
-    pendulum = compiled(EXAMPLE, tmp_path)
+def test_the_example_simulates_as_python_does(compiled):
     layer = pyrnn.GRU(3, 8, rng=0)
     angle, velocity, stream, expected = 3.0, 0.0, layer.stream(), []
     for _ in range(500):
@@ -202,11 +178,11 @@ def test_the_example_simulates_as_python_does(tmp_path):
         velocity += 0.01 * (float(torque) - 9.81 / 1.0 * math.sin(angle))
         angle += 0.01 * velocity
         expected.append(angle)
-    angles = pendulum.simulate(layer.stream(), 3.0, 0.0, 500)
+    angles = compiled.simulate(layer.stream(), 3.0, 0.0, 500)
     assert angles.shape == (500,)
     assert np.ptp(angles) > 1  # it swings
     np.testing.assert_allclose(angles, expected, rtol=1e-9)  # a C++ compiler may contract what Python rounds
     with pytest.raises(ValueError, match=r"the stream takes \(4, 3\) numbers, expected \(1, 3\)"):
-        pendulum.simulate(layer.stream(4), 3.0, 0.0, 500)
+        compiled.simulate(layer.stream(4), 3.0, 0.0, 500)
     with pytest.raises(ValueError, match=r"the stream takes \(1, 2\) numbers"):
-        pendulum.simulate(pyrnn.GRU(2, 8).stream(), 3.0, 0.0, 500)
+        compiled.simulate(pyrnn.GRU(2, 8).stream(), 3.0, 0.0, 500)

@@ -4,19 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cells import VARIANTS
 
-from pyrnn.reference import adam, cross_entropy, gru, lstm, rnn, sgd
+from pyrnn import reference
+from pyrnn.cells import CELLS
+from pyrnn.reference import adam, cross_entropy, sgd
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "torch_golden.npz")
 
-# the part of a case's name before its variant -> op and option
-OPS = {
-    "rnn_tanh": (rnn, {"nonlinearity": "tanh"}),
-    "rnn_relu": (rnn, {"nonlinearity": "relu"}),
-    "lstm": (lstm, {}),
-    "lstm_projection": (lstm, {}),
-    "gru": (gru, {}),
-}
+NAMES = sorted({name.split("_plain/")[0] for name in GOLDEN.files if "_plain/" in name})  # variants of cells
 
 
 def load(case):
@@ -28,12 +24,13 @@ def close(actual, expected):
 
 
 @pytest.mark.parametrize("variant", ["plain", "no_bias", "lengths"])
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", NAMES)
 def test_recurrent(name, variant):
     """Both directions of torch's layer, each one call; x feeds both, so its gradient is their sum."""
-    op, option = OPS[name]
+    cell, option, _ = VARIANTS[name]
+    op = getattr(reference, cell)
     case = load(f"{name}_{variant}")
-    entries = "hc" if op is lstm else "h"
+    entries = tuple(CELLS[cell].states)
     y, dx = np.empty_like(case["y"]), np.zeros_like(case["x"])
     width = y.shape[2] // 2
     for direction, suffix in enumerate(["_l0", "_l0_reverse"]):

@@ -115,7 +115,7 @@ def random_case(seed):
     return net, expected, probe, external, order, int(rng.choice([1, 2, 100]))
 
 
-@pytest.mark.parametrize("chunk", range(20))
+@pytest.mark.parametrize("chunk", range(5))
 def test_recall_is_a_plain_loop(chunk):
     for seed in range(chunk * 100, chunk * 100 + 100):
         net, weights, probe, external, order, max_sweeps = random_case(seed)

@@ -208,31 +208,10 @@ def test_same_bits_with_checkpoints(make, rng, every):
     assert_same(run(every), run(None))
 
 
-def strided(x):
-    return np.repeat(x, 2, axis=-1)[..., ::2]
-
-
-def unaligned(x):
-    raw = np.empty(x.nbytes + 1, np.uint8)
-    view = raw[1:].view(x.dtype).reshape(x.shape)
-    view[...] = x
-    return view
-
-
-def read_only(x):
-    x = x.copy()
-    x.flags.writeable = False
-    return x
-
-
 @pytest.mark.parametrize(
     "relayout",
     [
-        np.asfortranarray,
-        strided,
-        unaligned,
-        read_only,
-        lambda x: x[::-1].copy()[::-1],
+        *cells.LAYOUTS.values(),
         lambda x: x.astype(x.dtype.newbyteorder()),
         lambda x: x.tolist(),
         lambda x: np.broadcast_to(x, (2, *x.shape))[1],
@@ -668,7 +647,14 @@ def test_stream_reset(make, rng):
 def test_stream_takes_array_likes(make, rng):
     layer = make(L, dtype="float32")
     expected = layer.stream().step(np.ones(I, np.float32))
-    for x_t in (np.ones(I), np.ones(I, int), [1] * I, [[1.0] * I], np.ones(2 * I)[::2], unaligned(np.ones(I, "f4"))):
+    for x_t in (
+        np.ones(I),
+        np.ones(I, int),
+        [1] * I,
+        [[1.0] * I],
+        np.ones(2 * I)[::2],
+        cells.misaligned(np.ones(I, "f4")),
+    ):
         assert_same(layer.stream().step(x_t).reshape(-1), expected)
         assert_same(layer.stream()(np.reshape(x_t, (1, I))).reshape(-1), expected)
 

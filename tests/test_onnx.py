@@ -1,24 +1,26 @@
 """ONNX' own test cases for RNN, LSTM and GRU, through onnx_adapter.py; random nodes where onnxruntime is installed."""
 
-import importlib
-
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from onnx_adapter import INPUTS, ORDER, run  # noqa: E402  it needs onnx
+from onnx_adapter import INPUTS, ORDER, data_sets, node_cases, run  # noqa: E402  it needs onnx
+
+CASES = node_cases(INPUTS)
 
 
-def node_cases():
-    """The cases of onnx.backend.test: importing a module of them makes them."""
-    for op in INPUTS:
-        importlib.import_module(f"onnx.backend.test.case.node.{op.lower()}")
-    collected = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases
-    return {case.name: case for case in collected if case.model.graph.node[0].op_type in INPUTS}
-
-
-CASES = node_cases()
+@pytest.mark.parametrize("name", CASES)
+def test_case(name):
+    case = CASES[name]
+    for node, given, expected in data_sets(case):
+        names = [INPUTS[node.op_type][k] for k, used in enumerate(node.input) if used]
+        every = run(node, dict(zip(names, given, strict=True)))
+        results = [a for a, wanted in zip(every, node.output, strict=False) if wanted]  # the last may be left out
+        for actual, e in zip(results, expected, strict=True):
+            assert actual.shape == e.shape
+            assert actual.dtype == e.dtype
+            np.testing.assert_allclose(actual, e, rtol=case.rtol, atol=case.atol)
 
 
 def test_all_cases_are_here():
@@ -37,21 +39,6 @@ def test_all_cases_are_here():
         "test_gru_seq_length",
         "test_gru_batchwise",
     }
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_case(name):
-    case = CASES[name]
-    (node,) = case.model.graph.node
-    assert case.data_sets
-    for given, expected in case.data_sets:
-        names = [INPUTS[node.op_type][k] for k, used in enumerate(node.input) if used]
-        every = run(node, dict(zip(names, given, strict=True)))
-        results = [a for a, wanted in zip(every, node.output, strict=False) if wanted]  # the last may be left out
-        for actual, e in zip(results, expected, strict=True):
-            assert actual.shape == e.shape
-            assert actual.dtype == e.dtype
-            np.testing.assert_allclose(actual, e, rtol=case.rtol, atol=case.atol)
 
 
 @pytest.mark.parametrize(

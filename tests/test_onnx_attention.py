@@ -1,28 +1,14 @@
 """ONNX' own test cases for Attention, through onnx_attention.py."""
 
-import importlib
-
 import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx", minversion="1.18")
 
+from onnx_adapter import data_sets, node_cases  # noqa: E402  it needs onnx
 from onnx_attention import INPUTS, run  # noqa: E402  it needs onnx
 
-
-def node_cases():
-    """The cases of onnx.backend.test: importing the module of them makes them."""
-    importlib.import_module("onnx.backend.test.case.node.attention")
-    collected = importlib.import_module("onnx.backend.test.case.node")._NodeTestCases
-    cases = {case.name: case for case in collected}
-    return {
-        name: case
-        for name, case in cases.items()
-        if len(case.model.graph.node) == 1 and case.model.graph.node[0].op_type == "Attention"
-    }
-
-
-CASES = node_cases()
+CASES = node_cases(["Attention"])
 # Their fourth output is the scores before the softmax (qk_matmul_output_mode 0, 1 and 2), which are never in memory as
 # a whole and cannot be asked for; the other outputs are compared. 12 of the 93 cases of onnx 1.23.
 SCORES = {
@@ -44,9 +30,7 @@ SCORES = {
 @pytest.mark.parametrize("name", CASES)
 def test_case(name):
     case = CASES[name]
-    (node,) = case.model.graph.node
-    assert case.data_sets
-    for arrays, expected in case.data_sets:
+    for node, arrays, expected in data_sets(case):
         given = iter(arrays)
         inputs = {place: np.asarray(next(given)) for place, used in zip(INPUTS, node.input, strict=False) if used}
         outputs = run(node, inputs)

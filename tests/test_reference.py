@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
+import cells
 import numpy as np
 import plain
 import pytest
-from cells import VARIANTS, keep_in_range
+from cells import VARIANTS
 
 import pyrnn
 from pyrnn import reference
-from pyrnn.cells import CELLS
 from pyrnn.reference import adam, cross_entropy, embedding, gru, linear, lstm, norm, rmsprop, rnn, sgd
 
 T, N, INPUTS, H, P = 5, 4, 3, 3, 2
@@ -29,43 +30,26 @@ WALKS = {
 }
 
 
-class Problem:
-    """One call of an op: its arguments, and gradients to send back."""
+class Problem(cells.Problem):
+    """One call of an op of the reference, with gradients to send back."""
 
     def __init__(self, name, bias=True, inputs=INPUTS, dtype=np.float64, seed=0):
-        cell, self.option, extra = VARIANTS[name]
-        self.op, record = getattr(reference, cell), CELLS[cell]
-        rng = np.random.default_rng(seed)
-        outputs = P if "weight_hr" in extra else H
-        shapes = record.shapes(inputs, H, outputs)
-        absent = {"weight_hr", "weight_ch"} - set(extra)
-        absent |= set(record.weights) - set(record.present(lambda argument: bias if argument == "bias" else True))
-
-        def draw(*shape):
-            return rng.standard_normal(shape).astype(dtype)
-
-        self.weights = tuple(None if w in absent else draw(*shapes[w]) for w in self.op.WEIGHTS)
-        self.x = draw(T, N, inputs)
-        self.state = tuple(draw(N, width) for width in record.widths(H, outputs))
-        keep_in_range(record, self.state)
-        self.dy = draw(T, N, outputs)
-        self.dstate = tuple(draw(*s.shape) for s in self.state)
+        super().__init__(name, T, N, inputs, H, rng=np.random.default_rng(seed), dtype=dtype, outputs=P, bias=bias)
 
     def forward(self, **walk):
-        return self.op.forward(self.x, self.state, self.weights, **walk, **self.option)
+        return self.op(reference).forward(self.x, self.state, self.weights, **walk, **self.option)
 
     def vjp(self, **walk):
-        return self.op.vjp(self.x, self.state, self.weights, **walk, **self.option)
+        return self.op(reference).vjp(self.x, self.state, self.weights, **walk, **self.option)
 
-    def zero_grads(self):
-        return tuple(None if w is None else np.zeros_like(w) for w in self.weights)
+    def loss(self, **walk):
+        """Whose gradient dy and dstate are, of what the op returns."""
+        y, state = self.forward(**walk)
+        return np.sum(y * self.dy) + sum(np.sum(s * ds) for s, ds in zip(state, self.dstate, strict=True))
 
     def gradients(self, **walk):
         """y, state, dx, dstate and the gradients of the weights that are there, all in one list."""
-        (y, state), pullback = self.vjp(**walk)
-        grads = self.zero_grads()
-        dx, dstate = pullback(self.dy, self.dstate, grads)
-        return [y, *state, dx, *dstate, *(g for g in grads if g is not None)]
+        return self.results(reference, **walk)
 
 
 def close(actual, expected, tolerance):
@@ -107,11 +91,7 @@ def central_differences(loss, array, step=2e-6):
 def test_gradients_are_central_differences(name, walk, bias):
     walk = WALKS[walk]
     problem = Problem(name, bias)
-
-    def loss():
-        y, state = problem.forward(**walk)
-        return np.sum(y * problem.dy) + sum(np.sum(s * ds) for s, ds in zip(state, problem.dstate, strict=True))
-
+    loss = functools.partial(problem.loss, **walk)
     _, pullback = problem.vjp(**walk)
     grads = problem.zero_grads()
     dx, dstate = pullback(problem.dy, problem.dstate, grads)
@@ -138,11 +118,7 @@ def test_looked_up_inputs(name, walk):
     same(plain[:1], problem.forward(ids=ids, **walk)[:1])
     place = 1 + len(problem.state)
     same(looked_up[:place] + looked_up[place + 1 :], plain[:place] + plain[place + 1 :])
-
-    def loss():
-        y, state = problem.forward(ids=ids, **walk)
-        return np.sum(y * problem.dy) + sum(np.sum(s * ds) for s, ds in zip(state, problem.dstate, strict=True))
-
+    loss = functools.partial(problem.loss, ids=ids, **walk)
     close(looked_up[place], central_differences(loss, table), 1e-8)
     assert not looked_up[place][5].any()
     with pytest.raises(ValueError, match="expected 0 to 5"):
@@ -155,15 +131,14 @@ def test_none_is_zeros(name):
     zeros = [np.zeros_like(s) for s in problem.state]
 
     def run(state, dy, dstate):
-        (y, after), pullback = problem.op.vjp(problem.x, state, problem.weights, **problem.option)
-        grads = problem.zero_grads()
-        dx, dbefore = pullback(dy, dstate, grads)
-        return [y, *after, dx, *dbefore, *(g for g in grads if g is not None)]
+        problem.state, problem.dy, problem.dstate = state, dy, dstate
+        return problem.gradients()
 
-    same(run(None, problem.dy, None), run(zeros, problem.dy, zeros))
-    same(run(None, None, problem.dstate), run(zeros, np.zeros_like(problem.dy), problem.dstate))
-    some = (problem.dstate[0], *[None] * (len(zeros) - 1))
-    same(run(None, None, some), run(None, None, (problem.dstate[0], *zeros[1:])))
+    dy, dstate = problem.dy, problem.dstate
+    same(run(None, dy, None), run(zeros, dy, zeros))
+    same(run(None, None, dstate), run(zeros, np.zeros_like(dy), dstate))
+    some = (dstate[0], *[None] * (len(zeros) - 1))
+    same(run(None, None, some), run(None, None, (dstate[0], *zeros[1:])))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -192,17 +167,18 @@ def test_lstm_by_hand():
     b_i, b_f, b_g, b_o = 0.1, 1.0, -0.3, 0.2
     x1, x2, h0, c0 = 0.8, -1.5, 0.25, -0.6
 
-    i1 = sigmoid(w_i * x1 + u_i * h0 + b_i)
-    f1 = sigmoid(w_f * x1 + u_f * h0 + b_f)
-    g1 = math.tanh(w_g * x1 + u_g * h0 + b_g)
-    o1 = sigmoid(w_o * x1 + u_o * h0 + b_o)
+    def gates(x, h):
+        i = sigmoid(w_i * x + u_i * h + b_i)
+        f = sigmoid(w_f * x + u_f * h + b_f)
+        g = math.tanh(w_g * x + u_g * h + b_g)
+        o = sigmoid(w_o * x + u_o * h + b_o)
+        return i, f, g, o
+
+    i1, f1, g1, o1 = gates(x1, h0)
     c1 = f1 * c0 + i1 * g1
     h1 = o1 * math.tanh(c1)
 
-    i2 = sigmoid(w_i * x2 + u_i * h1 + b_i)
-    f2 = sigmoid(w_f * x2 + u_f * h1 + b_f)
-    g2 = math.tanh(w_g * x2 + u_g * h1 + b_g)
-    o2 = sigmoid(w_o * x2 + u_o * h1 + b_o)
+    i2, f2, g2, o2 = gates(x2, h1)
     c2 = f2 * c1 + i2 * g2
     h2 = o2 * math.tanh(c2)
 
@@ -258,7 +234,7 @@ def test_slstm_without_a_past():
 def test_forward_is_the_equations(name):
     """As tests/plain.py writes them down once more."""
     problem, cell = Problem(name), VARIANTS[name][0]
-    weights = {k: w for k, w in zip(problem.op.WEIGHTS, problem.weights, strict=True) if w is not None}
+    weights = {k: w for k, w in zip(problem.op(reference).WEIGHTS, problem.weights, strict=True) if w is not None}
     y, state = problem.forward()
     for n in range(N):
         values = [s[n] for s in problem.state]
@@ -291,7 +267,7 @@ def test_lengths_are_rows_cut_short(name):
         y, state = problem.forward(lengths=LENGTHS, reverse=reverse)
         for n, length in enumerate(LENGTHS):
             x, before = problem.x[:length, n : n + 1], tuple(s[n : n + 1] for s in problem.state)
-            alone, after = problem.op.forward(x, before, problem.weights, reverse=reverse, **problem.option)
+            alone, after = problem.op(reference).forward(x, before, problem.weights, reverse=reverse, **problem.option)
             close(y[:length, n], alone[:, 0], 1e-14)
             assert not y[length:, n].any()
             for s, a in zip(state, after, strict=True):
@@ -318,7 +294,7 @@ def test_reset_starts_a_new_sequence(name):
         for start, end in pieces:
             before = tuple(s[:1] for s in problem.state) if start == entry else None
             x = problem.x[start:end, :1]
-            alone, after = problem.op.forward(x, before, problem.weights, reverse=reverse, **problem.option)
+            alone, after = problem.op(reference).forward(x, before, problem.weights, reverse=reverse, **problem.option)
             close(y[start:end, :1], alone, 1e-14)
             if (start == 0) if reverse else (end == T):
                 for s, a in zip(state, after, strict=True):
@@ -388,8 +364,8 @@ def test_pieces_are_the_whole(name, reverse):
     y, *rest = problem.gradients(reverse=reverse)
     first, second = (slice(2, T), slice(0, 2)) if reverse else (slice(0, 2), slice(2, T))
     option = {"reverse": reverse, **problem.option}
-    (y1, middle), pull1 = problem.op.vjp(problem.x[first], problem.state, problem.weights, **option)
-    (y2, after), pull2 = problem.op.vjp(problem.x[second], middle, problem.weights, **option)
+    (y1, middle), pull1 = problem.op(reference).vjp(problem.x[first], problem.state, problem.weights, **option)
+    (y2, after), pull2 = problem.op(reference).vjp(problem.x[second], middle, problem.weights, **option)
     grads = problem.zero_grads()
     dx2, dmiddle = pull2(problem.dy[second], problem.dstate, grads)
     dx1, dstate = pull1(problem.dy[first], dmiddle, grads)
@@ -524,11 +500,11 @@ def test_a_stream_is_the_whole_run(name):
     lower = Problem(name, seed=1)
     outputs = lower.dy.shape[2]
     upper = Problem(name, inputs=outputs, seed=2)
-    middle, state1 = lower.op.forward(lower.x, None, lower.weights, **lower.option)
-    y, state2 = upper.op.forward(middle, None, upper.weights, **upper.option)
+    middle, state1 = lower.op(reference).forward(lower.x, None, lower.weights, **lower.option)
+    y, state2 = upper.op(reference).forward(middle, None, upper.weights, **upper.option)
     state = [np.stack(pair) for pair in zip(state1, state2, strict=True)]
 
-    stream = lower.op.stream([lower.weights, upper.weights], N, **lower.option)
+    stream = lower.op(reference).stream([lower.weights, upper.weights], N, **lower.option)
     same([np.stack([stream.step(x) for x in lower.x]), *stream.get_state()], [y, *state])
 
     stream.reset()

@@ -29,6 +29,14 @@ every_shape = pytest.mark.parametrize("shape", SHAPES)
 one_direction = pytest.mark.parametrize("shape", ["one", "stacked"])
 
 
+def every_cell_one_way(test):
+    return every_cell(both_dtypes(one_direction(test)))
+
+
+def every_cell_every_way(test):
+    return every_cell(both_dtypes(every_shape(test)))
+
+
 class Case:
     """A layer, inputs and gradients for it, with ragged lengths and marks."""
 
@@ -73,6 +81,19 @@ class Case:
         dx, dinitial = pullback(self.dy, self.dstate)
         return y, final, dx, dinitial, [g.copy() for g in self.layer.grads.values()]
 
+    def in_pieces(self, spans, walks):
+        """y, state, dx, dstate of calls that hand on the state, and hand back its gradient; a walk for each span."""
+        state, gradient, ys, dxs, pullbacks = self.state, self.dstate, [], [], []
+        for span, walk in zip(spans, walks, strict=True):
+            reset = None if self.reset is None else self.reset[span]
+            (y, state), pullback = self.layer.vjp(self.x[span], state, reset=reset, **walk)
+            ys.append(y)
+            pullbacks.append(pullback)
+        for span, pullback in zip(reversed(spans), reversed(pullbacks), strict=True):
+            dx, gradient = pullback(self.dy[span], gradient)
+            dxs.insert(0, dx)
+        return np.concatenate(ys), state, np.concatenate(dxs), gradient
+
 
 def pick(state, chosen):
     return tuple(s[:, chosen] for s in state) if isinstance(state, tuple) else state[:, chosen]
@@ -90,15 +111,13 @@ def seeds(count):
 # ---- rows
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_a_row_alone_unbatched_or_in_any_batch(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, rows=(5, 13, 6, 7, 26)[seed])
         whole = case.run()[:4]
         count = case.x.shape[1]
-        for n in range(count):
+        for n in case.rng.permutation(count)[:6]:
             y, final, dx, dstate, _ = case.rows(n).run()
             mine = (whole[0][:, n], pick(whole[1], n), whole[2][:, n], pick(whole[3], n))
             assert_same_bits((y, final, dx, dstate), mine)
@@ -129,9 +148,7 @@ def test_other_rows_do_not_matter(variant, shape):
         assert_same_bits((y[:, chosen], pick(final, chosen), dx[:, chosen], pick(dstate, chosen)), expected)
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_call_and_vjp(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, walk=seed % 2 == 0)
@@ -142,9 +159,7 @@ def test_call_and_vjp(variant, dtype, shape):
 # ---- pieces
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_in_pieces_forward_and_back(variant, dtype, shape):
     for seed in seeds(6):
         case = random_case(variant, shape, dtype, seed, steps=9)
@@ -155,44 +170,21 @@ def test_in_pieces_forward_and_back(variant, dtype, shape):
         for cuts in ([4], [1, 2, 5], list(range(1, 9)), [0, 3, 3, 9]):
             ends = [0, *cuts, 9]
             spans = [slice(a, b) for a, b in pairwise(ends)]
-            state, pieces = case.state, []
-            for k, span in enumerate(spans):
-                reset = None if case.reset is None else case.reset[span]
-                every = (None, 1, 2)[(seed + k) % 3]
-                (part, state), pullback = case.layer.vjp(case.x[span], state, reset=reset, checkpoint_every=every)
-                pieces.append((part, pullback))
-            assert_same_bits((np.concatenate([p for p, _ in pieces]), state), (y, final))
-            gradient, parts = case.dstate, []
-            for span, (_, pullback) in zip(reversed(spans), reversed(pieces), strict=True):
-                part, gradient = pullback(case.dy[span], gradient)
-                parts.insert(0, part)
-            assert_same_bits((np.concatenate(parts), gradient), (dx, dstate))
+            every = [{"checkpoint_every": (None, 1, 2)[(seed + k) % 3]} for k in range(len(spans))]
+            assert_same_bits(case.in_pieces(spans, every), (y, final, dx, dstate))
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_pieces_of_ragged_rows(variant, dtype, shape):
     """Each piece with the lengths that are left in it."""
     case = random_case(variant, shape, dtype, 1, steps=9)
     y, final, dx, dstate, _ = case.run()
     spans = [slice(0, 2), slice(2, 3), slice(3, 7), slice(7, 9)]
-    state, pieces = case.state, []
-    for span in spans:
-        left = np.clip(case.lengths - span.start, 0, span.stop - span.start)
-        (part, state), pullback = case.layer.vjp(case.x[span], state, lengths=left, reset=case.reset[span])
-        pieces.append((part, pullback))
-    assert_same_bits((np.concatenate([p for p, _ in pieces]), state), (y, final))
-    gradient, parts = case.dstate, []
-    for span, (_, pullback) in zip(reversed(spans), reversed(pieces), strict=True):
-        part, gradient = pullback(case.dy[span], gradient)
-        parts.insert(0, part)
-    assert_same_bits((np.concatenate(parts), gradient), (dx, dstate))
+    left = [{"lengths": np.clip(case.lengths - span.start, 0, span.stop - span.start)} for span in spans]
+    assert_same_bits(case.in_pieces(spans, left), (y, final, dx, dstate))
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_sequences_packed_in_one_row(variant, dtype, shape):
     """Marks cut a row into sequences that are, bit for bit, those sequences on their own (both directions)."""
     case = random_case(variant, shape, dtype, 3, steps=11, rows=3)
@@ -207,9 +199,7 @@ def test_sequences_packed_in_one_row(variant, dtype, shape):
         assert_same_bits((alone[0], alone[2]), (y[span], dx[span]))
 
 
-@every_cell
-@both_dtypes
-@one_direction
+@every_cell_one_way
 def test_streamed(variant, dtype, shape):
     for seed in seeds(5):
         case = random_case(variant, shape, dtype, seed, steps=9)
@@ -243,9 +233,7 @@ def test_streamed(variant, dtype, shape):
 # ---- padding
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_padded_with_lengths_or_not(variant, dtype, shape):
     """All rows padded to one longer T, filled with what must not be read, against each row at its own length."""
     for seed in seeds(5):
@@ -330,9 +318,7 @@ def test_any_memory_layout(variant, layout):
         assert_same_bits((np.stack([stream.step(laid_out(layout, a)) for a in streamed.x]), stream.state), (y, final))
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_batch_first(variant, dtype, shape):
     case = random_case(variant, shape, dtype, 1)
     y, final, dx, dstate, grads = case.run()
@@ -353,9 +339,7 @@ def test_batch_first(variant, dtype, shape):
         )
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_looked_up_inputs(variant, dtype, shape):
     """A table and ids, against the inputs they stand for: y, states, and all gradients but the two that are summed in
     another order, those of the table and of the weights it meets."""
@@ -414,7 +398,7 @@ def test_looked_up_inputs_on_any_number_of_threads(variant, sharing):
 
 # ---- threads
 
-THREADS = (1, 2, 3, 5, (os.cpu_count() or 1) + 3)
+THREADS = sorted({1, 2, 3, 5, (os.cpu_count() or 1) + 3})
 # steps, rows, widths: many rows are split among the threads, few rows or large weights make them split the units, and
 # one or two rows of a small layer are walked by one thread while another makes input products and gradients
 SHARED = {
@@ -436,7 +420,7 @@ def test_any_number_of_threads(variant, dtype, sharing):
     steps, rows, widths = SHARED[sharing]
     case = Case(variant, "one", dtype, widths, steps=steps, rows=rows, walk=sharing.startswith("ragged"))
     results, forwards = [], []
-    for n in (*THREADS, 2, 1):
+    for n in (*THREADS, 2) if dtype == "float32" else (1, 2, 3):
         with pyrnn.threads(n):
             results.append(case.run())
             forwards.append(case.layer(case.x, case.state, **case.walk()))
@@ -513,15 +497,13 @@ def test_other_layers_on_any_number_of_threads(dtype):
 # ---- checkpoints, and run to run
 
 
-@every_cell
-@both_dtypes
-@every_shape
+@every_cell_every_way
 def test_any_checkpoint_every(variant, dtype, shape):
     """Long enough for several blocks of weight gradients, whose borders the checkpoints may not move."""
     for steps, rows in ((11, 90), (300, 2))[: cases(2)]:
         case = Case(variant, shape, dtype, (3, 9, 5), steps=steps, rows=rows)
         expected = case.run()
-        for every in (1, 2, 3, 7, 100, steps, steps + 1, 10**12):
+        for every in (1, 3, 100, steps, 10**12):
             assert_same_bits(case.run(checkpoint_every=every), expected)
 
 

@@ -5,11 +5,11 @@ import itertools
 
 import numpy as np
 import pytest
+from cells import CELLS
 
 import pyrnn
 
 T, K, N, V, C, M, H = 5, 6, 3, 7, 4, 5, 6
-CELLS = ["gru", "lstm", "rnn"]
 
 
 def a_decoder(cell="gru", vector=True, memory=True, **options):

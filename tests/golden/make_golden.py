@@ -8,22 +8,23 @@ Weights have torch's names. `d<name>` is the gradient of <name> under the loss s
 likewise), with dy, dh_after and dc_after drawn at random.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from cells import TORCH, VARIANTS
+
 T, N, INPUTS, H, P = 5, 3, 3, 4, 2
 LENGTHS = [3, 5, 1]
 
 LAYERS = {
-    "rnn_tanh": (torch.nn.RNN, {"nonlinearity": "tanh"}),
-    "rnn_relu": (torch.nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (torch.nn.LSTM, {}),
-    "lstm_projection": (torch.nn.LSTM, {"proj_size": P}),
-    "gru": (torch.nn.GRU, {}),
+    name: (getattr(torch.nn, kind), option | ({"proj_size": P} if "proj_size" in VARIANTS[name][2] else {}))
+    for name, (kind, option) in TORCH.items()
 }
-VARIANTS = {"plain": {}, "no_bias": {"bias": False}, "lengths": {}}
+WAYS = {"plain": {}, "no_bias": {"bias": False}, "lengths": {}}
 
 
 def recurrent(rng, make, option, lengths):
@@ -92,9 +93,9 @@ def main():
     rng = np.random.default_rng(20250101)
     cases = {}
     for layer, (make, option) in LAYERS.items():
-        for variant, more in VARIANTS.items():
-            lengths = LENGTHS if variant == "lengths" else None
-            cases[f"{layer}_{variant}"] = recurrent(rng, make, option | more, lengths)
+        for way, more in WAYS.items():
+            lengths = LENGTHS if way == "lengths" else None
+            cases[f"{layer}_{way}"] = recurrent(rng, make, option | more, lengths)
     cases["cross_entropy"] = cross_entropy(rng)
     cases["adam"] = trajectory(rng, torch.optim.Adam, lr=0.1, betas=(0.8, 0.95), eps=1e-3)
     cases["adam_decay"] = trajectory(rng, torch.optim.Adam, lr=0.1, weight_decay=0.3)
