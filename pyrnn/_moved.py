@@ -34,6 +34,15 @@ MOVED = {
 }
 HERE = __name__.rpartition(".")[0]
 
+# Where the rest of what some of them held has gone; that is to be had, and unpickled, from the old name still.
+PARTS = {
+    "charmodel": ("app.trainer", "app.run"),
+    "cli": ("app.terminal",),
+    "hopfield": ("associative.net", "associative.dense", "associative.modern", "associative.patterns"),
+    "parameters": ("core.parameters",),
+    "recurrent": ("layers.stack",),
+}
+
 
 class Moved:
     """Finder and loader of the old names: the module of the new one. (importlib.abc takes long to import.)"""
@@ -47,8 +56,13 @@ class Moved:
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """The module itself, not a second one."""
-        module = importlib.import_module(f".{MOVED[spec.name.rpartition('.')[2]]}", HERE)
+        old = spec.name.rpartition(".")[2]
+        module = importlib.import_module(f".{MOVED[old]}", HERE)
         self._spec = module.__spec__
+        for part in PARTS.get(old, ()):
+            for name, value in vars(importlib.import_module(f".{part}", HERE)).items():
+                if not name.startswith("__"):
+                    vars(module).setdefault(name, value)
         return module
 
     def exec_module(self, module: ModuleType) -> None:

@@ -4,6 +4,7 @@ Where one of these fails, its message says what is missing; together they are th
 """
 
 import ast
+import importlib
 import importlib.metadata
 import inspect
 import pkgutil
@@ -437,3 +438,18 @@ def test_package_files_are_named_like_the_ops():
         assert (ROOT / "pyrnn" / "reference" / f"{op}.py").is_file()
     for op in RECURRENT:
         assert (ROOT / "csrc" / "recurrent" / "cells" / f"{op}.hpp").is_file()
+
+
+def test_old_names_have_what_they_had():
+    """Where a module was cut in parts, its old name has them all; pickles name classes so."""
+    for old, names in {
+        "charmodel": "CharModel Curve Length Resumed Settings Trainer resume_path",
+        "cli": "LINE_EVERY cli",
+        "hopfield": "CHUNK DenseHopfield Hopfield ModernHopfield Recall _Memory",
+        "layers": "Dropout Linear dropout_mask",
+        "parameters": "Layer Model ParameterDict load write",
+        "plots": "MARKERS RULE_COLOURS loss_curve tracks",
+        "recurrent": "CELLS LSTM Pullback Recurrent combine",
+    }.items():
+        module = importlib.import_module(f"pyrnn.{old}")
+        assert not [name for name in names.split() if not hasattr(module, name)]

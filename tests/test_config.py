@@ -110,3 +110,11 @@ def test_what_cannot_be_said():
 def test_forms_that_are_none(form, match):
     with pytest.raises((TypeError, ValueError), match=match):
         pyrnn.Sequential(a=form)
+
+
+def test_an_argument_that_is_not_kept_is_left_out():
+    class Square(pyrnn.LSTM):
+        def __init__(self, size, **rest):
+            super().__init__(size, size, **rest)
+
+    assert repr(Square(2)) == "Square()  # 48 parameters"

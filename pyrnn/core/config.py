@@ -52,6 +52,8 @@ def line(layer: Layer) -> str:
     parts = []
     for name, parameter in _arguments(layer).items():
         value = getattr(layer, name, parameter.default)
+        if value is parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # a class of the user's own that does not keep it
         value = value.name if isinstance(value, np.dtype) else value
         if parameter.default is parameter.empty:
             parts.append(shown(value))

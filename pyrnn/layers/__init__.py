@@ -1,6 +1,7 @@
 """Layers: what is called with arrays, has parameters, and gives gradients back."""
 
 from .dropout import Dropout as Dropout
+from .dropout import dropout_mask as dropout_mask
 from .embedding import Embedding as Embedding
 from .jordan import Jordan as Jordan
 from .linear import Linear as Linear

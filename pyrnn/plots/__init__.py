@@ -9,8 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .curves import gradient_flow, loss_curve
+from .memories import RULE_COLOURS as RULE_COLOURS
+from .memories import SHOWN as SHOWN
 from .memories import recall_rates, recalls
+from .style import BATCH as BATCH
+from .style import GRID as GRID
+from .style import INK as INK
+from .style import LINES as LINES
+from .style import MARKERS as MARKERS
+from .style import TRAIN as TRAIN
+from .style import VALID as VALID
 from .style import check
+from .tables import Map as Map
 from .tables import attention_map, attention_maps, confusion_matrix
 
 if TYPE_CHECKING:
