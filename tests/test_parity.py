@@ -43,7 +43,9 @@ def assert_close(actual, expected, dtype, terms, names, option=None):
         assert a.shape == e.shape, name
         error, largest = np.max(np.abs(a - e), initial=0), np.max(np.abs(e), initial=0)
         few = name.endswith("dweight_hh") and e.ndim == 1  # products of IndRNN
-        if enlarged > 1 or few:  # of numbers that cancel
+        # The derivative y (1 - y) of a unit near 1 is off by as much as y, however small it is.
+        near_1 = (option or {}).get("nonlinearity") == "sigmoid" and ", d" in name
+        if enlarged > 1 or few or near_1:  # of numbers that cancel
             largest = max(largest, 0.1)
         assert error <= bound * largest, f"{name} is off by {error:.3g}, its largest value is {largest:.3g}"
 
