@@ -90,7 +90,7 @@ OBJECTS = [  # but for a sanitizer's build, which keeps functions of std beside 
     path
     for cache in sorted(ROOT.glob("build/**/CMakeCache.txt"))
     if "PYRNN_SANITIZE:BOOL=ON" not in cache.read_text() and "mutants" not in cache.parts
-    for path in sorted(cache.parent.glob("CMakeFiles/kernels_*/**/kernels.cpp.o"))
+    for path in sorted(cache.parent.glob("CMakeFiles/kernels_*/**/*.cpp.o"))
     if path.stat().st_mtime > CHANGED
 ]
 
