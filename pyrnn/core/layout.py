@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ class Layout(NamedTuple):
         axes = len(shape) - len(width)
         wrong = any(isinstance(n, int) and n != came for n, came in zip(width, shape[axes:], strict=axes >= 0))
         if axes not in (1, 2) or wrong:
-            batched = shape_text(*(("N", steps) if batch_first else (steps, "N")), *width)
-            unbatched = shape_text(steps, *width)
+            unbatched, batched = (shape_text(*cls(batch_first, n).shape(steps, "N", *width)) for n in (False, True))
             raise shape_error(call, name, shape, {1: unbatched, 2: batched}.get(axes, f"{batched} or {unbatched}"))
         return cls(batch_first, axes == 2)
 
@@ -49,10 +48,10 @@ class Layout(NamedTuple):
 
     def text(self, *width: int | str) -> str:
         """The shape of the caller's array in letters."""
-        return shape_text(*(("T",) if not self.batched else ("N", "T") if self.batch_first else ("T", "N")), *width)
+        return shape_text(*self.shape("T", "N", *width))
 
-    def shape(self, steps: int, rows: int, *width: int) -> tuple[int, ...]:
-        """Of the caller's array."""
+    def shape(self, steps: Any, rows: Any, *width: Any) -> tuple[Any, ...]:
+        """Of the caller's array, in numbers or letters."""
         return (*((steps,) if not self.batched else (rows, steps) if self.batch_first else (steps, rows)), *width)
 
 
