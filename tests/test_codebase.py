@@ -443,13 +443,29 @@ def test_package_files_are_named_like_the_ops():
 def test_old_names_have_what_they_had():
     """Where a module was cut in parts, its old name has them all; pickles name classes so."""
     for old, names in {
+        "attention": "AdditiveAttention AttentionStream MultiheadAttention PositionalEncoding",
+        "bptt": "truncated_bptt",
         "charmodel": "CharModel Curve Length Resumed Settings Trainer resume_path",
         "cli": "LINE_EVERY cli",
+        "decoding": "beam_search choose greedy sample scheduled_inputs",
+        "diagnostics": "GradientFlow gradient_flow",
+        "files": "load save",
+        "gallery": "digits",
         "hopfield": "CHUNK DenseHopfield Hopfield ModernHopfield Recall _Memory",
+        "init": "chrono forget_gate_bias identity orthogonal",
+        "jordan": "Jordan",
         "layers": "Dropout Linear dropout_mask",
+        "losses": "binary_cross_entropy cross_entropy hinge mean_squared_error negative_log_likelihood",
+        "ngrams": "LogOdds NGram",
+        "ode": "ODERNN",
+        "optim": "SGD Adagrad Adam AdamW Optimizer RMSprop clip_grad_norm clip_grad_value",
         "parameters": "Layer Model ParameterDict load write",
         "plots": "MARKERS RULE_COLOURS loss_curve tracks",
         "recurrent": "CELLS LSTM Pullback Recurrent combine",
+        "schedules": "Cosine Exponential Linear Plateau Step",
+        "seq2seq": "Decoder EncoderDecoder",
+        "sequential": "Sequential",
+        "stream": "Stream",
     }.items():
         module = importlib.import_module(f"pyrnn.{old}")
         assert not [name for name in names.split() if not hasattr(module, name)]

@@ -110,3 +110,12 @@ def test_chrono_remembers_about_so_many_steps():
     u = np.exp(layer.params["bias_ih_l0"][8:16])
     y, _ = layer(np.zeros((20, 1, 1)), np.ones((1, 1, 8)))
     np.testing.assert_allclose(y[-1, 0], (u / (1 + u)) ** 20)
+
+
+def test_norms_start_at_1_and_what_is_added_behind_them_at_0():
+    """Those of a layer-normalised LSTM (Ba et al. 2016), in every layer and direction; all else is drawn."""
+    params = pyrnn.LayerNormLSTM(3, 5, 2, bidirectional=True, rng=0).params
+    fixed = {"norm_ih": 1, "norm_hh": 1, "norm_c": 1, "bias_c": 0}
+    for name, param in params.items():
+        value = fixed.get(name.partition("_l")[0])
+        assert (param == value).all() if value is not None else 0 < np.abs(param).max() <= 5**-0.5

@@ -249,3 +249,13 @@ def test_lines_have_their_places(tmp_path):
     (tmp_path / "x").write_bytes(b"a\nb\xe9")
     with pytest.raises(ValueError, match=r"byte 0xe9 at position 3, line 2 \("):
         list(text.lines(tmp_path / "x"))
+
+
+def test_ids_are_int64():
+    """As every op takes them: no copy at each step."""
+    corpus = text.Corpus("the quick brown fox " * 3)
+    inputs, targets = text.Batches(corpus.train, 2, 3)[0]
+    words = text.Words(["a", "b"])
+    for ids in (corpus.vocabulary.encode("e"), corpus.train, corpus.valid, inputs, targets, words.encode(["a"])):
+        assert ids.dtype == np.int64
+    assert words.batch([["a"], ["b", "a"]])[0].dtype == np.int64
