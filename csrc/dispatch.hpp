@@ -14,7 +14,7 @@
 namespace pyrnn {
 
 template <class T> struct Kernels {
-  const CellKernels<T>* cells;  // [CellKind]
+  const CellKernels<T>* const* cells;  // [CellKind]
   LinearKernels<T> linear;
   LossKernels<T> losses;
   OptimiserKernels<T> optimisers;

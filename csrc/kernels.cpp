@@ -11,8 +11,8 @@
 
 namespace pyrnn::PYRNN_ISA {
 
-template <class T> const CellKernels<T>* cell_table();
-template <> const CellKernels<PYRNN_DTYPE>* cell_table();
+template <class T> const CellKernels<T>* const* cell_table();
+template <> const CellKernels<PYRNN_DTYPE>* const* cell_table();
 
 template <class T> const Kernels<T>& kernel_table();
 template <> const Kernels<PYRNN_DTYPE>& kernel_table() {

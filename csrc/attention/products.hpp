@@ -118,7 +118,7 @@ template <class T> struct AttentionProducts {
 
   // Keys [begin, end) of a block of n, which begins at `keys`, as panels; begin on a register's border.
   static void pack_keys(const T* keys, i64 key_row, i64 n, i64 E, i64 begin, i64 end, T* panels) {
-    PYRNN_ISA::pack(keys, key_row, gate, n, E, begin / L, groups_of<T>(end), panels);
+    PYRNN_ISA::pack(keys, key_row, std::span(gate), n, E, begin / L, groups_of<T>(end), panels);
   }
 
   static bool finite(const T* x, i64 n) { return finite(x, n, 1, n); }

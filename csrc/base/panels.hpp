@@ -12,7 +12,7 @@
 // nor the start may depend on blocking. Results stay in registers for the whole of k.
 #pragma once
 
-#include <array>
+#include <span>
 
 #include "base/simd.hpp"
 
@@ -23,6 +23,8 @@ inline constexpr int max_rows = registers == 32 ? 6 : 3;
 inline constexpr int max_accumulators = registers == 32 ? 24 : 12;
 // Unit groups that are worked on together where rows are few, so that there are enough independent chains.
 inline constexpr int group_block = 4;
+// Vectors side by side in a panel at most.
+inline constexpr int most_vectors = 4;
 
 template <class T> PYRNN_INLINE i64 groups_of(i64 units) { return ceil_div(units, lanes<T>); }
 template <class T> PYRNN_INLINE i64 padded(i64 units) { return round_up(units, lanes<T>); }
@@ -128,6 +130,19 @@ void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, const T* const* s
   }
 }
 
+// The same where the number of vectors is known at run time only; of none nothing is done.
+template <bool FromZero, class T, class Inputs>
+void accumulate(int vectors, int rows, Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c,
+                i64 c_group, i64 groups) {
+  static_assert(most_vectors == 4);
+  switch (vectors) {
+    case 1: return accumulate<1, FromZero>(rows, a, seg, p, start, c, c_group, groups);
+    case 2: return accumulate<2, FromZero>(rows, a, seg, p, start, c, c_group, groups);
+    case 3: return accumulate<3, FromZero>(rows, a, seg, p, start, c, c_group, groups);
+    case 4: return accumulate<4, FromZero>(rows, a, seg, p, start, c, c_group, groups);
+  }
+}
+
 // Transposes an L x L block held in L vectors: first the squares that lie within 128 bits, by rounds of interleaving,
 // then the square of those, by rounds of sorting even and odd ones apart. Both kinds of round are the cheap shuffles of
 // a CPU; any that crosses both at once takes twice as long.
@@ -204,40 +219,42 @@ template <class T> PYRNN_INLINE void prefetch_rows(const T* from, i64 row, i64 a
 // unit group. Packs weight[gate * units + u][k] to panel[group of u][k][v][lane of u]; `gate[v]` is the gate of vector
 // v.
 template <class T, std::size_t V>
-void pack(const T* weight, i64 row, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
+void pack(const T* weight, i64 row, std::span<const int, V> gate, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
+  const i64 vectors = i64(gate.size());  // known to the compiler where V is
   for (i64 g = g0; g < g1; ++g) {
-    T* panel = panels + g * columns * V * L;
+    T* panel = panels + g * columns * vectors * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
     for (i64 k = 0; k < columns; k += L) {
       const i64 width = columns - k < L ? columns - k : L;
-      for (int v = 0; v < int(V); ++v) {
-        const T* source = weight + (gate[v] * units + g * L) * row + k;
+      for (i64 v = 0; v < vectors; ++v) {
+        const T* source = weight + (gate[std::size_t(v)] * units + g * L) * row + k;
         Vec<T> block[L];
         prefetch_rows(source, row, L);
         load_turned(source, row, valid, width, block);
-        T* const to = panel + (k * V + v) * L;
+        T* const to = panel + (k * vectors + v) * L;
         if (width == L)
 #pragma GCC unroll 16
-          for (int i = 0; i < L; ++i) store(to + i * V * L, block[i]);
+          for (int i = 0; i < L; ++i) store(to + i * vectors * L, block[i]);
         else
-          for (i64 i = 0; i < width; ++i) store(to + i * V * L, block[i]);
+          for (i64 i = 0; i < width; ++i) store(to + i * vectors * L, block[i]);
       }
     }
   }
 }
 
 // The way back for gradients: weight[gate * units + u][k] += panel[group of u][k][v][lane of u].
-template <class T, std::size_t V>
-void unpack_add(const T* panels, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
+template <class T>
+void unpack_add(const T* panels, std::span<const int> gate, i64 units, i64 columns, i64 g0, i64 g1, T* weight) {
   constexpr int L = lanes<T>;
+  const i64 V = i64(gate.size());
   for (i64 g = g0; g < g1; ++g) {
     const T* panel = panels + g * columns * V * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
     for (i64 k = 0; k < columns; k += L) {
       const i64 width = columns - k < L ? columns - k : L;
-      for (int v = 0; v < int(V); ++v) {
-        T* target = weight + (gate[v] * units + g * L) * columns + k;
+      for (i64 v = 0; v < V; ++v) {
+        T* target = weight + (gate[std::size_t(v)] * units + g * L) * columns + k;
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < width ? load(panel + ((k + i) * V + v) * L) : Vec<T>{};
         transpose<T>(block);
@@ -248,36 +265,31 @@ void unpack_add(const T* panels, const std::array<int, V>& gate, i64 units, i64 
   }
 }
 
-// The transposed weights, for products that run back from gates to columns. Their k walks the gates of a record, padded
-// units included: [group of columns][group of u][v][lane of u][lane of column]; what is padding is 0.
-template <class T, std::size_t V>
-void pack_transposed(const T* weight, const std::array<int, V>& gate, i64 units, i64 columns, i64 g0, i64 g1,
-                     T* panels) {
+// Transposed weights, for products that run back from units to columns. Their k walks the gates of a record, padded
+// units included: [group of columns][group of u][v][lane of u][lane of column]; what is padding is 0. Of weights that
+// have one gate:
+template <class T> void pack_transposed(const T* weight, i64 units, i64 columns, i64 g0, i64 g1, T* panels) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
-    T* out = panels + g * padded<T>(units) * V * L;
+    T* out = panels + g * padded<T>(units) * L;
     const i64 width = columns - g * L < L ? columns - g * L : L;
-    for (i64 ug = 0; ug < groups_of<T>(units); ++ug)
-      for (int v = 0; v < int(V); ++v)
-        for (int i = 0; i < L; ++i, out += L) {
-          const i64 u = ug * L + i;
-          store(out, u < units ? load(weight + (gate[v] * units + u) * columns + g * L, width) : Vec<T>{});
-        }
+    for (i64 u = 0; u < padded<T>(units); ++u)
+      store(out + u * L, u < units ? load(weight + u * columns + g * L, width) : Vec<T>{});
   }
 }
 
-// The same from panels of `pack`, V vectors each.
-template <int V, class T>
-void transpose_panels(const T* panels, i64 units, i64 columns, i64 g0, i64 g1, T* transposed) {
+// And of panels of `pack`.
+template <class T>
+void transpose_panels(int vectors, const T* panels, i64 units, i64 columns, i64 g0, i64 g1, T* transposed) {
   constexpr int L = lanes<T>;
   for (i64 g = g0; g < g1; ++g) {
-    T* out = transposed + g * padded<T>(units) * V * L;
+    T* out = transposed + g * padded<T>(units) * vectors * L;
     const i64 width = columns - g * L < L ? columns - g * L : L;
     for (i64 ug = 0; ug < groups_of<T>(units); ++ug)
-      for (int v = 0; v < V; ++v) {
+      for (int v = 0; v < vectors; ++v) {
         Vec<T> block[L];
         for (i64 i = 0; i < L; ++i)
-          block[i] = i < width ? load(panels + ((ug * columns + g * L + i) * V + v) * L) : Vec<T>{};
+          block[i] = i < width ? load(panels + ((ug * columns + g * L + i) * vectors + v) * L) : Vec<T>{};
         transpose<T>(block);
         for (int i = 0; i < L; ++i, out += L) store(out, block[i]);
       }

@@ -11,7 +11,7 @@ namespace pyrnn {
 
 py::sequence to_sequence(const std::string& call, const std::string& name, py::handle object, std::size_t length);
 
-template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return kernels<T>().cells[int(kind)]; }
+template <class T> const CellKernels<T>& cell_kernels(CellKind kind) { return *kernels<T>().cells[int(kind)]; }
 
 // f(place, weight, where among the numbers of units it begins) for each of an op's weights.
 template <class F> void each_weight(const RecurrentOp& op, F f) {

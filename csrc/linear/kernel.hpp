@@ -16,12 +16,12 @@ template <class T> struct LinearLoop {
 
   static void pack(const Linear<T>& m, T* panels, int part, int parts) {
     const Slice groups(groups_of<T>(m.O), part, parts);
-    pyrnn::PYRNN_ISA::pack(m.weight, m.I, gate, m.O, m.I, groups.begin, groups.end, panels);
+    pyrnn::PYRNN_ISA::pack(m.weight, m.I, std::span(gate), m.O, m.I, groups.begin, groups.end, panels);
   }
 
   static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
     const Slice groups(groups_of<T>(m.I), part, parts);
-    pyrnn::PYRNN_ISA::pack_transposed(m.weight, gate, m.O, m.I, groups.begin, groups.end, panels);
+    pyrnn::PYRNN_ISA::pack_transposed(m.weight, m.O, m.I, groups.begin, groups.end, panels);
   }
 
   // out[m] = bias + sum_k a[m][k] panel[k], rows of this part.

@@ -34,7 +34,7 @@ enum class CellKind {
 #include "recurrent/cells/minlstm.hpp"
 #include "recurrent/cells/rnn.hpp"
 #include "recurrent/cells/slstm.hpp"
-#include "recurrent/time_loop.hpp"
+#include "recurrent/equations.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
@@ -59,7 +59,7 @@ template <> struct CellOf<CellKind::layernormlstm> : LayerNormLstm {};
 
 template <class T>
 inline constexpr auto cells = []<int... kind>(std::integer_sequence<int, kind...>) {
-  return std::array<CellKernels<T>, sizeof...(kind)>{TimeLoop<T, CellOf<CellKind(kind)>>::kernels...};
+  return std::array<const CellKernels<T>*, sizeof...(kind)>{&Equations<T, CellOf<CellKind(kind)>>::compiled...};
 }(std::make_integer_sequence<int, int(CellKind::count)>{});
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -104,8 +104,11 @@ struct Assistance {
   std::atomic<bool> alone{false};  // the assistant came late and takes no more tasks
 };
 
+template <class T> struct CellKernels;
+
 // Work on processing steps [begin, end).
 template <class T> struct Run {
+  const CellKernels<T>* cell = nullptr;
   const Rows* rows = nullptr;
   Sizes size;
   Packed<T> weights;
@@ -161,18 +164,23 @@ template <class T> struct Run {
   PYRNN_INLINE i64 state_slot(i64 s) const { return keep ? s - begin : s & 1; }
 };
 
-// One cell's compiled functions for one dtype and instruction set. `thread` counts from 0 to groups * team - 1, and is
-// 1 in an assistant.
-template <class T> struct CellKernels {
-  int lanes, max_rows, gates, states, slots, norms, x_vectors, h_vectors, unit_weights, groups_per_sum;
-  bool inner, projects;  // is there a product of what a stage leaves, and is it a projection
-  void (*pack)(const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
-  void (*transpose)(const Packed<T>&, const Sizes&, const Transposed<T>&, int part, int parts);
-  void (*unpack_add)(const Packed<T>&, const Sizes&, const Weights<T>&, int part, int parts);
+// The time loop of all cells, compiled for one dtype and instruction set. `thread` counts from 0 to groups * team - 1,
+// and is 1 in an assistant.
+template <class T> struct TimeLoopKernels {
+  void (*pack)(const CellKernels<T>&, const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
+  void (*transpose)(const CellKernels<T>&, const Packed<T>&, const Sizes&, const Transposed<T>&, int part, int parts);
+  void (*unpack_add)(const CellKernels<T>&, const Packed<T>&, const Sizes&, const Weights<T>&, int part, int parts);
   void (*tabulate)(const Run<T>&, int part, int parts);  // run.table, before the first forward
   void (*forward)(const Run<T>&, int thread);
   void (*backward)(const Run<T>&, int thread);
   void (*table_grads)(const Run<T>&, int part, int parts);  // what run.dtable_total says, after the last backward
+};
+
+// One cell, compiled for one dtype and instruction set, as far as a driver knows it.
+template <class T> struct CellKernels {
+  const TimeLoopKernels<T>* loop;
+  int lanes, max_rows, gates, states, slots, norms, x_vectors, h_vectors, unit_weights, groups_per_sum;
+  bool inner, projects;  // is there a product of what a stage leaves, and is it a projection
 };
 
 }  // namespace pyrnn

@@ -9,13 +9,13 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
   memory_ = laid_out([&](Carver& from) { packed = carve(from, cell, size); });
   packed.eps = weights.eps;
   Team team(8 * step_work(*this));
-  in_parts(team, [&](int part, int parts) { cell.pack(weights, size, packed, part, parts); });
+  in_parts(team, [&](int part, int parts) { cell.loop->pack(cell, weights, size, packed, part, parts); });
 }
 
 template <class T>
 void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, States<const T> in, Steps<T> y, States<T> out) const {
   Run<T> run;
-  run.rows = &rows, run.size = size, run.weights = packed;
+  run.cell = &cell, run.rows = &rows, run.size = size, run.weights = packed;
   Team team(run_work(*this, rows));
   run.chunk = chunk_steps(rows), run.end = rows.steps;
   share(run, *this, team.size());
@@ -39,7 +39,7 @@ void Layer<T>::forward(const Rows& rows, const Inputs<T>& inputs, States<const T
   const Buffer<T> table = take_inputs(run, inputs);
   fill_table(team, run, cell);
   Watch watch;
-  on_threads(team, run, *this, watch, cell.forward);
+  on_threads(team, run, *this, watch, cell.loop->forward);
   watch.check();
   final_states(run, *this, out);
 }

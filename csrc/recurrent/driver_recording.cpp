@@ -25,7 +25,7 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 
   segment_ = std::max<i64>(segment_, 1);
   segments_ = std::max<i64>(1, ceil_div(steps, segment_));
 
-  run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
+  run_.cell = &cell, run_.rows = &rows_, run_.size = layer_.size, run_.weights = layer_.packed;
   run_.chunk = chunk_steps(rows_), run_.block = block_, run_.record_row = layer_.record_row();
   // Rows keep their places for the way back, whatever threads there will be then. With checkpoints the way forward uses
   // the same memory as rings.
@@ -59,7 +59,7 @@ template <class T> void Recording<T>::forward(States<const T> in, Steps<T> y, St
   Watch watch;
   for (i64 q = 0; q < segments_; ++q) {
     go_to(q);
-    on_threads(team, run_, layer_, watch, layer_.cell.forward);
+    on_threads(team, run_, layer_, watch, layer_.cell.loop->forward);
     watch.check();
     final_states(run_, layer_, out);
     if (q + 1 < segments_) keep_states_after(q);
@@ -124,19 +124,21 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   Buffer<T> scratch(run_.scratch_size * team.size());
   run_.scratch = scratch.get();
 
-  in_parts(team,
-           [&](int part, int parts) { cell.transpose(layer_.packed, layer_.size, run_.transposed, part, parts); });
+  in_parts(team, [&](int part, int parts) {
+    cell.loop->transpose(cell, layer_.packed, layer_.size, run_.transposed, part, parts);
+  });
   share(run_, layer_, team.size());
   keep(true);
   Watch watch;
   for (i64 q = segments_ - 1; q >= 0; --q) {
     go_to(q);
-    if (segments_ > 1) on_threads(team, run_, layer_, watch, cell.forward);
-    on_threads(team, run_, layer_, watch, cell.backward);
+    if (segments_ > 1) on_threads(team, run_, layer_, watch, cell.loop->forward);
+    on_threads(team, run_, layer_, watch, cell.loop->backward);
     watch.check();
   }
-  if (run_.ids.data) in_parts(team, [&](int part, int parts) { cell.table_grads(run_, part, parts); });
-  in_parts(team, [&](int part, int parts) { cell.unpack_add(run_.grads, layer_.size, grads, part, parts); });
+  if (run_.ids.data) in_parts(team, [&](int part, int parts) { cell.loop->table_grads(run_, part, parts); });
+  in_parts(team,
+           [&](int part, int parts) { cell.loop->unpack_add(cell, run_.grads, layer_.size, grads, part, parts); });
   for (i64 j = 0; j < N; ++j)
     for (int k = 0; k < cell.states; ++k)
       scatter_row(rows_, run_.dstate[k] + one_.at(0, j) * layer_.width(k), j, layer_.size.of_state(k), out[k]);

@@ -54,7 +54,7 @@ template <class T> Buffer<T> take_inputs(Run<T>& run, const Inputs<T>& inputs) {
 }
 
 template <class T> void fill_table(Team& team, const Run<T>& run, const CellKernels<T>& cell) {
-  if (run.ids.data) in_parts(team, [&](int part, int parts) { cell.tabulate(run, part, parts); });
+  if (run.ids.data) in_parts(team, [&](int part, int parts) { cell.loop->tabulate(run, part, parts); });
 }
 
 }  // namespace pyrnn

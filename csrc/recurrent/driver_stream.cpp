@@ -47,7 +47,7 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
     const Layer<T>& l = layers_[i];
     Memory& m = states_[i];
     Run<T> run;
-    run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
+    run.cell = &l.cell, run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
     run.one = run.states = run.records = &places_;
     run.x = input, run.zeros = zeros_.get();
     for (int k = 0; k < l.cell.states; ++k) run.before[k] = m.now[k].get(), run.state[k] = m.next[k].get();
@@ -57,11 +57,11 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
     const i64 work = step_work(l) * rows_.N;
     if (work < 2 * work_per_thread) {
       run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch;
-      if (rows_.steps) l.cell.forward(run, 0);
+      if (rows_.steps) l.cell.loop->forward(run, 0);
     } else {
       Team team(work);
       share(run, l, team.size());
-      on_threads(team, run, l, watch, l.cell.forward);
+      on_threads(team, run, l, watch, l.cell.loop->forward);
     }
     input = {m.next[0].get(), 0, l.Pp};
   }

@@ -3,7 +3,7 @@
 
 namespace pyrnn::PYRNN_ISA {
 
-template <class T> const CellKernels<T>* cell_table();
-template <> const CellKernels<PYRNN_DTYPE>* cell_table() { return cells<PYRNN_DTYPE>.data(); }
+template <class T> const CellKernels<T>* const* cell_table();
+template <> const CellKernels<PYRNN_DTYPE>* const* cell_table() { return cells<PYRNN_DTYPE>.data(); }
 
 }  // namespace pyrnn::PYRNN_ISA

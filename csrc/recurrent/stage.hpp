@@ -25,6 +25,8 @@
 //                 a state that a later stage sets holds that one's share, and else 0
 #pragma once
 
+#include <array>
+
 #include "base/panels.hpp"
 
 namespace pyrnn::PYRNN_ISA {

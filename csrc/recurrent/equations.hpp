@@ -1,0 +1,270 @@
+// A cell's equations over the unit groups of a part, and what its declarations (stage.hpp) amount to: from them the
+// cell is made as the time loop sees it (compiled.hpp).
+#pragma once
+
+#include <tuple>
+
+#include "recurrent/part.hpp"
+#include "recurrent/time_loop.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+template <class Cell> struct CellFacts {
+  using Stages = typename Cell::Stages;
+  static constexpr int stages = int(std::tuple_size_v<Stages>);
+  template <int k> using Stage = std::tuple_element_t<std::size_t(k), Stages>;
+  using First = Stage<0>;
+  using Last = Stage<stages - 1>;
+
+  static constexpr bool has_hidden = First::product == Product::output;
+  static constexpr bool has_inner = Last::product == Product::inner;
+  static constexpr bool projects = Last::projects;
+
+  static constexpr Gates h_gates = [] {
+    if constexpr (has_hidden)
+      return Gates(First::gates);
+    else
+      return Gates(std::array<int, 0>{});
+  }();
+  static constexpr int h_first = [] {
+    if constexpr (has_hidden)
+      return First::first;
+    else
+      return 0;
+  }();
+  static constexpr Gates inner_gates = [] {
+    if constexpr (has_inner)
+      return Gates(Last::gates);
+    else
+      return Gates(std::array<int, 0>{});
+  }();
+  template <int k>
+  static constexpr int first = [] {
+    if constexpr (Stage<k>::product == Product::none)
+      return 0;
+    else
+      return Stage<k>::first;
+  }();
+  static constexpr int inner_slot = has_inner && !projects ? first<stages - 1> : -1;
+  template <int k> static constexpr bool leaves_inner = has_inner && k == stages - 2;
+
+  template <int k>
+  static constexpr auto norms = [] {
+    if constexpr (requires { Stage<k>::norms; })
+      return Stage<k>::norms;
+    else
+      return std::array<Norm, 0>{};
+  }();
+  template <int k> static constexpr int norms_before() {
+    if constexpr (k == 0)
+      return 0;
+    else
+      return norms_before<k - 1>() + int(norms<k - 1>.size());
+  }
+  static constexpr int all_norms = norms_before<stages>();
+
+  static constexpr int filled =
+      std::max({Cell::x_first + int(Cell::x_gates.size()), h_first + h_gates.count, inner_slot + 1});
+  template <int k = 0> static constexpr int first_gradient() {
+    if constexpr (k == stages) {
+      return 0;
+    } else {
+      for (const Norm& norm : norms<k>)
+        if (norm.first == 0) return norm.back;
+      return first_gradient<k + 1>();
+    }
+  }
+
+  // The slots that the way forward makes.
+  static constexpr int kept = [] {
+    if constexpr (requires { Cell::back_slots; })
+      return Cell::slots - Cell::back_slots;
+    else
+      return Cell::slots;
+  }();
+
+  // The team meets where the next stage's product, of this step or another, reads what others have made; and what they
+  // leave for norms must not be overwritten too early.
+  template <int k>
+  static constexpr bool meets_after =
+      Stage<(k + 1) % stages>::product != Product::none || (k + 1 == stages && all_norms > 0);
+};
+
+template <class T, class Cell> class Equations {
+  using Facts = CellFacts<Cell>;
+  static constexpr int L = lanes<T>;
+
+  // f(state) for the states whose bits are set, and a pointer for each of them.
+  template <unsigned bits, class F> static PYRNN_INLINE void each_state(F f) {
+    [&]<int... i>(std::integer_sequence<int, i...>) {
+      (
+          [&] {
+            if constexpr (bits & bit(i)) f(i);
+          }(),
+          ...);
+    }(std::make_integer_sequence<int, Cell::states>{});
+  }
+  template <unsigned bits, class U, class F> static PYRNN_INLINE std::array<U*, Cell::states> pointers(F f) {
+    std::array<U*, Cell::states> p{};
+    each_state<bits>([&](int i) { p[std::size_t(i)] = f(i); });
+    return p;
+  }
+
+  // Stage k of step s of a row: a Step for each unit group.
+  template <int k> struct Row {
+    using Stage = typename Facts::template Stage<k>;
+    static constexpr int vectors = Stage::projects ? 1 : Cell::slots;
+    static constexpr int unit_weights = Stage::projects ? 0 : Cell::unit_weights;
+
+    PYRNN_INLINE Row(const Part<T>& part, i64 s, i64 j)
+        : record(Stage::projects ? part.projected(s, j) : part.record(s, j)),
+          weights(part.run.weights.unit),
+          before(pointers<Stage::reads, const T>([&](int i) { return part.before(i, s, j); })),
+          after(pointers<Stage::sets, T>([&](int i) { return part.after(i, s, j); })) {}
+
+    T* const record;
+    const T* const weights;
+    const std::array<const T*, Cell::states> before;
+    const std::array<T*, Cell::states> after;
+
+    T* at(i64 g) const { return record + g * vectors * L; }
+
+    // f(step) of unit group g, with `count` vectors of its record.
+    template <int count, class F> PYRNN_INLINE void step(i64 g, F f) const {
+      Vec<T> a[count], p[unit_weights + 1];
+      for (int i = 0; i < count; ++i) a[i] = load(at(g) + i * L);
+      for (int q = 0; q < unit_weights; ++q) p[q] = load(weights + (g * unit_weights + q) * L);
+      Step<T, Cell::states> step(a, p);
+      each_state<Stage::reads>([&](int i) { step.before[i] = load(before[i] + g * L); });
+      f(step);
+    }
+  };
+
+  // Of norms all unit groups have left their numbers.
+  template <int k> static void forward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
+    using Stage = typename Facts::template Stage<k>;
+    using Row = Row<k>;
+    constexpr int vectors = Stage::projects ? 1 : Facts::kept;
+    constexpr bool last = k + 1 == Facts::stages;
+    constexpr i64 stride = Row::vectors * L;
+    const Run<T>& run = part.run;
+    const i64 later = s + run.chunk;
+    part.each_row(s, [&](i64 j) {
+      if (k == 0 && run.keep && !run.assistance && later < run.end && j < part.rows.alive[later])
+        part.template prefetch<1>(part.record(later, j) + g0 * stride, (g1 - g0) * stride);
+      const Row row(part, s, j);
+      std::array<Moments<T>, Facts::template norms<k>.size()> moments;
+      for (std::size_t q = 0; q < moments.size(); ++q)
+        moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(run.weights.eps);
+      for (i64 g = g0; g < g1; ++g)
+        row.template step<vectors>(g, [&](auto& step) {
+          for (std::size_t q = 0; q < moments.size(); ++q) {
+            constexpr auto norms = Facts::template norms<k>;
+            for (int i = norms[q].first; i < norms[q].first + norms[q].count; ++i) step.a[i] = moments[q](step.a[i]);
+          }
+          Stage::forward(step);
+          each_state<Stage::sets>([&](int i) { store(row.after[i] + g * L, step.after[i]); });
+          if ((Stage::sets & bit(0)) && run.y.data) store(part.at(run.y, s, j) + g * L, step.after[0], part.P - g * L);
+          if constexpr (Facts::template leaves_inner<k>) store(part.inner(s, j) + g * L, step.inner);
+          if (run.keep || !last)
+            for (int i = 0; i < vectors; ++i) store(row.at(g) + i * L, step.a[i]);
+        });
+    });
+  }
+
+  template <int k> static void backward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
+    using Stage = typename Facts::template Stage<k>;
+    using Row = Row<k>;
+    constexpr bool leaves_inner = Facts::template leaves_inner<k>;
+    constexpr unsigned touched = Stage::sets | Stage::reads;
+    const Run<T>& run = part.run;
+    const i64 width = Stage::projects ? part.P : part.H;
+    part.each_row(s, [&](i64 j) {
+      const Row row(part, s, j);
+      const bool fresh = part.rows.is_fresh(s, j);
+      const auto d = pointers<touched, T>([&](int i) { return part.dstate(i, j); });
+      for (i64 g = g0; g < g1; ++g)
+        row.template step<Row::vectors>(g, [&](auto& step) {
+          each_state<Stage::sets>([&](int i) { step.after[i] = load(row.after[i] + g * L); });
+          each_state<touched>([&](int i) {
+            const Vec<T> held = load(d[i] + g * L);
+            step.d[i] = i == 0 && run.dy.data ? held + load(part.at(run.dy, s, j) + g * L, part.P - g * L) : held;
+            step.d_before[i] = Stage::sets & bit(i) ? Vec<T>{} : held;
+          });
+          if constexpr (leaves_inner) step.inner = load(part.dinner(j) + g * L);
+          Stage::backward(step);
+          // What an inner product has in the same record is left alone: others of the team read it.
+          for (int i = 0; i < Row::vectors; ++i)
+            if (!leaves_inner || i != Facts::inner_slot)
+              store(row.at(g) + i * L, without_padding<T>(step.a[i], width - g * L));
+          if constexpr (Facts::template norms<k>.size() > 0)
+            part.each_norm(part.cell.stage[k], s, j, [&](const Norm& n, const RowNorm<T>& norm) {
+              norm.put_back(g, row.at(g) + n.back * L, row.at(g) + n.first * L);
+            });
+          each_state<touched>([&](int i) {
+            const bool ends = fresh && (i > 0 || !Facts::has_hidden);  // output_back ends the output's
+            store(d[i] + g * L, ends ? Vec<T>{} : step.d_before[i]);
+          });
+        });
+    });
+  }
+
+  static void unit_grads(const Part<T>& part, i64 from, i64 to, i64 g) {
+    Vec<T> total[Cell::unit_weights + 1] = {};
+    for (i64 s = from; s < to; ++s)
+      for (i64 j = 0; j < part.rows.alive[s]; ++j) {
+        Vec<T> a[Cell::slots];
+        for (int i = 0; i < Cell::slots; ++i) a[i] = load(part.record(s, j) + (g * Cell::slots + i) * L);
+        Step<T, Cell::states> step(a, nullptr);
+        for (int k = Facts::projects; k < Cell::states; ++k)
+          step.before[k] = load(part.before(k, s, j) + g * L), step.after[k] = load(part.after(k, s, j) + g * L);
+        Cell::unit_grads(step, total);
+      }
+    for (int q = 0; q < Cell::unit_weights; ++q) {
+      T* out = part.run.grads.unit + (g * Cell::unit_weights + q) * L;
+      store(out, load(out) + total[q]);
+    }
+  }
+
+  template <int k> static constexpr StageKernels<T> stage() {
+    using Stage = typename Facts::template Stage<k>;
+    StageKernels<T> out{Stage::product,
+                        Facts::template first<k>,
+                        Stage::projects ? 1 : Cell::slots,
+                        Stage::projects,
+                        Facts::template leaves_inner<k>,
+                        Facts::template meets_after<k>,
+                        int(Facts::template norms<k>.size()),
+                        Facts::template norms_before<k>(),
+                        {},
+                        forward<k>,
+                        backward<k>};
+    std::ranges::copy(Facts::template norms<k>, out.norm.begin());
+    return out;
+  }
+
+ public:
+  static constexpr Compiled<T> compiled = [] {
+    Compiled<T> out{{&TimeLoop<T>::kernels, L, max_rows, Cell::gates, Cell::states, Cell::slots, Facts::all_norms,
+                     int(Cell::x_gates.size()), Facts::h_gates.count, Cell::unit_weights,
+                     Cell::slots == 1 ? group_block : 1, Facts::has_inner, Facts::projects},
+                    Cell::x_first,
+                    Facts::h_first,
+                    Cell::x_gates,
+                    Facts::h_gates,
+                    Facts::inner_gates,
+                    Facts::inner_slot,
+                    Facts::filled,
+                    Facts::first_gradient(),
+                    Facts::stages,
+                    {},
+                    nullptr};
+    [&]<int... k>(std::integer_sequence<int, k...>) {
+      ((out.stage[k] = stage<k>()), ...);
+    }(std::make_integer_sequence<int, Facts::stages>{});
+    if constexpr (Cell::unit_weights > 0) out.unit_grads = unit_grads;
+    return out;
+  }();
+};
+
+}  // namespace pyrnn::PYRNN_ISA
