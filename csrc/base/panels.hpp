@@ -48,9 +48,10 @@ template <class T> struct ByColumn {
 
 // R rows by U groups of V vectors. `panel_step` is the distance from k to k + 1 inside a panel, `panel_group` from one
 // group's panel to the next; `c_group` from one group to the next in a row of c and of start (which may be c). With
-// `FromZero` the chain starts at 0 and its result is added to c at the end.
+// `FromZero` the chain starts at 0 and its result is added to c at the end. Never inlined: its loop needs all registers,
+// and beside others' addresses it goes to memory for its own (up to 1.2 times as long).
 template <int R, int U, int V, bool FromZero, class T, class Inputs>
-void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_group, const T* const* start, T* const* c,
+__attribute__((noinline)) void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_group, const T* const* start, T* const* c,
           i64 c_group) {
   constexpr int L = lanes<T>;
   Vec<T> acc[R][U][V];

@@ -157,7 +157,7 @@ template <class T, class Cell> class Equations {
       for (std::size_t q = 0; q < moments.size(); ++q)
         moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(run.weights.eps);
       for (i64 g = g0; g < g1; ++g)
-        row.template step<vectors>(g, [&](auto& step) {
+        row.template step<vectors>(g, [&](auto& step) __attribute__((always_inline)) {
           for (std::size_t q = 0; q < moments.size(); ++q) {
             constexpr auto norms = Facts::template norms<k>;
             for (int i = norms[q].first; i < norms[q].first + norms[q].count; ++i) step.a[i] = moments[q](step.a[i]);
@@ -184,7 +184,7 @@ template <class T, class Cell> class Equations {
       const bool fresh = part.rows.is_fresh(s, j);
       const auto d = pointers<touched, T>([&](int i) { return part.dstate(i, j); });
       for (i64 g = g0; g < g1; ++g)
-        row.template step<Row::vectors>(g, [&](auto& step) {
+        row.template step<Row::vectors>(g, [&](auto& step) __attribute__((always_inline)) {
           each_state<Stage::sets>([&](int i) { step.after[i] = load(row.after[i] + g * L); });
           each_state<touched>([&](int i) {
             const Vec<T> held = load(d[i] + g * L);
