@@ -46,68 +46,70 @@ template <class T> struct ByColumn {
   PYRNN_INLINE T at(int r, i64 offset) const { return step[offset][first + r]; }
 };
 
-// R rows by U groups of V vectors. `panel_step` is the distance from k to k + 1 inside a panel, `panel_group` from one
-// group's panel to the next; `c_group` from one group to the next in a row of c and of start (which may be c). With
-// `FromZero` the chain starts at 0 and its result is added to c at the end. Never inlined: its loop needs all registers,
-// and beside others' addresses it goes to memory for its own (up to 1.2 times as long).
-template <int R, int U, int V, bool FromZero, class T, class Inputs>
-__attribute__((noinline)) void tile(Inputs a, Segments seg, const T* panel, i64 panel_step, i64 panel_group, const T* const* start, T* const* c,
-          i64 c_group) {
-  constexpr int L = lanes<T>;
-  Vec<T> acc[R][U][V];
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int u = 0; u < U; ++u)
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) acc[r][u][v] = FromZero ? Vec<T>{} : load(start[r] + u * c_group + v * L);
-  for (i64 s = 0; s < seg.count; ++s) {
-    const i64 begin = s * seg.stride, end = begin + seg.length;
-#pragma GCC unroll 1
-    for (i64 k = begin; k < end; ++k) {
-      Vec<T> x[R];
-#pragma GCC unroll 8
-      for (int r = 0; r < R; ++r) x[r] = splat(a.at(r, k));
-#pragma GCC unroll 8
-      for (int u = 0; u < U; ++u)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; ++v) {
-          Vec<T> w = load(panel + u * panel_group + v * L);
-#pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) acc[r][u][v] = fma(x[r], w, acc[r][u][v]);
-        }
-      panel += panel_step;
-    }
-  }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r)
-#pragma GCC unroll 8
-    for (int u = 0; u < U; ++u)
-#pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) {
-        T* out = c[r] + u * c_group + v * L;
-        store(out, FromZero ? load(out) + acc[r][u][v] : acc[r][u][v]);
-      }
-}
-
 // A run of packed panels as a product reads it.
 template <class T> struct Panels {
   const T* data;
   i64 step, group;  // distances between two k and between two groups
 };
 
+// R rows by U groups of V vectors, for groups from g on, as often as U of them are left; returns the first that is.
+// `c_group` is the distance from one group to the next in a row of c and of start (which may be c). With `FromZero` the
+// chain starts at 0 and its result is added to c at the end. Never inlined: the loop needs all registers, and beside
+// others' addresses it goes to memory for its own (up to 1.2 times as long).
+template <int R, int U, int V, bool FromZero, class T, class Inputs>
+__attribute__((noinline)) i64 tiles(Inputs a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c,
+                                    i64 c_group, i64 g, i64 groups) {
+  constexpr int L = lanes<T>;
+  const i64 panel_step = p.step, panel_group = p.group;
+  for (; g + U <= groups; g += U) {
+    const i64 from = g * c_group;
+    const T* panel = p.data + g * panel_group;
+    Vec<T> acc[R][U][V];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) acc[r][u][v] = FromZero ? Vec<T>{} : load(start[r] + from + u * c_group + v * L);
+    for (i64 s = 0; s < seg.count; ++s) {
+      const i64 begin = s * seg.stride, end = begin + seg.length;
+#pragma GCC unroll 1
+      for (i64 k = begin; k < end; ++k) {
+        Vec<T> x[R];
+#pragma GCC unroll 8
+        for (int r = 0; r < R; ++r) x[r] = splat(a.at(r, k));
+#pragma GCC unroll 8
+        for (int u = 0; u < U; ++u)
+#pragma GCC unroll 8
+          for (int v = 0; v < V; ++v) {
+            Vec<T> w = load(panel + u * panel_group + v * L);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r) acc[r][u][v] = fma(x[r], w, acc[r][u][v]);
+          }
+        panel += panel_step;
+      }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
+#pragma GCC unroll 8
+      for (int u = 0; u < U; ++u)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+          T* out = c[r] + from + u * c_group + v * L;
+          store(out, FromZero ? load(out) + acc[r][u][v] : acc[r][u][v]);
+        }
+  }
+  return g;
+}
+
 // rows x groups of one product, cut into tiles that fit the registers.
 template <int R, int V, bool FromZero, class T, class Inputs>
-void accumulate_rows(Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group, i64 groups) {
+void accumulate_rows(Inputs a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 c_group,
+                     i64 groups) {
   i64 g = 0;
-  const T* from[R];
-  T* at[R];
   auto run = [&]<int U>() {
     if constexpr (R * U * V <= max_accumulators || U == 1)
-      for (; g + U <= groups; g += U) {
-        for (int r = 0; r < R; ++r) from[r] = start[r] + g * c_group, at[r] = c[r] + g * c_group;
-        tile<R, U, V, FromZero, T>(a, seg, p.data + g * p.group, p.step, p.group, from, at, c_group);
-      }
+      if (g + U <= groups) g = tiles<R, U, V, FromZero, T>(a, seg, p, start, c, c_group, g, groups);
   };
   run.template operator()<4>();
   run.template operator()<3>();
@@ -116,7 +118,7 @@ void accumulate_rows(Inputs a, Segments seg, Panels<T> p, const T* const* start,
 }
 
 template <int V, bool FromZero, class T, class Inputs>
-void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c, i64 c_group,
+void accumulate(int rows, Inputs a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 c_group,
                 i64 groups) {
   switch (rows) {
     case 1: return accumulate_rows<1, V, FromZero>(a, seg, p, start, c, c_group, groups);
@@ -133,7 +135,7 @@ void accumulate(int rows, Inputs a, Segments seg, Panels<T> p, const T* const* s
 
 // The same where the number of vectors is known at run time only; of none nothing is done.
 template <bool FromZero, class T, class Inputs>
-void accumulate(int vectors, int rows, Inputs a, Segments seg, Panels<T> p, const T* const* start, T* const* c,
+void accumulate(int vectors, int rows, Inputs a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c,
                 i64 c_group, i64 groups) {
   static_assert(most_vectors == 4);
   switch (vectors) {

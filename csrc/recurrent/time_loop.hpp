@@ -165,13 +165,15 @@ template <class T> class TimeLoop : Gradients<T> {
     const Compiled<T>& cell = static_cast<const Compiled<T>&>(*run.cell);
     const i64 slots = cell.slots;
     const T* bias = run.weights.bias + g0 * slots * L;
-    if (cell.x_vectors < cell.filled)
+    const int others = cell.filled - cell.x_vectors;  // slots that begin with their bias alone
+    if (others > 0)
       each([&](Tile& tile, int n) {
-        for (int r = 0; r < n; ++r)
-          for (i64 g = 0; g < g1 - g0; ++g)
-            for (int i = 0; i < cell.filled; ++i)
-              if (i < cell.x_first || i >= cell.x_first + cell.x_vectors)
-                store(tile.out[r] + ((g0 + g) * slots + i) * L, load(bias + (g * slots + i) * L));
+        for (int k = 0; k < others; ++k) {
+          const i64 slot = (k < cell.x_first ? k : k + cell.x_vectors) * L;
+          for (int r = 0; r < n; ++r)
+            for (i64 g = g0; g < g1; ++g)
+              store(tile.out[r] + g * slots * L + slot, load(bias + (g - g0) * slots * L + slot));
+        }
       });
     auto of_gates = [&](auto f) {
       each([&](Tile& tile, int n) {
