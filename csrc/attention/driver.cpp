@@ -20,7 +20,7 @@ constexpr i64 small_bytes = i64(64) << 10;
 constexpr i64 memory_bytes = i64(16) << 20;
 
 // Smaller blocks of queries read keys and values too often.
-constexpr i64 least_rows = 48;
+constexpr i64 least_queries = 48;
 // Of so many tasks for each thread the last ones leave little time in which threads wait.
 constexpr i64 tasks_per_thread = 8;
 
@@ -34,7 +34,7 @@ template <class T> std::vector<QueryBlock> query_blocks_of(const Attention<T>& a
   if (a.S == 0) return blocks;
   const bool rows_see_the_same = a.left < 0 && a.right < 0;
   const i64 rows_per_task = a.B * a.Hk * a.G * a.S / (tasks_per_thread * threads),
-            largest = rows_see_the_same ? std::clamp(rows_per_task, least_rows, query_block) : least_rows;
+            largest = rows_see_the_same ? std::clamp(rows_per_task, least_queries, query_block) : least_queries;
   const i64 heads = std::clamp<i64>(largest / a.S, 1, std::max<i64>(a.G, 1)), cuts = blocks_of(a.S, largest);
   const i64 rows = std::min(largest, blocks_of(blocks_of(a.S, cuts), 6) * 6);  // whole tiles of rows
   for (i64 g = 0; g < a.G; g += heads)
