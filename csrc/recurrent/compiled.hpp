@@ -16,6 +16,7 @@ struct Gates {
   int count = 0;
   std::array<int, most_vectors> gate{};
 
+  Gates() = default;
   template <std::size_t n> constexpr Gates(const std::array<int, n>& gates) : count(int(n)) {
     static_assert(n <= most_vectors);
     for (std::size_t v = 0; v < n; ++v) gate[v] = gates[v];
@@ -27,29 +28,32 @@ inline constexpr int most_stages = 2, most_norms = 2;
 
 // Equations run over unit groups [g0, g1) of all rows of a part that are alive at step s.
 template <class T> struct StageKernels {
-  Product product;
-  int first;    // slot of its record in which its product's results begin
-  int vectors;  // of its record: the cell's slots, or one where it projects
-  bool projects;
-  bool leaves_inner;        // for the product of the next stage
-  bool meets_after;         // does the team, once the stage is done
-  int norms, norms_before;  // how many it has, and the stages before it
-  std::array<Norm, most_norms> norm;
-  void (*forward)(const Part<T>&, i64 s, i64 g0, i64 g1);
-  void (*backward)(const Part<T>&, i64 s, i64 g0, i64 g1);
+  Product product = Product::none;
+  int first = 0;    // slot of its record in which its product's results begin
+  int vectors = 0;  // of its record: the cell's slots, or one where it projects
+  bool projects = false;
+  bool leaves_inner = false;  // for the product of the next stage
+  // The team meets where the next stage's product, of this step or another, reads what others have made; and what they
+  // leave for norms must not be overwritten too early.
+  bool meets_after = false;
+  int norms = 0, norms_before = 0;  // how many it has, and the stages before it
+  std::array<Norm, most_norms> norm{};
+  void (*forward)(const Part<T>&, i64 s, i64 g0, i64 g1) = nullptr;
+  void (*backward)(const Part<T>&, i64 s, i64 g0, i64 g1) = nullptr;
 };
 
 // Only the first stage may have a product of the output, only the last one a product of what a stage leaves.
 template <class T> struct Compiled : CellKernels<T> {
-  int x_first, h_first;  // slots in which the results of the input product and of that of the output begin
   Gates x_gates, h_gates, inner_gates;
-  int inner_slot;  // the slot of the cell's record that the inner product adds to, -1 where there is none
+  int x_first = 0, h_first = 0;  // slots in which the results of the input product and of that of the output begin
+  int inner_slot = -1;           // the slot of the cell's record that the inner product adds to, if it does
   // The slots that products fill begin the record. Their gradients lie in as many from gradients_first on: where norms
   // leave those, or in the same.
-  int filled, gradients_first;
-  int stages;
-  std::array<StageKernels<T>, most_stages> stage;
-  void (*unit_grads)(const Part<T>&, i64 from, i64 to, i64 g);  // of steps [from, to), added to run.grads; or null
+  int filled = 0, gradients_first = 0;
+  int stages = 0;
+  std::array<StageKernels<T>, most_stages> stage{};
+  // Of steps [from, to), added to run.grads; null where there are no weights of units.
+  void (*unit_grads)(const Part<T>&, i64 from, i64 to, i64 g) = nullptr;
 
   bool has_hidden() const { return this->h_vectors > 0; }
   const StageKernels<T>& last() const { return stage[std::size_t(stages - 1)]; }

@@ -178,9 +178,12 @@ template <class T> struct TimeLoopKernels {
 
 // One cell, compiled for one dtype and instruction set, as far as a driver knows it.
 template <class T> struct CellKernels {
-  const TimeLoopKernels<T>* loop;
-  int lanes, max_rows, gates, states, slots, norms, x_vectors, h_vectors, unit_weights, groups_per_sum;
-  bool inner, projects;  // is there a product of what a stage leaves, and is it a projection
+  const TimeLoopKernels<T>* loop = nullptr;
+  int lanes = 0, max_rows = 0;
+  int gates = 0, states = 0, slots = 0, norms = 0, unit_weights = 0;
+  int x_vectors = 0, h_vectors = 0;      // of the panels of the input product and of that of the output
+  int groups_per_sum = 0;                // unit groups in a sum of weight gradients
+  bool inner = false, projects = false;  // is there a product of what a stage leaves, and is it a projection
 };
 
 }  // namespace pyrnn

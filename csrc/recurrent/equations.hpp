@@ -9,45 +9,21 @@
 
 namespace pyrnn::PYRNN_ISA {
 
-template <class Cell> struct CellFacts {
+template <class T, class Cell> class Equations {
+  static constexpr int L = lanes<T>;
   using Stages = typename Cell::Stages;
   static constexpr int stages = int(std::tuple_size_v<Stages>);
   template <int k> using Stage = std::tuple_element_t<std::size_t(k), Stages>;
-  using First = Stage<0>;
   using Last = Stage<stages - 1>;
 
-  static constexpr bool has_hidden = First::product == Product::output;
-  static constexpr bool has_inner = Last::product == Product::inner;
-  static constexpr bool projects = Last::projects;
-
-  static constexpr Gates h_gates = [] {
-    if constexpr (has_hidden)
-      return Gates(First::gates);
+  static constexpr bool has_hidden = Stage<0>::product == Product::output;
+  template <int k> static constexpr bool leaves_inner = Last::product == Product::inner && k == stages - 2;
+  static constexpr int inner_slot = [] {
+    if constexpr (Last::product == Product::inner && !Last::projects)
+      return Last::first;
     else
-      return Gates(std::array<int, 0>{});
+      return -1;
   }();
-  static constexpr int h_first = [] {
-    if constexpr (has_hidden)
-      return First::first;
-    else
-      return 0;
-  }();
-  static constexpr Gates inner_gates = [] {
-    if constexpr (has_inner)
-      return Gates(Last::gates);
-    else
-      return Gates(std::array<int, 0>{});
-  }();
-  template <int k>
-  static constexpr int first = [] {
-    if constexpr (Stage<k>::product == Product::none)
-      return 0;
-    else
-      return Stage<k>::first;
-  }();
-  static constexpr int inner_slot = has_inner && !projects ? first<stages - 1> : -1;
-  template <int k> static constexpr bool leaves_inner = has_inner && k == stages - 2;
-
   template <int k>
   static constexpr auto norms = [] {
     if constexpr (requires { Stage<k>::norms; })
@@ -55,25 +31,6 @@ template <class Cell> struct CellFacts {
     else
       return std::array<Norm, 0>{};
   }();
-  template <int k> static constexpr int norms_before() {
-    if constexpr (k == 0)
-      return 0;
-    else
-      return norms_before<k - 1>() + int(norms<k - 1>.size());
-  }
-  static constexpr int all_norms = norms_before<stages>();
-
-  static constexpr int filled =
-      std::max({Cell::x_first + int(Cell::x_gates.size()), h_first + h_gates.count, inner_slot + 1});
-  template <int k = 0> static constexpr int first_gradient() {
-    if constexpr (k == stages) {
-      return 0;
-    } else {
-      for (const Norm& norm : norms<k>)
-        if (norm.first == 0) return norm.back;
-      return first_gradient<k + 1>();
-    }
-  }
 
   // The slots that the way forward makes.
   static constexpr int kept = [] {
@@ -82,17 +39,6 @@ template <class Cell> struct CellFacts {
     else
       return Cell::slots;
   }();
-
-  // The team meets where the next stage's product, of this step or another, reads what others have made; and what they
-  // leave for norms must not be overwritten too early.
-  template <int k>
-  static constexpr bool meets_after =
-      Stage<(k + 1) % stages>::product != Product::none || (k + 1 == stages && all_norms > 0);
-};
-
-template <class T, class Cell> class Equations {
-  using Facts = CellFacts<Cell>;
-  static constexpr int L = lanes<T>;
 
   // f(state) for the states whose bits are set, and a pointer for each of them.
   template <unsigned bits, class F> static PYRNN_INLINE void each_state(F f) {
@@ -112,7 +58,7 @@ template <class T, class Cell> class Equations {
 
   // Stage k of step s of a row: a Step for each unit group.
   template <int k> struct Row {
-    using Stage = typename Facts::template Stage<k>;
+    using Stage = Equations::Stage<k>;
     static constexpr int vectors = Stage::projects ? 1 : Cell::slots;
     static constexpr int unit_weights = Stage::projects ? 0 : Cell::unit_weights;
 
@@ -142,10 +88,10 @@ template <class T, class Cell> class Equations {
 
   // Of norms all unit groups have left their numbers.
   template <int k> static void forward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
-    using Stage = typename Facts::template Stage<k>;
+    using Stage = Equations::Stage<k>;
     using Row = Row<k>;
-    constexpr int vectors = Stage::projects ? 1 : Facts::kept;
-    constexpr bool last = k + 1 == Facts::stages;
+    constexpr int vectors = Stage::projects ? 1 : kept;
+    constexpr bool last = k + 1 == stages;
     constexpr i64 stride = Row::vectors * L;
     const Run<T>& run = part.run;
     const i64 later = s + run.chunk;
@@ -153,19 +99,19 @@ template <class T, class Cell> class Equations {
       if (k == 0 && run.keep && !run.assistance && later < run.end && j < part.rows.alive[later])
         part.template prefetch<1>(part.record(later, j) + g0 * stride, (g1 - g0) * stride);
       const Row row(part, s, j);
-      std::array<Moments<T>, Facts::template norms<k>.size()> moments;
+      std::array<Moments<T>, norms<k>.size()> moments;
       for (std::size_t q = 0; q < moments.size(); ++q)
         moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(run.weights.eps);
       for (i64 g = g0; g < g1; ++g)
         row.template step<vectors>(g, [&](auto& step) __attribute__((always_inline)) {
           for (std::size_t q = 0; q < moments.size(); ++q) {
-            constexpr auto norms = Facts::template norms<k>;
+            constexpr auto norms = Equations::norms<k>;
             for (int i = norms[q].first; i < norms[q].first + norms[q].count; ++i) step.a[i] = moments[q](step.a[i]);
           }
           Stage::forward(step);
           each_state<Stage::sets>([&](int i) { store(row.after[i] + g * L, step.after[i]); });
           if ((Stage::sets & bit(0)) && run.y.data) store(part.at(run.y, s, j) + g * L, step.after[0], part.P - g * L);
-          if constexpr (Facts::template leaves_inner<k>) store(part.inner(s, j) + g * L, step.inner);
+          if constexpr (leaves_inner<k>) store(part.inner(s, j) + g * L, step.inner);
           if (run.keep || !last)
             for (int i = 0; i < vectors; ++i) store(row.at(g) + i * L, step.a[i]);
         });
@@ -173,9 +119,8 @@ template <class T, class Cell> class Equations {
   }
 
   template <int k> static void backward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
-    using Stage = typename Facts::template Stage<k>;
+    using Stage = Equations::Stage<k>;
     using Row = Row<k>;
-    constexpr bool leaves_inner = Facts::template leaves_inner<k>;
     constexpr unsigned touched = Stage::sets | Stage::reads;
     const Run<T>& run = part.run;
     const i64 width = Stage::projects ? part.P : part.H;
@@ -191,18 +136,18 @@ template <class T, class Cell> class Equations {
             step.d[i] = i == 0 && run.dy.data ? held + load(part.at(run.dy, s, j) + g * L, part.P - g * L) : held;
             step.d_before[i] = Stage::sets & bit(i) ? Vec<T>{} : held;
           });
-          if constexpr (leaves_inner) step.inner = load(part.dinner(j) + g * L);
+          if constexpr (leaves_inner<k>) step.inner = load(part.dinner(j) + g * L);
           Stage::backward(step);
           // What an inner product has in the same record is left alone: others of the team read it.
           for (int i = 0; i < Row::vectors; ++i)
-            if (!leaves_inner || i != Facts::inner_slot)
+            if (!leaves_inner<k> || i != inner_slot)
               store(row.at(g) + i * L, without_padding<T>(step.a[i], width - g * L));
-          if constexpr (Facts::template norms<k>.size() > 0)
+          if constexpr (norms<k>.size() > 0)
             part.each_norm(part.cell.stage[k], s, j, [&](const Norm& n, const RowNorm<T>& norm) {
               norm.put_back(g, row.at(g) + n.back * L, row.at(g) + n.first * L);
             });
           each_state<touched>([&](int i) {
-            const bool ends = fresh && (i > 0 || !Facts::has_hidden);  // output_back ends the output's
+            const bool ends = fresh && (i > 0 || !has_hidden);  // output_back ends the output's
             store(d[i] + g * L, ends ? Vec<T>{} : step.d_before[i]);
           });
         });
@@ -216,7 +161,7 @@ template <class T, class Cell> class Equations {
         Vec<T> a[Cell::slots];
         for (int i = 0; i < Cell::slots; ++i) a[i] = load(part.record(s, j) + (g * Cell::slots + i) * L);
         Step<T, Cell::states> step(a, nullptr);
-        for (int k = Facts::projects; k < Cell::states; ++k)
+        for (int k = Last::projects; k < Cell::states; ++k)
           step.before[k] = load(part.before(k, s, j) + g * L), step.after[k] = load(part.after(k, s, j) + g * L);
         Cell::unit_grads(step, total);
       }
@@ -226,44 +171,45 @@ template <class T, class Cell> class Equations {
     }
   }
 
-  template <int k> static constexpr StageKernels<T> stage() {
-    using Stage = typename Facts::template Stage<k>;
-    StageKernels<T> out{Stage::product,
-                        Facts::template first<k>,
-                        Stage::projects ? 1 : Cell::slots,
-                        Stage::projects,
-                        Facts::template leaves_inner<k>,
-                        Facts::template meets_after<k>,
-                        int(Facts::template norms<k>.size()),
-                        Facts::template norms_before<k>(),
-                        {},
-                        forward<k>,
-                        backward<k>};
-    std::ranges::copy(Facts::template norms<k>, out.norm.begin());
-    return out;
+  template <int k> static constexpr void add_stage(Compiled<T>& cell) {
+    using Stage = Equations::Stage<k>;
+    StageKernels<T>& stage = cell.stage[k];
+    stage.product = Stage::product;
+    stage.vectors = Stage::projects ? 1 : Cell::slots;
+    stage.projects = Stage::projects;
+    stage.leaves_inner = leaves_inner<k>;
+    stage.norms = int(norms<k>.size()), stage.norms_before = cell.norms;
+    std::ranges::copy(norms<k>, stage.norm.begin());
+    stage.forward = forward<k>, stage.backward = backward<k>;
+    cell.stages = k + 1, cell.norms += stage.norms;
+    if constexpr (Stage::product == Product::output)
+      stage.first = cell.h_first = Stage::first, cell.h_gates = Stage::gates, cell.h_vectors = cell.h_gates.count;
+    if constexpr (Stage::product == Product::inner)
+      stage.first = Stage::first, cell.inner_gates = Stage::gates, cell.inner = true, cell.projects = Stage::projects;
   }
 
  public:
   static constexpr Compiled<T> compiled = [] {
-    Compiled<T> out{{&TimeLoop<T>::kernels, L, max_rows, Cell::gates, Cell::states, Cell::slots, Facts::all_norms,
-                     int(Cell::x_gates.size()), Facts::h_gates.count, Cell::unit_weights,
-                     Cell::slots == 1 ? group_block : 1, Facts::has_inner, Facts::projects},
-                    Cell::x_first,
-                    Facts::h_first,
-                    Cell::x_gates,
-                    Facts::h_gates,
-                    Facts::inner_gates,
-                    Facts::inner_slot,
-                    Facts::filled,
-                    Facts::first_gradient(),
-                    Facts::stages,
-                    {},
-                    nullptr};
+    Compiled<T> cell;
+    cell.loop = &TimeLoop<T>::kernels;
+    cell.lanes = L, cell.max_rows = max_rows;
+    cell.gates = Cell::gates, cell.states = Cell::states, cell.slots = Cell::slots;
+    cell.x_gates = Cell::x_gates, cell.x_first = Cell::x_first, cell.x_vectors = cell.x_gates.count;
+    cell.inner_slot = inner_slot;
+    cell.unit_weights = Cell::unit_weights;
+    if constexpr (Cell::unit_weights > 0) cell.unit_grads = unit_grads;
+    cell.groups_per_sum = Cell::slots == 1 ? group_block : 1;
     [&]<int... k>(std::integer_sequence<int, k...>) {
-      ((out.stage[k] = stage<k>()), ...);
-    }(std::make_integer_sequence<int, Facts::stages>{});
-    if constexpr (Cell::unit_weights > 0) out.unit_grads = unit_grads;
-    return out;
+      (add_stage<k>(cell), ...);
+    }(std::make_integer_sequence<int, stages>{});
+    cell.filled = std::max({cell.x_first + cell.x_vectors, cell.h_first + cell.h_vectors, inner_slot + 1});
+    for (int k = 0; k < stages; ++k) {
+      const bool last = k + 1 == stages;
+      cell.stage[k].meets_after = cell.stage[last ? 0 : k + 1].product != Product::none || (last && cell.norms > 0);
+      for (int q = 0; q < cell.stage[k].norms; ++q)
+        if (cell.stage[k].norm[q].first == 0) cell.gradients_first = cell.stage[k].norm[q].back;
+    }
+    return cell;
   }();
 };
 
