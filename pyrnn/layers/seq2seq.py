@@ -1,5 +1,4 @@
-"""From a vector or a sequence to a sequence: a decoder that is conditioned on them, and the encoder-decoder of unequal
-lengths.
+"""From a vector or a sequence to a sequence: a conditioned decoder, and the encoder-decoder of unequal lengths.
 
 Attention stands behind the decoder's recurrent layer (Luong et al. 2015, arXiv:1508.04025), not inside its step as in
 Bahdanau et al. 2015: no step needs the context of the one before. So under teacher forcing all steps are one call of
@@ -424,8 +423,7 @@ def _ids(call: str, name: str, ids: Any, lengths: Any) -> tuple[Array, Array | N
     if lengths is None:
         return ids, None, np.ones((1, 1, 1), bool)
     lengths = lengths_array(call, lengths, *ids.shape)
-    steps, rows = ids.shape
-    valid = valid_steps(steps, rows, lengths)
+    valid = valid_steps(*ids.shape, lengths)
     return np.where(valid, ids, 0), lengths, valid[:, :, None]
 
 
