@@ -423,7 +423,7 @@ def _ids(call: str, name: str, ids: Any, lengths: Any) -> tuple[Array, Array | N
     if lengths is None:
         return ids, None, np.ones((1, 1, 1), bool)
     lengths = lengths_array(call, lengths, *ids.shape)
-    valid = valid_steps(*ids.shape, lengths=lengths)
+    valid = valid_steps(ids.shape[0], ids.shape[1], lengths)
     return np.where(valid, ids, 0), lengths, valid[:, :, None]
 
 
