@@ -39,6 +39,7 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
+    from .formats.native import load, save
     from .text import ngrams
 
     __version__: str
@@ -92,12 +93,14 @@ __all__ = [
     "hinge",
     "init",
     "kernels",
+    "load",
     "mean_squared_error",
     "metrics",
     "negative_log_likelihood",
     "ngrams",
     "plots",
     "reference",
+    "save",
     "scaled_dot_product_attention",
     "scaled_dot_product_attention_vjp",
     "schedules",
@@ -108,6 +111,7 @@ __all__ = [
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+_LATER_FROM = {"load": "formats.native", "save": "formats.native"}  # functions, and their modules
 
 
 def __getattr__(name: str) -> Any:
@@ -116,6 +120,10 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
+    if name in _LATER_FROM:
+        import importlib
+
+        return getattr(importlib.import_module(f".{_LATER_FROM[name]}", __name__), name)
     if name == "__version__":
         from importlib.metadata import version
 

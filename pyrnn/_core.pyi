@@ -37,7 +37,7 @@ class Cell:  # rnn, lstm and so on; some take options of their own
     WEIGHTS: ClassVar[tuple[str, ...]]
     SHAPES: ClassVar[dict[str, str]]
     STATES: ClassVar[tuple[str, ...]]
-    GATES: ClassVar[int]
+    GATES: ClassVar[str]
     @staticmethod
     def forward(
         x: Array, state: Entries | None, weights: Entries,

@@ -128,15 +128,17 @@ def test_every_cell_is_there():
     """In all the places that the README's "Adding a cell" names."""
     for where, names in {"kernels": RECURRENT, "recurrent.LAYERS": LAYERS, "tests/plain.py": plain.STEPS}.items():
         assert set(names) == set(CELLS), where
-    assert {layer.__name__ for layer in LAYERS.values()} <= set(pyrnn.__all__)
+    missing = {layer.__name__ for layer in LAYERS.values()} - set(pyrnn.__all__)
+    assert not missing, f"__all__ of pyrnn/__init__.py has no {missing}"
 
 
 @pytest.mark.parametrize("op", RECURRENT)
 def test_the_record_of_a_cell_is_what_its_kernel_says(op):
     """And the reference; sizes that are all different tell what a letter means."""
     record, kernel = CELLS[op], getattr(kernels, op)
-    assert (len(record.gates), tuple(record.states)) == (kernel.GATES, kernel.STATES)
+    assert (record.gates, tuple(record.states)) == (kernel.GATES, kernel.STATES)
     assert len(set(record.gates)) == len(record.gates)
+    assert record.keeps in {"", *record.gates}
     assert tuple(record.weights) == kernel.WEIGHTS == getattr(reference, op).WEIGHTS
     own = record._replace(weights=kernel.SHAPES)
     assert own.shapes(2, 11, 7) == record.shapes(2, 11, 7)

@@ -5,6 +5,7 @@ import pytest
 from cells import CELLS, FEW, VARIANTS, make_layer
 
 import pyrnn
+from pyrnn.layers.stack import LAYERS
 
 
 @pytest.fixture(params=[name for name in FEW if CELLS[VARIANTS[name][0]].weights.get("weight_hh") == "GP"])
@@ -99,6 +100,23 @@ def test_chrono(name):
     assert len(seen) == 4
     for key, value in others(before, "bias").items():
         np.testing.assert_array_equal(layer.params[key], value)
+
+
+@pytest.mark.parametrize("cell", [name for name, record in CELLS.items() if record.keeps])
+def test_the_gate_that_keeps_the_state(cell):
+    """Without the product of the output: closed, no gradient goes from the state after a step to the one before."""
+    layer = LAYERS[cell](2, 4, dtype="float64", rng=0)
+    for name in CELLS[cell].recurrent():
+        layer.params[name + "_l0"][:] = 0
+    ones = (np.ones((1, 3, 4)),) * len(CELLS[cell].states)
+    x, given, reached = np.random.default_rng(0).standard_normal((1, 3, 2)), ones if ones[1:] else ones[0], {}
+    for bias in (-40, 40):
+        gate = CELLS[cell].gates.index(CELLS[cell].keeps)
+        layer.params["bias_ih_l0"][4 * gate : 4 * gate + 4] = bias
+        dstate = layer.vjp(x, given)[1](None, given)[1]
+        reached[bias] = max(np.abs(d).max() for d in (dstate if ones[1:] else (dstate,)))
+    assert reached[-40] < 1e-12
+    assert reached[40] > 1e-2
 
 
 def test_chrono_remembers_about_so_many_steps():

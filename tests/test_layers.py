@@ -3,6 +3,9 @@
 What one op computes is tested elsewhere; here an op is called by hand where a value is needed.
 """
 
+import copy
+import pickle
+
 import cells
 import numpy as np
 import pytest
@@ -642,6 +645,17 @@ def test_stream_reset(make, rng):
             kept = [n for n in range(N) if n not in zeroed]
             assert not now[:, zeroed].any()
             assert_same(now[:, kept], before[:, kept])
+
+
+def test_a_stream_is_not_copied_but_made_anew(make, rng):
+    layer = make(L)
+    x, stream = rng.standard_normal((T, N, I)), layer.stream(N)
+    stream(x[:3])
+    for copies in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"\.stream: a stream cannot be copied; layer\.stream\(3, state="):
+            copies(stream)
+    twin = layer.stream(N, state=stream.state)
+    assert_same(stream(x[3:]), twin(x[3:]))
 
 
 def test_stream_takes_array_likes(make, rng):

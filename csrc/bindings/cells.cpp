@@ -75,10 +75,10 @@ template <CellKind tanh> Chosen by_nonlinearity(const std::string& call, const s
 const CellWeight weight_ih{"weight_ih", Role::ih, "GI"}, weight_hh{"weight_hh", Role::hh, "GP"};
 const CellWeight bias_ih{"bias_ih", Role::b_ih, "G", true}, bias_hh{"bias_hh", Role::b_hh, "G", true};
 
-const RecurrentOp rnn{"rnn", 1, {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+const RecurrentOp rnn{"rnn", "h", {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
 const RecurrentOp lstm{"lstm",
-                       4,
+                       "ifgo",
                        {"h", "c"},
                        {weight_ih,
                         weight_hh,
@@ -91,19 +91,19 @@ const RecurrentOp lstm{"lstm",
                          return peephole ? CellKind::lstm_peephole : CellKind::lstm;
                        }};
 
-const RecurrentOp gru{"gru", 3, {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+const RecurrentOp gru{"gru", "rzn", {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
 Chosen gru_kind(const std::string&, bool reset_after) {
   return reset_after ? CellKind::gru_reset_after : CellKind::gru_reset_before;
 }
 
-const RecurrentOp indrnn{"indrnn", 1, {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
-const RecurrentOp mingru{"mingru", 2, {"h"}, {weight_ih, bias_ih}};
-const RecurrentOp minlstm{"minlstm", 3, {"h"}, {weight_ih, bias_ih}};
-const RecurrentOp slstm{"slstm", 4, {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
+const RecurrentOp indrnn{"indrnn", "h", {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
+const RecurrentOp mingru{"mingru", "zn", {"h"}, {weight_ih, bias_ih}};
+const RecurrentOp minlstm{"minlstm", "ifn", {"h"}, {weight_ih, bias_ih}};
+const RecurrentOp slstm{"slstm", "ifgo", {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
 const RecurrentOp layernormlstm{"layernormlstm",
-                                4,
+                                "ifgo",
                                 {"h", "c"},
                                 {weight_ih,
                                  weight_hh,

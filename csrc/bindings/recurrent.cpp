@@ -242,8 +242,8 @@ class Pullback {
       const bool present = weight.role == Role::hr ? cell.projects : weight.role != Role::unit || cell.unit_weights > 0;
       if (!present && !py::object(g[i]).is_none())
         wrong_value(call_, at("grads", i) + " is given, but there is no " + weight.name);
-      T* data = to_gradient<T>(call_, at("grads", i), py::object(g[i]), weight.shape(op_.gates, size));
-      put(grads, weight, unit, data, op_.gates, size.H);
+      T* data = to_gradient<T>(call_, at("grads", i), py::object(g[i]), weight.shape(op_.gate_count(), size));
+      put(grads, weight, unit, data, op_.gate_count(), size.H);
     });
     const bool padding = !given.looked_up && rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
     const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());

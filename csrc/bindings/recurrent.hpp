@@ -32,11 +32,12 @@ struct Chosen {
 // The compiled side of pyrnn/cells.py, which says the same.
 struct RecurrentOp {
   const char* name;
-  int gates;
+  std::string gates;                // a letter for each
   std::vector<const char*> states;  // the first is the output
   std::vector<CellWeight> weights;  // as they are passed
   // The kind of cell where a projection or numbers of units may be absent; null where they may not.
   CellKind (*with)(bool projection, bool unit_weights) = nullptr;
+  int gate_count() const { return int(gates.size()); }
 };
 
 py::tuple recurrent_forward(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights,

@@ -60,12 +60,13 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
       wrong_type(call, op.weights[i].name, py::none(), std::string("an array of dtype ") + dtype_name<T>());
     return py::reinterpret_borrow<py::array>(w.arrays[i]);
   };
+  const int gates = op.gate_count();
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
     if (weight.role == Role::ih) {
       const py::array ih = array(i);
       const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
-      if (rows == 0 || rows % op.gates) wrong_shape(call, weight.name, ih, "(" + std::to_string(op.gates) + "*H, I)");
-      w.size = {ih.shape(1), rows / op.gates, rows / op.gates};
+      if (rows == 0 || rows % gates) wrong_shape(call, weight.name, ih, "(" + std::to_string(gates) + "*H, I)");
+      w.size = {ih.shape(1), rows / gates, rows / gates};
     }
   });
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
@@ -81,8 +82,8 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   w.pointers.eps = T(chosen.eps);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
     if (weight.optional && w.arrays[i].is_none()) return;
-    check_shape(call, weight.name, array(i), weight.shape(op.gates, w.size));
-    put(w.pointers, weight, unit, static_cast<const T*>(array(i).data()), op.gates, w.size.H);
+    check_shape(call, weight.name, array(i), weight.shape(gates, w.size));
+    put(w.pointers, weight, unit, static_cast<const T*>(array(i).data()), gates, w.size.H);
   });
   return w;
 }

@@ -18,7 +18,7 @@ template <class F> void each_weight(const RecurrentOp& op, F f) {
   i64 unit = 0;
   for (std::size_t i = 0; i < op.weights.size(); ++i) {
     f(i, op.weights[i], unit);
-    if (op.weights[i].role == Role::unit) unit += op.weights[i].vectors(op.gates);
+    if (op.weights[i].role == Role::unit) unit += op.weights[i].vectors(op.gate_count());
   }
 }
 

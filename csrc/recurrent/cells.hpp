@@ -38,8 +38,9 @@ enum class CellKind {
 
 namespace pyrnn::PYRNN_ISA {
 
-// A kind without equations does not compile.
-template <CellKind> struct CellOf;
+template <CellKind kind> struct CellOf {
+  static_assert(kind == CellKind::count, "a kind without equations: it needs a line below");
+};
 template <> struct CellOf<CellKind::rnn_tanh> : Rnn<Nonlinearity::tanh> {};
 template <> struct CellOf<CellKind::rnn_relu> : Rnn<Nonlinearity::relu> {};
 template <> struct CellOf<CellKind::rnn_sigmoid> : Rnn<Nonlinearity::sigmoid> {};

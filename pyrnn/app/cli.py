@@ -385,7 +385,8 @@ def evaluate(model: str, text: str, as_json: bool) -> None:
 def bench(arguments: tuple[str, ...]) -> None:
     """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
     try:
-        code = importlib.import_module("pyrnn.bench").main(list(arguments))  # the folder bench/ of the sources
+        # The folder bench/ of the sources; `python -m bench` has it there already.
+        code = (sys.modules.get("bench") or importlib.import_module("pyrnn.bench")).main(list(arguments))
     except SystemExit as end:  # of its parser, after the help
         code = end.code
     if code:

@@ -224,9 +224,17 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], descrip
 
 
 def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read a file of `save` whose description says `"kind": kind`; return its arrays and its description.
+    """`read` of a file whose description says `"kind": kind`; any other is a ValueError that names it."""
+    arrays, description = read(path)
+    if description.get("kind") != kind:
+        raise ValueError(f"{file_name(as_path(path))} holds no {kind} of pyrnn")
+    return arrays, description
 
-    A file that is missing, unreadable, damaged or of another kind is an OSError or a ValueError that names it.
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays and the description of a file of `save`.
+
+    A file that is missing, unreadable, damaged or of another system is an OSError or a ValueError that names it.
     """
     import safetensors
 
@@ -245,8 +253,8 @@ def load(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, np.ndarray]
         description = json.loads(text) if text is not None else None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: its description is damaged: {error}") from error
-    if not isinstance(description, dict) or description.get("kind") != kind:
-        raise ValueError(f"{name} holds no {kind} of pyrnn")
+    if not isinstance(description, dict):
+        raise ValueError(f"{name} is a safetensors file, but not one of pyrnn's")
     written = description.pop(CHECKSUMS, None)
     if written is not None:  # files of earlier versions have none
         found = _checksums(arrays, description)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from types import MemberDescriptorType
 from typing import Any, ClassVar
 
@@ -50,6 +52,11 @@ class Layer:
             raise ValueError(
                 f"{type(self).__name__}: {self._size} parameters are too many, {name} alone has shape {shape}"
             )
+        allowance = _allowance.get()
+        if allowance is not None:
+            allowance[0] -= self._size
+            if allowance[0] < 0:
+                raise ValueError(f"{type(self).__name__}: there are {-allowance[0]} numbers too few for its parameters")
         self._settle(np.zeros(self._size, dtype), np.zeros(self._size, dtype))
 
     def _settle(self, params: Array, grads: Array) -> None:
@@ -195,6 +202,19 @@ class Layer:
     def _restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
+
+
+_allowance: ContextVar[list[int] | None] = ContextVar("_allowance", default=None)
+
+
+@contextlib.contextmanager
+def at_most(numbers: int) -> Iterator[None]:
+    """Inside, layers with more parameters than so many numbers in all are a ValueError, before memory is taken."""
+    token = _allowance.set([numbers])
+    try:
+        yield
+    finally:
+        _allowance.reset(token)
 
 
 OWN = {*vars(Layer), *Layer.__annotations__}

@@ -62,7 +62,7 @@ class Recurrent(Layer, Generic[StateT]):
     def __init_subclass__(cls, cell: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cell is not None:
-            cls._op, cls._cell, cls._cell_name = getattr(kernels, cell), CELLS[cell], cell
+            cls._cell, cls._op, cls._cell_name = CELLS[cell], getattr(kernels, cell), cell
             LAYERS[cell] = cls
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import numpy as np
 
@@ -89,6 +89,11 @@ class Stream(Generic[StateT]):
                 raise shape_error(self._call, "rows", array.shape, "one axis")
             rows = within(self._call, "rows", array.reshape(-1), self._rows - 1)
         self._compiled.reset(rows)
+
+    def __getstate__(self) -> NoReturn:
+        """Neither copied nor pickled: a copy would share the running state."""
+        raise TypeError(f"{self._call}: a stream cannot be copied; layer.stream({self._rows}, state=stream.state) "
+                        "makes one that goes on from the same state")  # fmt: skip
 
     def __repr__(self) -> str:
         return f"{config_of.line(self._layer)}.stream(batch={self._rows})"

@@ -1,0 +1,1 @@
+"""Models in files: pyrnn's own, and those of other systems."""
