@@ -40,6 +40,7 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
     from .formats.native import load, save
+    from .formats.weights import read_weights
     from .text import ngrams
 
     __version__: str
@@ -99,6 +100,7 @@ __all__ = [
     "negative_log_likelihood",
     "ngrams",
     "plots",
+    "read_weights",
     "reference",
     "save",
     "scaled_dot_product_attention",
@@ -111,7 +113,11 @@ __all__ = [
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
-_LATER_FROM = {"load": "formats.native", "save": "formats.native"}  # functions, and their modules
+_LATER_FROM = {
+    "load": "formats.native",
+    "read_weights": "formats.weights",
+    "save": "formats.native",
+}  # functions, and their modules
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,214 @@
+"""Files of torch.save, read without torch and without running what they hold: the zip of torch 1.6 and later, and the
+form before it.
+
+Both are a pickle in which a tensor is a call, and stands on a storage that lies outside of the pickle. Here the pickle
+can name nothing but what is in NAMES, and build nothing but dicts, lists and tensors that are described.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+import zipfile
+from typing import Any, BinaryIO, ClassVar, NamedTuple
+
+import numpy as np
+
+from ..core.checks import Array
+
+MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what the older form begins with
+MOST_MEMORY = 8  # bytes of tensors for each byte of the file: more are views, expanded, of few numbers
+
+BFLOAT16 = "bfloat16"  # read as the upper half of a float32
+STORAGES = {
+    "Float": "f4", "Double": "f8", "Half": "f2", "BFloat16": BFLOAT16, "Long": "i8", "Int": "i4", "Short": "i2",
+    "Char": "i1", "Byte": "u1", "Bool": "?", "ComplexFloat": "c8", "ComplexDouble": "c16",
+}  # fmt: skip
+DTYPES = {
+    "float32": "f4", "float": "f4", "float64": "f8", "double": "f8", "float16": "f2", "half": "f2",
+    "bfloat16": BFLOAT16, "int64": "i8", "int32": "i4", "int16": "i2", "int8": "i1", "uint8": "u1", "uint16": "u2",
+    "uint32": "u4", "uint64": "u8", "bool": "?", "complex64": "c8", "complex128": "c16",
+}  # fmt: skip
+
+
+class Storage(NamedTuple):
+    """Numbers outside of the pickle."""
+
+    dtype: str
+    key: str
+
+
+class Tensor(NamedTuple):
+    """A view of a storage, strides in numbers."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+
+
+class Entries(dict[Any, Any]):
+    """An OrderedDict of the file; what else is set on it is of no interest."""
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
+    dtype = rest[2].dtype if len(rest) > 2 and isinstance(rest[2], Storage) else storage.dtype  # of _rebuild_tensor_v3
+    if not isinstance(storage, Storage) or len(size) != len(stride):
+        raise ValueError("a tensor is not described as torch does it")
+    if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
+        raise ValueError(f"a tensor of size {size}, stride {stride} and offset {offset} cannot be")
+    return Tensor(storage, offset, tuple(size), tuple(stride), dtype)
+
+
+NAMES: dict[str, Any] = {
+    "collections.OrderedDict": Entries,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor,
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+    "torch.Size": lambda size=(): tuple(size),
+    "torch.device": lambda *_: None,
+    "torch.storage.UntypedStorage": Storage("u1", ""),
+    **{f"torch.{kind}Storage": Storage(dtype, "") for kind, dtype in STORAGES.items()},
+    **{f"torch.{name}": Storage(dtype, "") for name, dtype in DTYPES.items()},
+}
+
+# What torch's pickles are made of. Others take memory that the file only names, or reach into what is there already.
+OPCODES = (
+    "PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "MARK", "POP", "POP_MARK", "STOP",
+    "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES",
+    "BINBYTES8", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT",
+    "SETITEM", "SETITEMS", "EMPTY_SET", "ADDITEMS", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BINPERSID", "BUILD",
+)  # fmt: skip
+InPython: Any = pickle._Unpickler  # the memory it takes follows the file; type checkers take it for the one in C
+
+
+class Unpickler(InPython):  # type: ignore[misc]
+    """Reads a pickle of names and shapes."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Of NAMES alone."""
+        full = f"{module}.{name}"
+        if full not in NAMES:
+            what = "a whole module" if module.startswith(("torch.nn", "__torch__", "__main__")) else "other objects"
+            raise pickle.UnpicklingError(
+                f"its pickle asks for {full}, which is not run: the file holds {what}, not just tensors. "
+                "torch.save(module.state_dict(), path) makes one that does"
+            )
+        return NAMES[full]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """("storage", its kind, its key, where it was, how many numbers)."""
+        kind, key = pid[1:3]
+        if pid[0] != "storage" or not isinstance(kind, Storage) or (len(pid) > 5 and pid[5] is not None):
+            raise ValueError("a storage is not described as torch does it")
+        return Storage(kind.dtype, str(key))
+
+    def _build(self) -> None:
+        self.stack.pop()  # attributes of an OrderedDict or a parameter
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: InPython.dispatch[code] for code in (getattr(pickle, name)[0] for name in OPCODES)
+    } | {pickle.BUILD[0]: _build}
+
+
+def read(file: BinaryIO, size: int) -> tuple[Any, dict[str, Array]]:
+    """What is in an open file of `size` bytes: dicts and lists with Tensors in them, and the bytes of the storages."""
+    if file.read(len(MAGIC)) == MAGIC:
+        return _read_legacy(file)
+    file.seek(0)
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > size:
+            raise ValueError("its entries are larger than the file: torch does not compress them")
+        pickled = [entry.filename for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
+        if len(pickled) != 1:
+            raise ValueError("it is a zip without the data.pkl of torch")
+        root = pickled[0].removesuffix("data.pkl")
+        if f"{root}constants.pkl" in archive.namelist():
+            raise ValueError("it is a TorchScript program, which only torch can run; save its state_dict()")
+        value = Unpickler(io.BytesIO(archive.read(pickled[0]))).load()
+        order = archive.read(f"{root}byteorder") if f"{root}byteorder" in archive.namelist() else b"little"
+        if order != b"little":
+            raise ValueError(f"its numbers are of byte order {order!r}, expected b'little'")
+        found = {entry.filename.removeprefix(f"{root}data/"): entry for entry in entries
+                 if entry.filename.startswith(f"{root}data/")}  # fmt: skip
+        return value, {key: np.frombuffer(archive.read(entry), np.uint8) for key, entry in found.items()}
+
+
+def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
+    file.seek(0)
+    _, version, system, value, keys = (Unpickler(file).load() for _ in range(5))
+    if version != 1001 or not system.get("little_endian"):
+        raise ValueError(f"it is of version {version!r}, expected 1001 and little-endian numbers")
+    item = {storage.key: 2 if storage.dtype == BFLOAT16 else np.dtype(storage.dtype).itemsize
+            for storage in _storages(value)}  # fmt: skip
+    storages = {}
+    for key in keys:
+        (count,) = struct.unpack("<q", file.read(8))
+        length = count * item.get(key, 0)
+        content = file.read(length) if length >= 0 else b""
+        if len(content) != length or key not in item:
+            raise ValueError("it ends before its numbers do")
+        storages[str(key)] = np.frombuffer(content, np.uint8)
+    return value, storages
+
+
+def _storages(value: Any) -> list[Storage]:
+    return [tensor.storage for tensor in tensors(value, 10**6).values()]
+
+
+def tensors(value: Any, most: int) -> dict[str, Tensor]:
+    """The tensors in dicts and lists, by their keys joined by dots. ValueError for more than so many entries."""
+    found: dict[str, Tensor] = {}
+    waiting: list[tuple[str, Any]] = [("", value)]
+    met = 0
+    while waiting:
+        name, entry = waiting.pop()
+        met += 1
+        if met > most:
+            raise ValueError("it has more entries than bytes")
+        if isinstance(entry, Tensor):
+            if name.removesuffix(".") in found:
+                raise ValueError(f"two tensors are called {name[:-1]!r}")
+            found[name.removesuffix(".")] = entry
+        elif isinstance(entry, (dict, list, tuple)):
+            inner = entry.items() if isinstance(entry, dict) else enumerate(entry)
+            waiting += [(f"{name}{key}.", held) for key, held in reversed(list(inner))]
+    return found
+
+
+def read_tensors(file: BinaryIO, size: int) -> dict[str, Array]:
+    """The tensors of an open file of `size` bytes; bfloat16 as float32."""
+    value, storages = read(file, size)
+    found = tensors(value, size)
+    left = MOST_MEMORY * size
+    arrays = {}
+    for name, tensor in found.items():
+        kind = np.dtype("<u2" if tensor.dtype == BFLOAT16 else f"<{tensor.dtype}" if tensor.dtype != "?" else "?")
+        if tensor.storage.key not in storages:
+            raise ValueError(f"the numbers of {name} are missing")
+        content = storages[tensor.storage.key]
+        numbers = content[: len(content) // kind.itemsize * kind.itemsize].view(kind)
+        count = 1
+        for length in tensor.size:
+            count *= length
+        left -= count * kind.itemsize
+        last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
+        if count and last >= len(numbers):
+            raise ValueError(f"{name} reaches beyond its {len(numbers)} numbers")
+        if left < 0:
+            raise ValueError(f"{name} takes more memory than {MOST_MEMORY} times the file")
+        if count == 0:
+            arrays[name] = np.empty(tensor.size, kind if tensor.dtype != BFLOAT16 else np.float32)
+            continue
+        strides = [step * kind.itemsize for step in tensor.stride]
+        array = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.size, strides).copy()
+        if tensor.dtype == BFLOAT16:
+            array = (array.astype(np.uint32) << 16).view(np.float32)
+        arrays[name] = array
+    return arrays

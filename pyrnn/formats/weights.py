@@ -1,0 +1,110 @@
+"""Arrays by name out of files of many systems: which one a file is of is told by what it begins with."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+
+from ..core.checks import Array
+from ..core.files import existing
+
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # of .npy
+MOST_MEMORY = 1000  # bytes for each byte of an .npz, which may be compressed
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """{name: array} of a file of weights: safetensors, NumPy's .npz and .npy, torch's .pt and .pth.
+
+    Names of nested dicts are joined by dots, what is no array is skipped, bfloat16 comes as float32. Neither torch nor
+    anything that the file holds is needed or run: of torch's pickles only tensors are read, and anything else in them
+    is a ValueError that names it. OSError or ValueError, with the name of the file, for one that is missing, damaged
+    or of a form that is not known.
+
+        weights = pyrnn.read_weights("model.pt")
+        layer.load_state_dict({name.removeprefix("rnn."): array for name, array in weights.items()})
+    """
+    path, name = existing(path, "a file of weights")
+    if not os.path.isfile(path):
+        raise OSError(f"{name} is no regular file, expected a file of weights")
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            arrays: dict[str, Array] = _reader(file)(file, size)
+            return arrays
+        except MemoryError:
+            raise ValueError(f"{name}: there is no memory for what it says it holds") from None
+        except Exception as error:  # whatever a damaged file makes of a reader
+            raise ValueError(f"{name}: {error or type(error).__name__}") from error
+
+
+def _reader(file: BinaryIO) -> Any:
+    from . import torch
+
+    start = file.read(16)
+    file.seek(0)
+    if start.startswith(torch.MAGIC):
+        return torch.read_tensors
+    if start.startswith(b"PK"):
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+        file.seek(0)
+        return _npz if names and all(name.endswith(".npy") for name in names) else torch.read_tensors
+    if start.startswith(np.lib.format.MAGIC_PREFIX):
+        return lambda file, size: {"": _npy(file, size)}
+    if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
+        return _safetensors
+    raise ValueError(f"it begins with {start[:8]!r}, which is no form of weights that is known here")
+
+
+def _safetensors(file: BinaryIO, size: int) -> dict[str, Array]:
+    import safetensors
+
+    arrays, read = {}, cast(Any, safetensors.deserialize)
+    for name, entry in read(file.read()):
+        kind, data = entry["dtype"], entry["data"]
+        if kind == "BF16":
+            numbers = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        elif kind in KINDS:
+            numbers = np.frombuffer(data, KINDS[kind])
+        else:
+            raise ValueError(f"{name} is of dtype {kind}, which NumPy does not have")
+        arrays[name] = numbers.reshape(entry["shape"]).copy()
+    return dict(sorted(arrays.items()))
+
+
+KINDS = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8",
+    "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
+
+
+def _npz(file: BinaryIO, size: int) -> dict[str, Array]:
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            size -= entry.file_size // MOST_MEMORY
+            if size < 0:
+                raise ValueError(f"{entry.filename} takes more memory than {MOST_MEMORY} times the file")
+            with archive.open(entry) as member:
+                arrays[entry.filename.removesuffix(".npy")] = _npy(member, entry.file_size)
+    return arrays
+
+
+def _npy(file: Any, size: int) -> Array:
+    """One array of NumPy's, whose numbers end where the file does."""
+    version = np.lib.format.read_magic(file)
+    if version not in HEADERS:
+        raise ValueError(f"an array of NumPy's version {version}, expected {' or '.join(map(str, HEADERS))}")
+    shape, fortran, dtype = HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("it holds objects, which only their pickle can make: save arrays of numbers")
+    content = file.read()
+    count = 1
+    for length in shape:
+        count *= length
+    if count * dtype.itemsize != len(content):
+        raise ValueError(f"an array of shape {shape} and dtype {dtype} has {len(content)} bytes")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C").copy()

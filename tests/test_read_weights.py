@@ -1,0 +1,197 @@
+"""pyrnn.read_weights: what other systems' files hold, and files that are damaged or mean harm."""
+
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pyrnn
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# tests/golden/torch.pt and torch_legacy.pt: torch.save of this by torch 2.13.
+BASE = np.arange(12, dtype=np.float32).reshape(3, 4)
+SAVED = {
+    "rnn.weight_ih_l0": BASE,
+    "rnn.turned": BASE.T,
+    "part": BASE[1:, 1::2],  # three views of one storage
+    "scale": np.array([1.5, -2], np.float32),  # bfloat16
+    "steps": np.array(7),
+    "flags.0": np.array([True, False]),
+}
+
+
+def same(found, expected):
+    assert list(found) == list(expected)
+    for name, array in expected.items():
+        assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape), name
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].flags.c_contiguous
+        assert found[name].flags.writeable
+
+
+@pytest.mark.parametrize("form", ["torch.pt", "torch_legacy.pt"])
+def test_torch(form):
+    same(pyrnn.read_weights(GOLDEN / form), SAVED)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_saves(legacy, tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = {
+        **{str(dtype): torch.ones(3, dtype=dtype) for dtype in (torch.float64, torch.float16, torch.int8, torch.uint8)},
+        "empty": torch.zeros(0, 3),
+        "expanded": torch.arange(3).expand(4, 3),
+        "complex": torch.tensor([1 + 2j]),
+        **{f"model.{name}": value for name, value in torch.nn.LSTM(3, 4, 2, proj_size=2).state_dict().items()},
+    }
+    path = tmp_path / "x.pth"
+    others = {"epoch": 3, "name": "n", "rate": 0.1, "none": None, "size": torch.Size([1, 2]), "dtype": torch.float32}
+    torch.save({**tensors, **others}, path, _use_new_zipfile_serialization=not legacy)
+    same(pyrnn.read_weights(path), {name: tensor.contiguous().numpy() for name, tensor in tensors.items()})
+    layer = torch.nn.GRU(2, 3)
+    torch.save(layer, path, _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ValueError, match=r"x\.pth: .*torch\.nn\.modules\.rnn\.GRU, which is not run.*whole module"):
+        pyrnn.read_weights(path)
+
+
+def test_numpy(tmp_path):
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.asfortranarray(BASE), "c": np.array(3), "d": np.zeros((0, 2))}
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "x.npz", **arrays)
+        same(pyrnn.read_weights(tmp_path / "x.npz"), arrays)
+    np.save(tmp_path / "x.npy", BASE)
+    same(pyrnn.read_weights(tmp_path / "x.npy"), {"": BASE})
+    np.savez(tmp_path / "x.npz", a=np.array([None, 1], dtype=object))
+    with pytest.raises(ValueError, match=r"x\.npz: it holds objects"):
+        pyrnn.read_weights(tmp_path / "x.npz")
+
+
+def test_safetensors(tmp_path):
+    layer = pyrnn.LSTM(2, 3, rng=0)
+    pyrnn.save(tmp_path / "x", layer)
+    same(pyrnn.read_weights(tmp_path / "x"), dict(sorted(layer.state_dict().items())))
+    header = json.dumps({"scale": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    halves = np.array([0x3FC0, 0xC000], "<u2")  # 1.5 and -2
+    (tmp_path / "y").write_bytes(len(header).to_bytes(8, "little") + header + halves.tobytes())
+    same(pyrnn.read_weights(tmp_path / "y"), {"scale": SAVED["scale"]})
+
+
+def test_what_is_no_file_of_weights(tmp_path):
+    with pytest.raises(FileNotFoundError, match="x: no such file"):
+        pyrnn.read_weights(tmp_path / "x")
+    with pytest.raises(IsADirectoryError, match="is a directory, expected a file of weights"):
+        pyrnn.read_weights(tmp_path)
+    for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04", pickle.dumps({"a": 1})):
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(ValueError, match="x: "):
+            pyrnn.read_weights(tmp_path / "x")
+    with pytest.raises(TypeError, match=r"path is 3\.5, expected a file name"):
+        pyrnn.read_weights(3.5)
+
+
+def torch_zip(path, pickled, **others):
+    """A file as torch.save makes it, around any pickle."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for name, content in others.items():
+            archive.writestr(f"archive/{name}", content)
+
+
+class Call:
+    """Is pickled as a call of any function."""
+
+    def __init__(self, function, *arguments):
+        self.reduced = function, arguments
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize("function", [exec, print, eval, getattr, __import__, io.open, pickle.loads])
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_nothing_is_run(function, protocol, tmp_path):
+    path, written = tmp_path / "x.pt", tmp_path / "written"
+    torch_zip(path, pickle.dumps({"a": Call(function, f"open({str(written)!r}, 'w')")}, protocol))
+    with pytest.raises(ValueError, match=r"x\.pt: its pickle asks for \w+\.\w+, which is not run"):
+        pyrnn.read_weights(path)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"\x80\x05\x96" + (2**40).to_bytes(8, "little") + b".", "150"),  # BYTEARRAY8 of a terabyte
+        (b"\x80\x02]r\xff\xff\xff\xff.", ""),  # memo number 2**32 - 1: no memory for those before
+        (b"\x80\x02\x8b\xff\xff\xff\x7f.", ""),  # an integer of 2 GB
+        (b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00aK\x01sb.", ""),  # attributes of a name
+        (b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00aK\x01sb.", ""),  # of an OrderedDict: harmless
+        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "more entries than bytes"),  # a dict in itself
+        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00K\x00K\x00tR.", ""),
+    ],
+)
+def test_pickles_that_mean_harm(pickled, message, tmp_path):
+    path = tmp_path / "x.pt"
+    torch_zip(path, pickled)
+    if message or pickled.count(b"_rebuild") or b"\x8b" in pickled:
+        with pytest.raises(ValueError, match=rf"x\.pt: .*{message}"):
+            pyrnn.read_weights(path)
+    else:
+        assert pyrnn.read_weights(path) == {}
+
+
+def test_more_memory_than_the_file_has(tmp_path):
+    torch = pytest.importorskip("torch")
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.ones(1).expand(10**9)}, path)
+    with pytest.raises(ValueError, match="a takes more memory than 8 times the file"):
+        pyrnn.read_weights(path)
+    with zipfile.ZipFile(tmp_path / "y.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", bytes(10**8))
+    with pytest.raises(ValueError, match=r"y\.npz: "):
+        pyrnn.read_weights(tmp_path / "y.npz")
+
+
+def forms(tmp_path):
+    """A file of each form."""
+    for name in ("torch.pt", "torch_legacy.pt"):
+        yield name, (GOLDEN / name).read_bytes()
+    np.savez(tmp_path / "x.npz", a=BASE, b=BASE.T)
+    np.save(tmp_path / "x.npy", BASE)
+    pyrnn.save(tmp_path / "x.safetensors", pyrnn.GRU(2, 3, rng=0))
+    for path in sorted(tmp_path.iterdir()):
+        yield path.name, path.read_bytes()
+
+
+def test_damaged_files(tmp_path):
+    """Bytes changed, cut and added: arrays, or an error that names the file."""
+    rng, path = np.random.default_rng(0), tmp_path / "damaged"
+    for name, whole in list(forms(tmp_path)):
+        outcomes = set()
+        for _ in range(300):
+            content = bytearray(whole)
+            for _ in range(rng.integers(1, 4)):
+                place, length = int(rng.integers(len(content))), int(rng.integers(1, 9))
+                what = rng.integers(4)
+                if what == 0:
+                    content[place] ^= 1 << int(rng.integers(8))
+                elif what == 1:
+                    content[place] = int(rng.integers(256))
+                elif what == 2:
+                    del content[place : place + length]
+                else:
+                    content[place:place] = rng.bytes(length)
+            path.write_bytes(content)
+            message = ""
+            try:
+                for array in pyrnn.read_weights(path).values():
+                    assert isinstance(array, np.ndarray)
+            except (OSError, ValueError) as error:
+                message = str(error)
+            assert not message or "damaged" in message
+            outcomes.add(bool(message))
+        assert True in outcomes, name
