@@ -40,6 +40,7 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
     from .formats.native import load, save
+    from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
     from .text import ngrams
 
@@ -89,6 +90,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "decoding",
+    "from_torch",
     "get_num_threads",
     "gradient_flow",
     "hinge",
@@ -109,15 +111,18 @@ __all__ = [
     "set_num_threads",
     "text",
     "threads",
+    "to_torch",
     "truncated_bptt",
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
-_LATER_FROM = {
+_LATER_FROM = {  # functions, and their modules
+    "from_torch": "formats.torch_modules",
     "load": "formats.native",
     "read_weights": "formats.weights",
     "save": "formats.native",
-}  # functions, and their modules
+    "to_torch": "formats.torch_modules",
+}
 
 
 def __getattr__(name: str) -> Any:

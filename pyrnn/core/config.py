@@ -19,7 +19,7 @@ def config(layer: Layer) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, parameter in _arguments(layer).items():
         if parameter.kind is parameter.VAR_KEYWORD:
-            values |= {child: _typed(layer, child, held) for child, held in _children(layer).items()}
+            values |= {child: _typed(layer, child, held) for child, held in children(layer).items()}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             values[name] = _plain(layer, name)
     return values
@@ -39,10 +39,10 @@ def made(call: str, name: str, value: Any) -> Any:
 
 def described(layer: Layer) -> str:
     """As torch prints it, with the number of parameters: GRU(8, 16, num_layers=2)  # 2,880 parameters."""
-    children = _children(layer)
+    held = children(layer)
     count = f"  # {layer.num_parameters:,} parameters" if layer.num_parameters else ""
-    if children:
-        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in children.items()]
+    if held:
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in held.items()]
         return "\n".join([f"{type(layer).__name__}(", *lines, f"){count}"])
     return line(layer) + count
 
@@ -68,7 +68,7 @@ def _arguments(layer: Layer) -> dict[str, inspect.Parameter]:
     return {name: p for name, p in signature.parameters.items() if name not in layer._unwritten}
 
 
-def _children(layer: Layer) -> dict[str, Layer]:
+def children(layer: Layer) -> dict[str, Layer]:
     """The layers of a model by the names of their attributes, with those in lists and dicts as list.0 and so on."""
     from .layer import Layer
     from .model import Model

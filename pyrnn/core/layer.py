@@ -181,14 +181,15 @@ class Layer:
         self._inspect()
         return {name: param.copy() for name, param in self.params.items()}
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Copy parameters in. A missing, unknown or misshapen entry is a ValueError that names it; then nothing has
-        changed.
+    def load_state_dict(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
+        """Copy parameters in: with a prefix, of the entries whose names begin with it, under the rest of their names.
+        A missing, unknown or misshapen entry is a ValueError that names it; then nothing has changed.
 
         layer.load_state_dict(other.state_dict())
+        layer.load_state_dict(pyrnn.read_weights("model.pt"), prefix="encoder.rnn.")
         """
         self._inspect()
-        load(f"{type(self).__name__}.load_state_dict", self.params, state_dict)
+        load(f"{type(self).__name__}.load_state_dict", self.params, state_dict, prefix)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self._attributes().items() if name not in self._derived}

@@ -91,15 +91,41 @@ def write(call: str, targets: Mapping[str, Array], values: Mapping[str, Any]) ->
         targets[name][...] = value
 
 
-def load(call: str, targets: Mapping[str, Array], values: Mapping[str, Any]) -> None:
-    """As `write`, but every target must have its value: missing and unknown names are a ValueError."""
+def load(call: str, targets: Mapping[str, Array], values: Mapping[str, Any], prefix: str = "") -> None:
+    """As `write`, of the values whose names begin with `prefix`, without it; but every target must have its value:
+    missing and unknown names are a ValueError."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{call}: expected a dict of arrays, not {type(values).__name__}")
+    if not isinstance(prefix, str):
+        raise TypeError(f"{call}: prefix is {shown(prefix)}, expected a string")
+    if prefix:
+        named = (name for name in values if isinstance(name, str) and name.startswith(prefix))
+        values = {name[len(prefix) :]: values[name] for name in named}
     missing = [str(name) for name in targets if name not in values]
     unknown = [str(name) for name in values if name not in targets]
     if missing or unknown:
-        raise ValueError(f"{call}: missing entries: {shown(missing, 400)}, unknown entries: {shown(unknown, 400)}")
+        hint = _hint(missing, unknown)
+        raise ValueError(
+            f"{call}: missing entries: {shown(missing, 400)}, unknown entries: {shown(unknown, 400)}{hint}"
+        )
+    for name, target in targets.items():
+        shape = getattr(values[name], "shape", None)
+        if shape != target.shape and shape == target.shape[::-1]:
+            message = f"{name} has shape {shape}, expected {target.shape}: this is the transpose (of Keras?)"
+            raise ValueError(f"{call}: {message}")
     write(call, targets, values)
+
+
+def _hint(missing: list[str], unknown: list[str]) -> str:
+    """What has been seen to lead to these names."""
+    for name in unknown:
+        first = next((target for target in missing if name.endswith(f".{target}")), None)
+        if first is not None:
+            prefix = name.removesuffix(first)
+            return f". The names begin with {cut(prefix)}: load_state_dict(..., prefix={shown(prefix)})"
+    if missing and not unknown and all(name.startswith("bias_hh") for name in missing):
+        return ". Where there is one bias only, zeros will do for bias_hh"
+    return ""
 
 
 class Home(NamedTuple):

@@ -104,6 +104,17 @@ def main():
     cases["sgd_nesterov"] = trajectory(rng, torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.3, nesterov=True)
 
     arrays = {f"{case}/{name}": a.detach().numpy() for case, entries in cases.items() for name, a in entries.items()}
+    base = torch.arange(12.0).reshape(3, 4)
+    saved = {
+        "rnn": {"weight_ih_l0": base, "turned": base.t()},
+        "part": base[1:, 1::2],
+        "scale": torch.nn.Parameter(torch.tensor([1.5, -2.0]).bfloat16()),
+        "steps": torch.tensor(7),
+        "flags": [torch.tensor([True, False])],
+        "epoch": 3,
+    }
+    for name, zipped in (("torch.pt", True), ("torch_legacy.pt", False)):
+        torch.save(saved, Path(__file__).with_name(name), _use_new_zipfile_serialization=zipped)
     np.savez_compressed(Path(__file__).with_name("torch_golden.npz"), **arrays)
 
 

@@ -1,0 +1,191 @@
+"""from_torch and to_torch: the same values, the same results, and what has no counterpart."""
+
+import numpy as np
+import pytest
+from cells import VARIANTS, make_layer
+
+import pyrnn
+
+LSTM = {"weight_ih_l0": np.ones((12, 2)), "weight_hh_l0": np.ones((12, 3))}
+BIASES = {"bias_ih_l0": np.zeros(12), "bias_hh_l0": np.zeros(12)}
+
+
+def test_a_state_dict_of_arrays():
+    """Without torch: the kind of a layer and its sizes follow from names and shapes."""
+    layers = [
+        pyrnn.LSTM(3, 4, 2, bidirectional=True, proj_size=2, rng=0),
+        pyrnn.LSTM(3, 4, bias=False, dtype="float64", rng=0),
+        pyrnn.GRU(1, 1, 3, rng=0),
+        pyrnn.RNN(3, 4, nonlinearity="relu", rng=0),
+        pyrnn.Linear(3, 4, rng=0),
+        pyrnn.LayerNorm(5, bias=False),
+    ]
+    for layer in layers:
+        config = {"nonlinearity": "relu"} if isinstance(layer, pyrnn.RNN) else {}
+        read = pyrnn.from_torch(layer.state_dict(), **config)
+        assert type(read) is type(layer)
+        assert read.config() == layer.config()
+        for name, value in layer.params.items():
+            np.testing.assert_array_equal(value, read.params[name])
+    assert pyrnn.from_torch(LSTM, batch_first=True, dtype="float32").config()["batch_first"] is True
+    cell = {name.removesuffix("_l0"): value for name, value in (LSTM | BIASES).items()}
+    assert pyrnn.from_torch(cell).config() == pyrnn.from_torch(LSTM | BIASES).config()
+
+
+@pytest.mark.parametrize(
+    ("state_dict", "message"),
+    [
+        ({}, "a state dict with nothing is not of one"),
+        ({"rnn.weight_ih_l0": np.ones((4, 2))}, "a state dict with rnn.weight_ih_l0 is not of one .*prefix="),
+        ({"weight": np.ones((4, 2))}, "may be a Linear's or an Embedding's"),
+        ({"weight": np.ones((4, 2, 3)), "bias": np.ones(4)}, r"a weight of shape \(4, 2, 3\)"),
+        ({"weight_ih_l0": np.ones((4, 2)), "weight_hh_l0": np.ones((4, 4))}, "does not tell its nonlinearity"),
+        ({"weight_ih_l0": np.ones((2, 12)), "weight_hh_l0": np.ones((3, 12))}, "has 2 rows for 12 hidden units"),
+        ({"weight_ih_l0": np.ones((12, 2)), "weight_hh_l0": np.ones(12)}, "are not both matrices"),
+        ({"weight_ih_l0": np.ones((12, 2))}, "are not both matrices"),
+        (LSTM | {"bias_ih_l0": np.zeros(12)}, "missing entries.*zeros will do for bias_hh"),
+        (LSTM | {"weight_ih_l1": np.ones((12, 3))}, "missing entries: .*weight_hh_l1"),
+        (LSTM | {"weight_ch_l0": np.ones(9)}, "unknown entries: .*weight_ch_l0"),
+    ],
+)
+def test_a_state_dict_that_is_of_no_layer(state_dict, message):
+    with pytest.raises(ValueError, match=message):
+        pyrnn.from_torch(state_dict)
+
+
+@pytest.mark.parametrize("source", [None, 3, "model.pt", np.ones(3), pyrnn.Linear])
+def test_what_is_no_module(source):
+    with pytest.raises((TypeError, ValueError), match="from_torch: "):
+        pyrnn.from_torch(source)
+
+
+def test_names_and_shapes_that_are_known_traps():
+    layer = pyrnn.LSTM(2, 3)
+    named = {f"encoder.{name}": value for name, value in layer.state_dict().items()}
+    with pytest.raises(
+        ValueError, match=r"The names begin with encoder\.: load_state_dict\(\.\.\., prefix='encoder\.'\)"
+    ):
+        layer.load_state_dict(named)
+    layer.load_state_dict(named | {"head.weight": np.ones(3)}, prefix="encoder.")
+    with pytest.raises(ValueError, match=r"has shape \(2, 12\), expected \(12, 2\): this is the transpose"):
+        layer.load_state_dict(layer.state_dict() | {"weight_ih_l0": np.ones((2, 12))})
+    with pytest.raises(TypeError, match="prefix is 3, expected a string"):
+        layer.load_state_dict(named, prefix=3)
+
+
+def same_as(module, layer, *inputs):
+    """The results of a module of torch's."""
+    torch = pytest.importorskip("torch")
+    with torch.no_grad():
+        expected = module(*(torch.from_numpy(x) for x in inputs))
+    found = layer(*inputs)
+    expected, found = (list(flat(result)) for result in (expected, found))
+    for one, other in zip(expected, found, strict=True):
+        one = np.asarray(one)
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-12 if one.dtype == np.float64 else 1e-6)
+
+
+def flat(result):
+    if isinstance(result, (tuple, list)):
+        for part in result:
+            yield from flat(part)
+    else:
+        yield result
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_recurrent_modules(dtype):
+    torch = pytest.importorskip("torch")
+    for kind, option in [
+        ("RNN", {"nonlinearity": "relu"}),
+        ("RNN", {"bidirectional": True}),
+        ("LSTM", {"num_layers": 2, "proj_size": 2, "batch_first": True}),
+        ("LSTM", {"bias": False}),
+        ("GRU", {"num_layers": 2, "bidirectional": True}),
+    ]:
+        module = getattr(torch.nn, kind)(3, 5, **option, dtype=getattr(torch, dtype))
+        layer = pyrnn.from_torch(module)
+        assert layer.dtype == dtype
+        same_as(module, layer, np.random.default_rng(0).standard_normal((4, 2, 3)).astype(dtype))
+        for name, value in pyrnn.from_torch(pyrnn.to_torch(layer)).state_dict().items():
+            np.testing.assert_array_equal(value, layer.params[name])
+    for kind in ("RNNCell", "LSTMCell", "GRUCell"):
+        module = getattr(torch.nn, kind)(3, 5, dtype=getattr(torch, dtype))
+        x = np.random.default_rng(0).standard_normal((2, 3)).astype(dtype)
+        with torch.no_grad():
+            h = module(torch.from_numpy(x))
+        y, _ = pyrnn.from_torch(module)(x[None])
+        np.testing.assert_allclose(y[0], np.asarray(h[0] if kind == "LSTMCell" else h), rtol=0, atol=1e-6)
+
+
+def test_other_modules():
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x, ids = rng.standard_normal((4, 2, 6)).astype(np.float32), rng.integers(0, 5, (4, 2))
+    nn = torch.nn
+    chain = nn.Sequential(
+        nn.Embedding(5, 6, padding_idx=0), nn.Dropout(0.5), nn.LayerNorm(6), nn.Linear(6, 3, bias=False)
+    )
+    same_as(chain.eval(), pyrnn.from_torch(chain), ids)
+    assert list(pyrnn.from_torch(chain).params) == list(chain.state_dict())
+    same_as(chain, pyrnn.from_torch(pyrnn.to_torch(pyrnn.from_torch(chain))), ids)
+    for option in ({}, {"bias": False}, {"kdim": 6, "vdim": 6, "batch_first": True}):
+        module = nn.MultiheadAttention(6, 2, **option)
+        layer = pyrnn.from_torch(module)
+        with torch.no_grad():
+            expected = module(*(torch.from_numpy(x),) * 3, need_weights=False)[0].numpy()
+        np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-6)
+        assert pyrnn.from_torch(pyrnn.to_torch(layer)).config() == layer.config()
+    half = pyrnn.from_torch(nn.Linear(3, 2).bfloat16())
+    assert half.dtype == np.float32
+    named = nn.Sequential()
+    named.add_module("body", nn.Linear(3, 2))
+    assert list(pyrnn.from_torch(named).params) == ["body.weight", "body.bias"]
+
+
+def test_modules_without_a_counterpart():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    for module, message in [
+        (nn.Conv2d(1, 1, 1), "Conv2d has no counterpart here; there is one for RNN, LSTM"),
+        (
+            nn.Sequential(nn.Linear(2, 2), nn.Softshrink()),
+            "1 of the Sequential: from_torch: Softshrink has no counterpart",
+        ),
+        (nn.LayerNorm((2, 3)), r"LayerNorm: it normalises over the axes \(2, 3\)"),
+        (nn.LayerNorm(2, elementwise_affine=False), "elementwise_affine=False"),
+        (nn.Embedding(2, 3, max_norm=1.0), "max_norm=1.0"),
+        (nn.MultiheadAttention(4, 2, dropout=0.1), "dropout=0.1"),
+        (nn.MultiheadAttention(4, 2, add_zero_attn=True), "add_zero_attn=True"),
+        (type("LSTM", (nn.LSTM,), {})(2, 3), "LSTM has no counterpart"),  # a class of a user's own
+    ]:
+        with pytest.raises(ValueError, match=f"from_torch: .*{message}"):
+            pyrnn.from_torch(module)
+
+
+def test_layers_that_torch_does_not_have():
+    torch = pytest.importorskip("torch")
+    for name in VARIANTS:
+        layer = make_layer(name, 3, 4, 2)
+        try:
+            module = pyrnn.to_torch(layer)
+        except ValueError as error:
+            message = str(error)
+            assert message.startswith("to_torch: torch")
+        else:
+            assert isinstance(module, torch.nn.Module)
+            same_as(module, layer, np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32))
+    for layer, message in [
+        (pyrnn.LSTM(2, 3, peephole=True), "torch's LSTM has no peephole=True"),
+        (pyrnn.GRU(2, 3, reset_after=False), "torch's GRU has no reset_after=False"),
+        (pyrnn.RNN(2, 3, nonlinearity="sigmoid"), "torch's RNN has no nonlinearity='sigmoid'"),
+        (pyrnn.SLSTM(2, 3), "torch has no SLSTM"),
+        (pyrnn.Sequential(pyrnn.GRU(2, 3), pyrnn.LastStep()), "torch has no LastStep"),
+        (pyrnn.MultiheadAttention(4, 2, num_kv_heads=1), "torch's MultiheadAttention has no num_kv_heads=1"),
+        (pyrnn.Dropout(0.5, per_sequence=True), "torch's Dropout has no per_sequence=True"),
+    ]:
+        with pytest.raises(ValueError, match=f"to_torch: {message}"):
+            pyrnn.to_torch(layer)
+    with pytest.raises(TypeError, match="to_torch: layer is 3, expected a layer"):
+        pyrnn.to_torch(3)
