@@ -19,7 +19,8 @@ Functions, and the same with float64 and double:
 
 - `float32_of(stream)`: the C stream of a pyrnn stream; TypeError where it is none or has another dtype. It is the same
   stream, with the same state: what Cython steps, Python sees in `stream.state`, and the other way round.
-- `s.rows`, `s.inputs`, `s.outputs`: N, I and H (P with a projection), which never change.
+- `s.rows`, `s.inputs`, `s.outputs`: N, I and H (P with a projection), which never change. After `stream.take(rows)`
+  it is to be borrowed anew.
 - `float32_step(s, x, y)`: one step. x points to (N, I) numbers, y to (N, H), rows side by side. It checks nothing: less
   memory than that is written beyond its end.
 - `float32_checked_step(s, x, y)`: the same of memory views, `const float[:, ::1]` and `float[:, ::1]`; ValueError where

@@ -647,15 +647,53 @@ def test_stream_reset(make, rng):
             assert_same(now[:, kept], before[:, kept])
 
 
-def test_a_stream_is_not_copied_but_made_anew(make, rng):
+def test_a_copy_of_a_stream_goes_on_by_itself(make, rng):
     layer = make(L)
     x, stream = rng.standard_normal((T, N, I)), layer.stream(N)
-    stream(x[:3])
-    for copies in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match=r"\.stream: a stream cannot be copied; layer\.stream\(3, state="):
-            copies(stream)
-    twin = layer.stream(N, state=stream.state)
-    assert_same(stream(x[3:]), twin(x[3:]))
+    stream(x[:2])
+    for copies in (copy.copy, copy.deepcopy):
+        twin = copies(stream)
+        layer.params[next(iter(layer.params))][:] += 1  # the packed weights stay
+        before = stream.state
+        assert_same(twin.state, before)
+        y = twin(x[2:])
+        assert_same(stream.state, before)
+        stream(x[2:3])
+        stream.state = before
+        assert_same(stream(x[2:]), y)
+        stream.state = before
+    with pytest.raises(TypeError, match=r"\.stream: a stream cannot be pickled; its state can"):
+        pickle.dumps(stream)
+
+
+def test_stream_take(make, rng):
+    """Rows kept, dropped, repeated and moved: as streams of these rows from the start."""
+    layer = make(L)
+    x = rng.standard_normal((T, 5, I))
+    for rows in ([4, 0, 0, 2], [1], np.arange(5), [True, False, False, True, True], 3, [2] * 9):
+        stream = layer.stream(5)
+        stream(x[:2])
+        step, before = stream.step, stream.state
+        stream.take(rows)
+        chosen = np.arange(5)[rows].reshape(-1)
+        assert_same(stream.state, parts_of(before, chosen))
+        later = x[2:, chosen]
+        alone = layer.stream(len(chosen), parts_of(before, chosen))
+        assert_same(stream(later[:1]), alone(later[:1]))
+        assert_same(stream.step(later[1]), alone.step(later[1]))
+        assert_same(stream.state, alone.state)
+        assert repr(stream).endswith(f".stream(batch={len(chosen)})")
+        step(x[2])  # of the stream as it was before
+    for wrong, message in [([], "rows is empty"), ([5], "0 to 4"), ([-1], "0 to 4"), ([0.5], "integers"), ([[0]], "axis")]:
+        stream = layer.stream(5)
+        with pytest.raises((TypeError, ValueError), match=message):
+            stream.take(wrong)
+        assert repr(stream).endswith(".stream(batch=5)")
+
+
+def parts_of(state, rows):
+    """These rows of a state."""
+    return tuple(part[:, rows] for part in state) if isinstance(state, tuple) else state[:, rows]
 
 
 def test_stream_takes_array_likes(make, rng):

@@ -168,20 +168,12 @@ class StreamObject {
   }
 
   void reset(py::handle rows) {
-    visit([&]<class T>(Stream<T>& s) {
+    visit([&](auto& s) {
       std::vector<i64> chosen;
-      if (rows.is_none()) {
+      if (rows.is_none())
         for (i64 n = 0; n < s.batch(); ++n) chosen.push_back(n);
-      } else {
-        const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
-        for (i64 i = 0; i < a.size(); ++i) {
-          const i64 n = a.data()[i];
-          if (n < 0 || n >= s.batch())
-            wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(n) + ", expected 0 to " +
-                                   std::to_string(s.batch() - 1));
-          chosen.push_back(n);
-        }
-      }
+      else
+        chosen = to_rows(rows, s.batch());
       locked([&] {
         for (i64 n : chosen) s.reset(n);
       });
@@ -189,7 +181,26 @@ class StreamObject {
     });
   }
 
+  py::object take(py::handle rows) {
+    return visit([&]<class T>(Stream<T>& s) -> py::object {
+      const std::vector<i64> chosen = to_rows(rows, s.batch());
+      if (chosen.empty()) wrong_value(call_, "rows is empty, expected at least one");
+      std::unique_ptr<Stream<T>> other;
+      locked([&] { other = std::make_unique<Stream<T>>(s.taken(chosen)); });
+      return py::cast(std::make_unique<StreamObject>(op_, std::move(other)));
+    });
+  }
+
  private:
+  std::vector<i64> to_rows(py::handle rows, i64 batch) const {
+    const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
+    for (i64 i = 0; i < a.size(); ++i)
+      if (a.data()[i] < 0 || a.data()[i] >= batch)
+        wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(a.data()[i]) + ", expected 0 to " +
+                               std::to_string(batch - 1));
+    return std::vector<i64>(a.data(), a.data() + a.size());
+  }
+
   bool doubles() const { return stream_.index() == 1; }
 
   const RecurrentOp& op_;
@@ -222,7 +233,7 @@ py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle lay
       const WithoutGil released;
       std::vector<Layer<T>> packed;
       for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers);
-      stream = std::make_unique<Stream<T>>(std::move(packed), batch);
+      stream = std::make_unique<Stream<T>>(std::make_shared<const std::vector<Layer<T>>>(std::move(packed)), batch);
     }
     return py::cast(std::make_unique<StreamObject>(op, std::move(stream)));
   });
@@ -235,6 +246,7 @@ void bind_stream(py::module_& m) {
       .def("run", &StreamObject::run, py::arg("x"), "(T, N, I) -> (T, N, H).")
       .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
       .def("set_state", &StreamObject::set_state, py::arg("state"))
+      .def("take", &StreamObject::take, py::arg("rows"), "A stream of these rows on the same packed weights.")
       .def("reset", &StreamObject::reset, py::arg("rows") = py::none(), "Sets rows (all by default) to zero.");
   static pyrnn_stream_api api{StreamObject::borrow, StreamObject::step_from_c<float>, StreamObject::step_from_c<double>,
                               StreamObject::reset_from_c};

@@ -75,14 +75,16 @@ template <class T> class Recording {
 // Layers one upon the other, one step at a time, states inside.
 template <class T> class Stream {
  public:
-  Stream(std::vector<Layer<T>> layers, i64 batch);
-  void step(const T* x, i64 x_row, T* y, i64 y_row);    // [N, I] -> [N, P] of the last layer
+  using Layers = std::shared_ptr<const std::vector<Layer<T>>>;
+  Stream(Layers layers, i64 batch);
+  Stream taken(const std::vector<i64>& rows) const;   // a stream of these rows, with their states, on the same weights
+  void step(const T* x, i64 x_row, T* y, i64 y_row);  // [N, I] -> [N, P] of the last layer
   void run(i64 T_steps, Steps<const T> x, Steps<T> y);  // all of them or none
   void get_state(const States<T>& to) const;            // [layers, N, P or H]
   void set_state(const States<const T>& from);
   void reset(i64 row);
 
-  const std::vector<Layer<T>>& layers() const { return layers_; }
+  const std::vector<Layer<T>>& layers() const { return *layers_; }
   i64 batch() const { return rows_.N; }
 
  private:
@@ -93,7 +95,7 @@ template <class T> class Stream {
   };
   void advance(const T* x, i64 x_row, T* y, i64 y_row, Watch& watch);
 
-  std::vector<Layer<T>> layers_;
+  Layers layers_;
   Rows rows_;
   Places places_;  // one for each row
   std::vector<Memory> states_;

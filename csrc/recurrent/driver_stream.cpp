@@ -14,12 +14,12 @@ template <class T> void copy(const std::vector<Buffer<T>>& from, const std::vect
 }  // namespace
 
 template <class T>
-Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
+Stream<T>::Stream(Layers layers, i64 batch)
     : layers_(std::move(layers)),
       rows_(1, batch, nullptr, nullptr, 0, 0, false),
       places_(rows_, 1, std::max<i64>(batch, 1), 1, std::max<i64>(batch, 1), 1, 0) {
   i64 record = 0, inner = 0, projected = 0, zeros = 0;
-  for (const Layer<T>& l : layers_) {
+  for (const Layer<T>& l : *layers_) {
     Memory memory;
     for (int k = 0; k < l.cell.states; ++k) {
       memory.now.push_back(Buffer<T>(batch * l.width(k)).zero());
@@ -36,6 +36,17 @@ Stream<T>::Stream(std::vector<Layer<T>> layers, i64 batch)
   zeros_ = Buffer<T>(zeros).zero();
 }
 
+template <class T> Stream<T> Stream<T>::taken(const std::vector<i64>& rows) const {
+  Stream other(layers_, i64(rows.size()));
+  for (std::size_t i = 0; i < states_.size(); ++i)
+    for (std::size_t k = 0; k < states_[i].now.size(); ++k) {
+      const i64 width = (*layers_)[i].width(int(k));
+      for (std::size_t n = 0; n < rows.size(); ++n)
+        std::copy_n(states_[i].now[k].get() + rows[n] * width, width, other.states_[i].now[k].get() + i64(n) * width);
+    }
+  return other;
+}
+
 template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) {
   Watch watch;
   advance(x, x_row, y, y_row, watch);
@@ -43,8 +54,8 @@ template <class T> void Stream<T>::step(const T* x, i64 x_row, T* y, i64 y_row) 
 
 template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_row, Watch& watch) {
   Steps<const T> input{x, 0, x_row};
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const Layer<T>& l = layers_[i];
+  for (std::size_t i = 0; i < layers_->size(); ++i) {
+    const Layer<T>& l = (*layers_)[i];
     Memory& m = states_[i];
     Run<T> run;
     run.cell = &l.cell, run.rows = &rows_, run.size = l.size, run.weights = l.packed, run.end = 1;
@@ -53,7 +64,7 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
     for (int k = 0; k < l.cell.states; ++k) run.before[k] = m.now[k].get(), run.state[k] = m.next[k].get();
     run.record = record_.get(), run.record_row = l.record_row();
     run.inner = inner_.get(), run.projected = projected_.get();
-    if (i + 1 == layers_.size()) run.y = {y, 0, y_row};
+    if (i + 1 == layers_->size()) run.y = {y, 0, y_row};
     const i64 work = step_work(l) * rows_.N;
     if (work < 2 * work_per_thread) {
       run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch;
@@ -71,7 +82,7 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
 
 template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y) {
   i64 work = 1;
-  for (const Layer<T>& l : layers_) work += step_work(l) * rows_.N;
+  for (const Layer<T>& l : *layers_) work += step_work(l) * rows_.N;
   const i64 often = std::clamp<i64>(Watch::work_between / work, 1, 1024);
   for (Memory& m : states_) copy(m.now, m.first);
   Watch watch;
@@ -87,8 +98,8 @@ template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y
 }
 
 template <class T> void Stream<T>::get_state(const States<T>& to) const {
-  for (i64 i = 0, N = rows_.N; i < i64(layers_.size()); ++i) {
-    const Layer<T>& l = layers_[i];
+  for (i64 i = 0, N = rows_.N; i < i64(layers_->size()); ++i) {
+    const Layer<T>& l = (*layers_)[i];
     for (int k = 0; k < l.cell.states; ++k)
       for (i64 n = 0, size = l.size.of_state(k); n < N; ++n)
         std::copy_n(states_[i].now[k].get() + n * l.width(k), size, to[k] + (i * N + n) * size);
@@ -96,8 +107,8 @@ template <class T> void Stream<T>::get_state(const States<T>& to) const {
 }
 
 template <class T> void Stream<T>::set_state(const States<const T>& from) {
-  for (i64 i = 0, N = rows_.N; i < i64(layers_.size()); ++i) {
-    const Layer<T>& l = layers_[i];
+  for (i64 i = 0, N = rows_.N; i < i64(layers_->size()); ++i) {
+    const Layer<T>& l = (*layers_)[i];
     for (int k = 0; k < l.cell.states; ++k)
       for (i64 n = 0, size = l.size.of_state(k); n < N; ++n)
         std::copy_n(from[k] + (i * N + n) * size, size, states_[i].now[k].get() + n * l.width(k));
@@ -105,8 +116,8 @@ template <class T> void Stream<T>::set_state(const States<const T>& from) {
 }
 
 template <class T> void Stream<T>::reset(i64 row) {
-  for (std::size_t i = 0; i < layers_.size(); ++i) {
-    const Layer<T>& l = layers_[i];
+  for (std::size_t i = 0; i < layers_->size(); ++i) {
+    const Layer<T>& l = (*layers_)[i];
     for (int k = 0; k < l.cell.states; ++k) std::fill_n(states_[i].now[k].get() + row * l.width(k), l.width(k), T(0));
   }
 }

@@ -22,7 +22,8 @@ StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
 class Stream(Generic[StateT]):
     """A layer and a running state of N rows; made by `layer.stream(batch=N)`.
 
-    Works on the weights as they were when it was made. A refused call leaves the state as it was.
+    Works on the weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a
+    second stream that goes on from the same state.
 
         stream = layer.stream(batch=3)
         y_t = stream.step(x_t)  # (3, I) -> (3, H)
@@ -40,9 +41,7 @@ class Stream(Generic[StateT]):
 
     def __init__(self, layer: Recurrent[StateT], compiled: Any, rows: int) -> None:
         self._layer = layer
-        self._compiled = compiled
-        self._rows = rows
-        self.step = _step(compiled.step, layer, rows)
+        self._set(compiled, rows)
 
     def __call__(self, x: ArrayLike) -> Array:
         """A chunk of steps, (T, N, I), (N, T, I) with batch_first, or (T, I) where N is 1 -> y alone, like x with H
@@ -79,21 +78,42 @@ class Stream(Generic[StateT]):
 
         stream.reset(rows=[0, 2])
         """
-        if rows is not None:
-            array = any_array(self._call, "rows", rows)
-            if array.dtype == np.bool_ and array.shape == (self._rows,):
-                array = np.flatnonzero(array)
-            else:
-                array = integer_array(self._call, "rows", rows)
-            if array.ndim > 1:
-                raise shape_error(self._call, "rows", array.shape, "one axis")
-            rows = within(self._call, "rows", array.reshape(-1), self._rows - 1)
-        self._compiled.reset(rows)
+        self._compiled.reset(None if rows is None else self._chosen(rows))
+
+    def take(self, rows: ArrayLike) -> None:
+        """Go on with these rows, in this order: one index, several, repeats allowed, or a (N,) array of booleans. N is
+        then how many they are. What was borrowed in Cython stays the stream of before.
+
+        stream.take([0, 0, 2])  # a search that splits its first hypothesis and drops the second
+        """
+        chosen = self._chosen(rows)
+        self._set(self._compiled.take(chosen), len(chosen))
+
+    def _set(self, compiled: Any, rows: int) -> None:
+        self._compiled = compiled
+        self._rows = rows
+        self.step = _step(compiled.step, self._layer, rows)
+
+    def _chosen(self, rows: Any) -> Array:
+        array = any_array(self._call, "rows", rows)
+        if array.dtype == np.bool_ and array.shape == (self._rows,):
+            array = np.flatnonzero(array)
+        else:
+            array = integer_array(self._call, "rows", rows)
+        if array.ndim > 1:
+            raise shape_error(self._call, "rows", array.shape, "one axis")
+        return within(self._call, "rows", array.reshape(-1), self._rows - 1)
+
+    def __copy__(self) -> Stream[StateT]:
+        """One that goes on from the same state, on the same packed weights."""
+        return Stream(self._layer, self._compiled.take(np.arange(self._rows)), self._rows)
+
+    def __deepcopy__(self, memo: Any) -> Stream[StateT]:
+        return self.__copy__()
 
     def __getstate__(self) -> NoReturn:
-        """Neither copied nor pickled: a copy would share the running state."""
-        raise TypeError(f"{self._call}: a stream cannot be copied; layer.stream({self._rows}, state=stream.state) "
-                        "makes one that goes on from the same state")  # fmt: skip
+        raise TypeError(f"{self._call}: a stream cannot be pickled; its state can, and layer.stream({self._rows}, "
+                        "state=state) goes on from there")  # fmt: skip
 
     def __repr__(self) -> str:
         return f"{config_of.line(self._layer)}.stream(batch={self._rows})"
