@@ -1,5 +1,6 @@
 """Layers one after the other against the same written out."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -198,3 +199,97 @@ def test_lengths_reach_all_that_take_them(rng):
             match=r"Sequential: lengths are given, but the \w+ of 1 \(Deaf\) takes none, as a layer in it does",
         ):
             call(x, lengths=lengths)
+
+
+# ---- one step at a time
+
+
+def streamed(**options):
+    """A model of every kind of layer that can be streamed, and ids (T, N) for it."""
+    rng = np.random.default_rng(0)
+    model = pyrnn.Sequential(
+        pyrnn.Embedding(7, 5),
+        pyrnn.LSTM(5, 6, 2, **options),
+        pyrnn.Dropout(0.5),
+        pyrnn.Sequential(pyrnn.LayerNorm(6), pyrnn.GRU(6, 4, **options)),
+        pyrnn.Linear(4, 3),
+        pyrnn.LogSoftmax(),
+        rng=0,
+    )
+    return model, rng.integers(0, 7, (9, 3))
+
+
+def test_a_stream_has_the_bits_of_the_whole():
+    model, ids = streamed()
+    y, stream = model(ids), model.stream(3)
+    np.testing.assert_array_equal(stream(ids[:4]), y[:4])
+    for t in (4, 5):
+        np.testing.assert_array_equal(stream.step(ids[t]), y[t])
+    twin = copy.copy(stream)
+    np.testing.assert_array_equal(stream(ids[6:]), y[6:])
+    np.testing.assert_array_equal(twin(ids[6:]), y[6:])
+    turned, _ = streamed(batch_first=True)
+    np.testing.assert_array_equal(turned.stream(3)(ids.T), y.swapaxes(0, 1))
+    alone = model.stream()
+    np.testing.assert_array_equal([alone.step(k) for k in ids[:, 1]], y[:, 1])
+    assert repr(stream) == "Sequential.stream(batch=3)"
+
+
+def test_the_states_of_a_stream():
+    model, ids = streamed()
+    y, stream = model(ids), model.stream(3)
+    stream(ids[:4])
+    state = stream.state
+    assert [len(state), len(state[0]), state[0][0].shape] == [2, 2, (2, 3, 6)]
+    stream(ids[4:])
+    stream.state = state
+    np.testing.assert_array_equal(stream(ids[4:]), y[4:])
+    stream.state = state
+    stream.take([2, 0, 2, 1])
+    assert repr(stream) == "Sequential.stream(batch=4)"
+    np.testing.assert_array_equal(stream(ids[4:, [2, 0, 2, 1]]), y[4:, [2, 0, 2, 1]])
+    stream.reset([0, 3])
+    again = stream(ids[:2, [2, 0, 2, 1]])
+    np.testing.assert_array_equal(again[:, [0, 3]], y[:2, [2, 1]])
+    stream.reset()
+    np.testing.assert_array_equal(stream(ids[:, [2, 0, 2, 1]]), y[:, [2, 0, 2, 1]])
+
+
+def test_what_fails_leaves_a_stream_as_it_was():
+    model, ids = streamed()
+    stream = model.stream(3)
+    stream(ids[:4])
+    before = stream.state
+    wrong = (before[0], np.zeros((1, 3, 5)))
+    for call in (
+        lambda: stream(ids[:, :2]),
+        lambda: stream(ids + 100),
+        lambda: stream.step(ids[0, :2]),
+        lambda: stream.take([3]),
+        lambda: stream.reset([3]),
+        lambda: setattr(stream, "state", wrong),
+        lambda: setattr(stream, "state", before[0]),
+        lambda: setattr(stream, "state", None),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            call()
+        for one, other in zip((*before[0], before[1]), (*stream.state[0], stream.state[1]), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert repr(stream) == "Sequential.stream(batch=3)"
+
+
+def test_models_that_cannot_run_step_by_step():
+    for model, message in [
+        (
+            pyrnn.Sequential(pyrnn.GRU(2, 3), pyrnn.LastStep()),
+            r"Sequential.stream: 1 \(LastStep\) cannot run step by step",
+        ),
+        (pyrnn.Sequential(pyrnn.MultiheadAttention(4, 2)), r"0 \(MultiheadAttention\) cannot run step by step"),
+        (pyrnn.Sequential(pyrnn.Model(a=pyrnn.Linear(2, 2))), r"0 \(Model\) cannot run step by step"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            model.stream()
+    with pytest.raises(ValueError, match="a bidirectional layer needs the whole sequence"):
+        pyrnn.Sequential(pyrnn.GRU(2, 3, bidirectional=True)).stream()
+    with pytest.raises(ValueError, match="batch is 0"):
+        pyrnn.Sequential(pyrnn.GRU(2, 3)).stream(0)

@@ -35,6 +35,7 @@ class Layer:
     _unseeded: bool = False  # its values were drawn without a seed, and nobody has asked for them
     _derived: ClassVar[tuple[str, ...]] = ("_params", "_grads", "_home")  # not copied: made by _bind
     _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
+    _by_step: ClassVar[bool] = False  # a call is the same for every step by itself
     _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -28,6 +28,8 @@ class Dropout(Layer):
         y, pullback = layer.vjp(np.ones((5, 3, 16)))  # (...) -> (...)
     """
 
+    _by_step = True
+
     def __init__(
         self,
         p: float,

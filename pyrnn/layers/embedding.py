@@ -28,6 +28,7 @@ class Embedding(Layer):
         y = layer([[3, 1], [4, 1]])  # integers in 0..V-1, (...) -> (..., E)
     """
 
+    _by_step = True
     _op: ClassVar[Any] = kernels.embedding
 
     def __init__(

@@ -33,6 +33,7 @@ class Linear(Layer):
         y = layer(np.ones((5, 3, 16)))  # (..., I) -> (..., O)
     """
 
+    _by_step = True
     _op: ClassVar[Any] = kernels.linear
     _derived = (*Layer._derived, "_weights")
     _unwritten = ("rng", "weight")

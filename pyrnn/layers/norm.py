@@ -27,6 +27,8 @@ class LayerNorm(Layer):
         y = layer(np.ones((5, 3, 16)))  # (..., E) -> (..., E)
     """
 
+    _by_step = True
+
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: DTypeLike = "float32") -> None:
         call = type(self).__name__
         self.size = integer(call, "size", size, 1, MOST)
@@ -94,6 +96,8 @@ class LogSoftmax(Layer):
 
         y = pyrnn.LogSoftmax()(logits)  # (..., V) -> (..., V)
     """
+
+    _by_step = True
 
     def __init__(self, *, dtype: DTypeLike = "float32") -> None:
         super().__init__(float_dtype(type(self).__name__, dtype), {})

@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..core.checks import Array, Rng, integer
+from ..core.checks import MOST, Array, Rng, integer
 from ..core.layer import Layer
 from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import MultiheadAttention
+from .chain import ChainStream
+from .stack import Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -85,6 +87,25 @@ class Sequential(Model):
             return gradient
 
         return out, Pullback(f"{type(self).__name__} pullback", out, pulls, back)
+
+    def stream(self, batch: int = 1) -> ChainStream:
+        """The model one step at a time, on N = `batch` rows. TypeError for a layer that needs more than a step, such as
+        `LastStep`, and ValueError for a recurrent one of both directions.
+
+            stream = model.stream()
+            y_t = stream.step(x_t)  # (I,) -> (O,)
+        """
+        call = f"{type(self).__name__}.stream"
+        batch = integer(call, "batch", batch, 1, MOST)
+        parts: list[Any] = []
+        for layer in self._chain():
+            if isinstance(layer, (Recurrent, Sequential)):
+                parts.append(layer.stream(batch))
+            elif layer._by_step:
+                parts.append(layer)
+            else:
+                raise TypeError(f"{call}: {self._title(layer)} cannot run step by step")
+        return ChainStream(call, parts, batch)
 
     def _chain(self) -> Iterator[Any]:
         """The layers, in their order."""
