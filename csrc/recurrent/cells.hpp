@@ -1,4 +1,4 @@
-// The list of cells: a kind for each form that is compiled by itself, and, where kernels are compiled, its equations.
+// The list of cells: a kind for each form whose equations are compiled by themselves, and, where kernels are, these.
 #pragma once
 
 namespace pyrnn {

@@ -2,6 +2,8 @@
 // as data, and its equations behind pointers. equations.hpp makes it.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <span>
 
 #include "recurrent/contract.hpp"
@@ -12,12 +14,12 @@ namespace pyrnn::PYRNN_ISA {
 template <class T> class Part;
 
 // The gates of a product, in the order of their vectors.
-struct Gates {
+struct ProductGates {
   int count = 0;
   std::array<int, most_vectors> gate{};
 
-  Gates() = default;
-  template <std::size_t n> constexpr Gates(const std::array<int, n>& gates) : count(int(n)) {
+  ProductGates() = default;
+  template <std::size_t n> constexpr ProductGates(const std::array<int, n>& gates) : count(int(n)) {
     static_assert(n <= most_vectors);
     for (std::size_t v = 0; v < n; ++v) gate[v] = gates[v];
   }
@@ -29,8 +31,7 @@ inline constexpr int most_stages = 2, most_norms = 2;
 // Equations run over unit groups [g0, g1) of all rows of a part that are alive at step s.
 template <class T> struct StageKernels {
   Product product = Product::none;
-  int first = 0;    // slot of its record in which its product's results begin
-  int vectors = 0;  // of its record: the cell's slots, or one where it projects
+  int first = 0;  // slot of its record in which its product's results begin
   bool projects = false;
   bool leaves_inner = false;  // for the product of the next stage
   // The team meets where the next stage's product, of this step or another, reads what others have made; and what they
@@ -44,7 +45,7 @@ template <class T> struct StageKernels {
 
 // Only the first stage may have a product of the output, only the last one a product of what a stage leaves.
 template <class T> struct Compiled : CellKernels<T> {
-  Gates x_gates, h_gates, inner_gates;
+  ProductGates x_gates, h_gates, inner_gates;
   int x_first = 0, h_first = 0;  // slots in which the results of the input product and of that of the output begin
   int inner_slot = -1;           // the slot of the cell's record that the inner product adds to, if it does
   // The slots that products fill begin the record. Their gradients lie in as many from gradients_first on: where norms

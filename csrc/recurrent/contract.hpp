@@ -164,8 +164,8 @@ template <class T> struct Run {
   PYRNN_INLINE i64 state_slot(i64 s) const { return keep ? s - begin : s & 1; }
 };
 
-// The time loop of all cells, compiled for one dtype and instruction set. `thread` counts from 0 to groups * team - 1,
-// and is 1 in an assistant.
+// The time loop of all cells and what goes before and behind it, compiled for one dtype and instruction set. `thread`
+// counts from 0 to groups * team - 1, and is 1 in an assistant.
 template <class T> struct TimeLoopKernels {
   void (*pack)(const CellKernels<T>&, const Weights<const T>&, const Sizes&, const Packed<T>&, int part, int parts);
   void (*transpose)(const CellKernels<T>&, const Packed<T>&, const Sizes&, const Transposed<T>&, int part, int parts);

@@ -2,6 +2,7 @@
 // cell is made as the time loop sees it (compiled.hpp).
 #pragma once
 
+#include <algorithm>
 #include <tuple>
 
 #include "recurrent/part.hpp"
@@ -57,12 +58,12 @@ template <class T, class Cell> class Equations {
   }
 
   // Stage k of step s of a row: a Step for each unit group.
-  template <int k> struct Row {
+  template <int k> struct StageRow {
     using Stage = Equations::Stage<k>;
     static constexpr int vectors = Stage::projects ? 1 : Cell::slots;
     static constexpr int unit_weights = Stage::projects ? 0 : Cell::unit_weights;
 
-    PYRNN_INLINE Row(const Part<T>& part, i64 s, i64 j)
+    PYRNN_INLINE StageRow(const Part<T>& part, i64 s, i64 j)
         : record(Stage::projects ? part.projected(s, j) : part.record(s, j)),
           weights(part.run.weights.unit),
           before(pointers<Stage::reads, const T>([&](int i) { return part.before(i, s, j); })),
@@ -89,16 +90,16 @@ template <class T, class Cell> class Equations {
   // Of norms all unit groups have left their numbers.
   template <int k> static void forward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
     using Stage = Equations::Stage<k>;
-    using Row = Row<k>;
+    using StageRow = StageRow<k>;
     constexpr int vectors = Stage::projects ? 1 : kept;
     constexpr bool last = k + 1 == stages;
-    constexpr i64 stride = Row::vectors * L;
+    constexpr i64 stride = StageRow::vectors * L;
     const Run<T>& run = part.run;
     const i64 later = s + run.chunk;
     part.each_row(s, [&](i64 j) {
       if (k == 0 && run.keep && !run.assistance && later < run.end && j < part.rows.alive[later])
         part.template prefetch<1>(part.record(later, j) + g0 * stride, (g1 - g0) * stride);
-      const Row row(part, s, j);
+      const StageRow row(part, s, j);
       std::array<Moments<T>, norms<k>.size()> moments;
       for (std::size_t q = 0; q < moments.size(); ++q)
         moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(run.weights.eps);
@@ -120,16 +121,16 @@ template <class T, class Cell> class Equations {
 
   template <int k> static void backward(const Part<T>& part, i64 s, i64 g0, i64 g1) {
     using Stage = Equations::Stage<k>;
-    using Row = Row<k>;
+    using StageRow = StageRow<k>;
     constexpr unsigned touched = Stage::sets | Stage::reads;
     const Run<T>& run = part.run;
     const i64 width = Stage::projects ? part.P : part.H;
     part.each_row(s, [&](i64 j) {
-      const Row row(part, s, j);
+      const StageRow row(part, s, j);
       const bool fresh = part.rows.is_fresh(s, j);
       const auto d = pointers<touched, T>([&](int i) { return part.dstate(i, j); });
       for (i64 g = g0; g < g1; ++g)
-        row.template step<Row::vectors>(g, [&](auto& step) __attribute__((always_inline)) {
+        row.template step<StageRow::vectors>(g, [&](auto& step) __attribute__((always_inline)) {
           each_state<Stage::sets>([&](int i) { step.after[i] = load(row.after[i] + g * L); });
           each_state<touched>([&](int i) {
             const Vec<T> held = load(d[i] + g * L);
@@ -139,7 +140,7 @@ template <class T, class Cell> class Equations {
           if constexpr (leaves_inner<k>) step.inner = load(part.dinner(j) + g * L);
           Stage::backward(step);
           // What an inner product has in the same record is left alone: others of the team read it.
-          for (int i = 0; i < Row::vectors; ++i)
+          for (int i = 0; i < StageRow::vectors; ++i)
             if (!leaves_inner<k> || i != inner_slot)
               store(row.at(g) + i * L, without_padding<T>(step.a[i], width - g * L));
           if constexpr (norms<k>.size() > 0)
@@ -173,19 +174,25 @@ template <class T, class Cell> class Equations {
 
   template <int k> static constexpr void add_stage(Compiled<T>& cell) {
     using Stage = Equations::Stage<k>;
+    static_assert(stages <= most_stages && norms<k>.size() <= most_norms);
     StageKernels<T>& stage = cell.stage[k];
     stage.product = Stage::product;
-    stage.vectors = Stage::projects ? 1 : Cell::slots;
     stage.projects = Stage::projects;
     stage.leaves_inner = leaves_inner<k>;
     stage.norms = int(norms<k>.size()), stage.norms_before = cell.norms;
     std::ranges::copy(norms<k>, stage.norm.begin());
     stage.forward = forward<k>, stage.backward = backward<k>;
     cell.stages = k + 1, cell.norms += stage.norms;
-    if constexpr (Stage::product == Product::output)
-      stage.first = cell.h_first = Stage::first, cell.h_gates = Stage::gates, cell.h_vectors = cell.h_gates.count;
-    if constexpr (Stage::product == Product::inner)
-      stage.first = Stage::first, cell.inner_gates = Stage::gates, cell.inner = true, cell.projects = Stage::projects;
+    if constexpr (Stage::product != Product::none) stage.first = Stage::first;
+    if constexpr (Stage::product == Product::output) {
+      static_assert(k == 0, "only the first stage reads the output");
+      cell.h_first = Stage::first, cell.h_gates = Stage::gates, cell.h_vectors = cell.h_gates.count;
+    }
+    if constexpr (Stage::product == Product::inner) {
+      static_assert(k > 0 && k + 1 == stages, "only the last stage, behind another, reads what that one leaves");
+      static_assert(Stage::gates.size() == 1);
+      cell.inner_gates = Stage::gates, cell.inner = true, cell.projects = Stage::projects;
+    }
   }
 
  public:

@@ -142,9 +142,8 @@ template <class T> class Gradients : public Part<T> {
         }
   }
 
-  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of groups from g on. After
-  // some blocks, and at step 0, these sums are added to those before them: one chain over all steps would be less
-  // exact.
+  // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of groups from g on. After some blocks, and at step
+  // 0, these sums are added to those before them: one chain over all steps would be less exact.
   void sum_by_id(const i64* ids, i64 n, const T* panel, i64 step, i64 g, i64 groups, bool last) const {
     const i64 row = cell.x_vectors * L, size = run.table_rows * row;
     for (i64 i = 0; i < groups; ++i, panel += cell.filled * L) {

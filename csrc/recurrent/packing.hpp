@@ -16,7 +16,7 @@ template <class T> struct Packing {
 
   // f(slot, bias, gate) for each vector of a bias.
   template <class U, class Each> static void each_bias(const Compiled<T>& c, const Weights<U>& w, Each f) {
-    auto each = [&](int first, const Gates& gates, U* bias) {
+    auto each = [&](int first, const ProductGates& gates, U* bias) {
       for (int v = 0; v < gates.count; ++v) f(first + v, bias, gates.gate[std::size_t(v)]);
     };
     if (w.b_ih) each(c.x_first, c.x_gates, w.b_ih);
@@ -29,7 +29,8 @@ template <class T> struct Packing {
                    int parts) {
     const Compiled<T>& c = compiled(cell);
     const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
-    auto matrix = [](const T* weight, const Gates& gates, i64 units, i64 columns, const Slice& groups, T* panels) {
+    auto matrix = [](const T* weight, const ProductGates& gates, i64 units, i64 columns, const Slice& groups,
+                     T* panels) {
       if (gates.count)
         PYRNN_ISA::pack(weight, columns, std::span<const int>(gates), units, columns, groups.begin, groups.end, panels);
     };
@@ -65,7 +66,8 @@ template <class T> struct Packing {
                          int parts) {
     const Compiled<T>& c = compiled(cell);
     const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
-    auto matrix = [](const T* panels, const Gates& gates, i64 units, i64 columns, const Slice& groups, T* weight) {
+    auto matrix = [](const T* panels, const ProductGates& gates, i64 units, i64 columns, const Slice& groups,
+                     T* weight) {
       if (gates.count && weight) PYRNN_ISA::unpack_add(panels, gates, units, columns, groups.begin, groups.end, weight);
     };
     matrix(grads.ih, c.x_gates, size.H, size.I, mine, w.ih);

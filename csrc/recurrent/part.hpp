@@ -67,7 +67,7 @@ template <class T> class Part {
   T* record_of(const StageKernels<T>& stage, i64 s, i64 j) const {
     return stage.projects ? projected(s, j) : record(s, j);
   }
-  static i64 stride(const StageKernels<T>& stage) { return stage.vectors * L; }
+  i64 stride(const StageKernels<T>& stage) const { return (stage.projects ? 1 : slots) * L; }
 
   // The numbers of a stage's norm q, at step s of row j; f(norm, its numbers) for all of them.
   RowNorm<T> numbers(const StageKernels<T>& stage, int q, i64 s, i64 j) const {

@@ -15,8 +15,8 @@
 //   Stages        a std::tuple of its stages
 // and a stage
 //   product       what its product reads
-//   gates         those of its product, at most `most_vectors` as of x_gates; its results lie in slots from `first` on,
-//                 and bias_hh is theirs
+//   gates         those of its product, at most `most_vectors` as of x_gates, of an inner one a single gate; its
+//                 results lie in slots from `first` on, and bias_hh is theirs
 //   norms         if any: slots that are normalised before the equations, see Norm
 //   projects      its units are the P outputs, which have a record of their own (one slot, weight_hr)
 //   sets, reads   the states it makes, and those before the step that it looks at, as bits
