@@ -19,6 +19,7 @@ import time
 import numpy as np
 
 import pyrnn
+from pyrnn.layers.stack import LAYERS
 
 
 def held() -> float:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace, every: int) -> dict[str, float]:
     if options.threads:
         pyrnn.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
-    layer = getattr(pyrnn, options.cell.upper())(options.inputs, options.hidden, rng=rng)
+    layer = LAYERS[options.cell](options.inputs, options.hidden, rng=rng)
     x = rng.standard_normal((options.steps, options.rows, options.inputs), np.float32)
     layer.vjp(x[:2])[1](None, layer(x[:2])[1])  # loads and starts all there is
     layer.zero_grad()
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace, every: int) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cell", choices=["rnn", "lstm", "gru"], default="lstm")
+    parser.add_argument("--cell", choices=list(LAYERS), default="lstm")
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=8)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cells import CELLS
 from ..core.checks import Array, cut, shown
 from ..core.config import children
 from ..core.layer import Layer
@@ -17,6 +18,7 @@ from ..layers.linear import Linear
 from ..layers.norm import LayerNorm
 from ..layers.recurrent import GRU, LSTM, RNN
 from ..layers.sequential import Sequential
+from ..layers.stack import LAYERS
 
 # What a module of torch's and a layer of ours call the same.
 _STACKED = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
@@ -165,12 +167,13 @@ def _recurrent(
     rows, inputs = shapes["weight_ih_l0"]
     projected = shapes.get("weight_hr_l0")
     hidden = projected[-1] if projected else shapes["weight_hh_l0"][1]
-    kind = {1: RNN, 3: GRU, 4: LSTM}.get(rows // hidden if hidden and rows % hidden == 0 else 0)
+    kinds = {len(CELLS[name].gates): kind for name, kind in LAYERS.items() if "torch" in CELLS[name].orders}
+    kind = kinds.get(rows // hidden if hidden and rows % hidden == 0 else 0)
     if kind is None:
+        times = ", ".join(f"{count} ({kinds[count].__name__})" for count in sorted(kinds))
+        turned = ": it is transposed (Keras?)" if any(inputs == count * hidden for count in kinds if count > 1) else ""
         raise ValueError(
-            f"from_torch: weight_ih_l0 has {rows} rows for {hidden} hidden units, expected 1, 3 or 4 times as many "
-            "(an RNN's, a GRU's, an LSTM's)"
-            + (": it is transposed (Keras?)" if inputs in (3 * hidden, 4 * hidden) else "")
+            f"from_torch: weight_ih_l0 has {rows} rows for {hidden} hidden units, expected so many times {times}{turned}"
         )
     if kind is RNN and "nonlinearity" not in config:
         raise ValueError(
