@@ -173,7 +173,7 @@ def _recurrent(
         times = ", ".join(f"{count} ({kinds[count].__name__})" for count in sorted(kinds))
         turned = ": it is transposed (Keras?)" if any(inputs == count * hidden for count in kinds if count > 1) else ""
         raise ValueError(
-            f"from_torch: weight_ih_l0 has {rows} rows for {hidden} hidden units, expected so many times {times}{turned}"
+            f"from_torch: weight_ih_l0 has {rows} rows for {hidden} hidden units, not as many times {times}{turned}"
         )
     if kind is RNN and "nonlinearity" not in config:
         raise ValueError(
