@@ -221,6 +221,7 @@ CASES = {
             c=pyrnn.LayerNorm(9, dtype=dtype),
         )
     ),
+    ("from_torch",): lambda g: list(pyrnn.from_torch({"weight": g(7, F), "bias": g(7)}).params.values()),
     ("Hopfield",): classical(stored),
     ("DenseHopfield",): classical(pyrnn.DenseHopfield),
     ("ModernHopfield",): modern,
@@ -233,7 +234,7 @@ CASES = {
 }  # fmt: skip
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
-    "minibatches", "held_out", "families",
+    "minibatches", "held_out", "families", "load", "read_weights", "save", "to_torch",
 }  # fmt: skip
 
 
