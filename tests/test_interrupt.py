@@ -103,8 +103,10 @@ def test_an_interrupted_pullback_of_many_layers_has_added_nothing(bidirectional)
     layer = pyrnn.LSTM(8, 64, 1 if bidirectional else 2, bidirectional=bidirectional, rng=0)
     x = np.ones((20_000, 4, 8), "float32")
     with pyrnn.threads(1):
-        (y, _), pullback = layer.vjp(x)
-        full = seconds_of(lambda: pullback(y))
+        full = 1e9
+        for _ in range(3):  # the first takes longer, in memory that is new
+            (y, _), pullback = layer.vjp(x)
+            full = min(full, seconds_of(lambda: pullback(y)))  # noqa: B023 (called here)
         before = {name: grad.copy() for name, grad in layer.grads.items()}
         (y, _), pullback = layer.vjp(x)
         with pytest.raises(KeyPressedError), pressed_after(0.8 * full, press):
