@@ -42,10 +42,10 @@ except ImportError as error:
         sys.exit(f"Error: {message}")
     raise ImportError(message) from None
 
-for name in CELLS:
-    if not hasattr(_core, name):
-        raise ImportError(f"the compiled part has no {name}: built before pyrnn/cells.py had it, or not bound")
-    globals()[name] = getattr(_core, name)
+_unbound = [name for name in CELLS if not hasattr(_core, name)]
+if _unbound:
+    raise ImportError(f"the compiled part has no {_unbound[0]}: built before pyrnn/cells.py had it, or not bound")
+globals().update({name: getattr(_core, name) for name in CELLS})
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...  # the cells

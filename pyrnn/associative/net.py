@@ -96,6 +96,11 @@ class _Saved:
         from ..core import files
 
         arrays, description = files.load(path, cls._kind)
+        return cls._read(file_name(path), arrays, description)
+
+    @classmethod
+    def _read(cls: type[Saved], name: str, arrays: dict[str, Array], description: dict[str, Any]) -> Saved:
+        """The net in what a file of this name holds."""
         try:
             if description.pop("version", None) != VERSION:
                 raise ValueError(f"it is of another version than {VERSION}, which this pyrnn reads")
@@ -108,7 +113,7 @@ class _Saved:
                     f"{cls.__name__}.load: {cls.__name__} is not made as a {cls._kind} is: {error}; "
                     f"{cls._kind}.load gives the {cls._kind} that is in the file"
                 ) from error
-            raise ValueError(f"{file_name(path)} is damaged, or not written by this pyrnn: {error}") from error
+            raise ValueError(f"{name} is damaged, or not written by this pyrnn: {error}") from error
 
     def _content(self) -> tuple[dict[str, Array], dict[str, Any]]:
         raise NotImplementedError

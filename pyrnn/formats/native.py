@@ -68,13 +68,12 @@ def load(path: str | os.PathLike[str], *, into: Any = None) -> Any:
     arrays, description = files.read(path)
     kind, name = description.get("kind"), file_name(files.as_path(path))
     if into is None and kind in NETS:
-        return NETS[kind].load(path)
+        return NETS[kind]._read(name, arrays, description)
     if kind == "character model":
-        from ..app.charmodel import load_model
-
-        model = load_model(path)
         if into is None:
-            return model
+            from ..app.charmodel import load_model
+
+            return load_model(path)
     elif kind != KIND:
         raise ValueError(f"{name} holds no model of pyrnn" + (f", but a {shown(kind)}" if kind else ""))
     elif description.get("version") != VERSION:

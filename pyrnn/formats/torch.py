@@ -8,6 +8,7 @@ can name nothing but what is in NAMES, and build nothing but dicts, lists and te
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import struct
 import zipfile
@@ -90,6 +91,10 @@ InPython: Any = pickle._Unpickler  # the memory it takes follows the file; type 
 class Unpickler(InPython):  # type: ignore[misc]
     """Reads a pickle of names and shapes."""
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file)
+        self.dtypes: dict[str, str] = {}  # of the storages it names
+
     def find_class(self, module: str, name: str) -> Any:
         """Of NAMES alone."""
         full = f"{module}.{name}"
@@ -106,6 +111,7 @@ class Unpickler(InPython):  # type: ignore[misc]
         kind, key = pid[1:3]
         if pid[0] != "storage" or not isinstance(kind, Storage) or (len(pid) > 5 and pid[5] is not None):
             raise ValueError("a storage is not described as torch does it")
+        self.dtypes[str(key)] = kind.dtype
         return Storage(kind.dtype, str(key))
 
     def _build(self) -> None:
@@ -142,24 +148,31 @@ def read(file: BinaryIO, size: int) -> tuple[Any, dict[str, Array]]:
 
 def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
     file.seek(0)
-    _, version, system, value, keys = (Unpickler(file).load() for _ in range(5))
+    _, version, system = (Unpickler(file).load() for _ in range(3))
     if version != 1001 or not system.get("little_endian"):
         raise ValueError(f"it is of version {version!r}, expected 1001 and little-endian numbers")
-    item = {storage.key: 2 if storage.dtype == BFLOAT16 else np.dtype(storage.dtype).itemsize
-            for storage in _storages(value)}  # fmt: skip
+    unpickler = Unpickler(file)
+    value, keys = unpickler.load(), Unpickler(file).load()
     storages = {}
     for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        length = count * item.get(key, 0)
+        length = count * number_of(unpickler.dtypes[str(key)]).itemsize
         content = file.read(length) if length >= 0 else b""
-        if len(content) != length or key not in item:
+        if len(content) != length:
             raise ValueError("it ends before its numbers do")
         storages[str(key)] = np.frombuffer(content, np.uint8)
     return value, storages
 
 
-def _storages(value: Any) -> list[Storage]:
-    return [tensor.storage for tensor in tensors(value, 10**6).values()]
+def number_of(dtype: str) -> np.dtype[Any]:
+    """How a number lies in a storage."""
+    return np.dtype("u2" if dtype == BFLOAT16 else dtype).newbyteorder("<")
+
+
+def widened(bfloat16: Array) -> Array:
+    """The float32 of which these are the upper halves."""
+    wide: Array = (bfloat16.astype(np.uint32) << 16).view(np.float32)
+    return wide
 
 
 def tensors(value: Any, most: int) -> dict[str, Tensor]:
@@ -189,14 +202,12 @@ def read_tensors(file: BinaryIO, size: int) -> dict[str, Array]:
     left = MOST_MEMORY * size
     arrays = {}
     for name, tensor in found.items():
-        kind = np.dtype("<u2" if tensor.dtype == BFLOAT16 else f"<{tensor.dtype}" if tensor.dtype != "?" else "?")
+        kind = number_of(tensor.dtype)
         if tensor.storage.key not in storages:
             raise ValueError(f"the numbers of {name} are missing")
         content = storages[tensor.storage.key]
         numbers = content[: len(content) // kind.itemsize * kind.itemsize].view(kind)
-        count = 1
-        for length in tensor.size:
-            count *= length
+        count = math.prod(tensor.size)
         left -= count * kind.itemsize
         last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride, strict=True))
         if count and last >= len(numbers):
@@ -204,11 +215,9 @@ def read_tensors(file: BinaryIO, size: int) -> dict[str, Array]:
         if left < 0:
             raise ValueError(f"{name} takes more memory than {MOST_MEMORY} times the file")
         if count == 0:
-            arrays[name] = np.empty(tensor.size, kind if tensor.dtype != BFLOAT16 else np.float32)
-            continue
-        strides = [step * kind.itemsize for step in tensor.stride]
-        array = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.size, strides).copy()
-        if tensor.dtype == BFLOAT16:
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        arrays[name] = array
+            array = np.empty(tensor.size, kind)
+        else:
+            strides = [step * kind.itemsize for step in tensor.stride]
+            array = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.size, strides).copy()
+        arrays[name] = widened(array) if tensor.dtype == BFLOAT16 else array
     return arrays

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from typing import Any, BinaryIO, cast
@@ -53,7 +54,7 @@ def _reader(file: BinaryIO) -> Any:
         file.seek(0)
         return _npz if names and all(name.endswith(".npy") for name in names) else torch.read_tensors
     if start.startswith(np.lib.format.MAGIC_PREFIX):
-        return lambda file, size: {"": _npy(file, size)}
+        return lambda file, size: {"": _npy(file)}
     if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
         return _safetensors
     raise ValueError(f"it begins with {start[:8]!r}, which is no form of weights that is known here")
@@ -62,11 +63,13 @@ def _reader(file: BinaryIO) -> Any:
 def _safetensors(file: BinaryIO, size: int) -> dict[str, Array]:
     import safetensors
 
+    from . import torch
+
     arrays, read = {}, cast(Any, safetensors.deserialize)
     for name, entry in read(file.read()):
         kind, data = entry["dtype"], entry["data"]
         if kind == "BF16":
-            numbers = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+            numbers = torch.widened(np.frombuffer(data, "<u2"))
         elif kind in KINDS:
             numbers = np.frombuffer(data, KINDS[kind])
         else:
@@ -89,11 +92,11 @@ def _npz(file: BinaryIO, size: int) -> dict[str, Array]:
             if size < 0:
                 raise ValueError(f"{entry.filename} takes more memory than {MOST_MEMORY} times the file")
             with archive.open(entry) as member:
-                arrays[entry.filename.removesuffix(".npy")] = _npy(member, entry.file_size)
+                arrays[entry.filename.removesuffix(".npy")] = _npy(member)
     return arrays
 
 
-def _npy(file: Any, size: int) -> Array:
+def _npy(file: Any) -> Array:
     """One array of NumPy's, whose numbers end where the file does."""
     version = np.lib.format.read_magic(file)
     if version not in HEADERS:
@@ -102,9 +105,6 @@ def _npy(file: Any, size: int) -> Array:
     if dtype.hasobject:
         raise ValueError("it holds objects, which only their pickle can make: save arrays of numbers")
     content = file.read()
-    count = 1
-    for length in shape:
-        count *= length
-    if count * dtype.itemsize != len(content):
+    if math.prod(shape) * dtype.itemsize != len(content):
         raise ValueError(f"an array of shape {shape} and dtype {dtype} has {len(content)} bytes")
     return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C").copy()

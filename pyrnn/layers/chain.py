@@ -26,12 +26,16 @@ class ChainStream:
         logits = stream.step(ids_t)  # (3,) -> (3, V)
     """
 
-    __slots__ = ("_call", "_parts", "_rows")
+    __slots__ = ("_call", "_parts", "_rows", "_steps")
 
     def __init__(self, call: str, parts: Sequence[Any], rows: int) -> None:
         self._call = call
         self._parts = list(parts)  # streams, and layers that see one step at a time anyhow
         self._rows = rows
+        self._find_steps()
+
+    def _find_steps(self) -> None:
+        self._steps = [part.step if isinstance(part, STREAMS) else part for part in self._parts]
 
     def step(self, x: ArrayLike) -> Array:
         """One step, (N, ...) -> (N, ...), as the first layer takes it and the last one gives it; (I,) -> (O,) where N
@@ -40,8 +44,8 @@ class ChainStream:
             y_t = stream.step(x_t)
         """
         out: Any = x
-        for part in self._parts:
-            out = part.step(out) if isinstance(part, STREAMS) else part(out)
+        for step in self._steps:
+            out = step(out)
         result: Array = out
         return result
 
@@ -95,6 +99,7 @@ class ChainStream:
         for stream in self._streams():
             stream.take(rows)
             self._rows = stream._rows
+        self._find_steps()
 
     def __copy__(self) -> ChainStream:
         """One that goes on from the same states."""
