@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
@@ -142,6 +143,51 @@ def test_pickles_that_mean_harm(pickled, message, tmp_path):
             pyrnn.read_weights(path)
     else:
         assert pyrnn.read_weights(path) == {}
+
+
+def tensor_of(size, stride, offset=0):
+    """The pickle of {"a": a view of the storage "0", of four float32}."""
+
+    def numbers(values):
+        return b"".join(b"J" + struct.pack("<i", value) for value in values)
+
+    storage = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ"
+    view = numbers([offset]) + b"(" + numbers(size) + b"t(" + numbers(stride) + b"t"
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + b"\x89ccollections\nOrderedDict\n)RtR"
+    return b"\x80\x02}X\x01\0\0\0a" + call + b"s."
+
+
+def test_views_stay_inside_their_storage(tmp_path):
+    path, numbers = tmp_path / "x.pt", np.arange(4, dtype="<f4")
+    for size, stride, offset, expected in [
+        ((2, 2), (2, 1), 0, numbers.reshape(2, 2)),
+        ((2, 2), (1, 2), 0, numbers.reshape(2, 2).T),
+        ((3,), (1,), 1, numbers[1:]),
+        ((2, 3), (0, 1), 0, np.stack([numbers[:3]] * 2)),
+        ((0, 3), (3, 1), 9, np.zeros((0, 3), np.float32)),
+        ((), (), 3, numbers[3]),
+    ]:
+        torch_zip(path, tensor_of(size, stride, offset), **{"data/0": numbers.tobytes()})
+        same(pyrnn.read_weights(path), {"a": np.asarray(expected)})
+    for size, stride, offset, message in [
+        ((5,), (1,), 0, "a reaches beyond its 4 numbers"),
+        ((4,), (1,), 1, "a reaches beyond its 4 numbers"),
+        ((2,), (4,), 0, "a reaches beyond its 4 numbers"),
+        ((2, 2), (3, 1), 0, "a reaches beyond its 4 numbers"),
+        ((), (), 4, "a reaches beyond its 4 numbers"),
+        ((4,), (-1,), 3, "cannot be"),
+        ((4,), (1,), -1, "cannot be"),
+        ((-4,), (1,), 0, "cannot be"),
+        ((4,), (1, 1), 0, "not described as torch does it"),
+        ((10**9,), (0,), 0, "a takes more memory than 8 times the file"),
+        ((2**31 - 1,) * 9, (0,) * 9, 0, "a takes more memory than 8 times the file"),
+    ]:
+        torch_zip(path, tensor_of(size, stride, offset), **{"data/0": numbers.tobytes()})
+        with pytest.raises(ValueError, match=rf"x\.pt: .*{message}"):
+            pyrnn.read_weights(path)
+    torch_zip(path, tensor_of((1,), (1,)))
+    with pytest.raises(ValueError, match="the numbers of a are missing"):
+        pyrnn.read_weights(path)
 
 
 def test_more_memory_than_the_file_has(tmp_path):

@@ -247,7 +247,8 @@ def test_the_states_of_a_stream():
     stream.state = state
     stream.take([2, 0, 2, 1])
     assert repr(stream) == "Sequential.stream(batch=4)"
-    np.testing.assert_array_equal(stream(ids[4:, [2, 0, 2, 1]]), y[4:, [2, 0, 2, 1]])
+    np.testing.assert_array_equal(stream.step(ids[4, [2, 0, 2, 1]]), y[4, [2, 0, 2, 1]])
+    np.testing.assert_array_equal(stream(ids[5:, [2, 0, 2, 1]]), y[5:, [2, 0, 2, 1]])
     stream.reset([0, 3])
     again = stream(ids[:2, [2, 0, 2, 1]])
     np.testing.assert_array_equal(again[:, [0, 3]], y[:2, [2, 1]])
@@ -260,7 +261,7 @@ def test_what_fails_leaves_a_stream_as_it_was():
     stream = model.stream(3)
     stream(ids[:4])
     before = stream.state
-    wrong = (before[0], np.zeros((1, 3, 5)))
+    wrong = (tuple(part + 1 for part in before[0]), np.zeros((1, 3, 5)))
     for call in (
         lambda: stream(ids[:, :2]),
         lambda: stream(ids + 100),
@@ -276,6 +277,10 @@ def test_what_fails_leaves_a_stream_as_it_was():
         for one, other in zip((*before[0], before[1]), (*stream.state[0], stream.state[1]), strict=True):
             np.testing.assert_array_equal(one, other)
     assert repr(stream) == "Sequential.stream(batch=3)"
+    unfit = pyrnn.Sequential(pyrnn.GRU(2, 3, rng=0), pyrnn.Linear(4, 1)).stream()
+    with pytest.raises(ValueError, match="Linear"):  # after the GRU has made its steps
+        unfit(np.ones((5, 2)))
+    assert not unfit.state[0].any()
 
 
 def test_models_that_cannot_run_step_by_step():
