@@ -59,6 +59,10 @@ def _length(part: str, sizes: dict[str, int]) -> int:
 
 
 NONLINEARITIES = ("tanh", "relu", "sigmoid")
+ACTIVATIONS: dict[str, tuple[str, ...]] = {  # of gated cells
+    "activation": ("tanh", "relu", "sigmoid", "softsign", "identity"),
+    "gate_activation": ("sigmoid", "hard_sigmoid", "hard_sigmoid_6"),
+}
 _TWO_PRODUCTS = {"weight_ih": "GI", "weight_hh": "GP", "bias_ih": "G", "bias_hh": "G"}
 _TWO_BIASES = {"bias_ih": "bias", "bias_hh": "bias"}
 _ONE_BIAS = {"bias_ih": "bias"}
@@ -69,6 +73,7 @@ CELLS: dict[str, Cell] = {
         states={"h": "P", "c": "H"},
         weights={**_TWO_PRODUCTS, "weight_hr": "PH", "weight_ch": "3H"},
         optional={**_TWO_BIASES, "weight_hr": "proj_size", "weight_ch": "peephole"},
+        options=ACTIVATIONS,
         orders={"torch": "ifgo", "onnx": "iofg", "keras": "ifgo"},
         keeps="f",
     ),
@@ -77,7 +82,7 @@ CELLS: dict[str, Cell] = {
         states={"h": "P"},
         weights=_TWO_PRODUCTS,
         optional=_TWO_BIASES,
-        options={"reset_after": (True, False)},
+        options={"reset_after": (True, False), **ACTIVATIONS},
         orders={"torch": "rzn", "onnx": "zrn", "keras": "zrn"},
         keeps="z",
     ),

@@ -10,20 +10,40 @@ from pathlib import Path
 import numpy as np
 
 import pyrnn
-from pyrnn.cells import CELLS
+from pyrnn.cells import ACTIVATIONS, CELLS
 from pyrnn.layers.stack import LAYERS
 
 # What a variant's name says of an argument or an option where that is not its own name.
-WORDS = {"proj_size": "projection", "reset_after=True": "", "reset_after=False": "reset_before"}
+WORDS = {
+    "proj_size": "projection",
+    "reset_after=True": "",
+    "reset_after=False": "reset_before",
+    "activation=tanh": "",
+    "gate_activation=sigmoid": "",
+}
+
+
+def _usual(record):
+    """All choices of options, but of activations the usual ones alone."""
+    values = [values[:1] if name in ACTIVATIONS else values for name, values in record.options.items()]
+    return [dict(zip(record.options, chosen, strict=True)) for chosen in itertools.product(*values)]
+
+
+def _unusual(record):
+    """Choices in which each activation comes once and more: they are told apart at run time, in the same kernels."""
+    count = max((len(values) for name, values in record.options.items() if name in ACTIVATIONS), default=0)
+    return [{name: values[k % len(values)] for name, values in record.options.items()} for k in range(1, count)]
 
 
 def _variants_of(op):
-    """One for each choice of options and, beyond the biases, of the weights that an argument brings."""
+    """For each choice of options and, beyond the biases, of the weights that an argument brings. Other activations than
+    the usual ones take turns with these weights."""
     record = CELLS[op]
     arguments = sorted(set(record.optional.values()) - {"bias"})
-    given = itertools.chain(*(itertools.combinations(arguments, count) for count in range(len(arguments) + 1)))
-    for values, extra in itertools.product(itertools.product(*record.options.values()), given):
-        option = dict(zip(record.options, values, strict=True))
+    given = [*itertools.chain(*(itertools.combinations(arguments, count) for count in range(len(arguments) + 1)))]
+    for option, extra in itertools.chain(
+        itertools.product(_usual(record), given), zip(_unusual(record), itertools.cycle(given), strict=False)
+    ):
         said = [str(WORDS.get(f"{name}={value}", value)).lower() for name, value in option.items()]
         said += [WORDS.get(argument, argument) for argument in extra]
         yield "_".join(filter(None, [op, *said])), (op, option, extra)
@@ -36,12 +56,18 @@ FEW = sorted({name for own in _OWN for name in (own[0], own[-1])})  # its first 
 
 
 def _torch_has(option, extra):
-    return "peephole" not in extra and option.get("nonlinearity") != "sigmoid" and option.get("reset_after", True)
+    usual = all(option.get(name, values[0]) == values[0] for name, values in ACTIVATIONS.items())
+    return (
+        usual
+        and "peephole" not in extra
+        and option.get("nonlinearity") != "sigmoid"
+        and option.get("reset_after", True)
+    )
 
 
 # The variants that torch.nn has too: its layer, under the name of ours, and what this is told.
 TORCH = {
-    name: (LAYERS[op].__name__, {key: value for key, value in option.items() if key != "reset_after"})
+    name: (LAYERS[op].__name__, {key: value for key, value in option.items() if key == "nonlinearity"})
     for name, (op, option, extra) in VARIANTS.items()
     if "torch" in CELLS[op].orders and _torch_has(option, extra)
 }
@@ -116,7 +142,9 @@ class Problem:
         shapes = record.shapes(inputs, hidden, width)
         present = record.present(lambda argument: bias if argument == "bias" else argument in extra)
         # Rows of matrices of length about 1: states neither die out nor blow up. No unit is saturated, for there the
-        # slope of tanh and sigmoid, found as 1 - h * h, is rounding error for the most part.
+        # slope of tanh and sigmoid, found as 1 - h * h, is rounding error for the most part. Smaller where a gated cell
+        # has no bound: its states would grow, and rounding errors with them.
+        self.scale = 0.6 if self.option.get("activation") in ("relu", "identity") else 1.2
         self.weights = tuple(self.draw_weight(*shapes[w]) if w in present else None for w in record.weights)
         self.x = self.draw(steps, rows, inputs)
         widths = record.widths(hidden, width)
@@ -130,7 +158,7 @@ class Problem:
         return self.rng.uniform(-1, 1, shape).astype(self.dtype)
 
     def draw_weight(self, *shape):
-        scale = 1.2 * max(shape[1], 1) ** -0.5 if len(shape) == 2 else 0.5
+        scale = self.scale * max(shape[1], 1) ** -0.5 if len(shape) == 2 else 0.5
         return self.draw(*shape) * self.dtype.type(scale)
 
     def op(self, backend):

@@ -31,7 +31,19 @@ def relu(a):
     return np.where(a.real > 0, a, 0)
 
 
-ACTIVATIONS = {"tanh": np.tanh, "relu": relu, "sigmoid": sigmoid}
+def hard(slope):
+    return lambda a: np.where(a.real * slope < -0.5, 0, np.where(a.real * slope > 0.5, 1, a * slope + 0.5))
+
+
+ACTIVATIONS = {
+    "tanh": np.tanh,
+    "relu": relu,
+    "sigmoid": sigmoid,
+    "softsign": lambda a: a / (1 + np.where(a.real < 0, -a, a)),
+    "identity": lambda a: a,
+    "hard_sigmoid": hard(1 / 5),
+    "hard_sigmoid_6": hard(1 / 6),
+}
 
 
 # Recurrent layers -------------------------------------------------------------------------------------------------
@@ -45,23 +57,25 @@ def rnn_step(w, x, before, nonlinearity):
     return (ACTIVATIONS[nonlinearity](of_both(w, x, before[0])),)
 
 
-def lstm_step(w, x, before):
+def lstm_step(w, x, before, activation, gate_activation):
     h, c = before
+    act, gate = ACTIVATIONS[activation], ACTIVATIONS[gate_activation]
     i, f, g, o = np.split(of_both(w, x, h), 4)
     look_i, look_f, look_o = np.split(w.get("weight_ch", np.zeros(3 * len(c))), 3)
-    c_next = sigmoid(f + look_f * c) * c + sigmoid(i + look_i * c) * np.tanh(g)
-    h_next = sigmoid(o + look_o * c_next) * np.tanh(c_next)
+    c_next = gate(f + look_f * c) * c + gate(i + look_i * c) * act(g)
+    h_next = gate(o + look_o * c_next) * act(c_next)
     return w["weight_hr"] @ h_next if "weight_hr" in w else h_next, c_next
 
 
-def gru_step(w, x, before, reset_after):
+def gru_step(w, x, before, reset_after, activation, gate_activation):
     (h,) = before
+    act, gate = ACTIVATIONS[activation], ACTIVATIONS[gate_activation]
     from_x = np.split(w["weight_ih"] @ x + w["bias_ih"], 3)
     of_h, shifts = np.split(w["weight_hh"], 3), np.split(w["bias_hh"], 3)
-    r = sigmoid(from_x[0] + of_h[0] @ h + shifts[0])
-    z = sigmoid(from_x[1] + of_h[1] @ h + shifts[1])
+    r = gate(from_x[0] + of_h[0] @ h + shifts[0])
+    z = gate(from_x[1] + of_h[1] @ h + shifts[1])
     candidate = r * (of_h[2] @ h + shifts[2]) if reset_after else of_h[2] @ (r * h) + shifts[2]
-    return ((1 - z) * np.tanh(from_x[2] + candidate) + z * h,)
+    return ((1 - z) * act(from_x[2] + candidate) + z * h,)
 
 
 def indrnn_step(w, x, before, nonlinearity):

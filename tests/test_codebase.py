@@ -236,12 +236,12 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (
             pyrnn.LSTM,
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,"
-            " proj_size=0, *, peephole=False, dtype='float32', rng=None)",
+            " proj_size=0, *, peephole=False, activation='tanh', gate_activation='sigmoid', dtype='float32', rng=None)",
         ),
         (
             pyrnn.GRU,
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, *,"
-            " reset_after=True, dtype='float32', rng=None)",
+            " reset_after=True, activation='tanh', gate_activation='sigmoid', dtype='float32', rng=None)",
         ),
         (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None, mask=None)"),
         (

@@ -1,4 +1,5 @@
 // pyrnn.kernels.rnn, lstm, gru and the other cells: of each its gates, states, weights and options.
+#include <array>
 #include <limits>
 
 #include "bindings/bindings.hpp"
@@ -64,12 +65,39 @@ void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
 
 template <CellKind kind> Chosen always(const std::string&) { return kind; }
 
+// Which of `names` it is.
+template <std::size_t n>
+std::size_t named(const std::string& call, const char* option, const std::string& name,
+                  const std::array<const char*, n>& names) {
+  std::string all;
+  for (std::size_t k = 0; k < n; ++k) {
+    if (name == names[k]) return k;
+    all += std::string(k == 0 ? "'" : k + 1 < n ? "', '" : "' or '") + names[k];
+  }
+  wrong_value(call, std::string(option) + " is " + shown(py::str(name)) + ", expected " + all + "'");
+}
+
+constexpr std::array<const char*, 3> nonlinearities{"tanh", "relu", "sigmoid"};
+
 // One of three kinds in a row.
 template <CellKind tanh> Chosen by_nonlinearity(const std::string& call, const std::string& nonlinearity) {
-  const char* names[] = {"tanh", "relu", "sigmoid"};
-  for (int k = 0; k < 3; ++k)
-    if (nonlinearity == names[k]) return CellKind(int(tanh) + k);
-  wrong_value(call, "nonlinearity is " + shown(py::str(nonlinearity)) + ", expected 'tanh', 'relu' or 'sigmoid'");
+  return CellKind(int(tanh) + int(named(call, "nonlinearity", nonlinearity, nonlinearities)));
+}
+
+constexpr std::array<const char*, 5> activations{"tanh", "relu", "sigmoid", "softsign", "identity"};
+constexpr std::array<const char*, 3> gate_activations{"sigmoid", "hard_sigmoid", "hard_sigmoid_6"};
+constexpr std::array gate_nonlinearities{Nonlinearity::sigmoid, Nonlinearity::hard_sigmoid,
+                                         Nonlinearity::hard_sigmoid_6};
+
+// `usual`, or where other activations are asked for the kind that has these.
+Chosen with_activations(const std::string& call, CellKind usual, CellKind activated, const std::string& activation,
+                        const std::string& gate_activation) {
+  const CellOptions options{
+      .activation = Nonlinearity(named(call, "activation", activation, activations)),
+      .gate_activation = gate_nonlinearities[named(call, "gate_activation", gate_activation, gate_activations)]};
+  const CellOptions none;
+  const bool is_usual = options.activation == none.activation && options.gate_activation == none.gate_activation;
+  return {is_usual ? usual : activated, options};
 }
 
 const CellWeight weight_ih{"weight_ih", Role::ih, "GI"}, weight_hh{"weight_hh", Role::hh, "GP"};
@@ -86,15 +114,25 @@ const RecurrentOp lstm{"lstm",
                         bias_hh,
                         {"weight_hr", Role::hr, "PH", true},
                         {"weight_ch", Role::unit, "3H", true}},
-                       [](bool projection, bool peephole) {
+                       [](CellKind chosen, bool projection, bool peephole) {
+                         if (chosen == CellKind::lstm_activated)
+                           return projection ? CellKind::lstm_activated_projected : chosen;
                          if (projection) return peephole ? CellKind::lstm_peephole_projected : CellKind::lstm_projected;
                          return peephole ? CellKind::lstm_peephole : CellKind::lstm;
                        }};
 
 const RecurrentOp gru{"gru", "rzn", {"h"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
-Chosen gru_kind(const std::string&, bool reset_after) {
-  return reset_after ? CellKind::gru_reset_after : CellKind::gru_reset_before;
+Chosen gru_kind(const std::string& call, bool reset_after, const std::string& activation,
+                const std::string& gate_activation) {
+  using enum CellKind;
+  return with_activations(call, reset_after ? gru_reset_after : gru_reset_before,
+                          reset_after ? gru_reset_after_activated : gru_reset_before_activated, activation,
+                          gate_activation);
+}
+
+Chosen lstm_kind(const std::string& call, const std::string& activation, const std::string& gate_activation) {
+  return with_activations(call, CellKind::lstm, CellKind::lstm_activated, activation, gate_activation);
 }
 
 const RecurrentOp indrnn{"indrnn", "h", {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
@@ -116,15 +154,17 @@ const RecurrentOp layernormlstm{"layernormlstm",
 Chosen with_eps(const std::string& call, double eps) {
   if (!(eps >= 0 && eps <= std::numeric_limits<float>::max()))
     wrong_value(call, "eps is " + shown(py::float_(eps)) + ", expected a number from 0 on");
-  return {CellKind::layernormlstm, eps};
+  return {CellKind::layernormlstm, {.eps = eps}};
 }
 
 }  // namespace
 
 void bind_cells(py::module_& m) {
   bind_cell(m, rnn, "The Elman RNN, compiled.", by_nonlinearity<CellKind::rnn_tanh>, py::arg("nonlinearity") = "tanh");
-  bind_cell(m, lstm, "The long short-term memory, compiled.", always<CellKind::lstm>);
-  bind_cell(m, gru, "The gated recurrent unit, compiled.", gru_kind, py::arg("reset_after") = true);
+  const auto activation = py::arg("activation") = "tanh", gate_activation = py::arg("gate_activation") = "sigmoid";
+  bind_cell(m, lstm, "The long short-term memory, compiled.", lstm_kind, activation, gate_activation);
+  bind_cell(m, gru, "The gated recurrent unit, compiled.", gru_kind, py::arg("reset_after") = true, activation,
+            gate_activation);
   bind_cell(m, indrnn, "The independently recurrent network, compiled.", by_nonlinearity<CellKind::indrnn_tanh>,
             py::arg("nonlinearity") = "relu");
   bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);

@@ -22,11 +22,11 @@ struct CellWeight {
   std::vector<i64> shape(int gates, const Sizes& size) const;
 };
 
-// What an op's options choose: a kind of cell, and the eps of its norms.
+// What an op's options choose.
 struct Chosen {
   CellKind kind;
-  double eps = 0;
-  Chosen(CellKind kind, double eps = 0) : kind(kind), eps(eps) {}
+  CellOptions options;
+  Chosen(CellKind kind, const CellOptions& options = {}) : kind(kind), options(options) {}
 };
 
 // The compiled side of pyrnn/cells.py, which says the same.
@@ -36,7 +36,7 @@ struct RecurrentOp {
   std::vector<const char*> states;  // the first is the output
   std::vector<CellWeight> weights;  // as they are passed
   // The kind of cell where a projection or numbers of units may be absent; null where they may not.
-  CellKind (*with)(bool projection, bool unit_weights) = nullptr;
+  CellKind (*with)(CellKind chosen, bool projection, bool unit_weights) = nullptr;
   int gate_count() const { return int(gates.size()); }
 };
 

@@ -78,8 +78,9 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   });
   if (has(op, Role::b_hh) && present(Role::b_ih) != present(Role::b_hh))
     wrong_value(call, "bias_ih and bias_hh come both or not at all");
-  w.kind = op.with ? op.with(present(Role::hr), present(Role::unit)) : chosen.kind;
-  w.pointers.eps = T(chosen.eps);
+  w.kind = op.with ? op.with(chosen.kind, present(Role::hr), present(Role::unit)) : chosen.kind;
+  w.pointers.options = chosen.options;
+  w.pointers.options.peephole = present(Role::unit);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
     if (weight.optional && w.arrays[i].is_none()) return;
     check_shape(call, weight.name, array(i), weight.shape(gates, w.size));

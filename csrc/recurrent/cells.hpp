@@ -11,8 +11,12 @@ enum class CellKind {
   lstm_peephole,
   lstm_projected,
   lstm_peephole_projected,
+  lstm_activated,
+  lstm_activated_projected,
   gru_reset_after,
   gru_reset_before,
+  gru_reset_after_activated,
+  gru_reset_before_activated,
   indrnn_tanh,
   indrnn_relu,
   indrnn_sigmoid,
@@ -48,8 +52,12 @@ template <> struct CellOf<CellKind::lstm> : Lstm<false, false> {};
 template <> struct CellOf<CellKind::lstm_peephole> : Lstm<true, false> {};
 template <> struct CellOf<CellKind::lstm_projected> : Lstm<false, true> {};
 template <> struct CellOf<CellKind::lstm_peephole_projected> : Lstm<true, true> {};
-template <> struct CellOf<CellKind::gru_reset_after> : GruResetAfter {};
-template <> struct CellOf<CellKind::gru_reset_before> : GruResetBefore {};
+template <> struct CellOf<CellKind::lstm_activated> : Lstm<true, false, Activated> {};
+template <> struct CellOf<CellKind::lstm_activated_projected> : Lstm<true, true, Activated> {};
+template <> struct CellOf<CellKind::gru_reset_after> : GruResetAfter<> {};
+template <> struct CellOf<CellKind::gru_reset_before> : GruResetBefore<> {};
+template <> struct CellOf<CellKind::gru_reset_after_activated> : GruResetAfter<Activated> {};
+template <> struct CellOf<CellKind::gru_reset_before_activated> : GruResetBefore<Activated> {};
 template <> struct CellOf<CellKind::indrnn_tanh> : IndRnn<Nonlinearity::tanh> {};
 template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {};
 template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};

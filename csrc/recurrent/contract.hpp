@@ -65,6 +65,15 @@ struct Sizes {
   PYRNN_INLINE i64 of_state(int k) const { return k ? H : P; }
 };
 
+enum class Nonlinearity { tanh, relu, sigmoid, softsign, identity, hard_sigmoid, hard_sigmoid_6 };
+
+// What an op's options choose besides the kind of cell, and the weights that are there where the kind does not say it.
+struct CellOptions {
+  double eps = 0;  // of norms
+  Nonlinearity activation = Nonlinearity::tanh, gate_activation = Nonlinearity::sigmoid;
+  bool peephole = false;
+};
+
 inline constexpr int most_states = 4, most_unit_weights = 16;
 inline constexpr int norm_numbers = 4;  // that a unit group leaves for a norm (norm.hpp)
 
@@ -77,14 +86,14 @@ template <class T> struct Weights {
   T *b_ih = nullptr, *b_hh = nullptr;           // [G*H]
   T* hr = nullptr;                              // [P, H]
   std::array<T*, most_unit_weights> unit = {};  // [H] each: numbers of a unit
-  std::remove_const_t<T> eps = 0;               // of norms
+  CellOptions options;
 };
 
 // The same as panels (panels.hpp). The layouts of gradients are those of the forward panels.
 template <class T> struct Packed {
   T *ih = nullptr, *hh = nullptr, *inner = nullptr;  // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L]
   T *bias = nullptr, *unit = nullptr;                // [Hp/L][slots][L], [Hp/L][unit weights][L]
-  T eps = 0;
+  CellOptions options;
 };
 
 template <class T> struct Transposed {

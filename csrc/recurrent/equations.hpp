@@ -66,11 +66,13 @@ template <class T, class Cell> class Equations {
     PYRNN_INLINE StageRow(const Part<T>& part, i64 s, i64 j)
         : record(Stage::projects ? part.projected(s, j) : part.record(s, j)),
           weights(part.run.weights.unit),
+          options(part.run.weights.options),
           before(pointers<Stage::reads, const T>([&](int i) { return part.before(i, s, j); })),
           after(pointers<Stage::sets, T>([&](int i) { return part.after(i, s, j); })) {}
 
     T* const record;
     const T* const weights;
+    const CellOptions& options;
     const std::array<const T*, Cell::states> before;
     const std::array<T*, Cell::states> after;
 
@@ -81,7 +83,7 @@ template <class T, class Cell> class Equations {
       Vec<T> a[count], p[unit_weights + 1];
       for (int i = 0; i < count; ++i) a[i] = load(at(g) + i * L);
       for (int q = 0; q < unit_weights; ++q) p[q] = load(weights + (g * unit_weights + q) * L);
-      Step<T, Cell::states> step(a, p);
+      Step<T, Cell::states> step(a, p, options);
       each_state<Stage::reads>([&](int i) { step.before[i] = load(before[i] + g * L); });
       f(step);
     }
@@ -102,7 +104,7 @@ template <class T, class Cell> class Equations {
       const StageRow row(part, s, j);
       std::array<Moments<T>, norms<k>.size()> moments;
       for (std::size_t q = 0; q < moments.size(); ++q)
-        moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(run.weights.eps);
+        moments[q] = part.numbers(part.cell.stage[k], int(q), s, j).moments(T(run.weights.options.eps));
       for (i64 g = g0; g < g1; ++g)
         row.template step<vectors>(g, [&](auto& step) __attribute__((always_inline)) {
           for (std::size_t q = 0; q < moments.size(); ++q) {
@@ -161,7 +163,7 @@ template <class T, class Cell> class Equations {
       for (i64 j = 0; j < part.rows.alive[s]; ++j) {
         Vec<T> a[Cell::slots];
         for (int i = 0; i < Cell::slots; ++i) a[i] = load(part.record(s, j) + (g * Cell::slots + i) * L);
-        Step<T, Cell::states> step(a, nullptr);
+        Step<T, Cell::states> step(a, nullptr, part.run.weights.options);
         for (int k = Last::projects; k < Cell::states; ++k)
           step.before[k] = load(part.before(k, s, j) + g * L), step.after[k] = load(part.after(k, s, j) + g * L);
         Cell::unit_grads(step, total);

@@ -29,6 +29,7 @@
 #include <array>
 
 #include "base/panels.hpp"
+#include "recurrent/contract.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
@@ -46,9 +47,10 @@ struct Norm {
 };
 
 template <class T, int states> struct Step {
-  Step(Vec<T>* record, const Vec<T>* of_units) : a(record), p(of_units) {}
+  Step(Vec<T>* record, const Vec<T>* of_units, const CellOptions& options) : a(record), p(of_units), options(options) {}
   Vec<T>* const a;
   const Vec<T>* const p;
+  const CellOptions& options;
   Vec<T> before[states], after[states];
   Vec<T> d[states], d_before[states];
   Vec<T> inner;

@@ -300,7 +300,7 @@ template <class T> class TimeLoop : Gradients<T> {
   void norms_back(const Stage& stage, i64 s) const {
     each_row(s, [&](i64 j) {
       each_norm(stage, s, j, [&](const Norm& n, const RowNorm<T>& norm) {
-        const auto back = norm.back(run.weights.eps);
+        const auto back = norm.back(T(run.weights.options.eps));
         for (i64 g = units.begin; g < units.end; ++g) {
           T* const at = record(s, j) + g * slots * L;
           for (int i = 0; i < n.count; ++i)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..cells import NONLINEARITIES
+from ..cells import ACTIVATIONS, NONLINEARITIES
 from ..core.checks import Array, Rng, boolean, choice, real
 
 if TYPE_CHECKING:
@@ -43,7 +43,11 @@ class LSTM(Recurrent["tuple[Array, Array]"], cell="lstm"):
     The state is (h, c). Parameters as in torch.nn.LSTM, gates i, f, g, o: weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H
     or P), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. proj_size P > 0 adds weight_hr_l0 (P, H) and makes h P
     wide (Sak et al. 2014); peephole adds weight_ch_l0 (3*H,), order i, f, o: i and f see the old cell state, o the new
-    one (Gers et al. 2002). rng and errors as in RNN.
+    one (Gers et al. 2002).
+
+    activation is the function of the candidate g and of c' on its way out: "tanh", "relu", "sigmoid", "softsign" or
+    "identity"; gate_activation that of the gates: "sigmoid", "hard_sigmoid" = clip(0.2 a + 0.5, 0, 1) as in Keras 1 and
+    2 and ONNX, or "hard_sigmoid_6" = clip(a / 6 + 0.5, 0, 1) as in Keras 3 and torch. rng and errors as in RNN.
 
         layer = pyrnn.LSTM(8, 16, num_layers=2, rng=0)
         y, (h, c) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), ((2, N, H), (2, N, H))
@@ -52,12 +56,20 @@ class LSTM(Recurrent["tuple[Array, Array]"], cell="lstm"):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False, proj_size: int = 0,
-        *, peephole: bool = False, dtype: DTypeLike = "float32", rng: Rng = None,
+        *, peephole: bool = False, activation: str = "tanh", gate_activation: str = "sigmoid",
+        dtype: DTypeLike = "float32", rng: Rng = None,
     ) -> None:  # fmt: skip
+        self.activation, self.gate_activation = _activations(type(self).__name__, activation, gate_activation)
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng,
             proj_size, peephole,
         )  # fmt: skip
+
+
+def _activations(call: str, activation: str, gate_activation: str) -> tuple[str, str]:
+    given = {"activation": activation, "gate_activation": gate_activation}
+    of_cell, of_gates = (choice(call, name, value, ACTIVATIONS[name]) for name, value in given.items())
+    return of_cell, of_gates
 
 
 class GRU(Recurrent[Array], cell="gru"):
@@ -66,8 +78,8 @@ class GRU(Recurrent[Array], cell="gru"):
     Parameters as in torch.nn.GRU, gates r, z, n: weight_ih_l0 (3*H, I), weight_hh_l0 (3*H, H), bias_ih_l0 and
     bias_hh_l0 (3*H,), suffix _reverse. reset_after=True is the GRU of torch, cuDNN and Keras' default, where the reset
     gate acts on the recurrent product; False is that of the paper (and ONNX' default), where it acts on h before the
-    product: n = tanh(W x + b_ih + R (r*h) + b_hh). The two cannot be converted into each other. rng and errors as in
-    RNN.
+    product: n = tanh(W x + b_ih + R (r*h) + b_hh). The two cannot be converted into each other. activation is the
+    function of the candidate n, gate_activation that of the gates, see LSTM. rng and errors as in RNN.
 
         layer = pyrnn.GRU(8, 16, bidirectional=True, rng=0)
         y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, 2*H), (2, N, H)
@@ -76,9 +88,11 @@ class GRU(Recurrent[Array], cell="gru"):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, batch_first: bool = False,
         dropout: float = 0.0, bidirectional: bool = False,
-        *, reset_after: bool = True, dtype: DTypeLike = "float32", rng: Rng = None,
+        *, reset_after: bool = True, activation: str = "tanh", gate_activation: str = "sigmoid",
+        dtype: DTypeLike = "float32", rng: Rng = None,
     ) -> None:  # fmt: skip
         self.reset_after = boolean(type(self).__name__, "reset_after", reset_after)
+        self.activation, self.gate_activation = _activations(type(self).__name__, activation, gate_activation)
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 

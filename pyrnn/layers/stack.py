@@ -84,7 +84,8 @@ class Recurrent(Layer, Generic[StateT]):
         if self.dropout and self.num_layers == 1:
             warnings.warn(f"{call}: dropout acts between layers, and num_layers is 1", stacklevel=3)
 
-        self._options = {name: getattr(self, name) for name in self._cell.options}
+        usual = {name: values[0] for name, values in self._cell.options.items()}
+        self._options = {name: getattr(self, name) for name in usual if getattr(self, name) != usual[name]}
         self._directions = 2 if self.bidirectional else 1
         self._output = self.proj_size or self.hidden_size  # features of one direction
         self._widths = self._cell.widths(self.hidden_size, self._output)

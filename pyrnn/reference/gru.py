@@ -6,6 +6,7 @@ n  = tanh(x W_n^T + b_n + r * (h R_n^T + d_n))           candidate, reset_after=
 n  = tanh(x W_n^T + b_n + (r * h) R_n^T + d_n)           candidate, reset_after=False: Cho et al.
 h' = (1 - z) * n + z * h
 
+`activation` names another function than tanh, `gate_activation` another one than the sigmoid.
 x (R, I), h (R, H); the gates are stacked in the order r, z, n:
 W = weight_ih (3H, I), R = weight_hh (3H, H), b = bias_ih (3H,), d = bias_hh (3H,)
 """
@@ -16,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cells import ACTIVATIONS
 from . import linear, recurrence
 from .recurrence import Back, State
-from .rnn import sigmoid
+from .rnn import forth_and_back
 
 
 def _gates(w: Any) -> list[Any]:
@@ -32,20 +34,24 @@ def _gates(w: Any) -> list[Any]:
 class Cell(recurrence.Cell):
     """The equations above, as recurrence.py asks for them."""
 
-    def __init__(self, reset_after: bool = True) -> None:
+    def __init__(self, reset_after: bool = True, activation: str = "tanh", gate_activation: str = "sigmoid") -> None:
         self.reset_after = reset_after
+        self.act, self.act_backward = forth_and_back("activation", activation, ACTIVATIONS["activation"])
+        self.gate, self.gate_backward = forth_and_back(
+            "gate_activation", gate_activation, ACTIVATIONS["gate_activation"]
+        )
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
         (ih_r, hh_r), (ih_z, hh_z), (ih_n, hh_n) = _gates(w)
-        r = sigmoid(linear.forward(x, *ih_r) + linear.forward(h, *hh_r))
-        z = sigmoid(linear.forward(x, *ih_z) + linear.forward(h, *hh_z))
+        r = self.gate(linear.forward(x, *ih_r) + linear.forward(h, *hh_r))
+        z = self.gate(linear.forward(x, *ih_z) + linear.forward(h, *hh_z))
         if self.reset_after:
             q = linear.forward(h, *hh_n)
-            n = np.tanh(linear.forward(x, *ih_n) + r * q)
+            n = self.act(linear.forward(x, *ih_n) + r * q)
         else:
             q = None
-            n = np.tanh(linear.forward(x, *ih_n) + linear.forward(r * h, *hh_n))
+            n = self.act(linear.forward(x, *ih_n) + linear.forward(r * h, *hh_n))
         h_new = (1 - z) * n + z * h
         return (h_new,), (r, z, n, q)
 
@@ -53,8 +59,8 @@ class Cell(recurrence.Cell):
         (h,), (r, z, n, q), (dh_new,) = before, saved, dafter
         (ih_r, hh_r), (ih_z, hh_z), (ih_n, hh_n) = _gates(w)
         (dih_r, dhh_r), (dih_z, dhh_z), (dih_n, dhh_n) = _gates(dw)
-        da_n = dh_new * (1 - z) * (1 - n * n)
-        da_z = dh_new * (h - n) * z * (1 - z)
+        da_n = self.act_backward(n, dh_new * (1 - z))
+        da_z = self.gate_backward(z, dh_new * (h - n))
         dh = dh_new * z
         if self.reset_after:
             dr = da_n * q
@@ -63,7 +69,7 @@ class Cell(recurrence.Cell):
             drh = linear.backward(da_n, r * h, hh_n[0], *dhh_n)
             dr = drh * h
             dh = dh + drh * r
-        da_r = dr * r * (1 - r)
+        da_r = self.gate_backward(r, dr)
         dh = dh + linear.backward(da_r, h, hh_r[0], *dhh_r) + linear.backward(da_z, h, hh_z[0], *dhh_z)
         dx = linear.backward(da_r, x, ih_r[0], *dih_r) + linear.backward(da_z, x, ih_z[0], *dih_z)
         dx = dx + linear.backward(da_n, x, ih_n[0], *dih_n)

@@ -11,16 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from .. import cells
 from . import linear, recurrence
 from .recurrence import Back, State
-from .rnn import activation
+from .rnn import forth_and_back
 
 
 class Cell(recurrence.Cell):
     """The equation above, as recurrence.py asks for it."""
 
     def __init__(self, nonlinearity: str = "relu") -> None:
-        self.act, self.act_backward = activation(nonlinearity)
+        self.act, self.act_backward = forth_and_back("nonlinearity", nonlinearity, cells.NONLINEARITIES)
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before

@@ -7,11 +7,12 @@ x (R, I), h (R, H), W = weight_ih (H, I), R = weight_hh (H, H), b = bias_ih (H,)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
+from .. import cells
 from . import linear, recurrence
 from .recurrence import Back, State
 
@@ -26,32 +27,48 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
 Act = Callable[[np.ndarray], np.ndarray]
 ActBackward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+
+def softsign(a: np.ndarray) -> np.ndarray:
+    """a / (1 + |a|), of infinity too."""
+    with np.errstate(invalid="ignore"):
+        s: np.ndarray = np.where(np.isinf(a), np.sign(a), a / (1 + np.abs(a)))
+    return s.astype(a.dtype)
+
+
 ACTIVATIONS: dict[str, Act] = {
     "tanh": np.tanh,
     "relu": lambda a: np.maximum(a, 0),
     "sigmoid": sigmoid,
+    "softsign": softsign,
+    "identity": lambda a: a,
+    "hard_sigmoid": lambda a: np.clip(a.dtype.type(0.2) * a + a.dtype.type(0.5), 0, 1),
+    "hard_sigmoid_6": lambda a: np.clip(a / 6 + a.dtype.type(0.5), 0, 1),
 }
 
-# from h = act(a) and dh to da; relu passes nothing at 0
+# from h = act(a) and dh to da; relu passes nothing at 0, a hard sigmoid nothing where it is cut off and at the cut
 ACTIVATIONS_BACKWARD: dict[str, ActBackward] = {
     "tanh": lambda h, dh: dh * (1 - h * h),
     "relu": lambda h, dh: np.where(h <= 0, 0, dh),
     "sigmoid": lambda h, dh: dh * h * (1 - h),
+    "softsign": lambda h, dh: dh * (1 - np.abs(h)) ** 2,
+    "identity": lambda h, dh: dh,
+    "hard_sigmoid": lambda h, dh: np.where((h <= 0) | (h >= 1), 0, dh * h.dtype.type(0.2)),
+    "hard_sigmoid_6": lambda h, dh: np.where((h <= 0) | (h >= 1), 0, dh / 6),
 }
 
 
-def activation(nonlinearity: str) -> tuple[Act, ActBackward]:
-    """Forth and back; ValueError for an unknown name."""
-    if nonlinearity not in ACTIVATIONS:
-        raise ValueError(f"nonlinearity is {nonlinearity!r}, expected one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[nonlinearity], ACTIVATIONS_BACKWARD[nonlinearity]
+def forth_and_back(argument: str, name: str, names: Iterable[str]) -> tuple[Act, ActBackward]:
+    """An activation and its way back, of one of these names; ValueError for another."""
+    if name not in names:
+        raise ValueError(f"{argument} is {name!r}, expected one of {', '.join(names)}")
+    return ACTIVATIONS[name], ACTIVATIONS_BACKWARD[name]
 
 
 class Cell(recurrence.Cell):
     """The equations above, as recurrence.py asks for them."""
 
     def __init__(self, nonlinearity: str = "tanh") -> None:
-        self.act, self.act_backward = activation(nonlinearity)
+        self.act, self.act_backward = forth_and_back("nonlinearity", nonlinearity, cells.NONLINEARITIES)
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before

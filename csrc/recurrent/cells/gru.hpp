@@ -4,16 +4,18 @@
 //   reset after:  n = tanh(W x + b + r (R h + d))     one product, the recurrent part of n apart from the rest
 //   reset before: n = tanh(W x + b + R (r h) + d)     r h is what the product of a second stage reads
 //
+// Activated: other functions in the places of sigmoid and tanh, as the options say.
+//
 // Slots are ordered so that what x reaches and what h reaches are both runs: n (from x), r, z, q (n's part from h).
 #pragma once
 
 #include <tuple>
 
-#include "recurrent/stage.hpp"
+#include "recurrent/nonlinearity.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
-struct GruResetAfter {
+template <class Act = Usual> struct GruResetAfter {
   enum State { h };
   enum Slot { n, r, z, q };
   static constexpr int gates = 3, slots = 4, states = 1, unit_weights = 0;
@@ -30,9 +32,9 @@ struct GruResetAfter {
     // record: n, r, z and q
     template <class T> PYRNN_INLINE static void forward(Step<T, 1>& s) {
       Vec<T>* const a = s.a;
-      a[r] = sigmoid<T>(a[r]);
-      a[z] = sigmoid<T>(a[z]);
-      a[n] = tanh<T>(fma(a[r], a[q], a[n]));
+      a[r] = Act::template gate<T>(s.options, a[r]);
+      a[z] = Act::template gate<T>(s.options, a[z]);
+      a[n] = Act::template act<T>(s.options, fma(a[r], a[q], a[n]));
       s.after[h] = fma(a[z], s.before[h], (splat(T(1)) - a[z]) * a[n]);
     }
 
@@ -40,9 +42,9 @@ struct GruResetAfter {
       Vec<T>* const a = s.a;
       const Vec<T> one = splat(T(1)), gate_n = a[n], gate_r = a[r], gate_z = a[z], dh = s.d[h];
       s.d_before[h] = dh * gate_z;
-      a[z] = dh * (s.before[h] - gate_n) * (gate_z * (one - gate_z));
-      a[n] = dh * (one - gate_z) * (one - gate_n * gate_n);
-      a[r] = a[n] * a[q] * (gate_r * (one - gate_r));
+      a[z] = Act::template gate_back<T>(s.options, gate_z, dh * (s.before[h] - gate_n));
+      a[n] = Act::template act_back<T>(s.options, gate_n, dh * (one - gate_z));
+      a[r] = Act::template gate_back<T>(s.options, gate_r, a[n] * a[q]);
       a[q] = a[n] * gate_r;
     }
   };
@@ -50,7 +52,7 @@ struct GruResetAfter {
   using Stages = std::tuple<Units>;
 };
 
-struct GruResetBefore {
+template <class Act = Usual> struct GruResetBefore {
   enum State { h };
   enum Slot { n, r, z };
   static constexpr int gates = 3, slots = 3, states = 1, unit_weights = 0;
@@ -66,14 +68,14 @@ struct GruResetBefore {
 
     // record: r and z; n is still to come
     template <class T> PYRNN_INLINE static void forward(Step<T, 1>& s) {
-      s.a[r] = sigmoid<T>(s.a[r]);
-      s.a[z] = sigmoid<T>(s.a[z]);
+      s.a[r] = Act::template gate<T>(s.options, s.a[r]);
+      s.a[z] = Act::template gate<T>(s.options, s.a[z]);
       s.inner = s.a[r] * s.before[h];
     }
 
     template <class T> PYRNN_INLINE static void backward(Step<T, 1>& s) {
       const Vec<T> gate_r = s.a[r];
-      s.a[r] = s.inner * s.before[h] * (gate_r * (splat(T(1)) - gate_r));
+      s.a[r] = Act::template gate_back<T>(s.options, gate_r, s.inner * s.before[h]);
       s.d_before[h] = fma(s.inner, gate_r, s.d_before[h]);
     }
   };
@@ -86,14 +88,14 @@ struct GruResetBefore {
     static constexpr unsigned sets = bit(h), reads = bit(h);
 
     template <class T> PYRNN_INLINE static void forward(Step<T, 1>& s) {
-      s.a[n] = tanh<T>(s.a[n]);
+      s.a[n] = Act::template act<T>(s.options, s.a[n]);
       s.after[h] = fma(s.a[z], s.before[h], (splat(T(1)) - s.a[z]) * s.a[n]);
     }
 
     template <class T> PYRNN_INLINE static void backward(Step<T, 1>& s) {
       const Vec<T> one = splat(T(1)), gate_n = s.a[n], gate_z = s.a[z], dh = s.d[h];
-      s.a[n] = dh * (one - gate_z) * (one - gate_n * gate_n);
-      s.a[z] = dh * (s.before[h] - gate_n) * (gate_z * (one - gate_z));
+      s.a[n] = Act::template act_back<T>(s.options, gate_n, dh * (one - gate_z));
+      s.a[z] = Act::template gate_back<T>(s.options, gate_z, dh * (s.before[h] - gate_n));
       s.d_before[h] = dh * gate_z;
     }
   };
