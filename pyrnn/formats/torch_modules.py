@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..cells import CELLS
+from ..cells import ACTIVATIONS, CELLS
 from ..core.checks import Array, cut, shown
 from ..core.config import children
 from ..core.layer import Layer
@@ -215,6 +215,7 @@ def to_torch(layer: Any) -> Any:
     config = layer.config()
     usual: dict[str, Any] = {
         "peephole": False, "reset_after": True, "num_kv_heads": config.get("num_heads"), "per_sequence": False,
+        **{argument: values[0] for argument, values in ACTIVATIONS.items()},
     }  # fmt: skip
     for argument, value in usual.items():
         if argument in config and config[argument] != value:
