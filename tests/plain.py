@@ -28,7 +28,7 @@ def sigmoid(a):
 
 
 def relu(a):
-    return np.where(a.real > 0, a, 0)
+    return np.where(a.real > TINY, a, 0)  # products of two small steps leave less than that, where a is 0
 
 
 def hard(slope):
