@@ -171,6 +171,80 @@ def test_a_beam_repeats_and_reorders_every_part_of_the_state(rng, cell):
         assert scores[n, 0] == pytest.approx(sum(logs[t, v] for t, v in enumerate(written)))
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("vector", "memory"), list(itertools.product([True, False], repeat=2)))
+def test_a_stream_of_a_decoder_has_the_bits_of_the_whole(rng, cell, vector, memory):
+    decoder = a_decoder(cell, vector, memory, dtype="float32")
+    arrays, tokens = given(rng, vector, memory), rng.integers(0, V, (T, N))
+    seen = {"memory_lengths": [6, 2, 0]} if memory else {}
+    whole = decoder(tokens, **arrays, **seen)
+    stream = decoder.stream(**arrays, **seen, batch=N)
+    for t in range(T):
+        np.testing.assert_array_equal(stream.step(tokens[t]), whole[t])
+    ahead = copy.copy(stream)
+    stream.reset(rows=[1])
+    np.testing.assert_array_equal(stream(tokens)[:, 1], whole[:, 1])
+    stream.reset()
+    np.testing.assert_array_equal(stream(tokens[:2]), whole[:2])
+    ahead.state = stream.state
+    ahead.take([2, 0, 0, 1])
+    np.testing.assert_array_equal(ahead(tokens[2:, [2, 0, 0, 1]]), whole[2:, [2, 0, 0, 1]])
+    ahead.reset()
+    np.testing.assert_array_equal(ahead.step(tokens[0, [2, 0, 0, 1]]), whole[0, [2, 0, 0, 1]])
+    np.testing.assert_array_equal(stream(tokens[2:]), whole[2:])
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_decoding_takes_a_stream_and_leaves_it_where_it_is(rng, attention):
+    model = pyrnn.EncoderDecoder(V, V, 3, H, 2, cell="lstm", attention=attention, dtype="float64", rng=3)
+    shake(model, rng)
+    source, k = rng.integers(0, V, (K, N)), np.array([6, 2, 4])
+    stream = model.stream(source, k)
+    before = stream.state
+    for search, rest in (("beam_search", (8, 4)), ("greedy", (8,)), ("sample", (8, 0.7, 5))):
+        run = getattr(pyrnn.decoding, search)
+        expected = run(model.step, model.start(source, k), [1] * N, 0, *rest)
+        for one, other in zip(run(stream, None, [1] * N, 0, *rest), expected, strict=True):
+            np.testing.assert_array_equal(one, other)
+    tokens = rng.integers(0, V, (T, N))
+    mixed = pyrnn.decoding.scheduled_inputs(stream, None, tokens, 0.3, rng=1)
+    expected = pyrnn.decoding.scheduled_inputs(model.step, model.start(source, k), tokens, 0.3, rng=1)
+    np.testing.assert_array_equal(mixed, expected)
+    for one, other in zip(stream.state, before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match="greedy: state is tuple, expected None: a stream has its own"):
+        pyrnn.decoding.greedy(stream, model.start(source, k), [1] * N, 0, 8)
+
+
+def test_decoding_takes_the_stream_of_a_chain():
+    language = pyrnn.Sequential(pyrnn.Embedding(V, 3), pyrnn.GRU(3, H), pyrnn.Linear(H, V), rng=0)
+    ids, _ = pyrnn.decoding.greedy(language.stream(2), None, [1, 2], None, 6)
+    read = np.concatenate([[[1, 2]], ids[:-1]])
+    np.testing.assert_array_equal(language(read).argmax(axis=2), ids)
+    beam, _, scores = pyrnn.decoding.beam_search(language.stream(2), None, [1, 2], None, 3, width=V**3)
+    assert beam.shape == (3, 2, V**3)
+    assert np.exp(scores).sum(axis=1) == pytest.approx([1, 1])
+
+
+def test_refusals_of_a_decoders_stream(rng):
+    arrays = given(rng)
+    decoder = a_decoder()
+    stream = decoder.stream(**arrays)
+    before = stream.state
+    with pytest.raises(ValueError, match=r"Decoder\.stream: batch is 2, but there are 3 rows of vector or memory"):
+        decoder.stream(**arrays, batch=2)
+    with pytest.raises(ValueError, match=r"Decoder\.stream\.step: ids has shape \(2,\), expected \(3,\)"):
+        stream.step([1, 2])
+    with pytest.raises(ValueError, match=r"Decoder\.stream: ids has shape \(3,\), expected \(T, 3\)"):
+        stream([1, 2, 3])
+    with pytest.raises(ValueError, match=r"ids holds 7, expected 0 to 6"):
+        stream.step([1, 2, V])
+    with pytest.raises(ValueError, match="rows"):
+        stream.take([3])
+    np.testing.assert_array_equal(stream.state, before)
+    assert repr(stream) == "Decoder.stream(batch=3)"
+
+
 def test_attention_weights_are_those_that_are_used(rng):
     decoder = a_decoder()
     arrays, tokens = given(rng), rng.integers(0, V, (T, N))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.checks import (
+    MOST,
     Array,
     Rng,
     boolean,
@@ -32,6 +33,7 @@ from ..core.layout import valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import attention_weights, scaled_dot_product_attention, scaled_dot_product_attention_vjp
+from .decoder_stream import DecoderStream
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear
@@ -117,6 +119,24 @@ class Decoder(Model):
             raise shape_error(call, "ids", ids.shape, "(N,)")
         logits, state = self._run(state, ids[None], None)
         return logits[0], state
+
+    def stream(
+        self, vector: ArrayLike | None = None, memory: ArrayLike | None = None,
+        memory_lengths: ArrayLike | None = None, *, batch: int | None = None,
+    ) -> DecoderStream:  # fmt: skip
+        """A `DecoderStream`: the steps of `step` without packing weights anew, for pyrnn.decoding too. Arguments as in
+        `vjp`; batch is the number of rows where neither a vector nor a memory says it, 1 by default.
+
+            stream = decoder.stream(vector)
+            written, lengths = pyrnn.decoding.greedy(stream, None, [0] * 8, end=1, max_steps=20)
+        """
+        call = f"{type(self).__name__}.stream"
+        before, v, m, m_lengths = self.start(vector, memory, memory_lengths)
+        given = next((array.shape[1] for array in (v, m) if array is not None), None)
+        rows = given if batch is None else integer(call, "batch", batch, 1, MOST)
+        if given is not None and rows != given:
+            raise ValueError(f"{call}: batch is {rows}, but there are {given} rows of vector or memory")
+        return DecoderStream(self, self.rnn.stream(1 if rows is None else rows, before), v, m, m_lengths)
 
     def __call__(
         self, ids: ArrayLike, vector: ArrayLike | None = None, memory: ArrayLike | None = None,
@@ -211,11 +231,15 @@ class Decoder(Model):
     def _run(self, state: Any, ids: Array, lengths: Array | None) -> tuple[Array, Any]:
         """Logits of ids (T, N) from a state on, and the state after them."""
         before, v, m, m_lengths = state
-        top, after = self.rnn(self._read(ids, v, m), before, lengths=lengths)
+        y, after = self.rnn(self._read(ids, v, m), before, lengths=lengths)
+        return self._logits(y, m, m_lengths), (after, v, m, m_lengths)
+
+    def _logits(self, y: Array, m: Array | None, m_lengths: Array | None) -> Array:
+        """Of the recurrent layer's outputs (T, N, H)."""
         if m is not None:
-            context = scaled_dot_product_attention(*_as_heads(self.query(top), m), kv_lengths=m_lengths)
-            top = np.tanh(self.combine(np.concatenate([top, _by_steps(context)], axis=2)))
-        return self.head(top), (after, v, m, m_lengths)
+            context = scaled_dot_product_attention(*_as_heads(self.query(y), m), kv_lengths=m_lengths)
+            y = np.tanh(self.combine(np.concatenate([y, _by_steps(context)], axis=2)))
+        return self.head(y)
 
     def _read(self, ids: Array, v: Array | None, m: Array | None) -> Array:
         """The recurrent layer's inputs for ids (T, N), which must have the rows of v (1, N, C) and m (K, N, M)."""
@@ -346,6 +370,14 @@ class EncoderDecoder(Model):
         logits, state = model.step(state, ids)
         """
         result: tuple[Array, Any] = self.decoder.step(state, ids)
+        return result
+
+    def stream(self, source: ArrayLike, source_lengths: ArrayLike | None = None) -> DecoderStream:
+        """A `DecoderStream`: the decoder's steps without packing weights anew, for pyrnn.decoding too.
+
+        written, lengths = pyrnn.decoding.greedy(model.stream(source), None, [0] * 8, end=1, max_steps=20)
+        """
+        result: DecoderStream = self.decoder.stream(*self.encode(source, source_lengths), self._seen(source_lengths))
         return result
 
     def __call__(

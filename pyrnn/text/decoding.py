@@ -6,12 +6,16 @@ All of it works over one step function
 
 A state is None, an array, or a tuple or list of states. The rows are axis 1 of its arrays, as in the states of
 recurrent layers, or their only axis; so a beam can repeat and reorder them (lists become tuples).
+
+Or over a stream of N rows, such as `Decoder.stream` or the `stream` of a Sequential that begins with an Embedding: it
+takes the place of the function, and the state is None. Decoding works on a copy, the stream stays where it is.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -34,6 +38,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 Step = Callable[[Any, Array], "tuple[Array, Any]"]
+
+
+class Stream(Protocol):
+    """What decoding asks of a stream; copy.copy makes one that goes on by itself."""
+
+    def step(self, ids: Any, /) -> Array | None:
+        """Logits of the next token."""
+
+    def take(self, rows: Any) -> None:
+        """Go on with these rows."""
 
 
 def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Array:
@@ -61,7 +75,7 @@ def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Arra
     return np.asarray((totals <= drawn).sum(axis=-1))
 
 
-def greedy(step: Step, state: Any, start: ArrayLike, end: int | None, max_steps: int) -> tuple[Array, Array]:
+def greedy(step: Step | Stream, state: Any, start: ArrayLike, end: int | None, max_steps: int) -> tuple[Array, Array]:
     """The likeliest token at every step: ids (T, N), lengths (N,). `sample` at temperature 0; arguments as there.
 
     ids, lengths = pyrnn.decoding.greedy(model.step, model.start(vector), [0] * 3, end=1, max_steps=20)
@@ -70,7 +84,13 @@ def greedy(step: Step, state: Any, start: ArrayLike, end: int | None, max_steps:
 
 
 def sample(
-    step: Step, state: Any, start: ArrayLike, end: int | None, max_steps: int, temperature: float = 1.0, rng: Rng = None
+    step: Step | Stream,
+    state: Any,
+    start: ArrayLike,
+    end: int | None,
+    max_steps: int,
+    temperature: float = 1.0,
+    rng: Rng = None,
 ) -> tuple[Array, Array]:
     """Tokens drawn one after the other from the model's own predictions: ids (T, N), lengths (N,).
 
@@ -86,8 +106,9 @@ def sample(
 
 
 def _run(
-    call: str, step: Step, state: Any, start: Any, end: Any, max_steps: Any, temperature: Any, rng: Any
+    call: str, step: Step | Stream, state: Any, start: Any, end: Any, max_steps: Any, temperature: Any, rng: Any
 ) -> tuple[Array, Array]:
+    step, state = _stepped(call, step, state)
     ids, end = _ids(call, "start", start, 1), _end(call, end)
     max_steps = integer(call, "max_steps", max_steps, 0, MOST)
     temperature = _temperature(call, temperature)
@@ -105,7 +126,7 @@ def _run(
     return np.concatenate(written), lengths
 
 
-def scheduled_inputs(step: Step, state: Any, inputs: ArrayLike, ratio: float, rng: Rng = None) -> Array:
+def scheduled_inputs(step: Step | Stream, state: Any, inputs: ArrayLike, ratio: float, rng: Rng = None) -> Array:
     """Teacher forcing with a ratio: inputs (T, N) of which each after the first step is kept with probability `ratio`,
     and is else what the model itself holds for likeliest after the inputs before it.
 
@@ -118,6 +139,7 @@ def scheduled_inputs(step: Step, state: Any, inputs: ArrayLike, ratio: float, rn
         logits, pullback = model.vjp(mixed, vector)
     """
     call = "scheduled_inputs"
+    step, state = _stepped(call, step, state)
     mixed = _ids(call, "inputs", inputs, 2).copy()
     ratio = real(call, "ratio", ratio, 0, 1)
     kept: Array = np.less(generator(call, rng).random(mixed.shape), ratio)
@@ -130,7 +152,7 @@ def scheduled_inputs(step: Step, state: Any, inputs: ArrayLike, ratio: float, rn
 
 
 def beam_search(
-    step: Step,
+    step: Step | Stream,
     state: Any,
     start: ArrayLike,
     end: int | None,
@@ -152,6 +174,7 @@ def beam_search(
         best = ids[:, :, 0], lengths[:, 0]
     """
     call = "beam_search"
+    step, state = _stepped(call, step, state)
     first, end = _ids(call, "start", start, 1), _end(call, end)
     max_steps = integer(call, "max_steps", max_steps, 0, MOST)
     width = integer(call, "width", width, 1, MOST)
@@ -208,10 +231,26 @@ def beam_search(
     return texts[: lengths.max(initial=0)], lengths, ended
 
 
+def _stepped(call: str, step: Step | Stream, state: Any) -> tuple[Step, Any]:
+    """A step function and its state; of a stream, which is copied, the state is the stream."""
+    if not hasattr(step, "step"):
+        return step, state
+    if state is not None:
+        raise TypeError(f"{call}: state is {type(state).__name__}, expected None: a stream has its own")
+
+    def go_on(stream: Any, ids: Array) -> tuple[Array, Any]:
+        return stream.step(ids), stream
+
+    return go_on, copy.copy(step)
+
+
 def _take(state: Any, rows: Array) -> Any:
     """The state of these rows."""
     if state is None:
         return None
+    if hasattr(state, "step"):
+        state.take(rows)
+        return state
     if isinstance(state, (tuple, list)):
         return tuple(_take(part, rows) for part in state)
     array = any_array("beam_search", "state", state)
