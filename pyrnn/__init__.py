@@ -11,6 +11,7 @@ from .associative.modern import ModernHopfield
 from .associative.net import CapacityWarning
 from .core.model import Model
 from .layers import init
+from .layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from .layers.attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -19,13 +20,14 @@ from .layers.attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
+from .layers.conv import Conv1d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.jordan import Jordan
 from .layers.linear import Linear
-from .layers.norm import LayerNorm, LogSoftmax
+from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
-from .layers.pooling import LastStep, MaxOverTime
+from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
 from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
 from .layers.seq2seq import Decoder, EncoderDecoder
 from .layers.sequential import Sequential
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ELU",
+    "GELU",
     "GRU",
     "LSTM",
     "ODERNN",
@@ -57,7 +61,9 @@ __all__ = [
     "Adam",
     "AdamW",
     "AdditiveAttention",
+    "BatchNorm1d",
     "CapacityWarning",
+    "Conv1d",
     "Decoder",
     "DenseHopfield",
     "Dropout",
@@ -70,17 +76,26 @@ __all__ = [
     "LastStep",
     "LayerNorm",
     "LayerNormLSTM",
+    "LeakyReLU",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",
+    "MaxPool1d",
+    "MeanOverTime",
     "MinGRU",
     "MinLSTM",
     "Model",
     "ModernHopfield",
     "MultiheadAttention",
+    "PReLU",
     "PositionalEncoding",
     "RMSprop",
+    "ReLU",
     "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
     "__version__",
     "attention_weights",
     "baselines",

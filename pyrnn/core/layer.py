@@ -37,6 +37,7 @@ class Layer:
     _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
     _by_step: ClassVar[bool] = False  # a call is the same for every step by itself
     _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
+    _unlearned: Mapping[str, Array] = {}  # what the state dict has beside the parameters, such as running statistics
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -178,9 +179,21 @@ class Layer:
             layer._flat[1].fill(0)
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters by name."""
+        """Copies of the parameters by name, and of what else is learned: a BatchNorm1d's running statistics."""
         self._inspect()
-        return {name: param.copy() for name, param in self.params.items()}
+        return {name: value.copy() for name, value in self._values().items()}
+
+    def _values(self) -> Mapping[str, Array]:
+        """The live arrays of the state dict."""
+        params = self.params
+        leaves = self._leaves()
+        if not any(layer._unlearned for _, layer in leaves):
+            return params
+        return {
+            prefix + name: value
+            for prefix, layer in leaves
+            for name, value in {**layer._params, **layer._unlearned}.items()
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
         """Copy parameters in: with a prefix, of the entries whose names begin with it, under the rest of their names.
@@ -190,11 +203,14 @@ class Layer:
         layer.load_state_dict(pyrnn.read_weights("model.pt"), prefix="encoder.rnn.")
         """
         self._inspect()
-        load(f"{type(self).__name__}.load_state_dict", self.params, state_dict, prefix)
+        load(f"{type(self).__name__}.load_state_dict", self._values(), state_dict, prefix)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self._attributes().items() if name not in self._derived}
-        return state | {"_flat": tuple(part.copy() for part in self._flat)}
+        own: dict[str, Any] = {"_flat": tuple(part.copy() for part in self._flat)}
+        if self._unlearned:
+            own["_unlearned"] = {name: value.copy() for name, value in self._unlearned.items()}
+        return state | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._restore(state)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import Array, shape_error, shape_text
+from .checks import Array, integer_array, shape_error, shape_text
 
 
 class Layout(NamedTuple):
@@ -58,3 +58,13 @@ class Layout(NamedTuple):
 def valid_steps(steps: int, rows: int, lengths: Array | None) -> Array:
     """Which steps of each row are valid: (T, N) booleans; lengths (N,), one integer, or None for all."""
     return np.broadcast_to(np.arange(steps)[:, None] < (steps if lengths is None else lengths), (steps, rows))
+
+
+def output_steps(call: str, lengths: Any, reach: int, stride: int, zeros: int = 0) -> Any:
+    """How many windows of reach + 1 steps, `stride` apart, there are in so many steps with `zeros` more around them; in
+    no steps none. An integer for an integer, else an array."""
+    given = integer_array(call, "lengths", lengths)
+    if given.size and given.min() < 0:
+        raise ValueError(f"{call}: lengths holds {given.min()}, expected at least 0")
+    counts = np.where(given == 0, 0, np.maximum((given + (zeros - reach - 1)) // stride + 1, 0))
+    return counts if counts.ndim else int(counts)

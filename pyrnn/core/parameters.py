@@ -102,7 +102,7 @@ def load(call: str, targets: Mapping[str, Array], values: Mapping[str, Any], pre
         named = (name for name in values if isinstance(name, str) and name.startswith(prefix))
         values = {name[len(prefix) :]: values[name] for name in named}
     missing = [str(name) for name in targets if name not in values]
-    unknown = [str(name) for name in values if name not in targets]
+    unknown = [str(name) for name in values if name not in targets and not _is_count(name, targets)]
     if missing or unknown:
         hint = _hint(missing, unknown)
         raise ValueError(
@@ -113,7 +113,12 @@ def load(call: str, targets: Mapping[str, Array], values: Mapping[str, Any], pre
         if shape != target.shape and shape == target.shape[::-1]:
             message = f"{name} has shape {shape}, expected {target.shape}: this is the transpose (of Keras?)"
             raise ValueError(f"{call}: {message}")
-    write(call, targets, values)
+    write(call, targets, {name: values[name] for name in targets})
+
+
+def _is_count(name: Any, targets: Mapping[str, Array]) -> bool:
+    """torch's count of batches beside running statistics; no layer here needs one, as `momentum` is never None."""
+    return isinstance(name, str) and name.replace("num_batches_tracked", "running_mean") in targets
 
 
 def _hint(missing: list[str], unknown: list[str]) -> str:

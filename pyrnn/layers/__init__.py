@@ -1,15 +1,28 @@
 """Layers: what is called with arrays, has parameters, and gives gradients back."""
 
+from .activations import ELU as ELU
+from .activations import GELU as GELU
+from .activations import LeakyReLU as LeakyReLU
+from .activations import PReLU as PReLU
+from .activations import ReLU as ReLU
+from .activations import Sigmoid as Sigmoid
+from .activations import SiLU as SiLU
+from .activations import Softmax as Softmax
+from .activations import Tanh as Tanh
+from .conv import Conv1d as Conv1d
 from .dropout import Dropout as Dropout
 from .dropout import dropout_mask as dropout_mask
 from .embedding import Embedding as Embedding
 from .jordan import Jordan as Jordan
 from .linear import Linear as Linear
+from .norm import BatchNorm1d as BatchNorm1d
 from .norm import LayerNorm as LayerNorm
 from .norm import LogSoftmax as LogSoftmax
 from .ode import ODERNN as ODERNN
 from .pooling import LastStep as LastStep
 from .pooling import MaxOverTime as MaxOverTime
+from .pooling import MaxPool1d as MaxPool1d
+from .pooling import MeanOverTime as MeanOverTime
 from .recurrent import GRU as GRU
 from .recurrent import LSTM as LSTM
 from .recurrent import RNN as RNN

@@ -1,4 +1,4 @@
-"""Normalisation over the last axis."""
+"""Normalisation over the last axis, and of each feature over steps and rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import MOST, Array, boolean, float_dtype, integer, quietly, real, real_array, shape_error
+from ..core.checks import (
+    MOST,
+    Array,
+    boolean,
+    float_dtype,
+    integer,
+    lengths_array,
+    quietly,
+    real,
+    real_array,
+    shape_error,
+)
 from ..core.layer import Layer
-from ..core.parameters import Shapes
+from ..core.layout import Layout, valid_steps
+from ..core.parameters import Shapes, unrecorded, without_recording
 from ..core.pullback import AllOrNone, Pullback
 
 if TYPE_CHECKING:
@@ -134,3 +146,125 @@ class LogSoftmax(Layer):
             y: Array = np.subtract(array, array.max(axis=-1, keepdims=True), order="C")
             y -= np.log(np.exp(y).sum(axis=-1, keepdims=True))
         return y
+
+
+class BatchNorm1d(Layer):
+    """y = (x - mean) / sqrt(variance + eps) * weight + bias, each feature by itself: Ioffe & Szegedy 2015,
+    arXiv:1502.03167.
+
+    `vjp` trains: mean and variance are those of the feature over all valid steps of all rows, and `running_mean` and
+    `running_var` move towards them by `momentum`, the variance as n / (n - 1) of what is divided by. A call evaluates,
+    with the running ones. Parameters as in torch.nn.BatchNorm1d: weight (F,), ones, and bias (F,), zeros; the running
+    ones are in the state dict but not in `params`, and a state dict of torch's may hold num_batches_tracked.
+    TypeError and ValueError for arguments that make no layer.
+
+        layer = pyrnn.BatchNorm1d(16)
+        y, pullback = layer.vjp(np.random.rand(5, 3, 16))  # (T, N, F) -> (T, N, F)
+    """
+
+    _by_step = True
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, batch_first: bool = False,
+        *, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
+        call = type(self).__name__
+        self.num_features = integer(call, "num_features", num_features, 1, MOST)
+        self.eps = real(call, "eps", eps, 0)
+        self.momentum = real(call, "momentum", momentum, 0, 1)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        shape = (self.num_features,)
+        super().__init__(float_dtype(call, dtype), {"weight": shape, "bias": shape})
+        self.params["weight"] = np.ones(shape)
+        self._unlearned = {"running_mean": np.zeros(shape, self.dtype), "running_var": np.ones(shape, self.dtype)}
+
+    @property
+    def running_mean(self) -> Array:
+        """The mean that a call subtracts (F,): a live array."""
+        return self._unlearned["running_mean"]
+
+    @property
+    def running_var(self) -> Array:
+        """The variance by which a call divides (F,): a live array."""
+        return self._unlearned["running_var"]
+
+    @quietly
+    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
+        """x (T, N, F) -> y, in the layer's dtype; (N, T, F) with batch_first, or (T, F); without lengths any
+        (..., F). lengths (N,) integers in 0..T, one integer for x (T, F): y is 0 behind them. TypeError for what is not
+        real numbers, ValueError for wrong shapes and lengths.
+
+        y = layer(x, lengths=[5, 2])
+        """
+        array, valid = self._input("", x, lengths)
+        y: Array = np.subtract(array, self.running_mean, order="C")
+        y *= self.scale()
+        y += self.params["bias"]
+        if valid is not None:
+            y[~valid] = 0
+        return y
+
+    def scale(self) -> Array:
+        """What a call multiplies by (F,): weight / sqrt(running_var + eps).
+
+        layer.scale()
+        """
+        scale: Array = self.params["weight"] / np.sqrt(self.running_var + self.dtype.type(self.eps))
+        return scale
+
+    @quietly
+    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback, for training. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
+        ValueError for one step alone, which has no variance.
+
+        y, pullback = layer.vjp(x, lengths=[5, 2])
+        dx = pullback(y - target)
+        """
+        if without_recording.get():
+            return self(x, lengths=lengths), unrecorded
+        array, valid = self._input(".vjp", x, lengths)
+        valid = np.ones(array.shape[:-1], np.bool_) if valid is None else valid
+        rows = array[valid].astype(np.float64)  # (M, F)
+        if len(rows) == 1:
+            raise ValueError(f"{type(self).__name__}.vjp: x has one valid step, a variance needs two")
+        y = np.zeros(array.shape, self.dtype)
+        normal, inverse, weight = rows.astype(self.dtype), np.ones(0), self.params["weight"].copy()
+        if len(rows):
+            mean = rows.mean(axis=0)
+            rows -= mean
+            variance = (rows * rows).mean(axis=0)
+            inverse = 1 / np.sqrt(variance + self.eps)
+            normal = (rows * inverse).astype(self.dtype)
+            y[valid] = normal * weight + self.params["bias"]
+            of_sample = variance * (len(rows) / (len(rows) - 1))
+            for running, now in ((self.running_mean, mean), (self.running_var, of_sample)):
+                running[...] = (1 - self.momentum) * running + self.momentum * now
+        own = valid, normal, inverse.astype(self.dtype), weight
+
+        @quietly
+        def back(dy: Array, own: tuple[Array, ...]) -> Array:
+            valid, normal, inverse, weight = own
+            dx = np.zeros(dy.shape, self.dtype)
+            dy = dy[valid]
+            if not len(dy):
+                return dx
+            along = np.sum(dy * normal, axis=0, dtype=np.float64).astype(self.dtype)
+            total = np.sum(dy, axis=0, dtype=np.float64).astype(self.dtype)
+            with AllOrNone(self._flat[1], len(dy)):
+                self.grads["weight"] += along
+                self.grads["bias"] += total
+            dx[valid] = (dy - (normal * along + total) / len(dy)) * (weight * inverse)
+            return dx
+
+        return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
+
+    def _input(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array | None]:
+        """x, and which of its steps are valid, None for all."""
+        call = type(self).__name__ + suffix
+        array = real_array(call, "x", x, self.dtype)
+        if lengths is None and array.shape[-1:] == (self.num_features,):
+            return array, None
+        layout = Layout.of(call, "x", array.shape, self.batch_first, (self.num_features,))
+        steps, rows = layout.steps_first(array).shape[:2]
+        own = lengths_array(call, lengths, steps, rows if layout.batched else None)
+        return array, layout.back(valid_steps(steps, rows, own))

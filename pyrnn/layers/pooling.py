@@ -1,4 +1,4 @@
-"""One step of a sequence, or the largest numbers of all."""
+"""What remains of many steps: one of them, the largest numbers, the mean, the largest of each few."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import Array, boolean, float_dtype, lengths_array, real_array
+from ..core.checks import MOST, Array, boolean, float_dtype, integer, lengths_array, quietly, real_array
 from ..core.layer import Layer
-from ..core.layout import Layout, valid_steps
+from ..core.layout import Layout, output_steps, valid_steps
 from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ class OneStep(Layer):
         y, _, layout = self._forward("", x, lengths)
         return y if layout.batched else y[0]
 
+    def output_lengths(self, lengths: ArrayLike) -> None:
+        """None: behind it there are no steps.
+
+        layer.output_lengths([5, 2])
+        """
+
     def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
 
@@ -49,14 +55,8 @@ class OneStep(Layer):
 
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Layout]:
         """y (N, F), booleans (T, N, F) where its numbers are from, and how x lies."""
-        call = type(self).__name__ + suffix
-        array = real_array(call, "x", x, self.dtype)
-        layout = Layout.of(call, "x", array.shape, self.batch_first, ("F",))
-        array = layout.steps_first(array)
-        steps, rows = array.shape[:2]
-        if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
-        valid = valid_steps(steps, rows, lengths)[:, :, None]
+        array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
+        steps = len(array)
         if steps == 0:
             return np.zeros(array.shape[1:], self.dtype), np.zeros(array.shape, np.bool_), layout
         chosen = self._step(array, valid)[None]
@@ -95,3 +95,136 @@ class LastStep(OneStep):
     def _step(self, x: Array, valid: Array) -> Array:
         last = np.maximum(valid.sum(axis=0) - 1, 0)
         return np.broadcast_to(last, x.shape[1:])
+
+
+class MeanOverTime(Layer):
+    """The mean of each feature over the valid steps of a row: a summary of one size for any length.
+
+    A row without steps gives 0. No parameters. TypeError and ValueError for arguments that make no layer.
+
+        y = pyrnn.MeanOverTime()(x, lengths=[5, 2])  # (T, N, F) -> (N, F); or (N, T, F) with batch_first, or (T, F)
+    """
+
+    def __init__(self, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
+        self.batch_first = boolean(type(self).__name__, "batch_first", batch_first)
+        super().__init__(float_dtype(type(self).__name__, dtype), {})
+
+    output_lengths = OneStep.output_lengths
+
+    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
+        """x (T, N, F) -> y (N, F), in the layer's dtype. lengths (N,) integers in 0..T, one integer for x (T, F).
+        TypeError for what is not real numbers, ValueError for wrong shapes and lengths.
+
+        y = layer(x, lengths=[5, 2])
+        """
+        return self._forward("", x, lengths)[0]
+
+    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x, lengths=[5, 2])
+        dx = pullback(dy)
+        """
+        y, valid, layout = self._forward(".vjp", x, lengths)
+
+        @quietly
+        def back(dy: Array, valid: Array) -> Array:
+            share = (dy if layout.batched else dy[None]) / np.maximum(valid.sum(axis=0), 1).astype(self.dtype)
+            return np.ascontiguousarray(layout.back(np.where(valid, share, self.dtype.type(0))))
+
+        return y, Pullback(f"{type(self).__name__} pullback", y, valid, back)
+
+    @quietly
+    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Layout]:
+        """y, which steps are valid (T, N, 1), and how x lies."""
+        array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
+        sums = np.where(valid, array.astype(np.float64), 0)
+        np.add.accumulate(sums, axis=0, out=sums)  # one after the other; NumPy's sum adds in pairs where N and F are 1
+        total = sums[-1] + 0.0 if len(sums) else np.zeros(sums.shape[1:])  # not -0, whatever comes behind the row
+        y = (total / np.maximum(valid.sum(axis=0), 1)).astype(self.dtype)
+        return y if layout.batched else y[0], valid, layout
+
+
+class MaxPool1d(Layer):
+    """The largest number of each feature among `kernel_size` steps, every `stride` steps (kernel_size by default).
+
+    As torch.nn.MaxPool1d without padding. The gradient goes to the step of the maximum, the first of equal ones. No
+    parameters. TypeError and ValueError for arguments that make no layer.
+
+        y = pyrnn.MaxPool1d(2)(x, lengths=[5, 2])  # (T, N, F) -> (T // 2, N, F); or (N, T, F) with batch_first, (T, F)
+    """
+
+    def __init__(
+        self, kernel_size: int, stride: int | None = None, batch_first: bool = False, *, dtype: DTypeLike = "float32"
+    ) -> None:
+        call = type(self).__name__
+        self.kernel_size = integer(call, "kernel_size", kernel_size, 1, MOST)
+        self.stride = self.kernel_size if stride is None else integer(call, "stride", stride, 1, MOST)
+        self.batch_first = boolean(call, "batch_first", batch_first)
+        super().__init__(float_dtype(call, dtype), {})
+
+    def output_lengths(self, lengths: ArrayLike) -> Any:
+        """How many steps y has for so many of x: an integer for an integer, else an array.
+
+        layer.output_lengths([5, 2])
+        """
+        return output_steps(f"{type(self).__name__}.output_lengths", lengths, self.kernel_size - 1, self.stride)
+
+    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
+        """x (T, N, F) -> y (U, N, F), in the layer's dtype. lengths (N,) integers in 0..T, one integer for x (T, F); y
+        is 0 where `output_lengths` say that it ends. TypeError for what is not real numbers, ValueError for wrong
+        shapes and lengths.
+
+        y = layer(x, lengths=[5, 2])
+        """
+        return self._forward("", x, lengths)[0]
+
+    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
+        """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
+
+        y, pullback = layer.vjp(x, lengths=[5, 2])
+        dx = pullback(dy)
+        """
+        y, places, steps, layout = self._forward(".vjp", x, lengths)
+
+        @quietly
+        def back(dy: Array, places: Array) -> Array:
+            dy = layout.steps_first(dy)
+            dx = np.zeros((steps, *dy.shape[1:]), self.dtype)
+            for k, read in self._reads(len(dy)):
+                dx[read] += np.where(places == k, dy, self.dtype.type(0))
+            return np.ascontiguousarray(layout.back(dx))
+
+        return y, Pullback(f"{type(self).__name__} pullback", y, places, back)
+
+    @quietly
+    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, int, Layout]:
+        """y, at which position of the kernel its numbers are from (U, N, F), T, and how x lies."""
+        array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
+        steps = self.output_lengths(len(array))
+        y = np.full((steps, *array.shape[1:]), -np.inf, self.dtype)
+        places = np.zeros(y.shape, np.int64)
+        for k, read in self._reads(steps):
+            better = (array[read] > y) | (np.isnan(array[read]) & ~np.isnan(y))
+            np.copyto(y, array[read], where=better)
+            places[better] = k
+        ends = np.arange(steps)[:, None, None] >= self.output_lengths(valid.sum(axis=(0, 2)))[:, None]
+        np.copyto(y, 0, where=ends)
+        np.copyto(places, -1, where=ends)
+        return np.ascontiguousarray(layout.back(y)), places, len(array), layout
+
+    def _reads(self, steps: int) -> list[tuple[int, slice]]:
+        """Each position of the kernel, and the steps of x that it meets."""
+        span = max(steps - 1, 0) * self.stride + min(steps, 1)
+        return [(k, slice(k, k + span, self.stride)) for k in range(self.kernel_size if steps else 0)]
+
+
+def steps_of(call: str, x: Any, lengths: Any, batch_first: bool, dtype: np.dtype[Any]) -> tuple[Array, Array, Layout]:
+    """x (T, N, F) of a pooling layer, which steps are valid (T, N, 1), and how x lay."""
+    array = real_array(call, "x", x, dtype)
+    layout = Layout.of(call, "x", array.shape, batch_first, ("F",))
+    array = layout.steps_first(array)
+    steps, rows = array.shape[:2]
+    if lengths is not None:
+        lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
+    return array, valid_steps(steps, rows, lengths)[:, :, None], layout

@@ -24,7 +24,8 @@ class Sequential(Model):
     They are given by position, with the names "0", "1", ..., or by name, or some so and the others so; model[k] is the
     k-th. Where a layer returns several things, as a recurrent one its outputs y and its final state, the first goes on;
     `LastStep` makes the final output of y. `lengths` go to all layers that take them: to those whose `vjp` has an
-    argument of that name, a user's own `Model` too, and to MultiheadAttention as `kv_lengths`. rng as in `Model`.
+    argument of that name, a user's own `Model` too, and to MultiheadAttention as `kv_lengths`; behind layers that have
+    `output_lengths`, as a `Conv1d` does, they are those. rng as in `Model`.
     Lengths are a TypeError where a layer's call takes them and its `vjp` does not, or the other way round, or only a
     layer inside it does. ValueError for no layers and for a name given twice; others as in `Model`.
 
@@ -63,6 +64,7 @@ class Sequential(Model):
         for layer in self._chain():
             out = self._method(layer, "__call__")(out, **self._lengths(layer, "__call__", lengths))
             out = out[0] if isinstance(out, tuple) else out
+            lengths = _behind(layer, lengths)
         y: Array = out
         return y
 
@@ -78,6 +80,7 @@ class Sequential(Model):
             out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
             out = out[0] if isinstance(out, tuple) else out
             pulls.append(pull)
+            lengths = _behind(layer, lengths)
 
         def back(dy: Array, pulls: list[Any]) -> Any:
             gradient: Any = dy
@@ -87,6 +90,17 @@ class Sequential(Model):
             return gradient
 
         return out, Pullback(f"{type(self).__name__} pullback", out, pulls, back)
+
+    def output_lengths(self, lengths: ArrayLike) -> Any:
+        """The lengths of what comes out: those that go in, but where layers say otherwise; None behind a `LastStep` and
+        its like.
+
+        model.output_lengths([5, 2])
+        """
+        out: Any = lengths
+        for layer in self._chain():
+            out = _behind(layer, out)
+        return out
 
     def stream(self, batch: int = 1) -> ChainStream:
         """The model one step at a time, on N = `batch` rows. TypeError for a layer that needs more than a step, such as
@@ -136,6 +150,11 @@ class Sequential(Model):
                     f"as {'its ' + other if _argument(kind, other) else 'a layer in it'} does"
                 )
         return {} if name is None else {name: lengths}
+
+
+def _behind(layer: Any, lengths: Any) -> Any:
+    """The lengths of what comes out of a layer."""
+    return layer.output_lengths(lengths) if lengths is not None and hasattr(layer, "output_lengths") else lengths
 
 
 @functools.lru_cache

@@ -18,13 +18,26 @@ import numpy as np
 
 from ..cells import CELLS
 from ..core.checks import refuse_hidden_parts
-from . import adam, additive_attention, attention, cross_entropy, embedding, hopfield, linear, norm, rmsprop, sgd
+from . import (
+    adam,
+    additive_attention,
+    attention,
+    conv1d,
+    cross_entropy,
+    embedding,
+    hopfield,
+    linear,
+    norm,
+    rmsprop,
+    sgd,
+)
 
 __all__ = [
     *CELLS,
     "adam",
     "additive_attention",
     "attention",
+    "conv1d",
     "cross_entropy",
     "embedding",
     "hopfield",
