@@ -5,6 +5,7 @@
 
 #include "associative/contract.hpp"
 #include "attention/contract.hpp"
+#include "convolution/contract.hpp"
 #include "linear/contract.hpp"
 #include "losses/contract.hpp"
 #include "optimisers/contract.hpp"
@@ -16,6 +17,7 @@ namespace pyrnn {
 template <class T> struct Kernels {
   const CellKernels<T>* const* cells;  // [CellKind]
   LinearKernels<T> linear;
+  ConvolutionKernels<T> convolution;
   LossKernels<T> losses;
   OptimiserKernels<T> optimisers;
   HopfieldKernels<T> hopfield;

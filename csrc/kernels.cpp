@@ -4,6 +4,7 @@
 #include "attention/additive.hpp"
 #include "attention/kernel.hpp"
 #include "base/machine.hpp"
+#include "convolution/kernel.hpp"
 #include "dispatch.hpp"
 #include "linear/kernel.hpp"
 #include "losses/kernel.hpp"
@@ -19,6 +20,7 @@ template <> const Kernels<PYRNN_DTYPE>& kernel_table() {
   using T = PYRNN_DTYPE;
   static const Kernels<T> table{cell_table<T>(),
                                 LinearLoop<T>::kernels,
+                                ConvolutionLoop<T>::kernels,
                                 {cross_entropy<T>},
                                 {adam<T>, sgd<T>, rmsprop<T>, sum_of_squares<T>},
                                 HopfieldLoop<T>::kernels,

@@ -34,6 +34,15 @@ class Stream:
     def take(self, rows: Array) -> Stream: ...
     def reset(self, rows: Array | None = None) -> None: ...
 
+@final
+class ConvolutionStream:
+    def step(self, x: Array) -> Array | None: ...
+    def run(self, x: Array) -> Array: ...
+    def get_state(self) -> tuple[Array, int]: ...
+    def set_state(self, state: tuple[Array, int]) -> None: ...
+    def take(self, rows: Array) -> ConvolutionStream: ...
+    def reset(self, rows: Array | None = None) -> None: ...
+
 class Cell:  # rnn, lstm and so on; some take options of their own
     WEIGHTS: ClassVar[tuple[str, ...]]
     SHAPES: ClassVar[dict[str, str]]
@@ -90,6 +99,25 @@ class embedding:
     def forward(ids: Array, weight: Array) -> Array: ...
     @staticmethod
     def backward(dy: Array, ids: Array, dweight: Array) -> None: ...
+
+class conv1d:
+    @staticmethod
+    def forward(
+        x: Array, weight: Array, bias: Array | None,
+        *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0, after: int = 0,
+        lengths: Array | None = None, out: Array | None = None,
+    ) -> Array: ...  # fmt: skip
+    @staticmethod
+    def backward(
+        dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None,
+        *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0, after: int = 0,
+        lengths: Array | None = None,
+    ) -> Array: ...  # fmt: skip
+    @staticmethod
+    def stream(
+        weight: Array, bias: Array | None, batch: int,
+        *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0,
+    ) -> ConvolutionStream: ...  # fmt: skip
 
 class cross_entropy:
     @staticmethod

@@ -57,4 +57,31 @@ py::array to_array(const std::string& call, const std::string& name, py::handle 
   return py::reinterpret_borrow<py::array>(object);
 }
 
+std::vector<i64> to_lengths(const std::string& call, py::handle object, i64 steps, i64 N) {
+  if (object.is_none()) return {};
+  const py::array_t<i64> a = to_packed<i64>(call, "lengths", object);
+  check_shape(call, "lengths", a, {N});
+  std::vector<i64> lengths(a.data(), a.data() + N);
+  for (std::size_t n = 0; n < lengths.size(); ++n)
+    if (lengths[n] < 0 || lengths[n] > steps)
+      wrong_value(call,
+                  at("lengths", n) + " is " + std::to_string(lengths[n]) + ", expected 0 to " + std::to_string(steps));
+  return lengths;
+}
+
+std::vector<i64> to_rows(const std::string& call, py::handle object, i64 batch) {
+  const py::array_t<i64> a = to_packed<i64>(call, "rows", object);
+  for (i64 i = 0; i < a.size(); ++i)
+    if (a.data()[i] < 0 || a.data()[i] >= batch)
+      wrong_value(call, at("rows", std::size_t(i)) + " is " + std::to_string(a.data()[i]) + ", expected 0 to " +
+                            std::to_string(batch - 1));
+  return std::vector<i64>(a.data(), a.data() + a.size());
+}
+
+py::object never_made() {
+  return py::module_::import("builtins").attr("staticmethod")(py::cpp_function([](py::args, py::kwargs) -> py::object {
+    throw py::type_error("made by vjp and stream only");
+  }));
+}
+
 }  // namespace pyrnn

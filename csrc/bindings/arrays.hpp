@@ -170,6 +170,15 @@ py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::ha
   return ids;
 }
 
+// Valid steps of each of N rows, a copy; of None nothing.
+std::vector<i64> to_lengths(const std::string& call, py::handle object, i64 steps, i64 N);
+
+// Rows of a stream, a copy.
+std::vector<i64> to_rows(const std::string& call, py::handle object, i64 batch);
+
+// The __new__ of a class that only vjp or stream make, for which object's would leave it without anything inside.
+py::object never_made();
+
 // f<float>() or f<double>() by the dtype of an argument.
 template <class F> auto with_dtype(const std::string& call, const std::string& name, py::handle object, F f) {
   py::array a = to_array(call, name, object);
@@ -198,5 +207,31 @@ template <class T> py::array_t<T> zeros(const std::vector<py::ssize_t>& shape) {
   std::memset(a.mutable_data(), 0, std::size_t(a.nbytes()));
   return a;
 }
+
+// Where y [T,N,features] is written: a new array, the caller's `out`, or a stand-in that is copied there. `zero`: it
+// begins with zeros.
+template <class T> struct Output {
+  py::array y, target;
+  Steps<T> steps;
+
+  Output(const std::string& call, py::handle out, const std::vector<py::ssize_t>& shape, bool zero) {
+    if (out.is_none()) {
+      y = target = zero ? zeros<T>(shape) : empty<T>(shape);
+    } else {
+      target = to_typed<T>(call, "out", out);
+      check_shape(call, "out", target, std::vector<i64>(shape.begin(), shape.end()));
+      check_writable(call, "out", target);
+      const bool direct = has_plain_rows<T>(target);
+      y = direct ? target : py::array(zeros<T>(shape));
+      if (direct && zero) target.attr("__setitem__")(py::ellipsis(), 0);
+    }
+    steps = writable_steps<T>(y);
+  }
+
+  py::array finish() {
+    if (y.ptr() != target.ptr()) target.attr("__setitem__")(py::ellipsis(), y);
+    return target;
+  }
+};
 
 }  // namespace pyrnn

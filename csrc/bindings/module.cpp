@@ -11,6 +11,7 @@ PYBIND11_MODULE(_core, m) {
   bind_cells(m);
   bind_attention(m);
   bind_linear(m);
+  bind_convolution(m);
   bind_losses(m);
   bind_optimisers(m);
   bind_hopfield(m);

@@ -17,17 +17,8 @@ namespace pyrnn {
 namespace {
 
 Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths, py::handle reset, bool reverse) {
-  py::array kept_lengths, kept_reset;
-  const i64* length = nullptr;
-  if (!lengths.is_none()) {
-    kept_lengths = to_packed<i64>(call, "lengths", lengths);
-    check_shape(call, "lengths", kept_lengths, {N});
-    length = static_cast<const i64*>(kept_lengths.data());
-    for (i64 n = 0; n < N; ++n)
-      if (length[n] < 0 || length[n] > T_steps)
-        wrong_value(call, at("lengths", std::size_t(n)) + " is " + std::to_string(length[n]) + ", expected 0 to " +
-                              std::to_string(T_steps));
-  }
+  const std::vector<i64> length = to_lengths(call, lengths, T_steps, N);
+  py::array kept_reset;
   const std::uint8_t* mark = nullptr;
   i64 mark_step = 0, mark_row = 0;
   if (!reset.is_none()) {
@@ -36,7 +27,7 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
     mark = static_cast<const std::uint8_t*>(kept_reset.data());
     mark_step = kept_reset.strides(0), mark_row = kept_reset.strides(1);
   }
-  return Rows(T_steps, N, length, mark, mark_step, mark_row, reverse);
+  return Rows(T_steps, N, lengths.is_none() ? nullptr : length.data(), mark, mark_step, mark_row, reverse);
 }
 
 // A state tuple, None, or None for an entry; arrays are kept alive in `kept`.
@@ -56,32 +47,6 @@ States<const T> parse_state(const std::string& call, const std::string& name, co
   }
   return state;
 }
-
-// Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
-template <class T> struct Output {
-  py::array y, target;
-  Steps<T> steps;
-
-  Output(const std::string& call, py::handle out, i64 T_steps, i64 N, i64 P, const Rows& rows) {
-    const bool padding = rows.steps < T_steps || rows.first[std::size_t(rows.steps)] < T_steps * N;
-    if (out.is_none()) {
-      y = target = padding ? zeros<T>({T_steps, N, P}) : empty<T>({T_steps, N, P});
-    } else {
-      target = to_typed<T>(call, "out", out);
-      check_shape(call, "out", target, {T_steps, N, P});
-      check_writable(call, "out", target);
-      const bool direct = has_plain_rows<T>(target);
-      y = direct ? target : py::array(zeros<T>({T_steps, N, P}));
-      if (direct && padding) target.attr("__setitem__")(py::ellipsis(), 0);
-    }
-    steps = writable_steps<T>(y);
-  }
-
-  py::array finish() {
-    if (y.ptr() != target.ptr()) target.attr("__setitem__")(py::ellipsis(), y);
-    return target;
-  }
-};
 
 // x [T,N,I]; or a table [V,I] and ids [T,N]. Of a table the rows that are read are copied, and ids then counts those,
 // so that nobody can change a number that has been checked.
@@ -160,6 +125,10 @@ template <class T> struct Given {
   }
 };
 
+bool has_padding(const Rows& rows) {
+  return rows.steps < rows.T || rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
+}
+
 // Everything forward and vjp have in common, checked.
 template <class T> struct Call {
   Given<T> given;
@@ -176,7 +145,7 @@ template <class T> struct Call {
       : given(call, x, ids),
         weights(parse_weights<T>(call, "weights", op, chosen, weights_)),
         rows(checked_rows(call, lengths, reset, reverse)),
-        output(call, out, given.steps(), given.batch(), weights.size.P, rows) {
+        output(call, out, {given.steps(), given.batch(), weights.size.P}, has_padding(rows)) {
     state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
     state = new_state<T>(op, {given.batch()}, weights.size, state_out);
   }
@@ -245,7 +214,7 @@ class Pullback {
       T* data = to_gradient<T>(call_, at("grads", i), py::object(g[i]), weight.shape(op_.gate_count(), size));
       put(grads, weight, unit, data, op_.gate_count(), size.H);
     });
-    const bool padding = !given.looked_up && rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
+    const bool padding = !given.looked_up && has_padding(rows);
     const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
     py::array dx = padding ? zeros<T>(shape) : empty<T>(shape), dtable;
     if (given.looked_up) dtable = zeros<T>({given.table_rows, size.I});

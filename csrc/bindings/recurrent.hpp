@@ -47,7 +47,4 @@ py::tuple recurrent_vjp(const RecurrentOp&, Chosen, py::handle x, py::handle sta
                         py::handle out);
 py::object recurrent_stream(const RecurrentOp&, Chosen, py::handle layers, py::handle batch);
 
-// The __new__ of a class that only vjp or stream make, for which object's would leave it without anything inside.
-py::object never_made();
-
 }  // namespace pyrnn

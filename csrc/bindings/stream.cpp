@@ -1,11 +1,9 @@
 // The stream of a recurrent op: one user at a time, forks, and the C functions behind pyrnn/cython_stream.pyx.
-#include <atomic>
-#include <mutex>
 #include <stdexcept>
-#include <thread>
 #include <variant>
 
 #include "bindings/bindings.hpp"
+#include "bindings/exclusive.hpp"
 #include "bindings/weights.hpp"
 #include "recurrent/driver.hpp"
 #include "recurrent/stream_api.h"
@@ -19,42 +17,15 @@ class StreamObject {
     return std::visit([&](auto& s) { return f(*s); }, stream_);
   }
 
-  // In a child of fork the lock may be held by a thread that is gone, in the middle of a step: such a stream is refused
-  // from then on. Needs the GIL.
-  void check_fork() {
-    if (generation_ == fork_generation()) return;
-    if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
-    lock_.unlock();
-    generation_ = fork_generation();
-  }
-
-  // One thread at a time. A signal's handler may run in the middle of a call and call again.
-  template <class F> void exclusively(F f) {
-    const std::thread::id me = std::this_thread::get_id();
-    if (user_ == me) throw std::runtime_error(call_ + ": a signal handler used the stream that it had interrupted");
-    const std::lock_guard<std::mutex> hold(lock_);
-    const struct User {
-      explicit User(std::atomic<std::thread::id>& user) : user(user) { user = std::this_thread::get_id(); }
-      ~User() { user = std::thread::id(); }
-      std::atomic<std::thread::id>& user;
-    } mine(user_);
-    f();
-  }
-
-  template <class F> void locked(F f) {
-    check_fork();
-    const WithoutGil released;
-    exclusively(f);
-  }
+  template <class F> void locked(F f) { user_.locked(f); }
 
  public:
   template <class T>
   StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream)
-      : op_(op), call_(std::string(op.name) + ".stream"), stream_(std::move(stream)) {}
+      : op_(op), call_(std::string(op.name) + ".stream"), user_(call_), stream_(std::move(stream)) {}
 
-  // A stream cut short by a fork may own its buffers twice; it is left alone.
   ~StreamObject() {
-    if (generation_ != fork_generation() && !lock_.try_lock()) std::visit([](auto& s) { (void)s.release(); }, stream_);
+    if (user_.broken()) std::visit([](auto& s) { (void)s.release(); }, stream_);
   }
 
   py::object step(py::handle x) {
@@ -116,11 +87,7 @@ class StreamObject {
   // For pyrnn_stream_api: f(stream) by a caller who does not hold the GIL. What f throws becomes a Python error.
   template <class T, class F> int from_c(F f) noexcept {
     try {
-      if (generation_ != fork_generation()) {
-        const py::gil_scoped_acquire gil;
-        check_fork();
-      }
-      exclusively([&] { f(*std::get<std::unique_ptr<Stream<T>>>(stream_)); });
+      user_.held([&] { f(*std::get<std::unique_ptr<Stream<T>>>(stream_)); });
       return 0;
     } catch (const Interrupted&) {  // by a handler, whose error is set
       const py::gil_scoped_acquire gil;
@@ -173,7 +140,7 @@ class StreamObject {
       if (rows.is_none())
         for (i64 n = 0; n < s.batch(); ++n) chosen.push_back(n);
       else
-        chosen = to_rows(rows, s.batch());
+        chosen = to_rows(call_, rows, s.batch());
       locked([&] {
         for (i64 n : chosen) s.reset(n);
       });
@@ -183,7 +150,7 @@ class StreamObject {
 
   py::object take(py::handle rows) {
     return visit([&]<class T>(Stream<T>& s) -> py::object {
-      const std::vector<i64> chosen = to_rows(rows, s.batch());
+      const std::vector<i64> chosen = to_rows(call_, rows, s.batch());
       if (chosen.empty()) wrong_value(call_, "rows is empty, expected at least one");
       std::unique_ptr<Stream<T>> other;
       locked([&] { other = std::make_unique<Stream<T>>(s.taken(chosen)); });
@@ -192,22 +159,11 @@ class StreamObject {
   }
 
  private:
-  std::vector<i64> to_rows(py::handle rows, i64 batch) const {
-    const py::array_t<i64> a = to_packed<i64>(call_, "rows", rows);
-    for (i64 i = 0; i < a.size(); ++i)
-      if (a.data()[i] < 0 || a.data()[i] >= batch)
-        wrong_value(call_, at("rows", std::size_t(i)) + " is " + std::to_string(a.data()[i]) + ", expected 0 to " +
-                               std::to_string(batch - 1));
-    return std::vector<i64>(a.data(), a.data() + a.size());
-  }
-
   bool doubles() const { return stream_.index() == 1; }
 
   const RecurrentOp& op_;
   std::string call_;
-  std::mutex lock_;
-  std::atomic<std::thread::id> user_{};  // the thread that has the lock
-  std::atomic<int> generation_ = fork_generation();
+  Exclusive user_;
   std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
 };
 

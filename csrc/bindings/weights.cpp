@@ -89,12 +89,6 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   return w;
 }
 
-py::object never_made() {
-  return py::module_::import("builtins").attr("staticmethod")(py::cpp_function([](py::args, py::kwargs) -> py::object {
-    throw py::type_error("made by vjp and stream only");
-  }));
-}
-
 template ParsedWeights<float> parse_weights(const std::string&, const std::string&, const RecurrentOp&, Chosen,
                                             py::handle);
 template ParsedWeights<double> parse_weights(const std::string&, const std::string&, const RecurrentOp&, Chosen,

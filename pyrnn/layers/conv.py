@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from .. import kernels, reference
+from .. import kernels
 from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, lengths_array, real_array, shown
 from ..core.layer import Layer
 from ..core.layout import Layout, output_steps
@@ -34,7 +34,7 @@ class Conv1d(Layer):
         y = layer(np.ones((5, 3, 16)))  # (T, N, 16) -> (T, N, 32)
     """
 
-    _op: ClassVar[Any] = reference.conv1d
+    _op: ClassVar[Any] = kernels.conv1d
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int | str = 0,

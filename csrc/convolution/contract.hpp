@@ -1,0 +1,93 @@
+// A convolution over time as its kernel (kernel.hpp, compiled per instruction set) is given it by the driver: products
+// of windows with panels. The window of a step of y is the K * C numbers of x that it reads, which lie side by side
+// where there is no dilation, so that they are a row of a product as they stand.
+//
+// The gradient of x is such a product too, of windows of dy with the weights turned round. Where the stride is s, s
+// steps of it are one row of outputs; with a dilation, s - 1 zeros are thought between the steps of dy instead.
+#pragma once
+
+#include "base/memory.hpp"
+#include "base/steps.hpp"
+
+namespace pyrnn {
+
+inline constexpr i64 convolution_block = 256;  // windows whose share of a weight gradient is summed before it is added
+
+// Channels of x and of y, kernel positions and so on.
+struct ConvolutionSizes {
+  i64 C = 1, O = 1, K = 1, groups = 1, stride = 1, dilation = 1;
+  i64 reach() const { return dilation * (K - 1); }  // steps between the first and the last of a window
+  i64 inputs() const { return C / groups; }         // channels of a group
+  i64 outputs() const { return O / groups; }
+  // One channel in and out for each group: their loops run along the channels.
+  bool by_channel() const { return groups > 1 && C == groups && O == groups; }
+  // How many windows there are in so many steps, with `zeros` more around them.
+  i64 count(i64 steps, i64 zeros) const {
+    const i64 first = steps + zeros - reach() - 1;
+    return steps == 0 || first < 0 ? 0 : first / stride + 1;
+  }
+  // Of the way back: steps of dx in a row of outputs, and the kernel positions that reach each of them at most.
+  i64 back_steps() const { return dilation == 1 && !by_channel() ? stride : 1; }
+  i64 back_positions() const { return ceil_div(K, back_steps()); }
+};
+
+// Windows of N sequences: window u of a row begins at the position first + u * stride, and its K positions lie
+// `dilation` apart. Step t of `from` is at the position t * every; all other positions hold zeros, and so do those
+// behind the row's length.
+template <class T> struct Windows {
+  Steps<const T> from;           // [.., N, groups * width]
+  const i64* lengths = nullptr;  // [N]
+  i64 every = 1, groups = 1, width = 1, K = 1, dilation = 1, stride = 1, first = 0;
+  // Which of them are asked for: of row n rows[n + 1] - rows[n], from window `begin` on. Counted through all rows, they
+  // are the rows of the product.
+  const i64* rows = nullptr;  // [N + 1]
+  i64 N = 0, begin = 0;
+};
+
+// y[n, u] = start + window[n, u] panels, group by group. A row of outputs is `steps` steps of `to`, which begin at step
+// u * steps - shift; what does not lie within a row's length is left out.
+template <class T> struct WindowProduct {
+  Windows<T> windows;
+  const T *panels = nullptr, *start = nullptr;  // [groups][outputs / L][K * width][L], [groups][outputs, padded]
+  i64 start_group = 0;                          // the distance between two groups of start, which may share one
+  Steps<T> to;
+  const i64* lengths = nullptr;  // [N], of `to`
+  i64 outputs = 1, steps = 1, shift = 0;
+  bool by_channel = false;  // panels [K][groups, padded], start [groups, padded]; width is 1
+};
+
+// Where the window of a row of the product is: side by side in a thread's memory, or where it lies in the sequence.
+template <class T> struct Window {
+  const T* at;
+  i64 n, u;
+  bool in_place;
+};
+
+// What a thread works with on `rows` rows at a time.
+template <class T> struct ConvolutionScratch {
+  ConvolutionScratch(Carver& from, i64 rows, i64 numbers, i64 columns)
+      : rows(rows),
+        memory(from.take<T>(rows * numbers)),
+        windows(from.take<Window<T>>(rows)),
+        columns(from.take<T>(columns * convolution_block)),
+        dy(from.take<const T*>(columns ? convolution_block : 0)) {}
+  i64 rows;
+  T* memory;  // [rows, numbers of a window]
+  Window<T>* windows;
+  T* columns;  // for weight gradients: [convolution_block, columns]
+  const T** dy;
+};
+
+template <class T> struct ConvolutionKernels {
+  int lanes, columns;  // columns: of a ConvolutionScratch
+  // The weights (O, C / groups, K) for y, and for dx.
+  void (*pack)(const ConvolutionSizes&, const T* weight, T* panels, int part, int parts);
+  void (*pack_back)(const ConvolutionSizes&, const T* weight, T* panels, int part, int parts);
+  void (*multiply)(const WindowProduct<T>&, const ConvolutionScratch<T>&, i64 begin, i64 end);
+  // Adds to sums [O][K * width, padded], or [K][groups, padded], and to dbias [O] or null, the share of rows
+  // [begin, end) in the gradients of a part of the weights. `begin` is a multiple of convolution_block.
+  void (*weight_grads)(const WindowProduct<T>&, Steps<const T> dy, T* sums, T* dbias, const ConvolutionScratch<T>&,
+                       i64 begin, i64 end, int part, int parts);
+};
+
+}  // namespace pyrnn

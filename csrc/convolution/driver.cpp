@@ -1,0 +1,292 @@
+// What threads work on: blocks of windows; for weight gradients, parts of the weights.
+#include "convolution/driver.hpp"
+
+#include <algorithm>
+
+#include "base/threads.hpp"
+
+namespace pyrnn {
+
+namespace {
+
+// Windows that a thread gathers at a time: so many numbers, but not fewer windows, as each of these blocks reads all
+// weights once.
+constexpr i64 gathered_numbers = 1 << 17, least_windows = 24, most_windows = 1 << 10;
+
+// How many steps each row has of x and of y.
+template <class T> struct Lengths {
+  explicit Lengths(const Convolution<T>& c) : x(std::size_t(c.N), c.steps) {
+    if (c.lengths) std::copy_n(c.lengths, c.N, x.begin());
+    for (const i64 length : x) y.push_back(c.size.count(length, c.before + c.after));
+  }
+  std::vector<i64> x, y;
+};
+
+// Of counts the sum of those before each, and of all.
+std::vector<i64> sums_of(const std::vector<i64>& counts) {
+  std::vector<i64> sums{0};
+  for (const i64 count : counts) sums.push_back(sums.back() + count);
+  return sums;
+}
+
+template <class T> struct Memory {
+  Buffer<char> buffer;
+  std::vector<ConvolutionScratch<T>> of_thread;
+  Memory(int threads, i64 rows, i64 numbers, i64 columns) {
+    buffer = laid_out([&](Carver& from) {
+      of_thread.clear();
+      for (int thread = 0; thread < threads; ++thread) of_thread.emplace_back(from, rows, numbers, columns);
+    });
+  }
+};
+
+// Numbers of a window that a thread gathers at once.
+template <class T> i64 window_numbers(const WindowProduct<T>& p) {
+  return p.windows.K * (p.by_channel ? p.windows.groups : p.windows.width);
+}
+
+template <class T> i64 windows_at_once(const WindowProduct<T>& p, i64 most) {
+  return std::clamp(gathered_numbers / window_numbers(p), least_windows, std::clamp(most, least_windows, most_windows));
+}
+
+template <class T> i64 work_of(const WindowProduct<T>& p, i64 rows) {
+  return rows * p.windows.K * p.windows.width * p.windows.groups * p.outputs;
+}
+
+template <class T> void multiply(const ConvolutionKernels<T>& k, const WindowProduct<T>& p, Watch& watch) {
+  const i64 rows = p.windows.rows[p.windows.N], work = work_of(p, rows);
+  Team team(work);
+  const Memory<T> memory(team.size(), windows_at_once(p, ceil_div(rows, team.size())), window_numbers(p), 0);
+  in_watched_parts(team, work, rows / least_windows, watch, [&](int thread, i64 part, i64 parts) {
+    const Slice mine(rows, part, parts);
+    k.multiply(p, memory.of_thread[std::size_t(thread)], mine.begin, mine.end);
+  });
+}
+
+// Zeros behind the rows' ends.
+template <class T> void clear(Steps<T> to, const std::vector<i64>& lengths, i64 steps, i64 width) {
+  for (i64 n = 0; n < i64(lengths.size()); ++n)
+    for (i64 t = lengths[std::size_t(n)]; t < steps; ++t) std::fill_n(to.at(t, n), width, T(0));
+}
+
+// The windows that y is made of.
+template <class T> Windows<T> windows_of(const ConvolutionSizes& s) {
+  Windows<T> w;
+  w.groups = s.groups, w.width = s.inputs(), w.K = s.K, w.dilation = s.dilation, w.stride = s.stride;
+  return w;
+}
+
+template <class T>
+Windows<T> windows_of(const Convolution<T>& c, const Lengths<T>& lengths, const std::vector<i64>& rows) {
+  Windows<T> w = windows_of<T>(c.size);
+  w.from = c.x, w.lengths = lengths.x.data(), w.first = -c.before, w.rows = rows.data(), w.N = c.N;
+  return w;
+}
+
+template <class T> WindowProduct<T> product_of(const PackedConvolution<T>& packed, const Windows<T>& windows) {
+  WindowProduct<T> p;
+  p.windows = windows;
+  p.by_channel = packed.size.by_channel();
+  p.panels = packed.panels.get(), p.start = packed.start.get();
+  p.outputs = packed.size.outputs(), p.start_group = round_up(p.outputs, packed.kernels.lanes);
+  return p;
+}
+
+}  // namespace
+
+template <class T>
+PackedConvolution<T>::PackedConvolution(const ConvolutionKernels<T>& k, const ConvolutionSizes& s, const T* weight,
+                                        const T* bias)
+    : kernels(k), size(s) {
+  const i64 each = s.by_channel() ? s.C : s.outputs(), padded = round_up(each, k.lanes), count = s.O / each;
+  panels = Buffer<T>(count * padded * s.inputs() * s.K), start = Buffer<T>(count * padded).zero();
+  if (bias)
+    for (i64 i = 0; i < count; ++i) std::copy_n(bias + i * each, each, start.get() + i * padded);
+  Team team(s.O * s.inputs() * s.K);
+  in_parts(team, [&](int part, int parts) { k.pack(s, weight, panels.get(), part, parts); });
+}
+
+template <class T> void convolution_forward(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps<T> y) {
+  const PackedConvolution<T> packed(k, c.size, c.weight, c.bias);
+  const Lengths<T> lengths(c);
+  const std::vector<i64> rows = sums_of(lengths.y);
+  WindowProduct<T> p = product_of(packed, windows_of(c, lengths, rows));
+  p.to = y, p.lengths = lengths.y.data();
+  clear(y, lengths.y, c.counted(), c.size.O);
+  Watch watch;
+  multiply(k, p, watch);
+}
+
+namespace {
+
+template <class T>
+void input_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, Steps<const T> dy,
+                 Steps<T> dx, Watch& watch) {
+  const ConvolutionSizes& s = c.size;
+  const i64 P = s.back_steps(), Q = s.back_positions();
+  WindowProduct<T> p;
+  p.by_channel = s.by_channel();
+  p.outputs = P * s.inputs(), p.steps = P, p.shift = c.before;
+  const i64 padded = round_up(p.by_channel ? s.C : p.outputs, k.lanes);
+  const Buffer<T> panels((p.by_channel ? 1 : s.groups) * padded * Q * s.outputs());
+  const Buffer<T> zeros = Buffer<T>(padded).zero();
+  {
+    Team team(s.O * s.inputs() * s.K);
+    in_parts(team, [&](int part, int parts) { k.pack_back(s, c.weight, panels.get(), part, parts); });
+  }
+  std::vector<i64> counts;
+  for (const i64 length : lengths.x) counts.push_back(length ? ceil_div(length + c.before, P) - c.before / P : 0);
+  const std::vector<i64> rows = sums_of(counts);
+  Windows<T>& w = p.windows;
+  w.from = dy, w.lengths = lengths.y.data(), w.every = s.stride / P;
+  w.groups = s.groups, w.width = s.outputs(), w.K = Q, w.dilation = s.dilation, w.first = -(Q - 1) * s.dilation;
+  w.rows = rows.data(), w.N = c.N, w.begin = c.before / P;
+  p.panels = panels.get(), p.start = zeros.get();
+  p.to = dx, p.lengths = lengths.x.data();
+  clear(dx, lengths.x, c.steps, s.C);
+  multiply(k, p, watch);
+}
+
+template <class T>
+void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, Steps<const T> dy,
+                  T* dweight, T* dbias, Watch& watch) {
+  const ConvolutionSizes& s = c.size;
+  const std::vector<i64> rows = sums_of(lengths.y);
+  WindowProduct<T> p;
+  p.windows = windows_of(c, lengths, rows);
+  p.by_channel = s.by_channel(), p.outputs = s.outputs();
+  // [O][position][channel, padded], or by channel [position][channel, padded]
+  const i64 numbers = s.K * s.inputs(), row = round_up(p.by_channel ? s.C : numbers, k.lanes);
+  const Buffer<T> sums = Buffer<T>((p.by_channel ? s.K : s.O) * row).zero(), bias = Buffer<T>(s.O).zero();
+  const i64 count = rows.back(), work = work_of(p, 1);
+  Team team(work_of(p, count));
+  const Memory<T> memory(team.size(), convolution_block, window_numbers(p), k.columns);
+  const i64 often =
+      std::max<i64>(Watch::work_between * team.size() / (work * convolution_block), 1) * convolution_block;
+  for (i64 m = 0; m < count && !watch.ended(); m += often) {
+    watch.poll();
+    in_parts(team, [&](int part, int parts) {
+      k.weight_grads(p, dy, sums.get(), dbias ? bias.get() : nullptr, memory.of_thread[std::size_t(part)], m,
+                     std::min(m + often, count), part, parts);
+    });
+  }
+  watch.check();
+  for (i64 o = 0; o < s.O; ++o)
+    for (i64 c = 0; c < s.inputs(); ++c)
+      for (i64 k = 0; k < s.K; ++k)
+        dweight[(o * s.inputs() + c) * s.K + k] +=
+            sums.get()[p.by_channel ? k * row + o : o * row + k * s.inputs() + c];
+  if (dbias)
+    for (i64 o = 0; o < s.O; ++o) dbias[o] += bias.get()[o];
+}
+
+}  // namespace
+
+template <class T>
+void convolution_backward(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps<const T> dy, Steps<T> dx,
+                          T* dweight, T* dbias) {
+  const Lengths<T> lengths(c);
+  Watch watch;
+  input_grads(k, c, lengths, dy, dx, watch);
+  weight_grads(k, c, lengths, dy, dweight, dbias, watch);
+}
+
+template <class T>
+ConvolutionStream<T>::ConvolutionStream(Packed packed, i64 batch, i64 before)
+    : packed_(std::move(packed)),
+      N_(batch),
+      first_due_(size().reach() - before + 1),
+      due_(first_due_),
+      capacity_(size().reach() + std::max<i64>(size().reach(), 16)),
+      end_(size().reach()),
+      past_(Buffer<T>(batch * capacity_ * size().C).zero()),
+      ends_(std::size_t(batch)),
+      ones_(std::size_t(batch), 1),
+      rows_(sums_of(ones_)) {
+  memory_ = laid_out([&](Carver& from) {
+    scratch_.clear();
+    scratch_.emplace_back(from, std::min<i64>(batch, least_windows), size().K * size().C, 0);
+  });
+}
+
+template <class T> ConvolutionStream<T> ConvolutionStream<T>::taken(const std::vector<i64>& rows) const {
+  const i64 C = size().C, reach = size().reach();
+  ConvolutionStream other(packed_, i64(rows.size()), reach + 1 - first_due_);
+  for (std::size_t n = 0; n < rows.size(); ++n)
+    std::copy_n(row(rows[n]) + (end_ - reach) * C, reach * C, other.row(i64(n)));
+  other.due_ = due_;
+  return other;
+}
+
+template <class T> void ConvolutionStream<T>::step(const T* x, i64 x_row, T* y) {
+  const i64 C = size().C, reach = size().reach();
+  if (end_ == capacity_) {
+    for (i64 n = 0; n < N_; ++n) std::copy_n(row(n) + (end_ - reach) * C, reach * C, row(n));
+    end_ = reach;
+  }
+  for (i64 n = 0; n < N_; ++n) std::copy_n(x + n * x_row, C, row(n) + end_ * C);
+  ++end_;
+  if (--due_ > 0) return;
+  due_ = size().stride;
+  std::fill(ends_.begin(), ends_.end(), end_);
+  WindowProduct<T> p = product_of(*packed_, windows_of<T>(size()));
+  p.windows.from = {row(0), C, capacity_ * C}, p.windows.lengths = ends_.data(), p.windows.first = end_ - 1 - reach;
+  p.windows.rows = rows_.data(), p.windows.N = N_;
+  p.to = {y, 0, size().O}, p.lengths = ones_.data();
+  packed_->kernels.multiply(p, scratch_[0], 0, N_);
+}
+
+template <class T> void ConvolutionStream<T>::run(i64 steps, Steps<const T> x, Steps<T> y) {
+  const i64 C = size().C, reach = size().reach(), count = counted(steps, due_);
+  const Buffer<T> all(N_ * (reach + steps) * C);  // what is kept and the new steps, row by row
+  for (i64 n = 0; n < N_; ++n) {
+    T* const to = all.get() + n * (reach + steps) * C;
+    std::copy_n(row(n) + (end_ - reach) * C, reach * C, to);
+    for (i64 t = 0; t < steps; ++t) std::copy_n(x.at(t, n), C, to + (reach + t) * C);
+  }
+  const std::vector<i64> lengths(std::size_t(N_), reach + steps), counts(std::size_t(N_), count),
+      rows = sums_of(counts);
+  WindowProduct<T> p = product_of(*packed_, windows_of<T>(size()));
+  p.windows.from = {all.get(), C, (reach + steps) * C}, p.windows.lengths = lengths.data();
+  p.windows.first = due_ - 1, p.windows.rows = rows.data(), p.windows.N = N_;
+  p.to = y, p.lengths = counts.data();
+  Watch watch;
+  multiply(packed_->kernels, p, watch);
+  for (i64 n = 0; n < N_; ++n) std::copy_n(all.get() + (n * (reach + steps) + steps) * C, reach * C, row(n));
+  end_ = reach, due_ += count * size().stride - steps;
+}
+
+template <class T> void ConvolutionStream<T>::get_past(T* past) const {
+  const i64 C = size().C, reach = size().reach();
+  for (i64 t = 0; t < reach; ++t)
+    for (i64 n = 0; n < N_; ++n) std::copy_n(row(n) + (end_ - reach + t) * C, C, past + (t * N_ + n) * C);
+}
+
+template <class T> void ConvolutionStream<T>::set_past(const T* past, i64 due) {
+  const i64 C = size().C, reach = size().reach();
+  for (i64 t = 0; t < reach; ++t)
+    for (i64 n = 0; n < N_; ++n) std::copy_n(past + (t * N_ + n) * C, C, row(n) + t * C);
+  end_ = reach, due_ = due;
+}
+
+template <class T> void ConvolutionStream<T>::forget(i64 n) {
+  std::fill_n(row(n) + (end_ - size().reach()) * size().C, size().reach() * size().C, T(0));
+}
+
+template <class T> void ConvolutionStream<T>::begin_anew() {
+  for (i64 n = 0; n < N_; ++n) forget(n);
+  due_ = first_due_;
+}
+
+template struct PackedConvolution<float>;
+template struct PackedConvolution<double>;
+template class ConvolutionStream<float>;
+template class ConvolutionStream<double>;
+template void convolution_forward(const ConvolutionKernels<float>&, const Convolution<float>&, Steps<float>);
+template void convolution_forward(const ConvolutionKernels<double>&, const Convolution<double>&, Steps<double>);
+template void convolution_backward(const ConvolutionKernels<float>&, const Convolution<float>&, Steps<const float>,
+                                   Steps<float>, float*, float*);
+template void convolution_backward(const ConvolutionKernels<double>&, const Convolution<double>&, Steps<const double>,
+                                   Steps<double>, double*, double*);
+
+}  // namespace pyrnn

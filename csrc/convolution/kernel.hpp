@@ -1,0 +1,350 @@
+// Products of windows with panels: a convolution over time, its gradients, and a step of its stream.
+//
+// Every output is one chain of multiply-adds over the positions of the kernel and, at each, over the channels, in
+// ascending order, zeros around the sequence included.
+#pragma once
+
+#include <algorithm>
+
+#include "base/panels.hpp"
+#include "convolution/contract.hpp"
+
+namespace pyrnn::PYRNN_ISA {
+
+template <class T> struct ConvolutionLoop {
+  static constexpr int L = lanes<T>, columns = group_block * L;
+
+  // ---- weights
+
+  // To [group][outputs / L][position][channel][lane], or by channel to [position][channel].
+  static void pack(const ConvolutionSizes& s, const T* weight, T* panels, int part, int parts) {
+    const i64 I = s.inputs(), O = s.outputs(), K = s.K;
+    if (s.by_channel()) return pack_by_channel(s, weight, panels, 0, 1, part, parts);
+    const i64 panels_each = groups_of<T>(O);
+    const Slice mine(s.groups * panels_each, part, parts);
+    for (i64 i = mine.begin; i < mine.end; ++i) {
+      const i64 first = i % panels_each * L, valid = std::min<i64>(L, O - first);
+      const T* source = weight + (i / panels_each * O + first) * I * K;
+      T* panel = panels + i * I * K * L;
+      for (i64 at = 0; at < I * K; at += L) {  // numbers of an output lie [channel][position]
+        const i64 width = std::min<i64>(L, I * K - at);
+        Vec<T> block[L];
+        load_turned(source + at, I * K, valid, width, block);
+        for (i64 j = 0, c = at / K, k = at % K; j < width; ++j) {
+          store(panel + (k * I + c) * L, block[j]);
+          if (++k == K) k = 0, ++c;
+        }
+      }
+    }
+  }
+
+  // To [group][back_steps * channels / L][position][output][lane]: position i of a window of dy meets, for step q of a
+  // row of dx, the weights of position q + (back_positions - 1 - i) * back_steps.
+  static void pack_back(const ConvolutionSizes& s, const T* weight, T* panels, int part, int parts) {
+    const i64 I = s.inputs(), O = s.outputs(), K = s.K, P = s.back_steps(), Q = s.back_positions();
+    if (s.by_channel()) return pack_by_channel(s, weight, panels, K - 1, -1, part, parts);
+    const i64 panels_each = groups_of<T>(P * I);
+    const Slice mine(s.groups * panels_each, part, parts);
+    for (i64 i = mine.begin; i < mine.end; ++i) {
+      const i64 first = i % panels_each * L, valid = std::min<i64>(L, P * I - first);
+      T* panel = panels + i * Q * O * L;
+      if (valid < L || Q * P > K) std::fill_n(panel, Q * O * L, T(0));
+      for (i64 o = 0; o < O; ++o)
+        for (i64 lane = 0; lane < valid; ++lane) {
+          const i64 q = (first + lane) / I, c = (first + lane) % I;
+          const T* source = weight + ((i / panels_each * O + o) * I + c) * K;
+          for (i64 k = q, at = Q - 1; k < K; k += P, --at) panel[(at * O + o) * L + lane] = source[k];
+        }
+    }
+  }
+
+  static void pack_by_channel(const ConvolutionSizes& s, const T* weight, T* panels, i64 first, i64 step, int part,
+                              int parts) {
+    const i64 row = padded<T>(s.C);
+    const Slice mine(row, part, parts);
+    for (i64 k = 0; k < s.K; ++k)
+      for (i64 c = mine.begin; c < mine.end; ++c)
+        panels[k * row + c] = c < s.C ? weight[c * s.K + first + k * step] : T(0);
+  }
+
+  // ---- windows
+
+  static void copy(const T* from, i64 n, T* to) {
+    if (n < L)
+      for (i64 i = 0; i < n; ++i) to[i] = from[i];
+    else
+      std::copy_n(from, n, to);
+  }
+
+  // What lies at `count` positions, `apart` from each other, of channels from `channel` on, side by side.
+  static void copy_positions(const Windows<T>& w, i64 n, i64 channel, i64 width, i64 position, i64 apart, i64 count,
+                             T* to) {
+    const i64 end = (w.lengths[n] - 1) * w.every + 1;  // behind the last position with a step
+    const i64 first = std::clamp<i64>(ceil_div(std::max<i64>(-position, 0), apart), 0, count),
+              last = std::clamp<i64>(ceil_div(std::max<i64>(end - position, 0), apart), first, count);
+    std::fill_n(to, first * width, T(0));
+    if (w.every > 1) {
+      for (i64 i = first; i < last; ++i) {
+        const i64 at = position + i * apart;
+        if (at % w.every)
+          std::fill_n(to + i * width, width, T(0));
+        else
+          copy(w.from.at(at / w.every, n) + channel, width, to + i * width);
+      }
+    } else if (first < last) {
+      const T* from = w.from.at(position + first * apart, n) + channel;
+      const i64 step = w.from.step * apart;
+      if (step == width)
+        std::copy_n(from, (last - first) * width, to + first * width);
+      else if (width == 1)
+        for (i64 i = first; i < last; ++i, from += step) to[i] = *from;
+      else
+        for (i64 i = first; i < last; ++i, from += step) copy(from, width, to + i * width);
+    }
+    std::fill_n(to + last * width, (count - last) * width, T(0));
+  }
+
+  // Windows in the sequence itself are read by runs of a width's numbers; shorter runs than this are gathered first.
+  static constexpr i64 least_run = 2 * L;
+
+  // Where the windows of rows [begin, end) are, of channels from `channel` on. Those that cannot be read where they lie
+  // are gathered, neighbours in one piece where that takes less memory. With `side_by_side` all are rows of K * width
+  // numbers.
+  static void find(const Windows<T>& w, i64 channel, i64 width, i64 begin, i64 end, bool side_by_side,
+                   const ConvolutionScratch<T>& own) {
+    const bool dense = w.dilation == 1 && w.from.step == width;
+    const bool in_place = w.every == 1 && (dense || (!side_by_side && width >= least_run));
+    const i64 reach = w.dilation * (w.K - 1);
+    T* memory = own.memory;
+    Window<T>* to = own.windows;
+    i64 n = std::upper_bound(w.rows, w.rows + w.N + 1, begin) - w.rows - 1;
+    for (i64 m = begin; m < end; ++n) {
+      const i64 u0 = m - w.rows[n] + w.begin, u1 = u0 + std::min(end, w.rows[n + 1]) - m;
+      m += u1 - u0;
+      i64 inside = u1, outside = u1;  // windows from the one to the other lie within the sequence
+      if (in_place) {
+        const i64 most = w.lengths[n] - 1 - reach - w.first;
+        inside = std::clamp(ceil_div(std::max<i64>(-w.first, 0), w.stride), u0, u1);
+        outside = most < 0 ? inside : std::clamp(most / w.stride + 1, inside, u1);
+      }
+      const auto gather = [&](i64 from, i64 last) {
+        const i64 count = last - from, position = w.first + from * w.stride;
+        if (count <= 0) return;
+        const i64 together = (count - 1) * w.stride + w.K;
+        if (w.dilation == 1 && together < count * w.K) {
+          copy_positions(w, n, channel, width, position, 1, together, memory);
+          for (i64 u = from; u < last; ++u) *to++ = {memory + (u - from) * w.stride * width, n, u, false};
+          memory += together * width;
+        } else {
+          for (i64 u = from; u < last; ++u, memory += w.K * width) {
+            copy_positions(w, n, channel, width, w.first + u * w.stride, w.dilation, w.K, memory);
+            *to++ = {memory, n, u, false};
+          }
+        }
+      };
+      gather(u0, inside);
+      for (i64 u = inside; u < outside; ++u) *to++ = {w.from.at(w.first + u * w.stride, n) + channel, n, u, !dense};
+      gather(outside, u1);
+    }
+  }
+
+  // f(first, last, whether they are in place) for windows that are read in the same way.
+  template <class F> static void alike(const Window<T>* windows, i64 count, F f) {
+    for (i64 first = 0, last = 0; first < count; first = last) {
+      while (last < count && windows[last].in_place == windows[first].in_place) ++last;
+      f(first, last, windows[first].in_place);
+    }
+  }
+
+  // ---- y and dx
+
+  // So many rows of so many groups are one tile: where groups are few, rows make up for the chains.
+  static constexpr int tile_rows(int groups) { return std::min(8, std::max(max_rows, max_accumulators / groups)); }
+
+  template <bool FromZero, class Rows>
+  static void tile(int rows, Rows a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 c_group,
+                   i64 groups) {
+    const auto whole = [&]<int U>() {
+      if (U != groups || rows != tile_rows(U)) return false;
+      tiles<tile_rows(U), U, 1, FromZero, T>(a(0), seg, p, start, c, c_group, 0, U);
+      return true;
+    };
+    static_assert(group_block == 4 && tile_rows(4) == max_rows);
+    if (whole.template operator()<1>() || whole.template operator()<2>() || whole.template operator()<3>()) return;
+    for (int r = 0; r < rows; r += max_rows)
+      accumulate<1, FromZero>(std::min(max_rows, rows - r), a(r), seg, p, start + r, c + r, c_group, groups);
+  }
+
+  static void multiply(const WindowProduct<T>& p, const ConvolutionScratch<T>& own, i64 begin, i64 end) {
+    const Windows<T>& w = p.windows;
+    for (; begin < end; begin += own.rows) {
+      const i64 last = std::min(begin + own.rows, end);
+      if (p.by_channel) {
+        find(w, 0, w.groups, begin, last, false, own);
+        alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
+          rows_by_channel(p, own.windows + m0, m1 - m0, in_place ? w.dilation * w.from.step : w.groups);
+        });
+        continue;
+      }
+      for (i64 group = 0; group < w.groups; ++group) {
+        find(w, group * w.width, w.width, begin, last, false, own);
+        alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
+          const Segments seg =
+              in_place ? Segments{w.K, w.width, w.dilation * w.from.step} : Segments{1, w.K * w.width, 0};
+          rows_of_group(p, group, own.windows + m0, m1 - m0, seg);
+        });
+      }
+    }
+  }
+
+  static void rows_of_group(const WindowProduct<T>& p, i64 group, const Window<T>* windows, i64 count, Segments seg) {
+    const i64 numbers = p.windows.K * p.windows.width, groups = groups_of<T>(p.outputs);
+    const T* panels = p.panels + group * groups * numbers * L;
+    const T* start = p.start + group * p.start_group;
+    for (i64 run = 0, runs = ceil_div(groups, group_block); run < runs; ++run) {
+      const auto [g0, g1] = Slice(groups, run, runs);
+      const i64 width = std::min(g1 * L, p.outputs) - g0 * L;
+      const bool direct = p.steps == 1 && width == (g1 - g0) * L;
+      const int most = tile_rows(int(g1 - g0));
+      for (i64 m = 0; m < count; m += most) {
+        const int n = int(std::min<i64>(most, count - m));
+        alignas(64) T sums[8][columns];
+        const T *rows[8], *from[8];
+        T* to[8];
+        for (int r = 0; r < n; ++r) {
+          const Window<T>& window = windows[m + r];
+          rows[r] = window.at, from[r] = start + g0 * L;
+          to[r] = direct ? p.to.at(window.u - p.shift, window.n) + group * p.outputs + g0 * L : sums[r];
+        }
+        tile<false>(
+            n, [&](int r) { return ByRow<T>{rows + r}; }, seg, Panels<T>{panels + g0 * numbers * L, L, numbers * L},
+            from, to, L, g1 - g0);
+        if (!direct)
+          for (int r = 0; r < n; ++r) put(p, group, windows[m + r], g0 * L, width, sums[r]);
+      }
+    }
+  }
+
+  // Outputs [first, first + width) of a row to the steps that they are of.
+  static void put(const WindowProduct<T>& p, i64 group, const Window<T>& window, i64 first, i64 width, const T* sums) {
+    const i64 channels = p.outputs / p.steps, length = p.lengths[window.n];
+    for (i64 at = first; at < first + width;) {
+      const i64 t = window.u * p.steps - p.shift + at / channels, c = at % channels;
+      const i64 n = std::min(channels - c, first + width - at);
+      if (t >= 0 && t < length) copy(sums + at - first, n, p.to.at(t, window.n) + group * channels + c);
+      at += n;
+    }
+  }
+
+  // The same where each channel is a group: lanes are channels. The positions of a window lie `position` apart.
+  static void rows_by_channel(const WindowProduct<T>& p, const Window<T>* windows, i64 count, i64 position) {
+    constexpr int most = 4;
+    const auto rows = [&]<int R>(i64 m) {
+      const T* from[R];
+      T* to[R];
+      for (int r = 0; r < R; ++r) {
+        from[r] = windows[m + r].at;
+        to[r] = p.to.at(windows[m + r].u - p.shift, windows[m + r].n);
+      }
+      const i64 C = p.windows.groups, row = padded<T>(C);
+      for (i64 c = 0; c < C; c += L) {
+        Vec<T> sums[R];
+        for (int r = 0; r < R; ++r) sums[r] = load(p.start + c);
+        const T* panel = p.panels + c;
+        if (c + L <= C)
+          for (i64 k = 0, at = c; k < p.windows.K; ++k, at += position, panel += row) {
+            const Vec<T> weights = load(panel);
+#pragma GCC unroll 4
+            for (int r = 0; r < R; ++r) sums[r] = fma(load(from[r] + at), weights, sums[r]);
+          }
+        else
+          for (i64 k = 0, at = c; k < p.windows.K; ++k, at += position, panel += row)
+            for (int r = 0; r < R; ++r) sums[r] = fma(load_part(from[r] + at, C - c), load(panel), sums[r]);
+        for (int r = 0; r < R; ++r) store(to[r] + c, sums[r], C - c);
+      }
+    };
+    i64 m = 0;
+    for (; m + most <= count; m += most) rows.template operator()<most>(m);
+    for (; m < count; ++m) rows.template operator()<1>(m);
+  }
+
+  // ---- weights' gradients
+
+  static void weight_grads(const WindowProduct<T>& p, Steps<const T> dy, T* sums, T* dbias,
+                           const ConvolutionScratch<T>& own, i64 begin, i64 end, int part, int parts) {
+    const Windows<T>& w = p.windows;
+    for (; begin < end; begin += convolution_block) {
+      const i64 count = std::min(convolution_block, end - begin);
+      if (p.by_channel) {
+        const Slice mine(groups_of<T>(w.groups), part, parts);
+        find(w, 0, w.groups, begin, begin + count, false, own);
+        grads_by_channel(p, dy, sums, own, count, mine.begin * L, std::min(mine.end * L, w.groups));
+        if (dbias) bias_grads(dy, own, count, mine.begin * L, std::min(mine.end * L, w.groups), dbias);
+        continue;
+      }
+      const Slice mine(w.groups * p.outputs, part, parts);
+      for (i64 o = mine.begin; o < mine.end;) {
+        const i64 group = o / p.outputs, last = std::min(mine.end, (group + 1) * p.outputs);
+        find(w, group * w.width, w.width, begin, begin + count, true, own);
+        grads_of_group(p, dy, sums, own, count, o, last);
+        if (dbias) bias_grads(dy, own, count, o, last, dbias);
+        o = last;
+      }
+    }
+  }
+
+  // Of outputs [o0, o1), which are of one group. Columns of the windows are copied side by side a few groups at a time.
+  static void grads_of_group(const WindowProduct<T>& p, Steps<const T> dy, T* sums, const ConvolutionScratch<T>& own,
+                             i64 count, i64 o0, i64 o1) {
+    const i64 numbers = p.windows.K * p.windows.width, row = padded<T>(numbers), groups = groups_of<T>(numbers);
+    for (i64 m = 0; m < count; ++m) own.dy[m] = dy.at(own.windows[m].u, own.windows[m].n);
+    for (i64 run = 0, runs = ceil_div(groups, group_block); run < runs; ++run) {
+      const auto [g0, g1] = Slice(groups, run, runs);
+      for (i64 m = 0; m < count; ++m)
+        for (i64 g = g0; g < g1; ++g)
+          store(own.columns + m * columns + (g - g0) * L, load(own.windows[m].at + g * L, numbers - g * L));
+      const int most = tile_rows(int(g1 - g0));
+      for (i64 o = o0; o < o1; o += most) {
+        const int n = int(std::min<i64>(most, o1 - o));
+        T* to[8];
+        for (int r = 0; r < n; ++r) to[r] = sums + (o + r) * row + g0 * L;
+        tile<true>(
+            n, [&](int r) { return ByColumn<T>{own.dy, o + r}; }, Segments{1, count, 0},
+            Panels<T>{own.columns, columns, L}, to, to, L, g1 - g0);
+      }
+    }
+  }
+
+  static void grads_by_channel(const WindowProduct<T>& p, Steps<const T> dy, T* sums, const ConvolutionScratch<T>& own,
+                               i64 count, i64 c0, i64 c1) {
+    constexpr int most = 4;
+    const Windows<T>& w = p.windows;
+    const i64 row = padded<T>(w.groups);
+    const auto positions = [&]<int R>(i64 k) {
+      for (i64 c = c0; c < c1; c += L) {
+        Vec<T> add[R]{};
+        for (i64 m = 0; m < count; ++m) {
+          const Window<T>& window = own.windows[m];
+          const i64 position = window.in_place ? w.dilation * w.from.step : w.groups;
+          const Vec<T> d = load(dy.at(window.u, window.n) + c, w.groups - c);
+          for (int r = 0; r < R; ++r) add[r] = fma(load(window.at + (k + r) * position + c, w.groups - c), d, add[r]);
+        }
+        for (int r = 0; r < R; ++r) store(sums + (k + r) * row + c, load(sums + (k + r) * row + c) + add[r]);
+      }
+    };
+    i64 k = 0;
+    for (; k + most <= w.K; k += most) positions.template operator()<most>(k);
+    for (; k < w.K; ++k) positions.template operator()<1>(k);
+  }
+
+  static void bias_grads(Steps<const T> dy, const ConvolutionScratch<T>& own, i64 count, i64 o0, i64 o1, T* dbias) {
+    for (i64 m = 0; m < count; ++m) {
+      const T* from = dy.at(own.windows[m].u, own.windows[m].n);
+      for (i64 o = o0; o < o1; ++o) dbias[o] += from[o];
+    }
+  }
+
+  static constexpr ConvolutionKernels<T> kernels{L, columns, pack, pack_back, multiply, weight_grads};
+};
+
+}  // namespace pyrnn::PYRNN_ISA
