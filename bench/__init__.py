@@ -12,11 +12,13 @@ import click
 from pyrnn.app import cli
 from pyrnn.threads import MOST_THREADS
 
-from . import attention, cells, cross_entropy, embedding, hopfield, linear, machine, optim, peers, report
+from . import attention, cells, conv1d, cross_entropy, embedding, hopfield, linear, machine, optim, peers, report
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
-    op.name: op for module in (cells, attention, linear, cross_entropy, embedding, optim, hopfield) for op in module.OPS
+    op.name: op
+    for module in (cells, attention, linear, conv1d, cross_entropy, embedding, optim, hopfield)
+    for op in module.OPS
 }
 
 EXAMPLES = """examples:
