@@ -75,17 +75,33 @@ __attribute__((noinline)) i64 tiles(Inputs a, Segments seg, const Panels<T>& p, 
       const i64 begin = s * seg.stride, end = begin + seg.length;
 #pragma GCC unroll 1
       for (i64 k = begin; k < end; ++k) {
-        Vec<T> x[R];
+        if constexpr (R * U * V + R < registers) {  // all inputs at once, or all weights
+          Vec<T> x[R];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) x[r] = splat(a.at(r, k));
+          for (int r = 0; r < R; ++r) x[r] = splat(a.at(r, k));
 #pragma GCC unroll 8
-        for (int u = 0; u < U; ++u)
+          for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-          for (int v = 0; v < V; ++v) {
-            Vec<T> w = load(panel + u * panel_group + v * L);
+            for (int v = 0; v < V; ++v) {
+              Vec<T> w = load(panel + u * panel_group + v * L);
 #pragma GCC unroll 8
-            for (int r = 0; r < R; ++r) acc[r][u][v] = fma(x[r], w, acc[r][u][v]);
+              for (int r = 0; r < R; ++r) acc[r][u][v] = fma(x[r], w, acc[r][u][v]);
+            }
+        } else {
+          Vec<T> w[U][V];
+#pragma GCC unroll 8
+          for (int u = 0; u < U; ++u)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; ++v) w[u][v] = load(panel + u * panel_group + v * L);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) {
+            Vec<T> x = splat(a.at(r, k));
+#pragma GCC unroll 8
+            for (int u = 0; u < U; ++u)
+#pragma GCC unroll 8
+              for (int v = 0; v < V; ++v) acc[r][u][v] = fma(x, w[u][v], acc[r][u][v]);
           }
+        }
         panel += panel_step;
       }
     }

@@ -26,9 +26,20 @@ struct ConvolutionSizes {
     const i64 first = steps + zeros - reach() - 1;
     return steps == 0 || first < 0 ? 0 : first / stride + 1;
   }
-  // Of the way back: steps of dx in a row of outputs, and the kernel positions that reach each of them at most.
-  i64 back_steps() const { return dilation == 1 && !by_channel() ? stride : 1; }
-  i64 back_positions() const { return ceil_div(K, back_steps()); }
+  // Of the way back: dx comes in periods of so many steps.
+  i64 period() const { return dilation == 1 && !by_channel() ? stride : 1; }
+};
+
+// Steps [begin, end) of each period of dx, which are those that as many of the K positions reach: first + i * period,
+// 0 <= i < K, for the step `first`.
+struct BackPart {
+  i64 begin = 0, end = 1, K = 1;
+  i64 steps() const { return end - begin; }
+};
+
+// Windows of row n from window u on, as many as lie before those of the next stretch.
+struct Stretch {
+  i64 first, n, u;  // `first`: how many windows lie before
 };
 
 // Windows of N sequences: window u of a row begins at the position first + u * stride, and its K positions lie
@@ -38,21 +49,20 @@ template <class T> struct Windows {
   Steps<const T> from;           // [.., N, groups * width]
   const i64* lengths = nullptr;  // [N]
   i64 every = 1, groups = 1, width = 1, K = 1, dilation = 1, stride = 1, first = 0;
-  // Which of them are asked for: of row n rows[n + 1] - rows[n], from window `begin` on. Counted through all rows, they
-  // are the rows of the product.
-  const i64* rows = nullptr;  // [N + 1]
-  i64 N = 0, begin = 0;
+  // Which of them are asked for, in the order of the rows of the product; behind the last stretch stands the end.
+  const Stretch* stretches = nullptr;
+  i64 count = 0;  // of stretches
 };
 
 // y[n, u] = start + window[n, u] panels, group by group. A row of outputs is `steps` steps of `to`, which begin at step
-// u * steps - shift; what does not lie within a row's length is left out.
+// u * period - shift; what does not lie within a row's length is left out.
 template <class T> struct WindowProduct {
   Windows<T> windows;
   const T *panels = nullptr, *start = nullptr;  // [groups][outputs / L][K * width][L], [groups][outputs, padded]
   i64 start_group = 0;                          // the distance between two groups of start, which may share one
   Steps<T> to;
   const i64* lengths = nullptr;  // [N], of `to`
-  i64 outputs = 1, steps = 1, shift = 0;
+  i64 outputs = 1, steps = 1, period = 1, shift = 0;
   bool by_channel = false;  // panels [K][groups, padded], start [groups, padded]; width is 1
 };
 
@@ -82,7 +92,7 @@ template <class T> struct ConvolutionKernels {
   int lanes, columns;  // columns: of a ConvolutionScratch
   // The weights (O, C / groups, K) for y, and for dx.
   void (*pack)(const ConvolutionSizes&, const T* weight, T* panels, int part, int parts);
-  void (*pack_back)(const ConvolutionSizes&, const T* weight, T* panels, int part, int parts);
+  void (*pack_back)(const ConvolutionSizes&, BackPart, const T* weight, T* panels, int part, int parts);
   void (*multiply)(const WindowProduct<T>&, const ConvolutionScratch<T>&, i64 begin, i64 end);
   // Adds to sums [O][K * width, padded], or [K][groups, padded], and to dbias [O] or null, the share of rows
   // [begin, end) in the gradients of a part of the weights. `begin` is a multiple of convolution_block.

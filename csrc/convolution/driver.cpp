@@ -22,11 +22,27 @@ template <class T> struct Lengths {
   std::vector<i64> x, y;
 };
 
-// Of counts the sum of those before each, and of all.
-std::vector<i64> sums_of(const std::vector<i64>& counts) {
-  std::vector<i64> sums{0};
-  for (const i64 count : counts) sums.push_back(sums.back() + count);
-  return sums;
+// The windows [begin, begin + counts[n]) of all rows in an order in which what is read together lies together: so many
+// steps of all rows, then the next ones. It depends on sizes alone, as sums over windows do.
+constexpr i64 numbers_together = 1 << 16;
+
+std::vector<Stretch> stretches_of(const std::vector<i64>& counts, i64 begin, i64 numbers_apart) {
+  const i64 N = i64(counts.size()), most = N ? *std::max_element(counts.begin(), counts.end()) : 0;
+  const i64 together = std::max<i64>(numbers_together / (numbers_apart * std::max<i64>(N, 1)), 8);
+  std::vector<Stretch> stretches;
+  i64 first = 0;
+  for (i64 u = 0; u < most; u += together)
+    for (i64 n = 0; n < N; ++n)
+      if (const i64 count = std::min(together, counts[std::size_t(n)] - u); count > 0) {
+        stretches.push_back({first, n, begin + u});
+        first += count;
+      }
+  stretches.push_back({first, 0, 0});
+  return stretches;
+}
+
+template <class T> void ask_for(const std::vector<Stretch>& stretches, Windows<T>& w) {
+  w.stretches = stretches.data(), w.count = i64(stretches.size()) - 1;
 }
 
 template <class T> struct Memory {
@@ -54,7 +70,7 @@ template <class T> i64 work_of(const WindowProduct<T>& p, i64 rows) {
 }
 
 template <class T> void multiply(const ConvolutionKernels<T>& k, const WindowProduct<T>& p, Watch& watch) {
-  const i64 rows = p.windows.rows[p.windows.N], work = work_of(p, rows);
+  const i64 rows = p.windows.stretches[p.windows.count].first, work = work_of(p, rows);
   Team team(work);
   const Memory<T> memory(team.size(), windows_at_once(p, ceil_div(rows, team.size())), window_numbers(p), 0);
   in_watched_parts(team, work, rows / least_windows, watch, [&](int thread, i64 part, i64 parts) {
@@ -76,11 +92,17 @@ template <class T> Windows<T> windows_of(const ConvolutionSizes& s) {
   return w;
 }
 
+// And those of all of x.
 template <class T>
-Windows<T> windows_of(const Convolution<T>& c, const Lengths<T>& lengths, const std::vector<i64>& rows) {
+Windows<T> windows_of(const Convolution<T>& c, const Lengths<T>& lengths, const std::vector<Stretch>& stretches) {
   Windows<T> w = windows_of<T>(c.size);
-  w.from = c.x, w.lengths = lengths.x.data(), w.first = -c.before, w.rows = rows.data(), w.N = c.N;
+  w.from = c.x, w.lengths = lengths.x.data(), w.first = -c.before;
+  ask_for(stretches, w);
   return w;
+}
+
+template <class T> std::vector<Stretch> all_windows(const Convolution<T>& c, const Lengths<T>& lengths) {
+  return stretches_of(lengths.y, 0, c.size.stride * c.size.C);
 }
 
 template <class T> WindowProduct<T> product_of(const PackedConvolution<T>& packed, const Windows<T>& windows) {
@@ -109,8 +131,8 @@ PackedConvolution<T>::PackedConvolution(const ConvolutionKernels<T>& k, const Co
 template <class T> void convolution_forward(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps<T> y) {
   const PackedConvolution<T> packed(k, c.size, c.weight, c.bias);
   const Lengths<T> lengths(c);
-  const std::vector<i64> rows = sums_of(lengths.y);
-  WindowProduct<T> p = product_of(packed, windows_of(c, lengths, rows));
+  const std::vector<Stretch> stretches = all_windows(c, lengths);
+  WindowProduct<T> p = product_of(packed, windows_of(c, lengths, stretches));
   p.to = y, p.lengths = lengths.y.data();
   clear(y, lengths.y, c.counted(), c.size.O);
   Watch watch;
@@ -120,30 +142,31 @@ template <class T> void convolution_forward(const ConvolutionKernels<T>& k, cons
 namespace {
 
 template <class T>
-void input_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, Steps<const T> dy,
-                 Steps<T> dx, Watch& watch) {
+void input_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, BackPart back,
+                 Steps<const T> dy, Steps<T> dx, Watch& watch) {
   const ConvolutionSizes& s = c.size;
-  const i64 P = s.back_steps(), Q = s.back_positions();
+  const i64 period = s.period();
   WindowProduct<T> p;
   p.by_channel = s.by_channel();
-  p.outputs = P * s.inputs(), p.steps = P, p.shift = c.before;
+  p.outputs = back.steps() * s.inputs(), p.steps = back.steps(), p.period = period, p.shift = c.before - back.begin;
   const i64 padded = round_up(p.by_channel ? s.C : p.outputs, k.lanes);
-  const Buffer<T> panels((p.by_channel ? 1 : s.groups) * padded * Q * s.outputs());
+  const Buffer<T> panels((p.by_channel ? 1 : s.groups) * padded * back.K * s.outputs());
   const Buffer<T> zeros = Buffer<T>(padded).zero();
   {
     Team team(s.O * s.inputs() * s.K);
-    in_parts(team, [&](int part, int parts) { k.pack_back(s, c.weight, panels.get(), part, parts); });
+    in_parts(team, [&](int part, int parts) { k.pack_back(s, back, c.weight, panels.get(), part, parts); });
   }
   std::vector<i64> counts;
-  for (const i64 length : lengths.x) counts.push_back(length ? ceil_div(length + c.before, P) - c.before / P : 0);
-  const std::vector<i64> rows = sums_of(counts);
+  for (const i64 length : lengths.x)
+    counts.push_back(length ? ceil_div(length + c.before, period) - c.before / period : 0);
+  const std::vector<Stretch> stretches = stretches_of(counts, c.before / period, s.O);
   Windows<T>& w = p.windows;
-  w.from = dy, w.lengths = lengths.y.data(), w.every = s.stride / P;
-  w.groups = s.groups, w.width = s.outputs(), w.K = Q, w.dilation = s.dilation, w.first = -(Q - 1) * s.dilation;
-  w.rows = rows.data(), w.N = c.N, w.begin = c.before / P;
+  w.from = dy, w.lengths = lengths.y.data(), w.every = s.stride / period;
+  w.groups = s.groups, w.width = s.outputs(), w.K = back.K, w.dilation = s.dilation;
+  w.first = -(back.K - 1) * s.dilation;
+  ask_for(stretches, w);
   p.panels = panels.get(), p.start = zeros.get();
   p.to = dx, p.lengths = lengths.x.data();
-  clear(dx, lengths.x, c.steps, s.C);
   multiply(k, p, watch);
 }
 
@@ -151,14 +174,14 @@ template <class T>
 void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, Steps<const T> dy,
                   T* dweight, T* dbias, Watch& watch) {
   const ConvolutionSizes& s = c.size;
-  const std::vector<i64> rows = sums_of(lengths.y);
+  const std::vector<Stretch> stretches = all_windows(c, lengths);
   WindowProduct<T> p;
-  p.windows = windows_of(c, lengths, rows);
+  p.windows = windows_of(c, lengths, stretches);
   p.by_channel = s.by_channel(), p.outputs = s.outputs();
   // [O][position][channel, padded], or by channel [position][channel, padded]
   const i64 numbers = s.K * s.inputs(), row = round_up(p.by_channel ? s.C : numbers, k.lanes);
   const Buffer<T> sums = Buffer<T>((p.by_channel ? s.K : s.O) * row).zero(), bias = Buffer<T>(s.O).zero();
-  const i64 count = rows.back(), work = work_of(p, 1);
+  const i64 count = stretches.back().first, work = work_of(p, 1);
   Team team(work_of(p, count));
   const Memory<T> memory(team.size(), convolution_block, window_numbers(p), k.columns);
   const i64 often =
@@ -187,7 +210,11 @@ void convolution_backward(const ConvolutionKernels<T>& k, const Convolution<T>& 
                           T* dweight, T* dbias) {
   const Lengths<T> lengths(c);
   Watch watch;
-  input_grads(k, c, lengths, dy, dx, watch);
+  // The first steps of a period are reached by `most` positions, the others by one less.
+  const i64 period = c.size.period(), most = ceil_div(c.size.K, period), first = c.size.K - (most - 1) * period;
+  clear(dx, most > 1 || first == period ? lengths.x : std::vector<i64>(std::size_t(c.N), 0), c.steps, c.size.C);
+  input_grads(k, c, lengths, {0, first, most}, dy, dx, watch);
+  if (most > 1 && first < period) input_grads(k, c, lengths, {first, period, most - 1}, dy, dx, watch);
   weight_grads(k, c, lengths, dy, dweight, dbias, watch);
 }
 
@@ -202,7 +229,7 @@ ConvolutionStream<T>::ConvolutionStream(Packed packed, i64 batch, i64 before)
       past_(Buffer<T>(batch * capacity_ * size().C).zero()),
       ends_(std::size_t(batch)),
       ones_(std::size_t(batch), 1),
-      rows_(sums_of(ones_)) {
+      stretches_(stretches_of(ones_, 0, 1)) {
   memory_ = laid_out([&](Carver& from) {
     scratch_.clear();
     scratch_.emplace_back(from, std::min<i64>(batch, least_windows), size().K * size().C, 0);
@@ -231,7 +258,7 @@ template <class T> void ConvolutionStream<T>::step(const T* x, i64 x_row, T* y) 
   std::fill(ends_.begin(), ends_.end(), end_);
   WindowProduct<T> p = product_of(*packed_, windows_of<T>(size()));
   p.windows.from = {row(0), C, capacity_ * C}, p.windows.lengths = ends_.data(), p.windows.first = end_ - 1 - reach;
-  p.windows.rows = rows_.data(), p.windows.N = N_;
+  ask_for(stretches_, p.windows);
   p.to = {y, 0, size().O}, p.lengths = ones_.data();
   packed_->kernels.multiply(p, scratch_[0], 0, N_);
 }
@@ -244,11 +271,12 @@ template <class T> void ConvolutionStream<T>::run(i64 steps, Steps<const T> x, S
     std::copy_n(row(n) + (end_ - reach) * C, reach * C, to);
     for (i64 t = 0; t < steps; ++t) std::copy_n(x.at(t, n), C, to + (reach + t) * C);
   }
-  const std::vector<i64> lengths(std::size_t(N_), reach + steps), counts(std::size_t(N_), count),
-      rows = sums_of(counts);
+  const std::vector<i64> lengths(std::size_t(N_), reach + steps), counts(std::size_t(N_), count);
+  const std::vector<Stretch> stretches = stretches_of(counts, 0, C);
   WindowProduct<T> p = product_of(*packed_, windows_of<T>(size()));
   p.windows.from = {all.get(), C, (reach + steps) * C}, p.windows.lengths = lengths.data();
-  p.windows.first = due_ - 1, p.windows.rows = rows.data(), p.windows.N = N_;
+  p.windows.first = due_ - 1;
+  ask_for(stretches, p.windows);
   p.to = y, p.lengths = counts.data();
   Watch watch;
   multiply(packed_->kernels, p, watch);

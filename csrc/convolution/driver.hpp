@@ -63,7 +63,8 @@ template <class T> class ConvolutionStream {
   Packed packed_;
   i64 N_, first_due_, due_, capacity_, end_;  // end_: steps in the buffer, of which the last `reach` are the past
   Buffer<T> past_;                            // [N,capacity,C]
-  std::vector<i64> ends_, ones_, rows_;       // as a product of one window of each row takes them
+  std::vector<i64> ends_, ones_;              // as a product of one window of each row takes them
+  std::vector<Stretch> stretches_;
   Buffer<char> memory_;
   std::vector<ConvolutionScratch<T>> scratch_;  // one
 };

@@ -38,22 +38,22 @@ template <class T> struct ConvolutionLoop {
     }
   }
 
-  // To [group][back_steps * channels / L][position][output][lane]: position i of a window of dy meets, for step q of a
-  // row of dx, the weights of position q + (back_positions - 1 - i) * back_steps.
-  static void pack_back(const ConvolutionSizes& s, const T* weight, T* panels, int part, int parts) {
-    const i64 I = s.inputs(), O = s.outputs(), K = s.K, P = s.back_steps(), Q = s.back_positions();
-    if (s.by_channel()) return pack_by_channel(s, weight, panels, K - 1, -1, part, parts);
-    const i64 panels_each = groups_of<T>(P * I);
+  // To [group][steps * channels / L][position][output][lane]: position i of a window of dy meets, for the step q of a
+  // period of dx, the weights of position q + (K - 1 - i) * period.
+  static void pack_back(const ConvolutionSizes& s, BackPart back, const T* weight, T* panels, int part, int parts) {
+    const i64 I = s.inputs(), O = s.outputs(), period = s.period(), numbers = back.steps() * I;
+    if (s.by_channel()) return pack_by_channel(s, weight, panels, s.K - 1, -1, part, parts);
+    const i64 panels_each = groups_of<T>(numbers);
     const Slice mine(s.groups * panels_each, part, parts);
     for (i64 i = mine.begin; i < mine.end; ++i) {
-      const i64 first = i % panels_each * L, valid = std::min<i64>(L, P * I - first);
-      T* panel = panels + i * Q * O * L;
-      if (valid < L || Q * P > K) std::fill_n(panel, Q * O * L, T(0));
+      const i64 first = i % panels_each * L, valid = std::min<i64>(L, numbers - first);
+      T* panel = panels + i * back.K * O * L;
+      if (valid < L) std::fill_n(panel, back.K * O * L, T(0));
       for (i64 o = 0; o < O; ++o)
         for (i64 lane = 0; lane < valid; ++lane) {
-          const i64 q = (first + lane) / I, c = (first + lane) % I;
-          const T* source = weight + ((i / panels_each * O + o) * I + c) * K;
-          for (i64 k = q, at = Q - 1; k < K; k += P, --at) panel[(at * O + o) * L + lane] = source[k];
+          const i64 q = back.begin + (first + lane) / I, c = (first + lane) % I;
+          const T* source = weight + ((i / panels_each * O + o) * I + c) * s.K + q;
+          for (i64 at = 0; at < back.K; ++at) panel[(at * O + o) * L + lane] = source[(back.K - 1 - at) * period];
         }
     }
   }
@@ -117,9 +117,11 @@ template <class T> struct ConvolutionLoop {
     const i64 reach = w.dilation * (w.K - 1);
     T* memory = own.memory;
     Window<T>* to = own.windows;
-    i64 n = std::upper_bound(w.rows, w.rows + w.N + 1, begin) - w.rows - 1;
-    for (i64 m = begin; m < end; ++n) {
-      const i64 u0 = m - w.rows[n] + w.begin, u1 = u0 + std::min(end, w.rows[n + 1]) - m;
+    const Stretch* stretch = std::upper_bound(w.stretches, w.stretches + w.count, begin,
+                                              [](i64 m, const Stretch& r) { return m < r.first; });
+    for (i64 m = begin; m < end; ++stretch) {  // the stretch is the one behind
+      const i64 n = stretch[-1].n, u0 = stretch[-1].u + m - stretch[-1].first,
+                u1 = u0 + std::min(end, stretch->first) - m;
       m += u1 - u0;
       i64 inside = u1, outside = u1;  // windows from the one to the other lie within the sequence
       if (in_place) {
@@ -204,7 +206,7 @@ template <class T> struct ConvolutionLoop {
     for (i64 run = 0, runs = ceil_div(groups, group_block); run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       const i64 width = std::min(g1 * L, p.outputs) - g0 * L;
-      const bool direct = p.steps == 1 && width == (g1 - g0) * L;
+      const bool direct = p.steps == 1 && p.period == 1 && width == (g1 - g0) * L;
       const int most = tile_rows(int(g1 - g0));
       for (i64 m = 0; m < count; m += most) {
         const int n = int(std::min<i64>(most, count - m));
@@ -229,7 +231,7 @@ template <class T> struct ConvolutionLoop {
   static void put(const WindowProduct<T>& p, i64 group, const Window<T>& window, i64 first, i64 width, const T* sums) {
     const i64 channels = p.outputs / p.steps, length = p.lengths[window.n];
     for (i64 at = first; at < first + width;) {
-      const i64 t = window.u * p.steps - p.shift + at / channels, c = at % channels;
+      const i64 t = window.u * p.period - p.shift + at / channels, c = at % channels;
       const i64 n = std::min(channels - c, first + width - at);
       if (t >= 0 && t < length) copy(sums + at - first, n, p.to.at(t, window.n) + group * channels + c);
       at += n;
