@@ -64,6 +64,7 @@ template <class T> struct WindowProduct {
   const i64* lengths = nullptr;  // [N], of `to`
   i64 outputs = 1, steps = 1, period = 1, shift = 0;
   bool by_channel = false;  // panels [K][groups, padded], start [groups, padded]; width is 1
+  bool by_step = false;     // lanes are windows, of which there are many; outputs are at most few_outputs
 };
 
 // Where the window of a row of the product is: side by side in a thread's memory, or where it lies in the sequence.
@@ -75,24 +76,28 @@ template <class T> struct Window {
 
 // What a thread works with on `rows` rows at a time.
 template <class T> struct ConvolutionScratch {
-  ConvolutionScratch(Carver& from, i64 rows, i64 numbers, i64 columns)
+  // Windows of `numbers` numbers; for weight gradients, so many columns and outputs.
+  ConvolutionScratch(Carver& from, i64 rows, i64 numbers, i64 columns, i64 outputs)
       : rows(rows),
-        memory(from.take<T>(rows * numbers)),
+        memory(from.take<T>(rows * numbers + slack)),
         windows(from.take<Window<T>>(rows)),
         columns(from.take<T>(columns * convolution_block)),
-        dy(from.take<const T*>(columns ? convolution_block : 0)) {}
-  i64 rows;
-  T* memory;  // [rows, numbers of a window]
+        dy(from.take<T>(outputs * convolution_block)) {}
+  static constexpr i64 slack = 128;  // that is read for nothing behind the last window
+  i64 rows;                          // a multiple of 16
+  T* memory;                         // [rows, numbers of a window]
   Window<T>* windows;
-  T* columns;  // for weight gradients: [convolution_block, columns]
-  const T** dy;
+  T* columns;  // [convolution_block, columns]
+  T* dy;       // [convolution_block, outputs]
 };
 
 template <class T> struct ConvolutionKernels {
-  int lanes, columns;  // columns: of a ConvolutionScratch
+  int lanes, columns, few_outputs;  // columns: of a ConvolutionScratch
   // The weights (O, C / groups, K) for y, and for dx.
   void (*pack)(const ConvolutionSizes&, const T* weight, T* panels, int part, int parts);
   void (*pack_back)(const ConvolutionSizes&, BackPart, const T* weight, T* panels, int part, int parts);
+  // [steps,N,C] as it lies there to where it shall lie, for few channels.
+  void (*turn)(Steps<const T> from, Steps<T> to, i64 steps, i64 N, i64 C, int part, int parts);
   void (*multiply)(const WindowProduct<T>&, const ConvolutionScratch<T>&, i64 begin, i64 end);
   // Adds to sums [O][K * width, padded], or [K][groups, padded], and to dbias [O] or null, the share of rows
   // [begin, end) in the gradients of a part of the weights. `begin` is a multiple of convolution_block.

@@ -48,11 +48,25 @@ template <class T> void ask_for(const std::vector<Stretch>& stretches, Windows<T
 template <class T> struct Memory {
   Buffer<char> buffer;
   std::vector<ConvolutionScratch<T>> of_thread;
-  Memory(int threads, i64 rows, i64 numbers, i64 columns) {
+  Memory(int threads, i64 rows, i64 numbers, i64 columns, i64 outputs) {
     buffer = laid_out([&](Carver& from) {
       of_thread.clear();
-      for (int thread = 0; thread < threads; ++thread) of_thread.emplace_back(from, rows, numbers, columns);
+      for (int thread = 0; thread < threads; ++thread) of_thread.emplace_back(from, rows, numbers, columns, outputs);
     });
+  }
+};
+
+// A sequence of few channels that lie far apart, row by row; any other as it is.
+template <class T> struct InOrder {
+  Steps<T> steps;
+  Buffer<std::remove_const_t<T>> memory;
+  static bool lies_well(const ConvolutionKernels<std::remove_const_t<T>>& k, Steps<T> at, i64 N, i64 C) {
+    return at.step == C || C >= k.lanes || N == 1;
+  }
+  InOrder(bool well, Steps<T> at, i64 T_steps, i64 N, i64 C) : steps(at) {
+    if (well) return;
+    memory = Buffer<std::remove_const_t<T>>(T_steps * N * C);
+    steps = {memory.get(), C, T_steps * C};
   }
 };
 
@@ -62,17 +76,19 @@ template <class T> i64 window_numbers(const WindowProduct<T>& p) {
 }
 
 template <class T> i64 windows_at_once(const WindowProduct<T>& p, i64 most) {
-  return std::clamp(gathered_numbers / window_numbers(p), least_windows, std::clamp(most, least_windows, most_windows));
+  const i64 fit = gathered_numbers / window_numbers(p);
+  return round_up(std::clamp(fit, least_windows, std::clamp(most, least_windows, most_windows)), 16);
 }
 
 template <class T> i64 work_of(const WindowProduct<T>& p, i64 rows) {
   return rows * p.windows.K * p.windows.width * p.windows.groups * p.outputs;
 }
 
-template <class T> void multiply(const ConvolutionKernels<T>& k, const WindowProduct<T>& p, Watch& watch) {
+template <class T> void multiply(const ConvolutionKernels<T>& k, WindowProduct<T>& p, Watch& watch) {
   const i64 rows = p.windows.stretches[p.windows.count].first, work = work_of(p, rows);
+  p.by_step = !p.by_channel && p.period == 1 && p.outputs <= k.few_outputs && rows >= p.windows.count * 2 * k.lanes;
   Team team(work);
-  const Memory<T> memory(team.size(), windows_at_once(p, ceil_div(rows, team.size())), window_numbers(p), 0);
+  const Memory<T> memory(team.size(), windows_at_once(p, ceil_div(rows, team.size())), window_numbers(p), 0, 0);
   in_watched_parts(team, work, rows / least_windows, watch, [&](int thread, i64 part, i64 parts) {
     const Slice mine(rows, part, parts);
     k.multiply(p, memory.of_thread[std::size_t(thread)], mine.begin, mine.end);
@@ -183,7 +199,7 @@ void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const
   const Buffer<T> sums = Buffer<T>((p.by_channel ? s.K : s.O) * row).zero(), bias = Buffer<T>(s.O).zero();
   const i64 count = stretches.back().first, work = work_of(p, 1);
   Team team(work_of(p, count));
-  const Memory<T> memory(team.size(), convolution_block, window_numbers(p), k.columns);
+  const Memory<T> memory(team.size(), convolution_block, window_numbers(p), k.columns, s.O + 8);
   const i64 often =
       std::max<i64>(Watch::work_between * team.size() / (work * convolution_block), 1) * convolution_block;
   for (i64 m = 0; m < count && !watch.ended(); m += often) {
@@ -232,7 +248,7 @@ ConvolutionStream<T>::ConvolutionStream(Packed packed, i64 batch, i64 before)
       stretches_(stretches_of(ones_, 0, 1)) {
   memory_ = laid_out([&](Carver& from) {
     scratch_.clear();
-    scratch_.emplace_back(from, std::min<i64>(batch, least_windows), size().K * size().C, 0);
+    scratch_.emplace_back(from, round_up(std::min<i64>(batch, least_windows), 16), size().K * size().C, 0, 0);
   });
 }
 

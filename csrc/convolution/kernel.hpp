@@ -12,7 +12,7 @@
 namespace pyrnn::PYRNN_ISA {
 
 template <class T> struct ConvolutionLoop {
-  static constexpr int L = lanes<T>, columns = group_block * L;
+  static constexpr int L = lanes<T>, columns = group_block * L, few_outputs = std::min(4, L / 2);
 
   // ---- weights
 
@@ -49,12 +49,14 @@ template <class T> struct ConvolutionLoop {
       const i64 first = i % panels_each * L, valid = std::min<i64>(L, numbers - first);
       T* panel = panels + i * back.K * O * L;
       if (valid < L) std::fill_n(panel, back.K * O * L, T(0));
+      const T* from[L];  // of the first output, the last position
+      for (i64 lane = 0; lane < valid; ++lane) {
+        const i64 q = back.begin + (first + lane) / I, c = (first + lane) % I;
+        from[lane] = weight + (i / panels_each * O * I + c) * s.K + q + (back.K - 1) * period;
+      }
       for (i64 o = 0; o < O; ++o)
-        for (i64 lane = 0; lane < valid; ++lane) {
-          const i64 q = back.begin + (first + lane) / I, c = (first + lane) % I;
-          const T* source = weight + ((i / panels_each * O + o) * I + c) * s.K + q;
-          for (i64 at = 0; at < back.K; ++at) panel[(at * O + o) * L + lane] = source[(back.K - 1 - at) * period];
-        }
+        for (i64 lane = 0; lane < valid; ++lane)
+          for (i64 at = 0; at < back.K; ++at) panel[(at * O + o) * L + lane] = from[lane][o * I * s.K - at * period];
     }
   }
 
@@ -65,6 +67,34 @@ template <class T> struct ConvolutionLoop {
     for (i64 k = 0; k < s.K; ++k)
       for (i64 c = mine.begin; c < mine.end; ++c)
         panels[k * row + c] = c < s.C ? weight[c * s.K + first + k * step] : T(0);
+  }
+
+  // ---- sequences in another order
+
+  // [T,N,C] as it lies there to where it shall lie, steps of part `part`, for few channels: a square of some steps and
+  // rows at a time.
+  static void turn(Steps<const T> from, Steps<T> to, i64 steps, i64 N, i64 C, int part, int parts) {
+    const Slice mine(ceil_div(steps, i64(L)), part, parts);
+    for (i64 t = mine.begin * L, end = std::min(mine.end * L, steps); t < end; t += L) {
+      const i64 count = std::min<i64>(L, end - t);
+      if (C == 1 && from.row == 1 && to.step == 1)
+        turn_square(from.at(t, 0), from.step, count, N, to.at(t, 0), to.row);
+      else if (C == 1 && from.step == 1 && to.row == 1)
+        for (i64 n = 0; n < N; n += L)
+          turn_square(from.at(t, n), from.row, std::min<i64>(L, N - n), count, to.at(t, n), to.step);
+      else
+        for (i64 n = 0; n < N; ++n)
+          for (i64 k = 0; k < count; ++k) copy(from.at(t + k, n), C, to.at(t + k, n));
+    }
+  }
+
+  // `rows` rows (at most L) of `width` numbers become columns.
+  static void turn_square(const T* from, i64 from_row, i64 rows, i64 width, T* to, i64 to_row) {
+    for (i64 k = 0; k < width; k += L) {
+      Vec<T> block[L];
+      load_turned(from + k, from_row, rows, width - k, block);
+      for (i64 i = 0; i < std::min<i64>(L, width - k); ++i) store(to + (k + i) * to_row, block[i], rows);
+    }
   }
 
   // ---- windows
@@ -104,6 +134,18 @@ template <class T> struct ConvolutionLoop {
     std::fill_n(to + last * width, (count - last) * width, T(0));
   }
 
+  // f(n, u0, u1) for the windows that are rows [begin, end) of the product.
+  template <class F> static void each_stretch(const Windows<T>& w, i64 begin, i64 end, F f) {
+    const Stretch* next = std::upper_bound(w.stretches, w.stretches + w.count, begin,
+                                           [](i64 m, const Stretch& s) { return m < s.first; });
+    for (i64 m = begin; m < end; ++next) {
+      const Stretch& s = next[-1];
+      const i64 last = std::min(end, next->first);
+      f(s.n, s.u + m - s.first, s.u + last - s.first);
+      m = last;
+    }
+  }
+
   // Windows in the sequence itself are read by runs of a width's numbers; shorter runs than this are gathered first.
   static constexpr i64 least_run = 2 * L;
 
@@ -117,12 +159,7 @@ template <class T> struct ConvolutionLoop {
     const i64 reach = w.dilation * (w.K - 1);
     T* memory = own.memory;
     Window<T>* to = own.windows;
-    const Stretch* stretch = std::upper_bound(w.stretches, w.stretches + w.count, begin,
-                                              [](i64 m, const Stretch& r) { return m < r.first; });
-    for (i64 m = begin; m < end; ++stretch) {  // the stretch is the one behind
-      const i64 n = stretch[-1].n, u0 = stretch[-1].u + m - stretch[-1].first,
-                u1 = u0 + std::min(end, stretch->first) - m;
-      m += u1 - u0;
+    each_stretch(w, begin, end, [&](i64 n, i64 u0, i64 u1) {
       i64 inside = u1, outside = u1;  // windows from the one to the other lie within the sequence
       if (in_place) {
         const i64 most = w.lengths[n] - 1 - reach - w.first;
@@ -147,7 +184,7 @@ template <class T> struct ConvolutionLoop {
       gather(u0, inside);
       for (i64 u = inside; u < outside; ++u) *to++ = {w.from.at(w.first + u * w.stride, n) + channel, n, u, !dense};
       gather(outside, u1);
-    }
+    });
   }
 
   // f(first, last, whether they are in place) for windows that are read in the same way.
@@ -181,6 +218,10 @@ template <class T> struct ConvolutionLoop {
     const Windows<T>& w = p.windows;
     for (; begin < end; begin += own.rows) {
       const i64 last = std::min(begin + own.rows, end);
+      if (p.by_step) {
+        each_stretch(w, begin, last, [&](i64 n, i64 u0, i64 u1) { rows_by_step(p, own, n, u0, u1); });
+        continue;
+      }
       if (p.by_channel) {
         find(w, 0, w.groups, begin, last, false, own);
         alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
@@ -230,11 +271,11 @@ template <class T> struct ConvolutionLoop {
   // Outputs [first, first + width) of a row to the steps that they are of.
   static void put(const WindowProduct<T>& p, i64 group, const Window<T>& window, i64 first, i64 width, const T* sums) {
     const i64 channels = p.outputs / p.steps, length = p.lengths[window.n];
-    for (i64 at = first; at < first + width;) {
-      const i64 t = window.u * p.period - p.shift + at / channels, c = at % channels;
-      const i64 n = std::min(channels - c, first + width - at);
-      if (t >= 0 && t < length) copy(sums + at - first, n, p.to.at(t, window.n) + group * channels + c);
-      at += n;
+    i64 t = window.u * p.period - p.shift + first / channels, c = first % channels;
+    for (const i64 end = first + width; first < end; ++t, c = 0) {
+      const i64 n = std::min(channels - c, end - first);
+      if (t >= 0 && t < length) copy(sums, n, p.to.at(t, window.n) + group * channels + c);
+      first += n, sums += n;
     }
   }
 
@@ -270,6 +311,90 @@ template <class T> struct ConvolutionLoop {
     for (; m < count; ++m) rows.template operator()<1>(m);
   }
 
+  // The same of few outputs: lanes are the windows of neighbouring steps. What these read of a channel at a position of
+  // the kernel is copied side by side: with stride 1 a channel at a time, whose positions then begin one after the
+  // other, else for each position.
+  static void rows_by_step(const WindowProduct<T>& p, const ConvolutionScratch<T>& own, i64 n, i64 u0, i64 u1) {
+    const Windows<T>& w = p.windows;
+    const i64 count = u1 - u0, reach = w.dilation * (w.K - 1), padded_count = padded<T>(count);
+    const bool together = w.stride == 1 && padded_count + reach <= own.rows * w.K;
+    const i64 row = together ? padded_count + reach : padded_count;  // of a channel, or a channel at a position
+    for (i64 group = 0; group < w.groups; ++group) {
+      const i64 channel = group * w.width, position = w.first + u0 * w.stride;
+      if (together)
+        copy_turned(w, n, channel, position, 1, count + reach, row, own.memory);
+      else
+        for (i64 k = 0; k < w.K; ++k)
+          copy_turned(w, n, channel, position + k * w.dilation, w.stride, count, row, own.memory + k * w.width * row);
+      const i64 of_position = together ? w.dilation : w.width * row;
+      const T *panel = p.panels + group * w.K * w.width * L, *start = p.start + group * p.start_group;
+      const auto outputs = [&]<int R>() {
+        constexpr int U = R == 1 ? 8 : R == 2 ? 6 : max_accumulators / R;
+        for (i64 u = 0; u < count; u += U * L)
+          steps_of_outputs<R, U>(p, own.memory + u, row, of_position, panel, start, n, group, u0 + u,
+                                 std::min<i64>(U * L, count - u));
+      };
+      static_assert(few_outputs <= 4);
+      if (p.outputs == 1) outputs.template operator()<1>();
+      if (p.outputs == 2) outputs.template operator()<2>();
+      if constexpr (few_outputs > 2) {
+        if (p.outputs == 3) outputs.template operator()<3>();
+        if (p.outputs == 4) outputs.template operator()<4>();
+      }
+    }
+  }
+
+  template <int R, int U>
+  static void steps_of_outputs(const WindowProduct<T>& p, const T* from, i64 row, i64 of_position, const T* panel,
+                               const T* start, i64 n, i64 group, i64 u, i64 count) {
+    const Windows<T>& w = p.windows;
+    Vec<T> sums[R][U];
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < U; ++i) sums[r][i] = splat(start[r]);
+    for (i64 k = 0; k < w.K; ++k, from += of_position) {
+      const T* at = from;
+      for (i64 c = 0; c < w.width; ++c, at += row, panel += L) {
+        Vec<T> weights[R];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) weights[r] = splat(panel[r]);
+#pragma GCC unroll 8
+        for (int i = 0; i < U; ++i) {
+          const Vec<T> x = load(at + i * L);
+#pragma GCC unroll 4
+          for (int r = 0; r < R; ++r) sums[r][i] = fma(x, weights[r], sums[r][i]);
+        }
+      }
+    }
+    alignas(64) T turned[R][U * L];
+    for (int r = 0; r < R; ++r)
+      for (int i = 0; i < U; ++i) store(turned[r] + i * L, sums[r][i]);
+    T* to = p.to.at(u - p.shift, n) + group * R;
+    if (R == 1 && p.to.step == 1) {
+      std::copy_n(turned[0], count, to);
+    } else {
+      for (i64 i = 0; i < count; ++i, to += p.to.step)
+        for (int r = 0; r < R; ++r) to[r] = turned[r][i];
+    }
+  }
+
+  // What lies at `count` positions, `apart` from each other, of the channels of a group: a row for each channel, of
+  // which nobody wants to know what is behind.
+  static void copy_turned(const Windows<T>& w, i64 n, i64 channel, i64 position, i64 apart, i64 count, i64 row, T* to) {
+    if (w.width == 1) {
+      copy_positions(w, n, channel, 1, position, apart, count, to);
+      return;
+    }
+    for (i64 i = 0; i < count; i += L)
+      for (i64 c = 0; c < w.width; c += L) {
+        const i64 channels = std::min<i64>(L, w.width - c), positions = std::min<i64>(L, count - i);
+        alignas(64) T square[L * L];
+        copy_positions(w, n, channel + c, channels, position + i * apart, apart, positions, square);
+        Vec<T> block[L];
+        load_turned(square, channels, positions, channels, block);
+        for (i64 k = 0; k < channels; ++k) store(to + (c + k) * row + i, block[k], count - i);
+      }
+  }
+
   // ---- weights' gradients
 
   static void weight_grads(const WindowProduct<T>& p, Steps<const T> dy, T* sums, T* dbias,
@@ -295,23 +420,40 @@ template <class T> struct ConvolutionLoop {
     }
   }
 
-  // Of outputs [o0, o1), which are of one group. Columns of the windows are copied side by side a few groups at a time.
+  // The numbers of some rows at each step, side by side.
+  struct BySteps {
+    const T* data;
+    i64 step;
+    PYRNN_INLINE T at(int r, i64 k) const { return data[k * step + r]; }
+  };
+
+  // Of outputs [o0, o1), which are of one group. Columns of the windows are copied side by side a few groups at a time,
+  // and before that dy a tile's rows at a time: else each step of it is a cache line of its own, for every tile.
   static void grads_of_group(const WindowProduct<T>& p, Steps<const T> dy, T* sums, const ConvolutionScratch<T>& own,
                              i64 count, i64 o0, i64 o1) {
     const i64 numbers = p.windows.K * p.windows.width, row = padded<T>(numbers), groups = groups_of<T>(numbers);
-    for (i64 m = 0; m < count; ++m) own.dy[m] = dy.at(own.windows[m].u, own.windows[m].n);
-    for (i64 run = 0, runs = ceil_div(groups, group_block); run < runs; ++run) {
+    for (i64 run = 0, runs = ceil_div(groups, group_block), copied = 0; run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       for (i64 m = 0; m < count; ++m)
         for (i64 g = g0; g < g1; ++g)
           store(own.columns + m * columns + (g - g0) * L, load(own.windows[m].at + g * L, numbers - g * L));
       const int most = tile_rows(int(g1 - g0));
-      for (i64 o = o0; o < o1; o += most) {
+      if (copied != most) {
+        for (i64 m = 0; m < count; ++m) {
+          const T* from = dy.at(own.windows[m].u, own.windows[m].n);
+          T* to = own.dy + m * most;
+          for (i64 o = o0; o < o1; o += most, to += convolution_block * most)
+            for (int r = 0; r < std::min<i64>(most, o1 - o); ++r) to[r] = from[o + r];
+        }
+        copied = most;
+      }
+      const T* from = own.dy;
+      for (i64 o = o0; o < o1; o += most, from += convolution_block * most) {
         const int n = int(std::min<i64>(most, o1 - o));
         T* to[8];
         for (int r = 0; r < n; ++r) to[r] = sums + (o + r) * row + g0 * L;
         tile<true>(
-            n, [&](int r) { return ByColumn<T>{own.dy, o + r}; }, Segments{1, count, 0},
+            n, [&](int r) { return BySteps{from + r, most}; }, Segments{1, count, 0},
             Panels<T>{own.columns, columns, L}, to, to, L, g1 - g0);
       }
     }
@@ -346,7 +488,8 @@ template <class T> struct ConvolutionLoop {
     }
   }
 
-  static constexpr ConvolutionKernels<T> kernels{L, columns, pack, pack_back, multiply, weight_grads};
+  static constexpr ConvolutionKernels<T> kernels{L,         columns, few_outputs, pack,
+                                                 pack_back, turn,    multiply,    weight_grads};
 };
 
 }  // namespace pyrnn::PYRNN_ISA
