@@ -105,7 +105,7 @@ class conv1d:
     def forward(
         x: Array, weight: Array, bias: Array | None,
         *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0, after: int = 0,
-        lengths: Array | None = None, out: Array | None = None,
+        lengths: Array | None = None,
     ) -> Array: ...  # fmt: skip
     @staticmethod
     def backward(

@@ -208,30 +208,4 @@ template <class T> py::array_t<T> zeros(const std::vector<py::ssize_t>& shape) {
   return a;
 }
 
-// Where y [T,N,features] is written: a new array, the caller's `out`, or a stand-in that is copied there. `zero`: it
-// begins with zeros.
-template <class T> struct Output {
-  py::array y, target;
-  Steps<T> steps;
-
-  Output(const std::string& call, py::handle out, const std::vector<py::ssize_t>& shape, bool zero) {
-    if (out.is_none()) {
-      y = target = zero ? zeros<T>(shape) : empty<T>(shape);
-    } else {
-      target = to_typed<T>(call, "out", out);
-      check_shape(call, "out", target, std::vector<i64>(shape.begin(), shape.end()));
-      check_writable(call, "out", target);
-      const bool direct = has_plain_rows<T>(target);
-      y = direct ? target : py::array(zeros<T>(shape));
-      if (direct && zero) target.attr("__setitem__")(py::ellipsis(), 0);
-    }
-    steps = writable_steps<T>(y);
-  }
-
-  py::array finish() {
-    if (y.ptr() != target.ptr()) target.attr("__setitem__")(py::ellipsis(), y);
-    return target;
-  }
-};
-
 }  // namespace pyrnn

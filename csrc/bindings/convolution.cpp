@@ -63,18 +63,23 @@ template <class T> struct ConvolutionCall {
   }
 };
 
+// (steps, N, features), uninitialised: the rows one after the other in memory where those of x are, or the steps.
+template <class T> py::array laid_out_as(const py::array& x, i64 steps, i64 features) {
+  if (x.strides(1) > x.strides(0)) return empty<T>({x.shape(1), steps, features}).attr("swapaxes")(0, 1);
+  return empty<T>({steps, x.shape(1), features});
+}
+
 py::object convolve(py::handle x, py::handle weight, py::handle bias, py::handle stride, py::handle dilation,
-                    py::handle groups, py::handle before, py::handle after, py::handle lengths, py::handle out) {
+                    py::handle groups, py::handle before, py::handle after, py::handle lengths) {
   const std::string name = "conv1d.forward";
   return with_dtype(name, "x", x, [&]<class T>() -> py::object {
     const ConvolutionCall<T> call(name, x, weight, bias, stride, dilation, groups, before, after, lengths);
     const Convolution<T>& c = call.convolution;
-    Output<T> y(name, out, {c.counted(), c.N, c.size.O}, false);
-    {
-      const WithoutGil released;
-      convolution_forward(kernels<T>().convolution, c, y.steps);
-    }
-    return y.finish();
+    py::array y = laid_out_as<T>(call.x, c.counted(), c.size.O);
+    const Steps<T> steps = writable_steps<T>(y);
+    const WithoutGil released;
+    convolution_forward(kernels<T>().convolution, c, steps);
+    return y;
   });
 }
 
@@ -91,10 +96,7 @@ py::object convolve_back(py::handle dy_, py::handle x, py::handle weight, py::ha
     T* dweight = to_gradient<T>(name, "dweight", dweight_, {c.size.O, c.size.inputs(), c.size.K});
     if (!dweight) wrong_type(name, "dweight", dweight_, "an array");
     T* dbias = to_gradient<T>(name, "dbias", dbias_, {c.size.O});
-    // Rows or steps side by side, as those of x.
-    const bool turned = call.x.strides(1) > call.x.strides(0);
-    py::array dx = turned ? py::array(empty<T>({c.N, c.steps, c.size.C}).attr("swapaxes")(0, 1))
-                          : py::array(empty<T>({c.steps, c.N, c.size.C}));
+    py::array dx = laid_out_as<T>(call.x, c.steps, c.size.C);
     const Steps<T> dx_steps = writable_steps<T>(dx);
     const WithoutGil released;
     convolution_backward(kernels<T>().convolution, c, dy_steps, dx_steps, dweight, dbias);
@@ -266,11 +268,11 @@ void bind_convolution(py::module_& parent) {
   m.def(
       "forward",
       [](py::object x, py::object weight, py::object bias, py::object stride, py::object dilation, py::object groups,
-         py::object before, py::object after, py::object lengths,
-         py::object out) { return convolve(x, weight, bias, stride, dilation, groups, before, after, lengths, out); },
+         py::object before, py::object after,
+         py::object lengths) { return convolve(x, weight, bias, stride, dilation, groups, before, after, lengths); },
       py::arg("x"), py::arg("weight"), py::arg("bias"), py::kw_only(), py::arg("stride") = 1, py::arg("dilation") = 1,
       py::arg("groups") = 1, py::arg("before") = 0, py::arg("after") = 0, py::arg("lengths") = py::none(),
-      py::arg("out") = py::none(), "x (T, N, C), weight (O, C / groups, K), bias (O,) or None -> y (U, N, O).");
+      "x (T, N, C), weight (O, C / groups, K), bias (O,) or None -> y (U, N, O).");
   m.def(
       "backward",
       [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias, py::object stride,

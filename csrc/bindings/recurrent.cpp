@@ -48,6 +48,31 @@ States<const T> parse_state(const std::string& call, const std::string& name, co
   return state;
 }
 
+// Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
+template <class T> struct Output {
+  py::array y, target;
+  Steps<T> steps;
+
+  Output(const std::string& call, py::handle out, i64 T_steps, i64 N, i64 P, bool padding) {
+    if (out.is_none()) {
+      y = target = padding ? zeros<T>({T_steps, N, P}) : empty<T>({T_steps, N, P});
+    } else {
+      target = to_typed<T>(call, "out", out);
+      check_shape(call, "out", target, {T_steps, N, P});
+      check_writable(call, "out", target);
+      const bool direct = has_plain_rows<T>(target);
+      y = direct ? target : py::array(zeros<T>({T_steps, N, P}));
+      if (direct && padding) target.attr("__setitem__")(py::ellipsis(), 0);
+    }
+    steps = writable_steps<T>(y);
+  }
+
+  py::array finish() {
+    if (y.ptr() != target.ptr()) target.attr("__setitem__")(py::ellipsis(), y);
+    return target;
+  }
+};
+
 // x [T,N,I]; or a table [V,I] and ids [T,N]. Of a table the rows that are read are copied, and ids then counts those,
 // so that nobody can change a number that has been checked.
 template <class T> struct Given {
@@ -145,7 +170,7 @@ template <class T> struct Call {
       : given(call, x, ids),
         weights(parse_weights<T>(call, "weights", op, chosen, weights_)),
         rows(checked_rows(call, lengths, reset, reverse)),
-        output(call, out, {given.steps(), given.batch(), weights.size.P}, has_padding(rows)) {
+        output(call, out, given.steps(), given.batch(), weights.size.P, has_padding(rows)) {
     state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
     state = new_state<T>(op, {given.batch()}, weights.size, state_out);
   }

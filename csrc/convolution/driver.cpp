@@ -56,18 +56,31 @@ template <class T> struct Memory {
   }
 };
 
-// A sequence of few channels that lie far apart, row by row; any other as it is.
-template <class T> struct InOrder {
-  Steps<T> steps;
-  Buffer<std::remove_const_t<T>> memory;
-  static bool lies_well(const ConvolutionKernels<std::remove_const_t<T>>& k, Steps<T> at, i64 N, i64 C) {
-    return at.step == C || C >= k.lanes || N == 1;
+// Sequences of few channels whose steps lie apart are worked on row by row: a copy, which is the caller's again in the
+// end where they are written.
+template <class T> class RowByRow {
+ public:
+  RowByRow(const ConvolutionKernels<T>& k, i64 steps, i64 N, i64 C, i64 step)
+      : k_(k), steps_(steps), N_(N), C_(C), memory_(step != C && C < k.lanes && N > 1 ? steps * N * C : 0) {}
+  Steps<const T> read(Steps<const T> from) const {
+    if (!memory_.get()) return from;
+    turn(from, mine());
+    return {memory_.get(), C_, steps_ * C_};
   }
-  InOrder(bool well, Steps<T> at, i64 T_steps, i64 N, i64 C) : steps(at) {
-    if (well) return;
-    memory = Buffer<std::remove_const_t<T>>(T_steps * N * C);
-    steps = {memory.get(), C, T_steps * C};
+  Steps<T> write(Steps<T> to) const { return memory_.get() ? mine() : to; }
+  void finish(Steps<T> to) const {
+    if (memory_.get()) turn({memory_.get(), C_, steps_ * C_}, to);
   }
+
+ private:
+  Steps<T> mine() const { return {memory_.get(), C_, steps_ * C_}; }
+  void turn(Steps<const T> from, Steps<T> to) const {
+    Team team(4 * steps_ * N_ * C_);
+    in_parts(team, [&](int part, int parts) { k_.turn(from, to, steps_, N_, C_, part, parts); });
+  }
+  const ConvolutionKernels<T>& k_;
+  const i64 steps_, N_, C_;
+  const Buffer<T> memory_;
 };
 
 // Numbers of a window that a thread gathers at once.
@@ -110,9 +123,10 @@ template <class T> Windows<T> windows_of(const ConvolutionSizes& s) {
 
 // And those of all of x.
 template <class T>
-Windows<T> windows_of(const Convolution<T>& c, const Lengths<T>& lengths, const std::vector<Stretch>& stretches) {
+Windows<T> windows_of(const Convolution<T>& c, Steps<const T> x, const Lengths<T>& lengths,
+                      const std::vector<Stretch>& stretches) {
   Windows<T> w = windows_of<T>(c.size);
-  w.from = c.x, w.lengths = lengths.x.data(), w.first = -c.before;
+  w.from = x, w.lengths = lengths.x.data(), w.first = -c.before;
   ask_for(stretches, w);
   return w;
 }
@@ -148,11 +162,13 @@ template <class T> void convolution_forward(const ConvolutionKernels<T>& k, cons
   const PackedConvolution<T> packed(k, c.size, c.weight, c.bias);
   const Lengths<T> lengths(c);
   const std::vector<Stretch> stretches = all_windows(c, lengths);
-  WindowProduct<T> p = product_of(packed, windows_of(c, lengths, stretches));
-  p.to = y, p.lengths = lengths.y.data();
-  clear(y, lengths.y, c.counted(), c.size.O);
+  const RowByRow<T> x_rows(k, c.steps, c.N, c.size.C, c.x.step), y_rows(k, c.counted(), c.N, c.size.O, y.step);
+  WindowProduct<T> p = product_of(packed, windows_of(c, x_rows.read(c.x), lengths, stretches));
+  p.to = y_rows.write(y), p.lengths = lengths.y.data();
+  clear(p.to, lengths.y, c.counted(), c.size.O);
   Watch watch;
   multiply(k, p, watch);
+  y_rows.finish(y);
 }
 
 namespace {
@@ -187,12 +203,12 @@ void input_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const 
 }
 
 template <class T>
-void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, const Lengths<T>& lengths, Steps<const T> dy,
-                  T* dweight, T* dbias, Watch& watch) {
+void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps<const T> x, const Lengths<T>& lengths,
+                  Steps<const T> dy, T* dweight, T* dbias, Watch& watch) {
   const ConvolutionSizes& s = c.size;
   const std::vector<Stretch> stretches = all_windows(c, lengths);
   WindowProduct<T> p;
-  p.windows = windows_of(c, lengths, stretches);
+  p.windows = windows_of(c, x, lengths, stretches);
   p.by_channel = s.by_channel(), p.outputs = s.outputs();
   // [O][position][channel, padded], or by channel [position][channel, padded]
   const i64 numbers = s.K * s.inputs(), row = round_up(p.by_channel ? s.C : numbers, k.lanes);
@@ -226,12 +242,17 @@ void convolution_backward(const ConvolutionKernels<T>& k, const Convolution<T>& 
                           T* dweight, T* dbias) {
   const Lengths<T> lengths(c);
   Watch watch;
+  const RowByRow<T> x_rows(k, c.steps, c.N, c.size.C, c.x.step), dx_rows(k, c.steps, c.N, c.size.C, dx.step);
+  const RowByRow<T> dy_rows(k, c.counted(), c.N, c.size.O, dy.step);
+  const Steps<T> to = dx_rows.write(dx);
+  const Steps<const T> from = dy_rows.read(dy);
   // The first steps of a period are reached by `most` positions, the others by one less.
   const i64 period = c.size.period(), most = ceil_div(c.size.K, period), first = c.size.K - (most - 1) * period;
-  clear(dx, most > 1 || first == period ? lengths.x : std::vector<i64>(std::size_t(c.N), 0), c.steps, c.size.C);
-  input_grads(k, c, lengths, {0, first, most}, dy, dx, watch);
-  if (most > 1 && first < period) input_grads(k, c, lengths, {first, period, most - 1}, dy, dx, watch);
-  weight_grads(k, c, lengths, dy, dweight, dbias, watch);
+  clear(to, most > 1 || first == period ? lengths.x : std::vector<i64>(std::size_t(c.N), 0), c.steps, c.size.C);
+  input_grads(k, c, lengths, {0, first, most}, from, to, watch);
+  if (most > 1 && first < period) input_grads(k, c, lengths, {first, period, most - 1}, from, to, watch);
+  dx_rows.finish(dx);
+  weight_grads(k, c, x_rows.read(c.x), lengths, from, dweight, dbias, watch);
 }
 
 template <class T>

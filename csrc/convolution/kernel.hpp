@@ -82,10 +82,23 @@ template <class T> struct ConvolutionLoop {
       else if (C == 1 && from.step == 1 && to.row == 1)
         for (i64 n = 0; n < N; n += L)
           turn_square(from.at(t, n), from.row, std::min<i64>(L, N - n), count, to.at(t, n), to.step);
+      else if (C == 2)
+        turn_pieces<2>(from, to, t, count, N, C);
+      else if (C == 4)
+        turn_pieces<4>(from, to, t, count, N, C);
       else
-        for (i64 n = 0; n < N; ++n)
-          for (i64 k = 0; k < count; ++k) copy(from.at(t + k, n), C, to.at(t + k, n));
+        turn_pieces<0>(from, to, t, count, N, C);
     }
+  }
+
+  // Known: C, where the compiler is to know it.
+  template <int Known> static void turn_pieces(Steps<const T> from, Steps<T> to, i64 t, i64 count, i64 N, i64 C) {
+    for (i64 n = 0; n < N; ++n)
+      for (i64 k = 0; k < count; ++k)
+        if constexpr (Known)
+          std::copy_n(from.at(t + k, n), Known, to.at(t + k, n));
+        else
+          copy(from.at(t + k, n), C, to.at(t + k, n));
   }
 
   // `rows` rows (at most L) of `width` numbers become columns.

@@ -124,12 +124,11 @@ class Conv1d(Layer):
         steps, rows = first.shape[:2]
         if lengths is not None:
             lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
-        y = np.empty(layout.shape(self.output_lengths(steps), rows, self.out_channels), self.dtype)
-        self._op.forward(
+        y = self._op.forward(
             first, self._params["weight"], self._params.get("bias"), lengths=lengths, before=self._before,
-            after=self._after, out=layout.steps_first(y), **self._options(),
+            after=self._after, **self._options(),
         )  # fmt: skip
-        return y, array, lengths, layout
+        return np.ascontiguousarray(layout.back(y)), array, lengths, layout
 
     def _options(self) -> dict[str, int]:
         return {"stride": self.stride, "dilation": self.dilation, "groups": self.groups}

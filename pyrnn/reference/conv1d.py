@@ -15,7 +15,7 @@ Array = np.ndarray
 def forward(
     x: Array, weight: Array, bias: Array | None,
     *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0, after: int = 0,
-    lengths: Array | None = None, out: Array | None = None,
+    lengths: Array | None = None,
 ) -> Array:  # fmt: skip
     """x (T, N, C), weight (O, C/G, K), bias (O,) or None -> y (U, N, O).
 
@@ -25,21 +25,20 @@ def forward(
     (K - 1) - 1) // stride + 1, none where T is 0 or there are too few. Each of the G groups of channels of y reads a
     group of those of x.
 
-    lengths   (N,) valid steps of each row, or None for T: what is behind them is never read, and a row's result is that
-              of the row alone, with zeros behind it
-    out       the array to write y into, or None for a new one
+    lengths: (N,) valid steps of each row, or None for T. What is behind them is never read, and a row's result is that of
+    the row alone, with zeros behind it.
     """
     padded, _ = _padded(x, before, after, lengths)
     steps = int(_count(len(x), weight, stride, dilation, before + after))
-    if out is None:
-        out = np.empty((steps, x.shape[1], len(weight)), x.dtype)
-    out[...] = 0 if bias is None else bias
+    y = np.zeros((steps, x.shape[1], len(weight)), x.dtype)
+    if bias is not None:
+        y += bias
     for k, read in _reads(weight, stride, dilation, steps):
         for outputs, inputs in _groups(weight, groups):
-            out[..., outputs] += padded[read][..., inputs] @ weight[outputs, :, k].T
+            y[..., outputs] += padded[read][..., inputs] @ weight[outputs, :, k].T
     if lengths is not None:
-        out[np.arange(steps)[:, None] >= _count(lengths, weight, stride, dilation, before + after)] = 0
-    return out
+        y[np.arange(steps)[:, None] >= _count(lengths, weight, stride, dilation, before + after)] = 0
+    return y
 
 
 def backward(
