@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.checks import Array, shown
-from .stream import Stream
+from .stream import LayerStream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -19,8 +19,9 @@ class ChainStream:
     """The layers of a `Sequential` one step at a time, with the running states of N rows of all that have one; made by
     `model.stream(batch=N)`.
 
-    What comes out are the bits of the model on the whole sequence. Recurrent layers work on their weights as they were
-    when the stream was made, the others on theirs as they are.
+    What comes out are the bits of the model on the whole sequence; None where a `Conv1d` completes no step: the layers
+    behind it then see none. Recurrent layers and `Conv1d` work on their weights as they were when the stream was made,
+    the others on theirs as they are.
 
         stream = tagger.stream(batch=3)
         logits = stream.step(ids_t)  # (3,) -> (3, V)
@@ -37,17 +38,18 @@ class ChainStream:
     def _find_steps(self) -> None:
         self._steps = [part.step if isinstance(part, STREAMS) else part for part in self._parts]
 
-    def step(self, x: ArrayLike) -> Array:
+    def step(self, x: ArrayLike) -> Any:
         """One step, (N, ...) -> (N, ...), as the first layer takes it and the last one gives it; (I,) -> (O,) where N
-        is 1.
+        is 1. None where it completes none.
 
             y_t = stream.step(x_t)
         """
         out: Any = x
         for step in self._steps:
             out = step(out)
-        result: Array = out
-        return result
+            if out is None:
+                break
+        return out
 
     def __call__(self, x: ArrayLike) -> Array:
         """A chunk of steps, in the layout of the model -> what the model would give. The states are carried on; of a
@@ -84,12 +86,16 @@ class ChainStream:
         self._all_or_nothing(assign)
 
     def reset(self, rows: ArrayLike | None = None) -> None:
-        """Set the states of some rows to zero, as in `Stream.reset`.
+        """Set the states of some rows to what they were at first, as in `Stream.reset`.
 
         stream.reset(rows=[0, 2])
         """
-        for stream in self._streams():
-            stream.reset(rows)
+
+        def reset() -> None:
+            for stream in self._streams():
+                stream.reset(rows)
+
+        self._all_or_nothing(reset)
 
     def take(self, rows: ArrayLike) -> None:
         """Go on with these rows, as in `Stream.take`.
@@ -121,4 +127,4 @@ class ChainStream:
             raise
 
 
-STREAMS = (Stream, ChainStream)
+STREAMS = (LayerStream, ChainStream)

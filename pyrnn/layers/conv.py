@@ -13,6 +13,7 @@ from ..core.layer import Layer
 from ..core.layout import Layout, output_steps
 from ..core.parameters import Shapes
 from ..core.pullback import Pullback
+from .stream import ConvStream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -114,6 +115,22 @@ class Conv1d(Layer):
             return np.ascontiguousarray(layout.back(dx))
 
         return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
+
+    def stream(self, batch: int = 1) -> ConvStream:
+        """A `ConvStream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
+        ValueError for a padding that adds zeros behind the last step, which a stream does not know.
+
+            stream = layer.stream()
+            y_t = stream.step(x_t)
+        """
+        call = f"{type(self).__name__}.stream"
+        if self._after:
+            raise ValueError(
+                f"{call}: padding is {shown(self.padding)}, expected 0 or 'causal', which no step waits for"
+            )
+        batch = integer(call, "batch", batch, 1, MOST)
+        params = self._params["weight"], self._params.get("bias")
+        return ConvStream(self, self._op.stream(*params, batch, before=self._before, **self._options()), batch)
 
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Array | None, Layout]:
         """y; x and lengths as arrays, and how x lies."""

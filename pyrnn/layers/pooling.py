@@ -7,10 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import MOST, Array, boolean, float_dtype, integer, lengths_array, quietly, real_array
+from ..core.checks import (
+    MOST,
+    Array,
+    boolean,
+    float_dtype,
+    integer,
+    lengths_array,
+    quietly,
+    real_array,
+    shape_error,
+    shape_text,
+)
 from ..core.layer import Layer
 from ..core.layout import Layout, output_steps, valid_steps
 from ..core.pullback import Pullback
+from ..core.windows import WindowStream
+from .stream import ConvStream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -197,26 +210,73 @@ class MaxPool1d(Layer):
 
         return y, Pullback(f"{type(self).__name__} pullback", y, places, back)
 
+    def stream(self, batch: int = 1) -> PoolStream:
+        """A `PoolStream` of `batch` rows: step by step.
+
+        stream = layer.stream()
+        y_t = stream.step(x_t)
+        """
+        batch = integer(f"{type(self).__name__}.stream", "batch", batch, 1, MOST)
+        past = np.zeros((self.kernel_size - 1, batch, 0), self.dtype)
+        return PoolStream(self, WindowStream(self._over_windows, past, self.kernel_size, self.stride), batch)
+
     @quietly
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, int, Layout]:
         """y, at which position of the kernel its numbers are from (U, N, F), T, and how x lies."""
         array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
-        steps = self.output_lengths(len(array))
-        y = np.full((steps, *array.shape[1:]), -np.inf, self.dtype)
-        places = np.zeros(y.shape, np.int64)
-        for k, read in self._reads(steps):
-            better = (array[read] > y) | (np.isnan(array[read]) & ~np.isnan(y))
-            np.copyto(y, array[read], where=better)
-            places[better] = k
+        y, places = self._largest(array)
+        steps = len(y)
         ends = np.arange(steps)[:, None, None] >= self.output_lengths(valid.sum(axis=(0, 2)))[:, None]
         np.copyto(y, 0, where=ends)
         np.copyto(places, -1, where=ends)
         return np.ascontiguousarray(layout.back(y)), places, len(array), layout
 
+    def _largest(self, x: Array) -> tuple[Array, Array]:
+        """x (T, N, F) -> y (U, N, F), and at which position of the kernel its numbers are from."""
+        y = np.full((self.output_lengths(len(x)), *x.shape[1:]), -np.inf, self.dtype)
+        places = np.zeros(y.shape, np.int64)
+        for k, read in self._reads(len(y)):
+            better = (x[read] > y) | (np.isnan(x[read]) & ~np.isnan(y))
+            np.copyto(y, x[read], where=better)
+            places[better] = k
+        return y, places
+
+    @quietly
+    def _over_windows(self, x: Array) -> Array:
+        return self._largest(x)[0]
+
     def _reads(self, steps: int) -> list[tuple[int, slice]]:
         """Each position of the kernel, and the steps of x that it meets."""
         span = max(steps - 1, 0) * self.stride + min(steps, 1)
         return [(k, slice(k, k + span, self.stride)) for k in range(self.kernel_size if steps else 0)]
+
+
+class PoolStream(ConvStream):
+    """A `MaxPool1d` and the last steps that N rows have been given; made by `layer.stream(batch=N)`.
+
+    As a `ConvStream`; all steps have as many features as the first.
+
+        stream = layer.stream(batch=3)
+        y_t = stream.step(x_t)  # (3, F) -> (3, F), or None
+    """
+
+    __slots__ = ()
+
+    @property
+    def _inputs(self) -> int | None:
+        return self._compiled.get_state()[0].shape[2] or None
+
+    def _checked(self, compiled: Callable[[Array], Any], rows: int, inputs: int | None) -> Callable[[ArrayLike], Any]:
+        call, dtype = self._call, self._layer.dtype
+
+        def step(x: Any) -> Any:
+            x = real_array(call, "x", x, dtype)
+            known, single = self._inputs, rows == 1 and x.ndim == 1
+            if x.ndim == 0 or x.shape[:-1] != (() if single else (rows,)) or known not in (None, x.shape[-1]):
+                raise shape_error(call, "x", x.shape, shape_text(rows, known or "F"))
+            return compiled(x)
+
+        return step
 
 
 def steps_of(call: str, x: Any, lengths: Any, batch_first: bool, dtype: np.dtype[Any]) -> tuple[Array, Array, Layout]:

@@ -12,6 +12,8 @@ from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import MultiheadAttention
 from .chain import ChainStream
+from .conv import Conv1d
+from .pooling import MaxPool1d
 from .stack import Recurrent
 
 if TYPE_CHECKING:
@@ -113,7 +115,7 @@ class Sequential(Model):
         batch = integer(call, "batch", batch, 1, MOST)
         parts: list[Any] = []
         for layer in self._chain():
-            if isinstance(layer, (Recurrent, Sequential)):
+            if isinstance(layer, (Recurrent, Sequential, Conv1d, MaxPool1d)):
                 parts.append(layer.stream(batch))
             elif layer._by_step:
                 parts.append(layer)

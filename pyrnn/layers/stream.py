@@ -1,4 +1,4 @@
-"""Running a recurrent layer step by step."""
+"""Running a layer step by step."""
 
 from __future__ import annotations
 
@@ -8,44 +8,48 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 import numpy as np
 
 from ..core import config as config_of
-from ..core.checks import Array, any_array, integer_array, real_array, shape_error, within
+from ..core.checks import Array, any_array, integer, integer_array, real_array, shape_error, shape_text, shown, within
 from ..core.layout import Layout
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from ..core.layer import Layer
     from .stack import Recurrent
 
 StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
+Self = TypeVar("Self", bound="LayerStream")
 
 
-class Stream(Generic[StateT]):
-    """A layer and a running state of N rows; made by `layer.stream(batch=N)`.
+class LayerStream:
+    """A layer and what is kept of N rows from step to step; made by `layer.stream(batch=N)`.
 
     Works on the weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a
     second stream that goes on from the same state.
-
-        stream = layer.stream(batch=3)
-        y_t = stream.step(x_t)  # (3, I) -> (3, H)
     """
 
     __slots__ = {  # with docstrings
         "_compiled": None,
         "_layer": None,
         "_rows": None,
-        "step": "step(x_t) -> y_t: one step, (N, I) -> (N, H), or (I,) -> (H,) where N is 1.",
+        "step": "step(x_t) -> y_t: one step, (N, I) -> (N, O), or (I,) -> (O,) where N is 1.",
     }
 
-    _layer: Recurrent[StateT]
-    step: Callable[[ArrayLike], Array]
+    _layer: Any
+    step: Callable[[ArrayLike], Any]
 
-    def __init__(self, layer: Recurrent[StateT], compiled: Any, rows: int) -> None:
+    def __init__(self, layer: Layer, compiled: Any, rows: int) -> None:
         self._layer = layer
         self._set(compiled, rows)
 
+    @property
+    def _inputs(self) -> int | None:
+        """Features of x, None where they may be any."""
+        raise NotImplementedError
+
     def __call__(self, x: ArrayLike) -> Array:
-        """A chunk of steps, (T, N, I), (N, T, I) with batch_first, or (T, I) where N is 1 -> y alone, like x with H
-        features. The state is carried on.
+        """A chunk of steps, (T, N, I), (N, T, I) with batch_first, or (T, I) where N is 1 -> y alone, in the same form.
+        The state is carried on.
 
             y = stream(x)
         """
@@ -53,28 +57,14 @@ class Stream(Generic[StateT]):
         x = real_array(call, "x", x, layer.dtype)
         layout = Layout(layer.batch_first, batched=x.ndim != 2 or self._rows > 1)
         chunk = layout.steps_first(x) if x.ndim in (2, 3) else x
-        if chunk.ndim != 3 or chunk.shape[1:] != (self._rows, layer.input_size):
+        if chunk.ndim != 3 or chunk.shape[1] != self._rows or self._inputs not in (None, chunk.shape[2]):
             expected = (self._rows, "T") if layer.batch_first else ("T", self._rows)
-            raise shape_error(call, "x", x.shape, f"({expected[0]}, {expected[1]}, {layer.input_size})")
+            raise shape_error(call, "x", x.shape, shape_text(*expected, self._inputs or "F"))
         return np.ascontiguousarray(layout.back(self._compiled.run(chunk)))
 
-    @property
-    def state(self) -> StateT:
-        """The state now: a copy, h (L, N, H), for the LSTM (h, c). It can be assigned, (L, H) too where N is 1."""
-        state: Any = self._compiled.get_state()
-        result: StateT = state if len(state) > 1 else state[0]
-        return result
-
-    @state.setter
-    def state(self, state: Any) -> None:
-        count = len(self._layer._cell.states)
-        several = count > 1 and isinstance(state, (tuple, list)) and len(state) == count
-        h = any_array(self._call, "state", state[0] if several else state)
-        rows = None if self._rows == 1 and h.ndim == 2 else self._rows
-        self._compiled.set_state(tuple(self._layer._parts(self._call, "state", state, rows)))
-
     def reset(self, rows: ArrayLike | None = None) -> None:
-        """Set the state of some rows to zero: one index, several, or a (N,) array of booleans; None is all of them.
+        """Set the state of some rows to what it was at first: one index, several, or a (N,) array of booleans; None is
+        all of them.
 
         stream.reset(rows=[0, 2])
         """
@@ -92,7 +82,23 @@ class Stream(Generic[StateT]):
     def _set(self, compiled: Any, rows: int) -> None:
         self._compiled = compiled
         self._rows = rows
-        self.step = _step(compiled.step, self._layer, rows)
+        self.step = self._checked(compiled.step, rows, self._inputs)
+
+    def _checked(self, compiled: Callable[[Array], Any], rows: int, inputs: int | None) -> Callable[[ArrayLike], Any]:
+        """The step, and the slow way for what it refuses: array-likes are converted, errors are the layer's."""
+        call, dtype = self._call, self._layer.dtype
+
+        def step(x: Any) -> Any:
+            try:
+                return compiled(x)
+            except (TypeError, ValueError):  # if x was not the reason, the second call raises it again
+                pass
+            x = real_array(call, "x", x, dtype)
+            if x.shape != (rows, inputs) and (rows != 1 or x.shape != (inputs,)):
+                raise shape_error(call, "x", x.shape, f"({rows}, {inputs})" + (f" or ({inputs},)" if rows == 1 else ""))
+            return compiled(x)
+
+        return step
 
     def _chosen(self, rows: Any) -> Array:
         array = any_array(self._call, "rows", rows)
@@ -104,11 +110,11 @@ class Stream(Generic[StateT]):
             raise shape_error(self._call, "rows", array.shape, "one axis")
         return within(self._call, "rows", array.reshape(-1), self._rows - 1)
 
-    def __copy__(self) -> Stream[StateT]:
+    def __copy__(self: Self) -> Self:
         """One that goes on from the same state, on the same packed weights."""
-        return Stream(self._layer, self._compiled.take(np.arange(self._rows)), self._rows)
+        return type(self)(self._layer, self._compiled.take(np.arange(self._rows)), self._rows)
 
-    def __deepcopy__(self, memo: Any) -> Stream[StateT]:
+    def __deepcopy__(self: Self, memo: Any) -> Self:
         return self.__copy__()
 
     def __getstate__(self) -> NoReturn:
@@ -123,18 +129,82 @@ class Stream(Generic[StateT]):
         return f"{type(self._layer).__name__}.stream"
 
 
-def _step(compiled: Callable[[Array], Array], layer: Recurrent[Any], rows: int) -> Callable[[ArrayLike], Array]:
-    """The compiled step, and the slow way for what it refuses: array-likes are converted, errors are the layer's."""
-    call, dtype, inputs = f"{type(layer).__name__}.stream", layer.dtype, layer.input_size
+class Stream(LayerStream, Generic[StateT]):
+    """A recurrent layer and a running state of N rows; made by `layer.stream(batch=N)`.
 
-    def step(x: Any) -> Array:
-        try:
-            return compiled(x)
-        except (TypeError, ValueError):  # if x was not the reason, the second call raises it again
-            pass
-        x = real_array(call, "x", x, dtype)
-        if x.shape != (rows, inputs) and (rows != 1 or x.shape != (inputs,)):
-            raise shape_error(call, "x", x.shape, f"({rows}, {inputs})" + (f" or ({inputs},)" if rows == 1 else ""))
-        return compiled(x)
+    Works on the weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a
+    second stream that goes on from the same state.
 
-    return step
+        stream = layer.stream(batch=3)
+        y_t = stream.step(x_t)  # (3, I) -> (3, H)
+    """
+
+    __slots__ = ()
+
+    _layer: Recurrent[StateT]
+    step: Callable[[ArrayLike], Array]
+
+    @property
+    def _inputs(self) -> int:
+        return self._layer.input_size
+
+    @property
+    def state(self) -> StateT:
+        """The state now: a copy, h (L, N, H), for the LSTM (h, c). It can be assigned, (L, H) too where N is 1."""
+        state: Any = self._compiled.get_state()
+        result: StateT = state if len(state) > 1 else state[0]
+        return result
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        count = len(self._layer._cell.states)
+        several = count > 1 and isinstance(state, (tuple, list)) and len(state) == count
+        h = any_array(self._call, "state", state[0] if several else state)
+        rows = None if self._rows == 1 and h.ndim == 2 else self._rows
+        self._compiled.set_state(tuple(self._layer._parts(self._call, "state", state, rows)))
+
+
+class ConvStream(LayerStream):
+    """A `Conv1d` and the last steps that N rows have been given; made by `layer.stream(batch=N)`.
+
+    `step` gives None where it completes no step of y, a chunk the steps that it completes, perhaps none. Works on the
+    weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a second stream
+    that goes on from the same state.
+
+        stream = layer.stream(batch=3)
+        y_t = stream.step(x_t)  # (3, C) -> (3, O), or None
+    """
+
+    __slots__ = ()
+
+    @property
+    def _inputs(self) -> int | None:
+        inputs: int = self._layer.in_channels
+        return inputs
+
+    @property
+    def state(self) -> tuple[Array, int]:
+        """Copies of the last steps of x that a later step of y may need, (steps, N, C), and after how many more the
+        next of y is due. It can be assigned, (steps, C) too where N is 1."""
+        state: tuple[Array, int] = self._compiled.get_state()
+        return state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        call, layer, before = self._call, self._layer, self._compiled.get_state()[0]
+        if not isinstance(state, (tuple, list)) or len(state) != 2:
+            raise TypeError(f"{call}: state is {shown(state)}, expected a pair (past, due)")
+        past = real_array(call, "past of state", state[0], layer.dtype)
+        past = past[:, None] if self._rows == 1 and past.ndim == 2 else past
+        if past.ndim != 3 or past.shape[:2] != before.shape[:2] or self._inputs not in (None, past.shape[2]):
+            raise shape_error(call, "past of state", past.shape, shape_text(*before.shape[:2], self._inputs or "F"))
+        due = integer(call, "due of state", state[1], 1, max(len(before) + 1, layer.stride))
+        self._compiled.set_state((past, due))
+
+    def reset(self, rows: ArrayLike | None = None) -> None:
+        """Forget the steps of some rows: one index, several, or a (N,) array of booleans; None is all of them. All rows
+        complete steps of y at the same time: ValueError where those that begin anew would not.
+
+        stream.reset(rows=[0, 2])
+        """
+        super().reset(rows)

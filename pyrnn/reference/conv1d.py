@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.windows import WindowStream
+
 Array = np.ndarray
 
 
@@ -25,8 +27,8 @@ def forward(
     (K - 1) - 1) // stride + 1, none where T is 0 or there are too few. Each of the G groups of channels of y reads a
     group of those of x.
 
-    lengths: (N,) valid steps of each row, or None for T. What is behind them is never read, and a row's result is that of
-    the row alone, with zeros behind it.
+    lengths: (N,) valid steps of each row, or None for T. What is behind them is never read, and a row's result is that
+    of the row alone, with zeros behind it.
     """
     padded, _ = _padded(x, before, after, lengths)
     steps = int(_count(len(x), weight, stride, dilation, before + after))
@@ -64,68 +66,20 @@ def backward(
     return dx
 
 
-class Stream:
-    """The same fed in pieces, without zeros behind: see `stream`."""
-
-    def __init__(
-        self, weight: Array, bias: Array | None, batch: int, stride: int, dilation: int, groups: int, before: int
-    ) -> None:
-        self._weight, self._bias = weight.copy(), None if bias is None else bias.copy()
-        self._options: dict[str, Any] = {"stride": stride, "dilation": dilation, "groups": groups}
-        reach = dilation * (weight.shape[2] - 1)
-        self._past = np.zeros((reach, batch, weight.shape[1] * groups), weight.dtype)
-        self._due = self._first = reach - before + 1
-        self._stride = stride
-
-    def step(self, x: Array) -> Array | None:
-        """x (N, C) -> (N, O), or (C,) -> (O,) where N is 1; None where it completes no step of y."""
-        y = self.run(x[None, None] if x.ndim == 1 else x[None])
-        if not len(y):
-            return None
-        result: Array = y[0, 0] if x.ndim == 1 else y[0]
-        return result
-
-    def run(self, x: Array) -> Array:
-        """x (T, N, C) -> the steps of y that it completes (U, N, O)."""
-        seen = np.concatenate([self._past, x])
-        y = forward(seen[self._due - 1 :], self._weight, self._bias, **self._options)
-        self._past = seen[len(x) :].copy()
-        self._due += len(y) * self._stride - len(x)
-        return y
-
-    def get_state(self) -> tuple[Array, int]:
-        """Copies of the last steps of x, (dilation (K - 1), N, C), and after how many more the next of y is due."""
-        return self._past.copy(), self._due
-
-    def set_state(self, state: tuple[Array, int]) -> None:
-        """Go on from a state in the form of `get_state`."""
-        past, due = state
-        if past.shape != self._past.shape:
-            raise ValueError(f"state has shape {past.shape}, expected {self._past.shape}")
-        self._past, self._due = past.copy(), due
-
-    def reset(self, rows: Array | None = None) -> None:
-        """Begin rows (all by default) anew. Some rows alone can do so when they would be due with the others only."""
-        if rows is None:
-            self._due = self._first
-        elif self._due != self._first:
-            raise ValueError(f"the next step is due in {self._due}, that of rows that begin anew in {self._first}")
-        self._past[:, slice(None) if rows is None else rows] = 0
-
-    def take(self, rows: Array) -> Stream:
-        """A stream of these rows."""
-        other = Stream(self._weight, self._bias, len(rows), **self._options, before=len(self._past) + 1 - self._first)
-        other._past, other._due = self._past[:, rows], self._due
-        return other
-
-
 def stream(
     weight: Array, bias: Array | None, batch: int,
     *, stride: int = 1, dilation: int = 1, groups: int = 1, before: int = 0,
-) -> Stream:  # fmt: skip
+) -> WindowStream:  # fmt: skip
     """A convolution of `batch` rows that is given x in pieces, at its first step. `before` is at most dilation (K - 1);
     weight and bias are copied."""
-    return Stream(weight, bias, batch, stride, dilation, groups, before)
+    reach = dilation * (weight.shape[2] - 1)
+    weight, bias = weight.copy(), None if bias is None else bias.copy()
+
+    def function(x: Array) -> Array:
+        return forward(x, weight, bias, stride=stride, dilation=dilation, groups=groups)
+
+    past = np.zeros((reach, batch, weight.shape[1] * groups), weight.dtype)
+    return WindowStream(function, past, reach - before + 1, stride)
 
 
 def _padded(x: Array, before: int, after: int, lengths: Array | None) -> tuple[Array, Array]:
