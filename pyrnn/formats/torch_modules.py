@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from ..cells import ACTIVATIONS, CELLS
 from ..core.checks import Array, cut, shown
 from ..core.config import children
 from ..core.layer import Layer
+from ..layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ..layers.attention.multihead import MultiheadAttention
+from ..layers.conv import Conv1d
 from ..layers.dropout import Dropout
 from ..layers.embedding import Embedding
 from ..layers.linear import Linear
-from ..layers.norm import LayerNorm
+from ..layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
+from ..layers.pooling import MaxPool1d
 from ..layers.recurrent import GRU, LSTM, RNN
 from ..layers.sequential import Sequential
 from ..layers.stack import LAYERS
@@ -49,6 +53,40 @@ def _attention(module: Any) -> dict[str, Any]:
     return _named(module, "embed_dim", "num_heads", "kdim", "vdim", "batch_first") | {"bias": bias}
 
 
+def _conv(module: Any) -> dict[str, Any]:
+    _refuse(module, padding_mode="zeros")
+    found = {name: _only(module, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+    found["padding"] = 0 if found["padding"] == "valid" else found["padding"]
+    return _named(module, "in_channels", "out_channels", "groups") | found | {"bias": module.bias is not None}
+
+
+def _batch_norm(module: Any) -> dict[str, Any]:
+    _refuse(module, affine=True, track_running_stats=True)
+    for name in ("momentum", "bias"):
+        if getattr(module, name) is None:
+            raise ValueError(f"it has {name}={'None' if name == 'momentum' else 'False'}, which no layer here has")
+    return _named(module, "num_features", "eps", "momentum")
+
+
+def _max_pool(module: Any) -> dict[str, Any]:
+    found = {name: _only(module, name) for name in ("kernel_size", "stride", "padding", "dilation")}
+    for name, usual in (("padding", 0), ("dilation", 1)):
+        if found.pop(name) != usual:
+            _refuse(module, **{name: usual})
+    _refuse(module, ceil_mode=False, return_indices=False)
+    return found
+
+
+def _only(module: Any, name: str) -> Any:
+    """An argument for each of one axes."""
+    value = getattr(module, name)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _nothing(module: Any) -> dict[str, Any]:
+    return {}
+
+
 def _named(module: Any, *names: str) -> dict[str, Any]:
     return {name: getattr(module, name) for name in names}
 
@@ -71,17 +109,59 @@ MODULES: dict[str, tuple[Callable[..., Layer], Callable[[Any], dict[str, Any]]]]
     "Embedding": (Embedding, _embedding),
     "LayerNorm": (LayerNorm, _layer_norm),
     "MultiheadAttention": (MultiheadAttention, _attention),
+    "Conv1d": (Conv1d, _conv),
+    "BatchNorm1d": (BatchNorm1d, _batch_norm),
+    "MaxPool1d": (MaxPool1d, _max_pool),
     "Dropout": (Dropout, lambda module: {"p": module.p}),
+    "ReLU": (ReLU, _nothing),
+    "LeakyReLU": (LeakyReLU, lambda module: {"slope": module.negative_slope}),
+    "PReLU": (PReLU, lambda module: {"n": module.num_parameters}),
+    "ELU": (ELU, lambda module: {"alpha": module.alpha}),
+    "GELU": (GELU, lambda module: {"approximate": module.approximate}),
+    "SiLU": (SiLU, _nothing),
+    "Tanh": (Tanh, _nothing),
+    "Sigmoid": (Sigmoid, _nothing),
+    "Softmax": (Softmax, _nothing),
+    "LogSoftmax": (LogSoftmax, _nothing),
 }
+
+# The axis that is last in torch, where it is not the same for any: here features always are.
+TIME, FEATURES = "time", "features"
+LAST = {"Conv1d": TIME, "MaxPool1d": TIME} | dict.fromkeys(
+    ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear", "Embedding", "LayerNorm", "MultiheadAttention"),
+    FEATURES,
+)
+
+
+def _behind(name: str, last: str, dim: int | None = -1) -> str:
+    """What is last behind a module, where `last` (or "", unknown) is before it; ValueError where it would act on
+    another axis than its layer. dim: of a softmax."""
+    own = LAST.get(name, last)
+    if name.endswith("Softmax"):
+        own = last or FEATURES
+        if dim not in ((1, -2) if own == TIME else (-1,)):
+            raise ValueError(f"it has dim={dim}, where {own} are last; the softmax here is over the features")
+    if last and own != last:
+        raise ValueError(
+            f"it acts on the last axis, where torch has {last} behind the layer before it, and not {own}: the model "
+            "must turn them between the two, which a Sequential does not tell; take its parts one by one"
+        )
+    return own
 
 
 def from_torch(source: Any, **config: Any) -> Any:
     """The layer that a module of torch's, or its state dict, is: the same values, and the same results to rounding.
 
-    source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention, Dropout, or a
-            Sequential of these; or the state dict of one of the first seven, from a module or from `read_weights`
+    source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention, Conv1d,
+            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one of the
+            first seven, from a module or from `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
-            `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision
+            `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
+            those of all its layers that take them
+
+    Features are last here, also behind a Conv1d, where torch has time there: its (N, C, T) is (T, N, C), or (N, T, C)
+    with batch_first. A layer of a Sequential that would therefore act on another axis, as a Linear behind a Conv1d, is
+    refused.
 
     torch is not needed for a state dict of arrays. TypeError for what is neither, ValueError for a module that has no
     counterpart here and for a state dict that can be of several, with what it lacks.
@@ -92,31 +172,59 @@ def from_torch(source: Any, **config: Any) -> Any:
     if isinstance(source, Mapping):
         kind, found, values = _told_by({str(name): _array(value) for name, value in source.items()}, config)
     else:
-        name = type(source).__name__
         if not hasattr(source, "state_dict") or not hasattr(source, "named_children"):
             raise TypeError(f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict")
-        if type(source).__module__.startswith("torch.nn.") and name == "Sequential":
-            layers = {}
-            for child, module in source.named_children():
-                try:
-                    layers[child] = from_torch(module)
-                except ValueError as error:
-                    raise ValueError(f"from_torch: {child} of the Sequential: {error}") from error
-            return Sequential(**layers)
-        if not type(source).__module__.startswith("torch.nn.") or name not in MODULES:
-            raise ValueError(f"from_torch: {name} has no counterpart here; there is one for {', '.join(MODULES)}")
-        kind, arguments = MODULES[name]
-        try:
-            found = arguments(source)
-        except ValueError as error:
-            raise ValueError(f"from_torch: {name}: {error}") from None
-        values = _with_layer({name: _array(value) for name, value in source.state_dict().items()})
-    dtypes = {value.dtype for value in values.values()}
-    if dtypes and "dtype" not in config:
-        found["dtype"] = "float64" if dtypes == {np.dtype("float64")} else "float32"
-    layer = kind(**found | config)
+        if _is_sequential(source):
+            return _sequential(source, "", {"dtype": _dtype(source.state_dict().values())} | config)[0]
+        layer, _ = _of_module(source, "", config)
+        return layer
+    layer = kind(**found | {"dtype": _dtype(values.values())} | config)
     layer.load_state_dict(values)
     return layer
+
+
+def _of_module(source: Any, last: str, config: dict[str, Any]) -> tuple[Layer, str]:
+    """The layer of a module, and what torch has last behind it; `last` is what it has before it."""
+    name = type(source).__name__
+    if not type(source).__module__.startswith("torch.nn.") or name not in MODULES:
+        raise ValueError(f"from_torch: {name} has no counterpart here; there is one for {', '.join(MODULES)}")
+    kind, arguments = MODULES[name]
+    try:
+        last = _behind(name, last, getattr(source, "dim", -1))
+        found = arguments(source)
+    except ValueError as error:
+        raise ValueError(f"from_torch: {name}: {error}") from None
+    values = _with_layer({name: _array(value) for name, value in source.state_dict().items()})
+    layer = kind(**found | {"dtype": _dtype(values.values())} | config)
+    layer.load_state_dict(values)
+    return layer, last
+
+
+def _is_sequential(module: Any) -> bool:
+    return type(module).__module__.startswith("torch.nn.") and type(module).__name__ == "Sequential"
+
+
+def _sequential(source: Any, last: str, config: dict[str, Any]) -> tuple[Sequential, str]:
+    """The layers of a Sequential, and what torch has last behind it; `last` is what it has before it."""
+    layers: dict[str, Any] = {}
+    for child, module in source.named_children():
+        name = type(module).__name__
+        try:
+            if _is_sequential(module):
+                layers[child], last = _sequential(module, last, config)
+                continue
+            taken = inspect.signature(MODULES[name][0]).parameters if name in MODULES else {}
+            own = {argument: value for argument, value in config.items() if argument in taken}
+            layers[child], last = _of_module(module, last, own)
+        except ValueError as error:
+            raise ValueError(f"from_torch: {child} of the Sequential: {error}") from error
+    return Sequential(**layers), last
+
+
+def _dtype(values: Iterable[Any]) -> str:
+    """float64 where all values are, but for counts."""
+    kinds = {str(value.dtype).removeprefix("torch.") for value in values}
+    return "float64" if kinds - {"int64"} == {"float64"} else "float32"
 
 
 def _array(value: Any) -> Array:
@@ -194,7 +302,8 @@ def _recurrent(
 def to_torch(layer: Any) -> Any:
     """The module of torch's that a layer is, with copies of its values; `from_torch` of it has the same bits.
 
-    ValueError for a layer that torch does not have: its name and what about it. ImportError without torch.
+    A Conv1d, BatchNorm1d or MaxPool1d of torch's takes (N, C, T). ValueError for a layer that torch does not have: its
+    name and what about it, and for a Sequential in which a layer would act on another axis. ImportError without torch.
 
         module = pyrnn.to_torch(pyrnn.GRU(8, 16))
     """
@@ -204,12 +313,26 @@ def to_torch(layer: Any) -> Any:
         raise ImportError("to_torch needs torch: pip install torch") from error
     if not isinstance(layer, Layer):
         raise TypeError(f"to_torch: layer is {shown(layer)}, expected a layer")
+    return _to_module(torch, layer, "")[0]
+
+
+# What torch calls some arguments.
+RENAMED = {
+    "LayerNorm": {"size": "normalized_shape"},
+    "LeakyReLU": {"slope": "negative_slope"},
+    "PReLU": {"n": "num_parameters"},
+}
+
+
+def _to_module(torch: Any, layer: Layer, last: str) -> tuple[Any, str]:
+    """A module, and what torch has last behind it; `last` is what it has before it."""
     name = type(layer).__name__
     if type(layer) is Sequential:
-        module: Any = torch.nn.Sequential()
+        sequential: Any = torch.nn.Sequential()
         for child, held in children(layer).items():
-            module.add_module(child, to_torch(held))
-        return module
+            module, last = _to_module(torch, held, last)
+            sequential.add_module(child, module)
+        return sequential, last
     if name not in MODULES or type(layer) is not MODULES[name][0]:
         raise ValueError(f"to_torch: torch has no {name}")
     config = layer.config()
@@ -221,12 +344,21 @@ def to_torch(layer: Any) -> Any:
         if argument in config and config[argument] != value:
             raise ValueError(f"to_torch: torch's {name} has no {argument}={shown(config[argument])}")
     config = {argument: value for argument, value in config.items() if argument not in usual}
-    if config.get("nonlinearity") == "sigmoid":
-        raise ValueError("to_torch: torch's RNN has no nonlinearity='sigmoid'")
-    if name == "Dropout":
-        return torch.nn.Dropout(config["p"])
-    if name == "LayerNorm":
-        config["normalized_shape"] = config.pop("size")
-    module = getattr(torch.nn, name)(**config | {"dtype": getattr(torch, config["dtype"])})
-    module.load_state_dict({key: torch.from_numpy(value.copy()) for key, value in layer.params.items()})
-    return module
+    for argument, value in (("nonlinearity", "sigmoid"), ("padding", "causal")):
+        if config.get(argument) == value:
+            raise ValueError(f"to_torch: torch's {name} has no {argument}={value!r}")
+    if name.endswith("Softmax"):
+        config["dim"] = 1 if last == TIME else -1
+    try:
+        last = _behind(name, last, config.get("dim"))
+    except ValueError as error:
+        raise ValueError(f"to_torch: {name}: {error}") from None
+    if name in ("Conv1d", "BatchNorm1d", "MaxPool1d", "Dropout"):
+        del config["batch_first"]  # torch has rows first, channels second
+    dtype = config.pop("dtype")
+    if layer.num_parameters:
+        config["dtype"] = getattr(torch, dtype)
+    renamed = RENAMED.get(name, {})
+    module = getattr(torch.nn, name)(**{renamed.get(argument, argument): value for argument, value in config.items()})
+    module.load_state_dict({key: torch.from_numpy(value) for key, value in layer.state_dict().items()})
+    return module, last

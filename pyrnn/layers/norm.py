@@ -198,19 +198,11 @@ class BatchNorm1d(Layer):
         """
         array, valid = self._input("", x, lengths)
         y: Array = np.subtract(array, self.running_mean, order="C")
-        y *= self.scale()
+        y *= self.params["weight"] / np.sqrt(self.running_var + self.dtype.type(self.eps))
         y += self.params["bias"]
         if valid is not None:
             y[~valid] = 0
         return y
-
-    def scale(self) -> Array:
-        """What a call multiplies by (F,): weight / sqrt(running_var + eps).
-
-        layer.scale()
-        """
-        scale: Array = self.params["weight"] / np.sqrt(self.running_var + self.dtype.type(self.eps))
-        return scale
 
     @quietly
     def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
