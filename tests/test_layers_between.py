@@ -19,6 +19,17 @@ LAYERS = {
     "dropout": lambda **k: pyrnn.Dropout(0.4, rng=3, **k),
     "dropout_per_sequence": lambda **k: pyrnn.Dropout(0.4, per_sequence=True, rng=3, **k),
     "log_softmax": lambda **k: pyrnn.LogSoftmax(**k),
+    "softmax": lambda **k: pyrnn.Softmax(**k),
+    "relu": lambda **k: pyrnn.ReLU(**k),
+    "leaky_relu": lambda **k: pyrnn.LeakyReLU(0.3, **k),
+    "prelu": lambda **k: pyrnn.PReLU(**k),
+    "prelu_of_each": lambda **k: pyrnn.PReLU(F, **k),
+    "elu": lambda **k: pyrnn.ELU(0.7, **k),
+    "gelu": lambda **k: pyrnn.GELU(**k),
+    "gelu_tanh": lambda **k: pyrnn.GELU("tanh", **k),
+    "silu": lambda **k: pyrnn.SiLU(**k),
+    "tanh": lambda **k: pyrnn.Tanh(**k),
+    "sigmoid": lambda **k: pyrnn.Sigmoid(**k),
 }
 
 

@@ -66,6 +66,18 @@ def recurrent(layer):
     return case
 
 
+def convolved(g, groups):
+    layer = pyrnn.Conv1d(F, 2 * F, 4, 2, dilation=2, groups=groups, dtype=g.dtype, rng=0)
+    stream = layer.stream(N)
+    walked = both_ways(g, layer, g(T, N, F), lengths=g.ids(T, N))
+    return walked, stream(g(T, N, F)), stream.step(g(N, F)), stream.state[0]
+
+
+def activations(g):
+    kinds = (pyrnn.ReLU, pyrnn.LeakyReLU, pyrnn.ELU, pyrnn.GELU, pyrnn.SiLU, pyrnn.Tanh, pyrnn.Sigmoid, pyrnn.Softmax)
+    return [both_ways(g, kind(dtype=g.dtype), g(T, N, F)) for kind in kinds]
+
+
 def multihead(g):
     layer = pyrnn.MultiheadAttention(F, 3, dtype=g.dtype, rng=0)
     stream = layer.stream(N)
@@ -194,6 +206,13 @@ CASES = {
     ("LayerNorm",): plain_layer(lambda dtype: pyrnn.LayerNorm(F, dtype=dtype)),
     ("Dropout",): lambda g: pyrnn.Dropout(0.5, dtype=g.dtype, rng=0).vjp(g(T, N, F))[1](g(T, N, F)),
     ("LogSoftmax",): plain_layer(lambda dtype: pyrnn.LogSoftmax(dtype=dtype)),
+    ("Conv1d",): lambda g: convolved(g, 1),
+    ("Conv1d", "few channels"): lambda g: convolved(g, F),
+    ("BatchNorm1d",): model(lambda rng, **o: pyrnn.BatchNorm1d(F, **o), draw(T, N, F), lengths=lambda g: g.ids(T, N)),
+    ("ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Tanh", "Sigmoid", "Softmax"): activations,
+    ("PReLU",): plain_layer(lambda dtype: pyrnn.PReLU(F, dtype=dtype)),
+    ("MaxPool1d",): plain_layer(lambda dtype: pyrnn.MaxPool1d(3, 2, dtype=dtype)),
+    ("MeanOverTime",): plain_layer(lambda dtype: pyrnn.MeanOverTime(dtype=dtype)),
     ("MaxOverTime",): plain_layer(lambda dtype: pyrnn.MaxOverTime(dtype=dtype)),
     ("LastStep",): plain_layer(lambda dtype: pyrnn.LastStep(dtype=dtype)),
     ("PositionalEncoding",): plain_layer(lambda dtype: pyrnn.PositionalEncoding(F, dtype=dtype)),

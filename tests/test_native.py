@@ -20,8 +20,27 @@ def encoder_decoder():
     return pyrnn.EncoderDecoder(9, 11, 4, 6, dropout=0.25, rng=0)
 
 
+def trained_norm():
+    layer = pyrnn.BatchNorm1d(3, momentum=0.5)
+    layer.vjp(np.arange(12.0).reshape(4, 3))
+    return layer
+
+
 LAYERS = {
     "AdditiveAttention": lambda: pyrnn.AdditiveAttention(3, 4, 5, rng=0),
+    "BatchNorm1d": trained_norm,
+    "Conv1d": lambda: pyrnn.Conv1d(4, 6, 3, 2, "causal", 1, 2, dtype="float64", rng=0),
+    "ELU": lambda: pyrnn.ELU(0.5),
+    "GELU": lambda: pyrnn.GELU("tanh"),
+    "LeakyReLU": lambda: pyrnn.LeakyReLU(0.1),
+    "MaxPool1d": lambda: pyrnn.MaxPool1d(3, 2, batch_first=True),
+    "MeanOverTime": pyrnn.MeanOverTime,
+    "PReLU": lambda: pyrnn.PReLU(3, 0.1),
+    "ReLU": lambda: pyrnn.ReLU(dtype="float64"),
+    "SiLU": pyrnn.SiLU,
+    "Sigmoid": pyrnn.Sigmoid,
+    "Softmax": pyrnn.Softmax,
+    "Tanh": pyrnn.Tanh,
     "Decoder": lambda: pyrnn.Decoder(9, 4, 6, rng=0),
     "Dropout": lambda: pyrnn.Dropout(0.25),
     "Embedding": lambda: pyrnn.Embedding(7, 3, padding_idx=2, rng=0),

@@ -546,6 +546,81 @@ def test_linear(dtype):
         assert_close(actual, expected, dtype, rows + inputs + outputs, names[: len(actual)])
 
 
+def convolution_problem(rng, dtype):
+    """Arrays and options of one convolution, with sizes around the widths of registers and of tiles."""
+    groups = int(rng.choice([1, 1, 1, 2, 3]))
+    inputs, outputs = (int(n) for n in rng.choice([1, 2, 3, 4, 5, 8, 9, 16, 17, 31, 40], 2))
+    if rng.random() < 0.2:
+        groups, inputs, outputs = int(rng.choice([2, 7, 8, 17, 33])), 1, 1
+    kernel, stride, dilation = (int(rng.choice(some)) for some in ([1, 2, 3, 5, 9], [1, 1, 2, 3, 11], [1, 1, 2, 4]))
+    steps, rows = int(rng.choice([0, 1, 2, 5, 9, 20, 50, 300])), int(rng.choice([0, 1, 2, 3, 5]))
+    options = {"stride": stride, "dilation": dilation, "groups": groups}
+    options |= {name: int(rng.integers(0, 12)) for name in ("before", "after")}
+    x, weight, bias = (
+        rng.standard_normal(shape).astype(dtype)
+        for shape in ((steps, rows, groups * inputs), (groups * outputs, inputs, kernel), groups * outputs)
+    )
+    if rng.random() < 0.5:
+        options["lengths"] = random_lengths(rng, steps, rows)
+        x[np.arange(steps)[:, None] >= options["lengths"]] = np.nan
+    return x, weight, bias if rng.random() < 0.7 else None, options
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_conv1d(dtype):
+    for seed in range(cases(250)):
+        rng = np.random.default_rng(seed)
+        x, weight, bias, options = convolution_problem(rng, dtype)
+        start = rng.standard_normal(weight.shape).astype(dtype)
+
+        def both(backend, x, weight, bias, dy, start, options):
+            dweight, dbias = start.copy(), None if bias is None else bias.copy()
+            y = backend.conv1d.forward(x, weight, bias, **options)
+            dx = backend.conv1d.backward(y if dy is None else dy, x, weight, dweight, dbias, **options)
+            return [y, dx, dweight] + ([] if dbias is None else [dbias])
+
+        wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias)]
+        shape = reference.conv1d.forward(*wide, **options).shape
+        dy = rng.standard_normal(shape).astype(dtype)
+        given = [None if a is None else relay(rng, a) for a in (x, weight, bias, dy)]
+        actual = both(kernels, *given, start, options)
+        expected = both(reference, *wide, dy.astype(np.float64), start.astype(np.float64), options)
+        names = [f"seed {seed}, {name}" for name in ("y", "dx", "dweight", "dbias")]
+        assert_close(actual, expected, dtype, x.size + weight.size, names[: len(actual)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stream_of_conv1d(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        x, weight, bias, options = convolution_problem(rng, dtype)
+        x, rows = np.nan_to_num(x), x.shape[1]
+        options = {name: options[name] for name in ("stride", "dilation", "groups")}
+        options["before"] = int(rng.integers(0, options["dilation"] * (weight.shape[2] - 1) + 1))
+        if not rows:
+            continue
+        whole = kernels.conv1d.forward(x, weight, bias, **options)
+        ours, plain = (backend.conv1d.stream(weight, bias, rows, **options) for backend in (kernels, reference))
+        parts, t = [whole[:0]], 0
+        while t < len(x):
+            count = min(int(rng.integers(0, 6)), len(x) - t)
+            if count == 1:
+                y, expected = ours.step(relay(rng, x[t])), plain.step(x[t])
+                assert (y is None) == (expected is None)
+                parts.append(whole[:0] if y is None else y[None])
+            else:
+                parts.append(ours.run(relay(rng, x[t : t + count])))
+                assert parts[-1].shape == plain.run(x[t : t + count]).shape
+            t += count
+            (past, due), (plain_past, plain_due) = ours.get_state(), plain.get_state()
+            assert due == plain_due
+            np.testing.assert_array_equal(past, plain_past)
+            if rng.random() < 0.1:
+                ours = ours.take(np.arange(rows))
+                ours.set_state((past, due))
+        assert_same_bits([np.concatenate(parts)], [whole])
+
+
 def attention_problem(rng, dtype):
     """query, key, value, mask, dout and the options of one call, with sizes around blocks of rows and keys."""
     batch = tuple(int(n) for n in rng.integers(1, 3, rng.integers(0, 3)))
