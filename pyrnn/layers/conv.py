@@ -102,14 +102,14 @@ class Conv1d(Layer):
         y, pullback = layer.vjp(x, lengths=[5, 2])
         dx = pullback(y - target)
         """
-        y, array, own_lengths, layout = self._forward(".vjp", x, lengths)
+        y, array, ends, layout = self._forward(".vjp", x, lengths)
         own = kernels.copied(array), kernels.copied(self._params["weight"])
 
         def back(dy: Array, own: tuple[Array, Array]) -> Array:
             x, weight = own
             grads = self._grads["weight"], self._grads.get("bias")
             dx = self._op.backward(
-                layout.steps_first(dy), layout.steps_first(x), weight, *grads, lengths=own_lengths, before=self._before,
+                layout.steps_first(dy), layout.steps_first(x), weight, *grads, lengths=ends, before=self._before,
                 after=self._after, **self._options(),
             )  # fmt: skip
             return np.ascontiguousarray(layout.back(dx))
@@ -125,22 +125,21 @@ class Conv1d(Layer):
         """
         call = f"{type(self).__name__}.stream"
         if self._after:
-            raise ValueError(
-                f"{call}: padding is {shown(self.padding)}, expected 0 or 'causal', which no step waits for"
-            )
+            raise ValueError(f"{call}: padding is {shown(self.padding)}, with zeros behind the end, which a stream does "
+                             "not know; expected 0 or 'causal'")  # fmt: skip
         batch = integer(call, "batch", batch, 1, MOST)
         params = self._params["weight"], self._params.get("bias")
         return ConvStream(self, self._op.stream(*params, batch, before=self._before, **self._options()), batch)
 
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Array | None, Layout]:
-        """y; x and lengths as arrays, and how x lies."""
+        """y; x and a copy of lengths as arrays, and how x lies."""
         call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
         layout = Layout.of(call, "x", array.shape, self.batch_first, (self.in_channels,))
         first = layout.steps_first(array)
         steps, rows = first.shape[:2]
         if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
+            lengths = lengths_array(call, lengths, steps, rows if layout.batched else None).copy()
         y = self._op.forward(
             first, self._params["weight"], self._params.get("bias"), lengths=lengths, before=self._before,
             after=self._after, **self._options(),
