@@ -1,4 +1,4 @@
-"""LayerNorm, Dropout, LogSoftmax and MaxOverTime: values, gradients by finite differences, masks, the same bits."""
+"""Layers between others: values, gradients by finite differences, masks, pooling, the same bits."""
 
 import copy
 import itertools
@@ -278,6 +278,109 @@ def test_gradients_of_pooling_are_finite_differences_with_lengths(rng):
     step = 1e-6 * direction  # small beside the distance between numbers: no other one becomes the largest
     change = (layer(x + step, lengths=lengths) - layer(x - step, lengths=lengths)) / 2e-6
     assert np.sum(change * dy) == pytest.approx(np.sum(dx * direction), rel=1e-8)
+
+
+# MeanOverTime -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_the_mean_over_valid_steps(rng, batch_first):
+    layer, lengths = pyrnn.MeanOverTime(batch_first=batch_first, dtype="float64"), np.array([T, 2, 0, 1])
+    x, dy = rng.standard_normal((T, N, F)), rng.standard_normal((N, F))
+    for n, length in enumerate(lengths):
+        x[length:, n] = np.nan
+    x[0, 3] = -0.0
+    y, pullback = layer.vjp(x.swapaxes(0, 1) if batch_first else x, lengths=lengths)
+    dx = pullback(dy)
+    dx = dx.swapaxes(0, 1) if batch_first else dx
+    for n, length in enumerate(lengths):
+        mean = x[:length, n].mean(axis=0) if length else np.zeros(F)
+        np.testing.assert_allclose(y[n], mean, atol=1e-15)
+        expected = np.zeros((T, F))
+        expected[:length] = dy[n] / max(length, 1)
+        np.testing.assert_array_equal(dx[:, n], expected)
+        for part in (layer(x[:, n], lengths=length), layer(x[:length, n])):
+            assert_same_bits([part], [y[n]])
+    assert layer.output_lengths(lengths) is None
+    with pytest.raises(RuntimeError, match="has been called before"):
+        pullback(dy)
+
+
+def test_a_mean_has_the_same_bits_alone(rng):
+    """Where NumPy would add in pairs: one row of one feature."""
+    x = rng.standard_normal((1000, 3, 1)).astype("f4")
+    y = pyrnn.MeanOverTime()(x)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, x.mean(axis=0, dtype="f8"), rtol=1e-6)
+    for n in range(3):
+        assert_same_bits([pyrnn.MeanOverTime()(x[:, n : n + 1])], [y[n : n + 1]])
+    for shape, pooled in [((0, N, F), (N, F)), ((T, 0, F), (0, F)), ((0, F), (F,))]:
+        y, pullback = pyrnn.MeanOverTime().vjp(np.zeros(shape))
+        assert y.shape == pooled
+        assert pullback(y).shape == shape
+        assert not y.any()
+
+
+# MaxPool1d --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("kernel", "stride"), [(2, None), (3, 2), (2, 3), (1, 1), (4, 1)])
+def test_max_pool_is_that_of_torch(kernel, stride, batch_first, rng):
+    torch = pytest.importorskip("torch")
+    layer = pyrnn.MaxPool1d(kernel, stride, batch_first, dtype="float64")
+    x = rng.integers(0, 4, (13, N, F)).astype("f8")  # with equal ones
+    x[3, 1, 2], x[5, 0] = np.nan, -np.inf
+    theirs = torch.from_numpy(x.transpose(1, 2, 0).copy()).requires_grad_()
+    expected = torch.nn.functional.max_pool1d(theirs, kernel, stride)
+    y, pullback = layer.vjp(x.swapaxes(0, 1) if batch_first else x)
+    dy = rng.standard_normal(y.shape)
+    expected.backward(torch.from_numpy((dy.swapaxes(0, 1) if batch_first else dy).transpose(1, 2, 0).copy()))
+    dx = pullback(dy)
+    for ours, other in ((y, expected.detach()), (dx, theirs.grad)):
+        ours = ours.swapaxes(0, 1) if batch_first else ours
+        np.testing.assert_allclose(ours, other.numpy().transpose(2, 0, 1), rtol=0, atol=1e-14)
+        assert ours.shape == other.numpy().transpose(2, 0, 1).shape
+    lengths = np.array([13, 0, 5, 1])
+    counts = layer.output_lengths(lengths)
+    assert counts.tolist() == [len(layer(np.zeros((length, 1)))) for length in lengths]
+    y, pullback = layer.vjp(x.swapaxes(0, 1) if batch_first else x, lengths=lengths)
+    dx = pullback(np.ones(y.shape))
+    y, dx = (y.swapaxes(0, 1), dx.swapaxes(0, 1)) if batch_first else (y, dx)
+    for n, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        one, pull = layer.vjp(x[:length, n])
+        assert_same_bits([one, pull(np.ones(one.shape))], [y[:count, n], dx[:length, n]])
+        assert not y[count:, n].any()
+        assert not dx[length:, n].any()
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, None), (3, 2), (2, 3), (4, 1)])
+def test_a_stream_of_max_pool(kernel, stride, rng):
+    layer = pyrnn.MaxPool1d(kernel, stride, dtype="float64")
+    x = rng.standard_normal((29, N, F))
+    y, stream, parts, t = layer(x), layer.stream(N), [], 0
+    for count in (1, 1, 3, 0, 1, 7, 1, 15):
+        if count == 1:
+            done = stream.step(x[t])
+            parts += [] if done is None else [done]
+        else:
+            parts += list(stream(x[t : t + count]))
+        t += count
+        stream = copy.copy(stream)
+        stream.state = stream.state
+    np.testing.assert_array_equal(parts, y)
+    alone = layer.stream()
+    np.testing.assert_array_equal([done for done in map(alone.step, x[:, 1]) if done is not None], y[:, 1])
+    for call, match in (
+        (lambda: stream.step(x[0, 0]), r"MaxPool1d.stream: x has shape \(7,\), expected \(4, 7\)"),
+        (lambda: stream.step(x[0, :, :2]), r"x has shape \(4, 2\), expected \(4, 7\)"),
+        (lambda: stream(x[:, :2]), r"x has shape \(29, 2, 7\), expected \(T, 4, 7\)"),
+        (lambda: layer.stream(2).step(x[0]), r"x has shape \(4, 7\), expected \(2, F\)"),
+        (lambda: pyrnn.MaxPool1d(0), "MaxPool1d: kernel_size is 0"),
+        (lambda: pyrnn.MaxPool1d(2, 0), "MaxPool1d: stride is 0"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            call()
 
 
 @pytest.mark.parametrize("padding_idx", [0, 3, -1])

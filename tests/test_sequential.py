@@ -235,6 +235,81 @@ def test_a_stream_has_the_bits_of_the_whole():
     assert repr(stream) == "Sequential.stream(batch=3)"
 
 
+def convolved(batch_first=False):
+    """A model whose layers complete steps now and then, and x (T, N, C) for it."""
+    o = {"batch_first": batch_first}
+    model = pyrnn.Sequential(
+        conv=pyrnn.Conv1d(5, 8, 3, padding="causal", **o),
+        norm=pyrnn.BatchNorm1d(8, **o),
+        act=pyrnn.ReLU(),
+        inner=pyrnn.Sequential(pyrnn.MaxPool1d(2, **o), pyrnn.Conv1d(8, 6, 3, 2, **o), pyrnn.GELU()),
+        rnn=pyrnn.GRU(6, 4, **o),
+        head=pyrnn.Linear(4, 3),
+        out=pyrnn.Softmax(),
+        rng=0,
+    )
+    rng = np.random.default_rng(0)
+    model.norm.vjp(rng.standard_normal((9, 1, 8)))
+    return model, rng.standard_normal((29, 3, 5)).astype("f4")
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_stream_of_convolutions(batch_first):
+    model, x = convolved(batch_first)
+
+    def run(function, x):
+        y = function(x.swapaxes(0, 1) if batch_first else x)
+        return y.swapaxes(0, 1) if batch_first else y
+
+    y, stream, parts, t = run(model, x), model.stream(3), [], 0
+    for count in (1, 1, 4, 1, 0, 1, 1, 13, 1, 1, 5):
+        if count == 1:
+            done = stream.step(x[t])
+            parts += [] if done is None else [done]
+        else:
+            parts += list(run(stream, x[t : t + count]))
+        t += count
+        stream = copy.copy(stream)
+        stream.state = stream.state
+    np.testing.assert_array_equal(parts, y)
+    assert (len(x), len(y)) == (29, 6)
+    alone = model.stream()
+    assert [alone.step(step) is None for step in x[:8, 0]] == [True, True, True, True, True, False, True, True]
+    with pytest.raises(ValueError, match="reset all of them"):  # the GRU's rows could
+        stream.reset([1])
+    before = run(copy.copy(stream), x)
+    np.testing.assert_array_equal(run(stream, x), before)
+    stream.reset()
+    np.testing.assert_array_equal(run(stream, x), y)
+    with pytest.raises(ValueError, match=r"Conv1d\.stream: padding is 1"):
+        pyrnn.Sequential(pyrnn.Conv1d(1, 1, 3, padding=1)).stream()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_lengths_follow_the_layers(batch_first):
+    model, x = convolved(batch_first)
+    lengths = np.array([29, 13, 1])
+    for n, length in enumerate(lengths):
+        x[length:, n] = np.nan
+    counts = model.output_lengths(lengths)
+    assert counts.tolist() == [6, 2, 0]
+    y = model(x.swapaxes(0, 1) if batch_first else x, lengths=lengths)
+    y = y.swapaxes(0, 1) if batch_first else y
+    for n, (length, count) in enumerate(zip(lengths, counts, strict=True)):
+        np.testing.assert_array_equal(model(x[:length, n]), y[:count, n])
+    classify = pyrnn.Sequential(
+        model, pyrnn.MeanOverTime(batch_first=batch_first), pyrnn.BatchNorm1d(3), pyrnn.Linear(3, 2, rng=0)
+    )
+    y, pullback = classify.vjp(x.swapaxes(0, 1) if batch_first else x, lengths=lengths)
+    dx = pullback(y)
+    dx = dx.swapaxes(0, 1) if batch_first else dx
+    assert y.shape == (3, 2)
+    assert classify.output_lengths(lengths) is None
+    for n, length in enumerate(lengths):
+        assert not dx[length:, n].any()
+    assert np.isfinite(dx).all()
+
+
 def test_the_states_of_a_stream():
     model, ids = streamed()
     y, stream = model(ids), model.stream(3)

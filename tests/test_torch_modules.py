@@ -144,6 +144,71 @@ def test_other_modules():
     assert list(pyrnn.from_torch(named).params) == ["body.weight", "body.bias"]
 
 
+def convolutions(torch):
+    nn = torch.nn
+    inner = nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(8, 8, 3, dilation=2, padding="same", groups=4), nn.PReLU(8))
+    chain = nn.Sequential(
+        nn.Conv1d(5, 8, 3, 2, 1), nn.BatchNorm1d(8, 1e-3, 0.2), nn.ReLU(), inner, nn.Dropout(0.5), nn.LeakyReLU(0.2),
+        nn.ELU(0.5), nn.GELU("tanh"), nn.SiLU(), nn.Tanh(), nn.Sigmoid(), nn.LogSoftmax(-2), nn.Softmax(1),
+    )  # fmt: skip
+    chain(torch.randn(4, 5, 20))  # statistics
+    return chain.eval()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_convolutions_and_what_is_around_them(dtype):
+    torch = pytest.importorskip("torch")
+    chain = convolutions(torch).to(getattr(torch, dtype))
+    model = pyrnn.from_torch(chain, batch_first=True)
+    x = np.random.default_rng(0).standard_normal((3, 29, 5)).astype(dtype)
+    with torch.no_grad():
+        expected = chain(torch.from_numpy(x.transpose(0, 2, 1).copy())).numpy().transpose(0, 2, 1)
+    y = model(x)
+    assert y.dtype == dtype
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13 if dtype == "float64" else 1e-6)
+    assert model.config()["0"]["config"]["batch_first"] is True
+    names = [name for name in chain.state_dict() if "num_batches" not in name]
+    assert list(model.state_dict()) == names
+    again = pyrnn.from_torch(pyrnn.to_torch(model), batch_first=True)
+    np.testing.assert_array_equal(again(x), y)
+    assert again.config() == model.config()
+    alone = pyrnn.from_torch(torch.nn.Conv1d(2, 3, 4, padding="valid"))
+    assert alone.config() | {"padding": 0} == alone.config()
+
+
+def test_layers_that_would_act_on_another_axis():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    turned = "acts on the last axis, where torch has time behind the layer before it, and not features"
+    for module, message in [
+        (nn.Sequential(nn.Conv1d(3, 3, 1), nn.ReLU(), nn.Linear(3, 3)), f"2 of the Sequential: .*Linear: it {turned}"),
+        (nn.Sequential(nn.Conv1d(3, 3, 1), nn.LSTM(3, 3)), f"1 of the Sequential: .*LSTM: it {turned}"),
+        (nn.Sequential(nn.MaxPool1d(2), nn.Sequential(nn.Tanh(), nn.LayerNorm(3))), f"LayerNorm: it {turned}"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Conv1d(3, 3, 1)), "Conv1d: it acts on the last axis, where torch has feat"),
+        (nn.Sequential(nn.Embedding(3, 3), nn.MaxPool1d(3)), "MaxPool1d: it acts on the last axis"),
+        (nn.Sequential(nn.Conv1d(3, 3, 1), nn.Softmax(-1)), "Softmax: it has dim=-1, where time"),
+        (nn.Sequential(nn.Linear(3, 3), nn.Softmax(1)), "Softmax: it has dim=1, where features"),
+        (nn.LogSoftmax(0), "LogSoftmax: it has dim=0"),
+        (nn.Conv1d(2, 2, 3, padding=1, padding_mode="circular"), "Conv1d: it has padding_mode='circular'"),
+        (nn.BatchNorm1d(3, affine=False), "BatchNorm1d: it has affine=False"),
+        (nn.BatchNorm1d(3, momentum=None), "BatchNorm1d: it has momentum=None"),
+        (nn.BatchNorm1d(3, track_running_stats=False), "BatchNorm1d: it has track_running_stats=False"),
+        (nn.MaxPool1d(3, padding=1), "MaxPool1d: it has padding=1"),
+        (nn.MaxPool1d(3, dilation=2), "MaxPool1d: it has dilation=2"),
+        (nn.MaxPool1d(3, ceil_mode=True), "MaxPool1d: it has ceil_mode=True"),
+    ]:
+        with pytest.raises(ValueError, match=f"from_torch: .*{message}"):
+            pyrnn.from_torch(module)
+    for layer, message in [
+        (pyrnn.Sequential(pyrnn.Conv1d(3, 3, 1), pyrnn.Linear(3, 3)), f"Linear: it {turned}"),
+        (pyrnn.Conv1d(3, 3, 1, padding="causal"), "torch's Conv1d has no padding='causal'"),
+        (pyrnn.MeanOverTime(), "torch has no MeanOverTime"),
+    ]:
+        with pytest.raises(ValueError, match=f"to_torch: {message}"):
+            pyrnn.to_torch(layer)
+    pyrnn.from_torch(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(-1)))
+
+
 def test_modules_without_a_counterpart():
     torch = pytest.importorskip("torch")
     nn = torch.nn

@@ -125,8 +125,8 @@ class Conv1d(Layer):
         """
         call = f"{type(self).__name__}.stream"
         if self._after:
-            raise ValueError(f"{call}: padding is {shown(self.padding)}, with zeros behind the end, which a stream does "
-                             "not know; expected 0 or 'causal'")  # fmt: skip
+            raise ValueError(f"{call}: padding is {shown(self.padding)}, with zeros behind the end, which a stream "
+                             "does not know; expected 0 or 'causal'")  # fmt: skip
         batch = integer(call, "batch", batch, 1, MOST)
         params = self._params["weight"], self._params.get("bias")
         return ConvStream(self, self._op.stream(*params, batch, before=self._before, **self._options()), batch)
