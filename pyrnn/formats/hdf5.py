@@ -52,6 +52,16 @@ class Kind(NamedTuple):
     size: int
     text: str = ""  # "fixed", or "elsewhere" for those in the global heap
 
+    def number(self) -> np.dtype[Any]:
+        """Of numbers, as they lie in the file."""
+        return np.dtype("<u2" if self.dtype == torch.BFLOAT16 else self.dtype)
+
+    def known(self, numbers: Array) -> Array:
+        """A copy of the numbers in the machine's own order, of bfloat16 as float32."""
+        return (
+            torch.widened(numbers) if self.dtype == torch.BFLOAT16 else numbers.astype(numbers.dtype.newbyteorder("="))
+        )
+
 
 def read(content: bytes) -> Group:
     """The root group of the file whose bytes these are; ValueError for what is damaged or not read here."""
@@ -185,7 +195,9 @@ class Reader:
         """ValueError where links or attributes are in a heap of their own, as there are many of them."""
         version, flags = self.parsed("BB", data)
         wide = 8 if version == 0 and flags & 1 else 0  # of the largest creation order, 2 bytes for attributes
-        where = [self.parsed("Q", data, start)[0] for start in {2 + wide, 4 if flags & 1 else 2} if start + 8 <= len(data)]
+        where = [
+            self.parsed("Q", data, start)[0] for start in {2 + wide, 4 if flags & 1 else 2} if start + 8 <= len(data)
+        ]
         if all(address != UNDEFINED for address in where):
             raise ValueError(f"{name} has more links or attributes than are read in HDF5's newest form: "
                              "write the file with h5py's usual libver")  # fmt: skip
@@ -302,9 +314,7 @@ class Reader:
         if len(data) < count * kind.size:
             raise ValueError(f"{name} ends before its {count} elements do")
         if not kind.text:
-            numbers = np.frombuffer(data, torch.number_of(kind.dtype) if kind.dtype == torch.BFLOAT16 else kind.dtype, count)
-            numbers = torch.widened(numbers) if kind.dtype == torch.BFLOAT16 else numbers
-            return numbers.astype(numbers.dtype.newbyteorder("=")).reshape(shape)
+            return kind.known(np.frombuffer(data, kind.number(), count)).reshape(shape)
         texts = []
         for k in range(count):
             self.count()
@@ -361,7 +371,9 @@ class Reader:
         elif form == 2 and version == 3:
             return self.chunked(kind, shape, layout, found.get(FILTERS), name)
         else:
-            raise ValueError(f"{name} lies in the file in a way that is not read here: write it with h5py's usual libver")
+            raise ValueError(
+                f"{name} lies in the file in a way that is not read here: write it with h5py's usual libver"
+            )
         array: Array = self.values(kind, shape, data, name)
         return array
 
@@ -372,8 +384,8 @@ class Reader:
         piece = self.parsed(f"{rank}I", layout, 11) if rank >= 0 else ()
         if rank != len(shape) or not all(piece):
             raise ValueError(f"{name} of shape {shape} lies in pieces of shape {piece}")
-        whole = np.zeros(shape, torch.number_of(kind.dtype) if kind.dtype == torch.BFLOAT16 else kind.dtype) \
-            if self.room(kind, shape, name) else np.zeros(shape, kind.dtype)
+        self.room(kind, shape, name)
+        whole = np.zeros(shape, kind.number())
         steps = self.undone(filters, name)
         length = math.prod(piece) * kind.size
         waiting = [] if address == UNDEFINED else [address]
@@ -395,6 +407,7 @@ class Reader:
                     waiting.append(where)
                     continue
                 size, skipped, *corner = self.numbers(f"II{rank}Q", start)
+                self.room(kind, piece, name)
                 data = self.take(where, size)
                 for number, undo in steps:
                     if not skipped >> number & 1:
@@ -407,8 +420,7 @@ class Reader:
                 left -= target.size
         if left:
             raise ValueError(f"{name} has never been written as a whole")
-        whole = torch.widened(whole) if kind.dtype == torch.BFLOAT16 else whole
-        return whole.astype(whole.dtype.newbyteorder("="))
+        return kind.known(whole)
 
     def undone(self, filters: bytes | None, name: str) -> list[tuple[int, Any]]:
         """How what compresses an array is undone, last first, each with its number."""

@@ -64,7 +64,7 @@ class Sequential(Model):
         for layer in self._chain():
             out = self._method(layer, "__call__")(out, **self._lengths(layer, "__call__", lengths))
             out = out[0] if isinstance(out, tuple) else out
-            lengths = _behind(layer, lengths)
+            lengths = behind(layer, lengths)
         y: Array = out
         return y
 
@@ -80,7 +80,7 @@ class Sequential(Model):
             out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
             out = out[0] if isinstance(out, tuple) else out
             pulls.append(pull)
-            lengths = _behind(layer, lengths)
+            lengths = behind(layer, lengths)
 
         def back(dy: Array, pulls: list[Any]) -> Any:
             gradient: Any = dy
@@ -99,7 +99,7 @@ class Sequential(Model):
         """
         out: Any = lengths
         for layer in self._chain():
-            out = _behind(layer, out)
+            out = behind(layer, out)
         return out
 
     def stream(self, batch: int = 1) -> ChainStream:
@@ -111,6 +111,10 @@ class Sequential(Model):
         """
         call = f"{type(self).__name__}.stream"
         batch = integer(call, "batch", batch, 1, MOST)
+        return ChainStream(call, self._streamed(call, batch), batch)
+
+    def _streamed(self, call: str, batch: int) -> list[Any]:
+        """Streams of the layers, and those that see one step at a time anyhow."""
         parts: list[Any] = []
         for layer in self._chain():
             if isinstance(layer, (Recurrent, Sequential)):
@@ -119,7 +123,7 @@ class Sequential(Model):
                 parts.append(layer)
             else:
                 raise TypeError(f"{call}: {self._title(layer)} cannot run step by step")
-        return ChainStream(call, parts, batch)
+        return parts
 
     def _chain(self) -> Iterator[Any]:
         """The layers, in their order."""
@@ -152,7 +156,7 @@ class Sequential(Model):
         return {} if name is None else {name: lengths}
 
 
-def _behind(layer: Any, lengths: Any) -> Any:
+def behind(layer: Any, lengths: Any) -> Any:
     """The lengths of what comes out of a layer."""
     return layer.output_lengths(lengths) if lengths is not None and hasattr(layer, "output_lengths") else lengths
 
