@@ -41,6 +41,7 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
+    from .formats.keras_models import from_keras
     from .formats.native import load, save
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
@@ -105,6 +106,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "decoding",
+    "from_keras",
     "from_torch",
     "get_num_threads",
     "gradient_flow",
@@ -132,6 +134,7 @@ __all__ = [
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions, and their modules
+    "from_keras": "formats.keras_models",
     "from_torch": "formats.torch_modules",
     "load": "formats.native",
     "read_weights": "formats.weights",
