@@ -23,6 +23,7 @@ from .layers.attention import (
 from .layers.conv import Conv1d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
+from .layers.graph import Graph, Merge
 from .layers.jordan import Jordan
 from .layers.linear import Linear
 from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
@@ -71,6 +72,7 @@ __all__ = [
     "Embedding",
     "EncoderDecoder",
     "GradientFlow",
+    "Graph",
     "Hopfield",
     "IndRNN",
     "Jordan",
@@ -83,6 +85,7 @@ __all__ = [
     "MaxOverTime",
     "MaxPool1d",
     "MeanOverTime",
+    "Merge",
     "MinGRU",
     "MinLSTM",
     "Model",

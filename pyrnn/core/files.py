@@ -266,14 +266,15 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, description
 
 
-def _json(value: Any) -> str:
-    """JSON with characters as they are, but for halves of surrogate pairs, which UTF-8 has not: these are escaped."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace").decode()
+def _json(value: Any, sort: bool = False) -> str:
+    """JSON with characters as they are, but for halves of surrogate pairs, which UTF-8 has not: these are escaped. Keys
+    stay in their order, which is that of a model's layers."""
+    return json.dumps(value, ensure_ascii=False, sort_keys=sort).encode("utf-8", "backslashreplace").decode()
 
 
 def _checksums(arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> dict[str, int]:
     """Of each array with its dtype and shape, and under "" of the description."""
-    sums = {"": zlib.crc32(_json(description).encode())}
+    sums = {"": zlib.crc32(_json(description, sort=True).encode())}
     for name, array in arrays.items():
         sums[name] = zlib.crc32(array.data, zlib.crc32(f"{array.dtype} {array.shape}".encode()))
     return sums

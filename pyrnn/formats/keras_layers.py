@@ -28,6 +28,7 @@ OF_NO_INTEREST = {
     "activity_regularizer", "dropout", "recurrent_dropout", "seed", "noise_shape", "implementation", "consume_less",
     "unit_forget_bias", "stateful", "unroll", "return_state", "zero_output_for_mask", "use_cudnn", "synchronized",
     "fused", "lora_rank", "input_spec", "shared_axes", "input_dim", "build_config",
+    "renorm_momentum", "renorm_clipping",
 }  # fmt: skip
 ENDINGS = ("_initializer", "_regularizer", "_constraint")
 
@@ -261,7 +262,7 @@ def _embedding(own: Own) -> Made:
     if own.option("mask_zero", False):
         raise ValueError(
             "it has mask_zero=True, a mask that goes on from layer to layer, which none here does. With mask_zero=False "
-            "of its config it is read, and `lengths` of a call leave out what is behind the end of a row"
+            "in config it is read, and `lengths` of a call leave out what is behind the end of a row"
         )
     own.only("sparse", False)
     return {"": loaded(Embedding(*table.shape, dtype=own.dtype), weight=table)}

@@ -69,7 +69,7 @@ def _model(model: keras.Model, config: Any) -> Any:
     arrays = [array for own in model.weights.values() for array in own.values()]
     numbers = [array for array in arrays if array.dtype.kind == "f"]
     dtype = "float64" if numbers and all(array.dtype == np.float64 for array in numbers) else "float32"
-    version = keras.major(model.version)
+    version = keras.major(model.version or _version(described))
     if version == 1:
         raise ValueError("it is of Keras 1, whose layers are not read here")
     layers: dict[str, Layer] = {}
@@ -165,6 +165,12 @@ def _description(model: keras.Model, config: Any) -> tuple[Any, dict[str, Any]]:
     return model.described, dict(config or {})
 
 
+def _version(described: Any) -> str | None:
+    """The version of the Keras that wrote a description: since Keras 3 there are modules in it and no version."""
+    said: str | None = (described or {}).get("keras_version", "3.0" if "module" in (described or {}) else None)
+    return said
+
+
 def _described(described: Mapping[str, Any], told: dict[str, Any]) -> Iterator[Node]:
     """The layers of a model as Keras describes it, each behind those that it takes."""
     nodes = list(_layers(described))
@@ -234,9 +240,9 @@ def _tensors(value: Any, depth: int = 0) -> Iterator[str]:
         history = value["config"]["keras_history"] if value.get("class_name") == "__keras_tensor__" else None
         for entry in value.values() if history is None else [history]:
             yield from _tensors(entry, depth + 1)
-    elif isinstance(value, list):
+    elif isinstance(value, (list, tuple)):
         if len(value) >= 3 and isinstance(value[0], str) and type(value[1]) is int and type(value[2]) is int:
-            if value[1:3] != [0, 0]:
+            if (value[1], value[2]) != (0, 0):
                 raise ValueError(
                     f"result {value[2]} of use {value[1]} of {value[0]} is needed, the first alone is read"
                 )
