@@ -25,6 +25,7 @@ from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.graph import Graph, Merge
 from .layers.jordan import Jordan
+from .layers.learned_state import LearnedState
 from .layers.linear import Linear
 from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
@@ -42,6 +43,7 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
+    from .formats.json_models import from_json
     from .formats.keras_models import from_keras
     from .formats.native import load, save
     from .formats.torch_modules import from_torch, to_torch
@@ -80,6 +82,7 @@ __all__ = [
     "LayerNorm",
     "LayerNormLSTM",
     "LeakyReLU",
+    "LearnedState",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",
@@ -109,6 +112,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "decoding",
+    "from_json",
     "from_keras",
     "from_torch",
     "get_num_threads",
@@ -137,6 +141,7 @@ __all__ = [
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions, and their modules
+    "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",
     "from_torch": "formats.torch_modules",
     "load": "formats.native",

@@ -46,12 +46,15 @@ class Own:
     options  its config
     arrays   by what they are: kernel, bias
     major    of the version of Keras, None where that is not known
-    dtype    of the layers that it becomes
+    dtype, batch_first  of the layers that it becomes
     """
 
-    def __init__(self, kind: str, options: Mapping[str, Any], arrays: dict[str, Array], major: int | None,
-                 dtype: str) -> None:  # fmt: skip
-        self.kind, self.options, self.arrays, self.major, self.dtype = kind, dict(options), dict(arrays), major, dtype
+    def __init__(
+        self, kind: str, options: Mapping[str, Any], arrays: Mapping[str, Array], major: int | None = None,
+        dtype: str = "float32", batch_first: bool = True,
+    ) -> None:  # fmt: skip
+        self.kind, self.options, self.arrays, self.major = kind, dict(options), dict(arrays), major
+        self.dtype, self.batch_first = dtype, batch_first
 
     def option(self, name: str, usual: Any = None) -> Any:
         """What its config says of something; what Keras takes where it says nothing."""
@@ -196,9 +199,9 @@ def _activations(own: Own, name: str) -> dict[str, Any]:
 def _recurrent(own: Own) -> Made:
     whole = own.option("return_sequences", False)
     kind, arguments, values = cell_of(own)
-    layer: Recurrent[Any] = kind(**arguments, batch_first=True)
+    layer: Recurrent[Any] = kind(**arguments, batch_first=own.batch_first)
     made: Made = {"": loaded(layer, **{f"{name}_l0": value for name, value in values.items()})}
-    return made if whole else made | {"last": LastStep(batch_first=True, dtype=own.dtype)}
+    return made if whole else made | {"last": LastStep(batch_first=own.batch_first, dtype=own.dtype)}
 
 
 def _bidirectional(own: Own) -> Made:
@@ -225,8 +228,10 @@ def _bidirectional(own: Own) -> Made:
         for suffix, half in zip(("", "_reverse"), halves, strict=True)
         for name, value in half[3].items()
     }
-    made: Made = {"": loaded(kind(**arguments, batch_first=True, bidirectional=True), **values)}
-    return made if whole else made | {"last": LastStep(bidirectional=True, batch_first=True, dtype=own.dtype)}
+    made: Made = {"": loaded(kind(**arguments, batch_first=own.batch_first, bidirectional=True), **values)}
+    return (
+        made if whole else made | {"last": LastStep(bidirectional=True, batch_first=own.batch_first, dtype=own.dtype)}
+    )
 
 
 # ---- the others
@@ -262,7 +267,7 @@ def _embedding(own: Own) -> Made:
     if own.option("mask_zero", False):
         raise ValueError(
             "it has mask_zero=True, a mask that goes on from layer to layer, which none here does. With mask_zero=False "
-            "in config it is read, and `lengths` of a call leave out what is behind the end of a row"
+            "in config it is read, and `lengths` of a call leave out what is behind the end"
         )
     own.only("sparse", False)
     return {"": loaded(Embedding(*table.shape, dtype=own.dtype), weight=table)}
@@ -276,13 +281,23 @@ def _conv(own: Own) -> Made:
         raise ValueError(f"its kernel has shape {kernel.shape}, and it says another kernel_size")
     groups = own.number("groups", 1)
     own.only("data_format", "channels_last", None)
-    padding = {"valid": 0, "same": "same", "causal": "causal"}.get(own.option("padding", "valid"))
-    if padding is None:
-        raise ValueError("its padding is not valid, same or causal")
+    padding = own.option("padding", "valid")
+    if padding not in ("valid", "same", "causal"):
+        raise ValueError(f"its padding is {shown(padding)}, expected valid, same or causal")
+    padding = 0 if padding == "valid" else padding
     stride, dilation = own.number("strides", 1), own.number("dilation_rate", 1)
     bias = own.bias(filters)
     layer = Conv1d(
-        inputs * groups, filters, size, stride, padding, dilation, groups, bias is not None, True, dtype=own.dtype
+        inputs * groups,
+        filters,
+        size,
+        stride,
+        padding,
+        dilation,
+        groups,
+        bias is not None,
+        own.batch_first,
+        dtype=own.dtype,
     )
     return {"": loaded(layer, weight=kernel.transpose(2, 1, 0), bias=bias)} | _activated(own)
 
@@ -297,14 +312,14 @@ def _pool(own: Own) -> Made:
         raise ValueError(f"its padding is {shown(padding)}, expected valid or same")
     if padding == "same" and size > min(2, stride):
         raise ValueError("it has padding='same', with steps before the first, which no pooling here has")
-    return {"": MaxPool1d(size, stride, True, ceil_mode=padding == "same", dtype=own.dtype)}
+    return {"": MaxPool1d(size, stride, own.batch_first, ceil_mode=padding == "same", dtype=own.dtype)}
 
 
 def _over_time(kind: Callable[..., Layer]) -> Callable[[Own], Made]:
     def converter(own: Own) -> Made:
         own.only("data_format", "channels_last", None)
         own.only("keepdims", False)
-        return {"": kind(batch_first=True, dtype=own.dtype)}
+        return {"": kind(batch_first=own.batch_first, dtype=own.dtype)}
 
     return converter
 
@@ -323,7 +338,9 @@ def _batch_norm(own: Own) -> Made:
     variance = own.array("moving_variance", len(mean))
     gamma, beta = _norm_values(own, len(mean))
     own.only("renorm", False)
-    layer = BatchNorm1d(len(mean), own.option("epsilon", 1e-3), 1 - own.option("momentum", 0.99), True, dtype=own.dtype)
+    layer = BatchNorm1d(
+        len(mean), own.option("epsilon", 1e-3), 1 - own.option("momentum", 0.99), own.batch_first, dtype=own.dtype
+    )
     ones = np.ones(len(mean))
     return {
         "": loaded(
@@ -351,7 +368,7 @@ def _dropout(own: Own) -> Made:
 
 
 def _spatial_dropout(own: Own) -> Made:
-    return {"": Dropout(own.option("rate", 0.5), per_sequence=True, batch_first=True, dtype=own.dtype)}
+    return {"": Dropout(own.option("rate", 0.5), per_sequence=True, batch_first=own.batch_first, dtype=own.dtype)}
 
 
 def _relu(own: Own) -> Made:

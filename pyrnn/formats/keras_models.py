@@ -72,7 +72,7 @@ def _model(model: keras.Model, config: Any) -> Any:
     version = keras.major(model.version or _version(described))
     if version == 1:
         raise ValueError("it is of Keras 1, whose layers are not read here")
-    layers: dict[str, Layer] = {}
+    layers: dict[str, Any] = {}
     inputs: dict[str, list[str]] = {}
     ends: dict[str, str] = {}  # of each layer of Keras the last of those that it becomes
     with at_most(4 * sum(array.size for array in arrays) + SPARE):
@@ -254,7 +254,7 @@ def _tensors(value: Any, depth: int = 0) -> Iterator[str]:
 
 def _sorted(nodes: list[Node], output: str) -> Iterator[Node]:
     """The nodes, each behind those that it takes, the output last."""
-    waiting, known = {node.name: node for node in nodes}, set()
+    waiting, known = {node.name: node for node in nodes}, set[str]()
     if len(waiting) != len(nodes) or output not in waiting:
         raise ValueError("its layers are not what its output is made of")
     while waiting:
@@ -274,8 +274,8 @@ def _told(model: keras.Model, told: Mapping[str, Any]) -> Iterator[Node]:
     if missing:
         known = {name: _template(name, model) for name in model.weights}
         raise ValueError(
-            "it holds weights alone, which tell neither activations nor what layers there are besides. config tells it: "
-            "the text of model.to_json(), or a dict with the options of each layer in Keras' words, in their order, as "
+            "it holds weights alone, which tell neither activations nor what layers there are besides. config tells "
+            "it: the text of model.to_json(), or the options of each layer in Keras' words, in their order, as "
             f"{cut(known, 2000)}. It lacks {', '.join(missing)}"
         )
     before: list[str] = []

@@ -153,8 +153,8 @@ class GraphStream(ChainStream):
 class Merge(Layer):
     """Several inputs as one: one beside the other in the last axis, or added and so on, number by number.
 
-    how: "concatenate", "add", "subtract" (of two), "multiply", "average", "maximum". Of equal ones the maximum takes the
-    first. No parameters. ValueError for another name and a wrong dtype.
+    how: "concatenate", "add", "subtract" (of two), "multiply", "average", "maximum". Of equal ones the first is the
+    maximum. No parameters. ValueError for another name and a wrong dtype.
 
         y = pyrnn.Merge("concatenate")(a, b)  # (..., A), (..., B) -> (..., A + B)
     """

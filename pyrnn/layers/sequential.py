@@ -12,6 +12,7 @@ from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import MultiheadAttention
 from .chain import ChainStream
+from .learned_state import LearnedState
 from .stack import Recurrent
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Sequential(Model):
         """Streams of the layers, and those that see one step at a time anyhow."""
         parts: list[Any] = []
         for layer in self._chain():
-            if isinstance(layer, (Recurrent, Sequential)):
+            if isinstance(layer, (Recurrent, LearnedState, Sequential)):
                 parts.append(layer.stream(batch))
             elif layer._by_step:
                 parts.append(layer)
