@@ -266,7 +266,7 @@ def _embedding(own: Own) -> Made:
     own.agree("output_dim", table.shape[1])
     if own.option("mask_zero", False):
         raise ValueError(
-            "it has mask_zero=True, a mask that goes on from layer to layer, which none here does. With mask_zero=False "
+            "it has mask_zero=True, a mask that goes from layer to layer, which none here does. With mask_zero=False "
             "in config it is read, and `lengths` of a call leave out what is behind the end"
         )
     own.only("sparse", False)
