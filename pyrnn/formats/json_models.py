@@ -180,8 +180,7 @@ def _layer(layer: dict[str, Any], before: Sequence[Any]) -> tuple[dict[str, Any]
         options.pop("activation")
     if kind in RECURRENT:
         options |= {"return_sequences": True, "recurrent_activation": "sigmoid", "units": shape[-1]}
-        if kind == "gru" and arrays["bias"].ndim != 2:
-            raise ValueError(f"its bias has shape {arrays['bias'].shape}, expected two rows")
+        options |= {"reset_after": True} if kind == "gru" else {}
     elif kind == "conv1d":
         options["dilation_rate"] = options.pop("dilation")
         options |= {"filters": shape[-1], "padding": _padding(before, shape, options)}
