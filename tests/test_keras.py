@@ -263,6 +263,10 @@ def test_weights_alone(tmp_path):
     ]:
         with pytest.raises(ValueError, match=rf"x\.h5: .*{message}"):
             pyrnn.from_keras(path, own | changed)
+    shuffled = {name: own[name] for name in reversed(own)}  # the file has the order
+    np.testing.assert_array_equal(pyrnn.from_keras(path, shuffled)(X), model(X))
+    with pytest.raises(ValueError, match="config tells of 'more', and its layers are in, rnn, own, out"):
+        pyrnn.from_keras(path, own | {"more": {}})
     for config, message in [("no json", "config is no JSON"), (3, "config is 3"), ({"a": {}}, "lacks in, rnn")]:
         with pytest.raises(ValueError, match=rf"x\.h5: .*{message}"):
             pyrnn.from_keras(path, config)

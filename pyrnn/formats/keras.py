@@ -25,6 +25,7 @@ class Model(NamedTuple):
     version: str | None  # of the Keras that wrote it
     weights: dict[str, dict[str, Array]]  # of each layer, in the order of the file: its arrays by their names in it
     numbered: bool  # layers have the names of their classes, their arrays numbers: Keras 3
+    ordered: bool = False  # the layers are in the order of the model, those without arrays among them
 
 
 def read(file: BinaryIO, size: int) -> Model:
@@ -43,7 +44,8 @@ def read(file: BinaryIO, size: int) -> Model:
     version = root.attributes.get("keras_version", own.attributes.get("keras_version"))
     if any(name in root.entries for name in ROOTS):
         return Model(described, version, _numbered(root), True)
-    return Model(described, version, _named(own), False)
+    listed = _listed(own, "layer_names")
+    return Model(described, version, _named(own, listed or list(own.entries)), False, bool(listed))
 
 
 def unzipped(file: BinaryIO, size: int) -> tuple[Any, str | None, hdf5.Group]:
@@ -74,8 +76,7 @@ def _numbered(root: hdf5.Group) -> dict[str, dict[str, Array]]:
     return found
 
 
-def _named(root: hdf5.Group) -> dict[str, dict[str, Array]]:
-    names = _listed(root, "layer_names") or list(root.entries)
+def _named(root: hdf5.Group, names: list[str]) -> dict[str, dict[str, Array]]:
     arrays = {"/".join(path): array for path, array in root.arrays()}
     found: dict[str, dict[str, Array]] = {}
     for name in names:

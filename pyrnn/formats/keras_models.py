@@ -37,11 +37,12 @@ def from_keras(source: Any, config: Any = None) -> Any:
     source  a .keras file, an .h5 file of a model, or of weights alone with `config`; or a model or a layer of keras or
             tf.keras that is there. For files neither of them is needed, nor h5py
     config  what the source does not tell, or tells otherwise. Of weights alone: the text of Keras' `model.to_json()`,
-            or for each layer in their order its options in Keras' words: {"rnn": {"recurrent_activation": "sigmoid"},
-            "out": {}}; what is left out is as Keras has it by default, the class is told where the arrays do not,
-            {"class_name": "Dropout"}, and "inbound" lists the layers whose results it takes, else the one before. In
-            place of the options of a layer that has no counterpart here may stand a function of its arrays, in the
-            order of the file, that gives a layer of pyrnn or another function; so may one of numbers as "activation"
+            or for each layer its options in Keras' words: {"rnn": {"recurrent_activation": "sigmoid"}, "out": {}}; in
+            the order of the model where the file, of Keras 3, has none. What is left out is as Keras has it by default,
+            the class is told where the arrays do not, {"class_name": "Dropout"}, and "inbound" lists the layers whose
+            results it takes, else the one before. In place of the options of a layer that has no counterpart here may
+            stand a function of its arrays, in the order of the file, that gives a layer of pyrnn or another function;
+            so may one of numbers as "activation"
 
     A Sequential, or a Graph where layers meet; of one layer the layer, where it has a counterpart by itself. What was
     for training alone, and `stateful`, is left out: a call begins with zeros, `stream` goes on. OSError or ValueError
@@ -275,9 +276,14 @@ def _told(model: keras.Model, told: Mapping[str, Any]) -> Iterator[Node]:
         known = {name: _template(name, model) for name in model.weights}
         raise ValueError(
             "it holds weights alone, which tell neither activations nor what layers there are besides. config tells "
-            "it: the text of model.to_json(), or the options of each layer in Keras' words, in their order, as "
+            "it: the text of model.to_json(), or the options of each layer in Keras' words, as "
             f"{cut(known, 2000)}. It lacks {', '.join(missing)}"
         )
+    if model.ordered:
+        unknown = [name for name in told if name not in model.weights]
+        if unknown:
+            raise ValueError(f"config tells of {shown(unknown[0])}, and its layers are {cut(', '.join(model.weights))}")
+        told = {name: told[name] for name in model.weights}
     before: list[str] = []
     for name, own in told.items():
         if callable(own):
