@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 PACKAGES = ("dgaintel==2.3", "g2p-en==2.1.0", "g2pM==0.1.2.5", "reactionrnn==0.1", "Resemblyzer==0.1.4",
-            "textgenrnn==2.0.0", "uzmorph-nn==0.1.0")  # fmt: skip
+            "textgenrnn==2.0.0", "uzmorph-nn==0.1")  # fmt: skip
 
 
 def main(folder):

@@ -29,7 +29,6 @@ def found(pattern):
 
 
 def same(y, name, atol):
-    print(name, np.abs(y - RECORDED[name]).max())
     np.testing.assert_allclose(y, RECORDED[name], rtol=0, atol=atol)
 
 

@@ -219,7 +219,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], descrip
     import safetensors.numpy
 
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = _json(dict(description) | {CHECKSUMS: _checksums(dense, description)})
+    whole = dict(description) | {CHECKSUMS: _checksums(dense, description)}
+    text = _json(dict(sorted(whole.items())))  # inside, as in the config of a model, the order is that of the layers
     replace(path, safetensors.numpy.save(dense, metadata={KEY: text}))
 
 
@@ -267,8 +268,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 
 def _json(value: Any, sort: bool = False) -> str:
-    """JSON with characters as they are, but for halves of surrogate pairs, which UTF-8 has not: these are escaped. Keys
-    stay in their order, which is that of a model's layers."""
+    """JSON with characters as they are, but for halves of surrogate pairs, which UTF-8 has not: these are escaped."""
     return json.dumps(value, ensure_ascii=False, sort_keys=sort).encode("utf-8", "backslashreplace").decode()
 
 
