@@ -191,6 +191,23 @@ def test_layers_in_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("whole", "axis", "known"), [(True, 2, True), (True, 1, False), (False, 1, True)])
+def test_the_last_axis_by_its_number(whole, axis, known, tmp_path):
+    """Behind a recurrent layer it is 2, or 1 where the last step alone goes on."""
+    described = sequential(
+        ("LSTM", OPTIONS | {"return_sequences": whole}), ("LayerNormalization", {"axis": [axis], "epsilon": 0.1})
+    )
+    h5(tmp_path / "x.h5", {"l0": KERNELS["LSTM"], "l1": {"gamma:0": draw(4), "beta:0": draw(4)}}, described)
+    if not known:
+        with pytest.raises(ValueError, match=r"l1 \(LayerNormalization\): it has axis=\[1\], expected the last"):
+            pyrnn.from_keras(tmp_path / "x.h5")
+        return
+    y = lstm(X, *KERNELS["LSTM"].values(), sigmoid, np.tanh)
+    y = y if whole else y[:, -1]
+    y = (y - y.mean(axis=-1, keepdims=True)) / np.sqrt(y.var(axis=-1, keepdims=True) + 0.1) * draw(4) + draw(4)
+    np.testing.assert_allclose(pyrnn.from_keras(tmp_path / "x.h5")(X), y, rtol=1e-12)
+
+
 def test_names_that_layers_cannot_have(tmp_path):
     """Hyphens, names of methods; in old files neither ':0' nor 'model_weights'."""
     names = ["bi-lstm", "stream", "x", "1"]

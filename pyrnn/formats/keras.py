@@ -66,12 +66,15 @@ def joined(root: hdf5.Group) -> dict[str, Array]:
 ROOTS = ("layers", "_layer_checkpoint_dependencies")  # where Keras 3, and TensorFlow 2.12 before it, put the layers
 
 
+NO_LAYERS = ("optimizer", "metrics", "vars", "seed_generator")  # what else they put beside them
+
+
 def _numbered(root: hdf5.Group) -> dict[str, dict[str, Array]]:
     found: dict[str, dict[str, Array]] = {}
     for path, array in root.arrays():
         if path[0] in ROOTS and len(path) > 2:
             found.setdefault(path[1], {})["/".join(path[2:])] = array
-        elif path[0] not in ("optimizer", "vars", "seed_generator"):
+        elif path[0] not in NO_LAYERS:
             raise ValueError(f"{'/'.join(path)} is no array of a layer")
     return found
 

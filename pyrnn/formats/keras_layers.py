@@ -47,14 +47,15 @@ class Own:
     arrays   by what they are: kernel, bias
     major    of the version of Keras, None where that is not known
     dtype, batch_first  of the layers that it becomes
+    rank     the number of axes of what it takes, None where that is not known
     """
 
     def __init__(
         self, kind: str, options: Mapping[str, Any], arrays: Mapping[str, Array], major: int | None = None,
-        dtype: str = "float32", batch_first: bool = True,
+        dtype: str = "float32", batch_first: bool = True, rank: int | None = 3,
     ) -> None:  # fmt: skip
         self.kind, self.options, self.arrays, self.major = kind, dict(options), dict(arrays), major
-        self.dtype, self.batch_first = dtype, batch_first
+        self.dtype, self.batch_first, self.rank = dtype, batch_first, rank
 
     def option(self, name: str, usual: Any = None) -> Any:
         """What its config says of something; what Keras takes where it says nothing."""
@@ -79,6 +80,13 @@ class Own:
         said = self.option(name, found)
         if said != found:
             raise ValueError(f"it says {name}={shown(said)}, and its arrays are of {found}")
+
+    def over_the_last(self) -> None:
+        """ValueError where its axis is not the last."""
+        axis = self.option("axis", -1)
+        number = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+        if number != -1 and (self.rank is None or number != self.rank - 1):
+            raise ValueError(f"it has axis={shown(axis)}, expected the last")
 
     def array(self, name: str, *axes: int | None) -> Array:
         """One of its arrays, with this many axes, of these lengths where they are known."""
@@ -327,9 +335,7 @@ def _over_time(kind: Callable[..., Layer]) -> Callable[[Own], Made]:
 def _norm_values(own: Own, features: int) -> tuple[Array | None, Array | None]:
     gamma = own.array("gamma", features) if own.option("scale", "gamma" in own.arrays) else None
     beta = own.array("beta", features) if own.option("center", "beta" in own.arrays) else None
-    axis = own.option("axis", -1)
-    if (axis[0] if isinstance(axis, list) and len(axis) == 1 else axis) not in (-1, 2):
-        raise ValueError(f"it has axis={shown(axis)}, expected the last")
+    own.over_the_last()
     return gamma, beta
 
 
@@ -394,7 +400,7 @@ def _elu(own: Own) -> Made:
 
 
 def _softmax(own: Own) -> Made:
-    own.only("axis", -1)
+    own.over_the_last()
     return {"": Softmax(dtype=own.dtype)}
 
 
@@ -410,7 +416,7 @@ def _time_distributed(own: Own) -> Made:
 def _merge(how: str) -> Callable[[Own], Made]:
     def converter(own: Own) -> Made:
         if how == "concatenate":
-            own.only("axis", -1, 2)
+            own.over_the_last()
         return {"": Merge(how, dtype=own.dtype)}
 
     return converter
@@ -508,3 +514,17 @@ def kind_of(name: str, weights: Mapping[str, Array], numbered: bool) -> str | No
         return {2: "Dense", 3: "Conv1D"}.get(arrays["kernel"].ndim)
     alone = {"embeddings": "Embedding", "moving_mean": "BatchNormalization", "alpha": "PReLU"}
     return next((kind for role, kind in alone.items() if role in roles), None)
+
+
+def rank_behind(kind: str, options: Mapping[str, Any], rank: int | None) -> int | None:
+    """The number of axes of what a layer gives, by that of what it takes."""
+    shape = options.get("batch_input_shape", options.get("batch_shape"))
+    if isinstance(shape, list):  # of the first layer
+        rank = len(shape)
+    if kind == "Embedding":
+        return None if rank is None else rank + 1
+    if kind in RECURRENT:
+        return 3 if options.get("return_sequences") else 2
+    if kind == "Bidirectional":
+        return rank_behind("LSTM", options["layer"]["config"], rank)
+    return 2 if kind.startswith("Global") else rank

@@ -76,11 +76,16 @@ def _model(model: keras.Model, config: Any) -> Any:
     layers: dict[str, Any] = {}
     inputs: dict[str, list[str]] = {}
     ends: dict[str, str] = {}  # of each layer of Keras the last of those that it becomes
+    ranks: dict[str, int | None] = {}  # and how many axes that gives
     with at_most(4 * sum(array.size for array in arrays) + SPARE):
         for node in nodes:
             try:
-                made = _made(node, placed[node.name], version, dtype)
                 sources = _ends(node, ends)
+                rank = ranks[node.sources[0]] if node.sources else None
+                made = _made(node, placed[node.name], version, dtype, rank)
+                ranks[node.name] = None
+                if node.kind != FUNCTION:
+                    ranks[node.name] = keras_layers.rank_behind(node.kind, node.options, rank)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{node.name} ({node.kind}): {error}") from error
             for what, layer in made.items():
@@ -117,14 +122,16 @@ def _fit(name: str, taken: Mapping[str, Any]) -> str:
     return name
 
 
-def _made(node: Node, weights: Mapping[str, Any], version: int | None, dtype: str) -> dict[str, Layer]:
+def _made(
+    node: Node, weights: Mapping[str, Any], version: int | None, dtype: str, rank: int | None
+) -> dict[str, Layer]:
     if node.kind == FUNCTION:
         made = node.options(*weights.values())
         if isinstance(made, Layer) or callable(made):
             return {"": made if isinstance(made, Layer) else Function(made)}
         raise TypeError(f"the function in config gives {shown(made)}, expected a layer or a function")
     arrays = keras_layers.named(node.kind, node.options, weights)
-    return keras_layers.layers_of(keras_layers.Own(node.kind, node.options, arrays, version, dtype))
+    return keras_layers.layers_of(keras_layers.Own(node.kind, node.options, arrays, version, dtype, rank=rank))
 
 
 def _placed(model: keras.Model, nodes: list[Node], numbered: bool) -> dict[str, dict[str, Any]]:
