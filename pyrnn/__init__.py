@@ -23,7 +23,6 @@ from .layers.attention import (
 from .layers.conv import Conv1d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
-from .layers.graph import Graph, Merge
 from .layers.jordan import Jordan
 from .layers.learned_state import LearnedState
 from .layers.linear import Linear
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from .formats.native import load, save
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
+    from .layers.graph import Graph, Merge
     from .text import ngrams
 
     __version__: str
@@ -140,7 +140,9 @@ __all__ = [
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
-_LATER_FROM = {  # functions, and their modules
+_LATER_FROM = {  # functions and classes, and their modules
+    "Graph": "layers.graph",
+    "Merge": "layers.graph",
     "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",
     "from_torch": "formats.torch_modules",
