@@ -6,7 +6,6 @@ RTNeural and NeuralAmpModelerCore; without it these tests are skipped. models/SO
 
 import json
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -91,8 +90,7 @@ def test_resemblyzer():
 
 def test_g2pm():
     """Chinese sentences as ids -> the sounds of characters that have several."""
-    with open(found("g2pM/np_ckpt.pkl"), "rb") as file:  # a pickle of NumPy arrays, which is the package's own
-        weights = pickle.load(file)
+    weights = pyrnn.read_weights(found("g2pM/np_ckpt.pkl"))
     (ids, width), (inner, outer) = weights["embedding.weight"].shape, weights["logit_layer.0.weight"].shape
     lstm = pyrnn.LSTM(width, outer // 2, batch_first=True, bidirectional=True)
     head = pyrnn.Sequential(

@@ -73,6 +73,52 @@ def test_numpy(tmp_path):
         pyrnn.read_weights(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_pickled_arrays(protocol, tmp_path):
+    arrays = {
+        "lstm.weight": BASE,
+        "lstm.turned": np.asfortranarray(BASE),
+        "heads.0": np.arange(3, dtype=">i2"),
+        "heads.1": np.array(2.5),
+        "empty": np.zeros((0, 3)),
+    }
+    nested = {
+        "lstm": {"weight": BASE, "turned": arrays["lstm.turned"]},
+        "heads": [arrays["heads.0"], arrays["heads.1"]],
+    }
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps({**nested, "empty": arrays["empty"], "rate": np.float64(0.1), "n": 7}, protocol))
+    same(
+        pyrnn.read_weights(path),
+        {n: np.ascontiguousarray(a).reshape(a.shape).astype(a.dtype.newbyteorder("=")) for n, a in arrays.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"a": np.array(["x"])}, "expected numbers"),
+        ({"a": np.array([{}], object)}, "expected numbers"),
+        ({"a": print}, r"builtins\.print, which is not run.*numpy\.savez"),
+        ({"a": 1}, "holds no arrays"),
+        ([np.ones(3, [("x", "f4")])], "expected numbers"),
+    ],
+)
+def test_pickles_of_other_things(value, message, tmp_path):
+    path = tmp_path / "x.pkl"
+    path.write_bytes(pickle.dumps(value, 4))
+    with pytest.raises(ValueError, match=rf"x\.pkl: .*{message}"):
+        pyrnn.read_weights(path)
+
+
+def test_pickled_arrays_have_the_numbers_that_they_say(tmp_path):
+    path = tmp_path / "x.pkl"
+    whole = pickle.dumps({"a": np.ones(3)}, 3)
+    path.write_bytes(whole.replace(b"K\x03\x85", b"K\x05\x85"))
+    with pytest.raises(ValueError, match=r"x\.pkl: an array of shape \(5,\) and dtype float64 has 24 bytes"):
+        pyrnn.read_weights(path)
+
+
 def test_safetensors(tmp_path):
     layer = pyrnn.LSTM(2, 3, rng=0)
     pyrnn.save(tmp_path / "x", layer)
@@ -210,6 +256,7 @@ def forms(tmp_path):
     np.savez(tmp_path / "x.npz", a=BASE, b=BASE.T)
     np.save(tmp_path / "x.npy", BASE)
     pyrnn.save(tmp_path / "x.safetensors", pyrnn.GRU(2, 3, rng=0))
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"a": BASE, "b": [BASE[0]]}, 4))
     for path in sorted(tmp_path.iterdir()):
         yield path.name, path.read_bytes()
 

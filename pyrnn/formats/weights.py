@@ -21,12 +21,12 @@ MOST_MEMORY = 1000  # bytes for each byte of an .npz, which may be compressed
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     """{name: array} of a file of weights: safetensors, NumPy's .npz and .npy, torch's .pt and .pth, Keras' .h5 and
-    .keras, the JSON of RTNeural, GuitarML and NAM.
+    .keras, the JSON of RTNeural, GuitarML and NAM, a pickle of NumPy arrays.
 
     Names of nested dicts and groups are joined by dots, what is no array is skipped, bfloat16 comes as float32. Neither
-    other packages nor anything that the file holds is needed or run: of torch's pickles only tensors are read, and
-    anything else in them is a ValueError that names it. OSError or ValueError, with the name of the file, for one that
-    is missing, damaged or of a form that is not known.
+    other packages nor anything that the file holds is needed or run: of pickles only tensors and arrays are read, and
+    anything else that they name is a ValueError that says so. OSError or ValueError, with the name of the file, for one
+    that is missing, damaged or of a form that is not known.
 
         weights = pyrnn.read_weights("model.pt")
         layer.load_state_dict({name.removeprefix("rnn."): array for name, array in weights.items()})
@@ -50,12 +50,14 @@ def within(path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
 
 
 def _reader(file: BinaryIO) -> Any:
-    from . import hdf5, json_models, keras, torch
+    from . import hdf5, json_models, keras, numpy_pickle, torch
 
     start = file.read(16)
     file.seek(0)
     if start.startswith(torch.MAGIC):
         return torch.read_tensors
+    if start.startswith(numpy_pickle.START):
+        return numpy_pickle.read_arrays
     if start.startswith(b"PK"):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
