@@ -24,6 +24,7 @@ from .layers.conv import Conv1d
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.jordan import Jordan
+from .layers.learned_state import LearnedState
 from .layers.linear import Linear
 from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
@@ -41,9 +42,12 @@ from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, 
 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
+    from .formats.json_models import from_json
+    from .formats.keras_models import from_keras
     from .formats.native import load, save
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
+    from .layers.graph import Graph, Merge
     from .text import ngrams
 
     __version__: str
@@ -70,6 +74,7 @@ __all__ = [
     "Embedding",
     "EncoderDecoder",
     "GradientFlow",
+    "Graph",
     "Hopfield",
     "IndRNN",
     "Jordan",
@@ -77,11 +82,13 @@ __all__ = [
     "LayerNorm",
     "LayerNormLSTM",
     "LeakyReLU",
+    "LearnedState",
     "Linear",
     "LogSoftmax",
     "MaxOverTime",
     "MaxPool1d",
     "MeanOverTime",
+    "Merge",
     "MinGRU",
     "MinLSTM",
     "Model",
@@ -105,6 +112,8 @@ __all__ = [
     "cross_entropy",
     "data",
     "decoding",
+    "from_json",
+    "from_keras",
     "from_torch",
     "get_num_threads",
     "gradient_flow",
@@ -131,7 +140,11 @@ __all__ = [
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
-_LATER_FROM = {  # functions, and their modules
+_LATER_FROM = {  # functions and classes, and their modules
+    "Graph": "layers.graph",
+    "Merge": "layers.graph",
+    "from_json": "formats.json_models",
+    "from_keras": "formats.keras_models",
     "from_torch": "formats.torch_modules",
     "load": "formats.native",
     "read_weights": "formats.weights",

@@ -8,6 +8,8 @@ PEERS = {
     "No module named 'onnxruntime'": "a run of its own has it",
     "No module named 'pandas'": "a run of its own has it",
     "No module named 'ml_dtypes'": "a run of its own has it",
+    "No module named 'keras'": "the files that Keras wrote are there",
+    "PYRNN_MODELS names no folder of models": "tests/fetch_models.py fetches them where one likes to",
 }
 
 MACHINE = {
@@ -19,7 +21,10 @@ MACHINE = {
 
 RUNS = {
     "plain": {**PEERS, **MACHINE},  # the README's command
-    "peers": MACHINE,  # with torch and onnxruntime
+    "peers": {  # with torch and onnxruntime
+        **MACHINE,
+        "No module named 'keras'": "the files that Keras wrote are there",
+    },
     "oldest": {  # the oldest Python and NumPy
         **PEERS,
         **MACHINE,

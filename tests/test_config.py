@@ -35,6 +35,9 @@ LAYERS = [
     pyrnn.MultiheadAttention(8, 4, num_kv_heads=2, kdim=3),
     pyrnn.Decoder(9, 3, 4, cell="lstm", vector_size=2, memory_size=5, dropout=0.1),
     pyrnn.EncoderDecoder(9, 8, 3, 4, cell="rnn", attention=False),
+    pyrnn.Graph({"a": ["x"], "b": ["a", "x"]}, b=pyrnn.Merge("add"), a=pyrnn.Linear(2, 2)),
+    pyrnn.Merge("concatenate", dtype="float64"),
+    pyrnn.LearnedState(pyrnn.GRU(3, 4, 2, bidirectional=True)),
     pyrnn.Sequential(pyrnn.GRU(3, 4), last=pyrnn.LastStep(), head=pyrnn.Linear(4, 2)),
     pyrnn.Model(a=pyrnn.Linear(2, 2), b=pyrnn.Sequential(pyrnn.Linear(2, 2), pyrnn.Dropout(0.1))),
 ]

@@ -455,3 +455,33 @@ def test_small_calls_refuse_in_the_layers_words(rng):
     layer.params["weight"] *= 2
     layer.params["bias"] *= 2
     assert_same_bits([layer(x)], [2 * expected])
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (2, 2), (3, 2), (2, 3), (3, 1), (1, 3)])
+def test_windows_that_the_end_cuts(kernel, stride):
+    """MaxPool1d's ceil_mode: every window that begins within the row, its last one cut; a row as if it ended there."""
+    layer, x = (
+        pyrnn.MaxPool1d(kernel, stride, ceil_mode=True, dtype="float64"),
+        np.random.default_rng(0).random((11, 2, 3)),
+    )
+    for length in range(kernel, 12):
+        starts = range(0, max(length - kernel, 0) + stride, stride)
+        expected = np.stack([x[s : min(s + kernel, length), 0].max(axis=0) for s in starts if s < length])
+        y, pullback = layer.vjp(x, lengths=[length, 11])
+        np.testing.assert_array_equal(y[: len(expected), 0], expected)
+        assert not y[len(expected) :, 0].any()
+        assert layer.output_lengths(length) == len(expected)
+        dx = pullback(np.ones_like(y))
+        assert dx[:length, 0].sum() == expected.size
+        assert not dx[length:, 0].any()
+
+
+def test_the_last_step_of_two_directions():
+    """What the final states of a recurrent layer of two directions are."""
+    layer, x = pyrnn.GRU(3, 4, bidirectional=True, rng=0), np.random.default_rng(0).random((7, 2, 3))
+    y, h = layer(x, lengths=[3, 7])
+    np.testing.assert_array_equal(
+        pyrnn.LastStep(bidirectional=True)(y, lengths=[3, 7]), np.concatenate([h[0], h[1]], axis=-1)
+    )
+    with pytest.raises(ValueError, match="LastStep: x has 3 features, expected an even number of them"):
+        pyrnn.LastStep(bidirectional=True)(x)

@@ -78,6 +78,13 @@ def activations(g):
     return [both_ways(g, kind(dtype=g.dtype), g(T, N, F)) for kind in kinds]
 
 
+def begun(g):
+    net = pyrnn.LearnedState(pyrnn.LSTM(F, 13, 2, dtype=g.dtype, rng=0))
+    net.load_state_dict(net.state_dict() | {"start.h": g(2, 13), "start.c": g(2, 13)})
+    stream = net.stream(N)
+    return both_ways(g, net, g(T, N, F), lengths=g.ids(T, N)), stream.step(g(N, F)), stream(g(T, N, F))
+
+
 def multihead(g):
     layer = pyrnn.MultiheadAttention(F, 3, dtype=g.dtype, rng=0)
     stream = layer.stream(N)
@@ -240,6 +247,14 @@ CASES = {
             c=pyrnn.LayerNorm(9, dtype=dtype),
         )
     ),
+    ("Graph", "Merge"): plain_layer(
+        lambda dtype: pyrnn.Graph(
+            {"a": ["x"], "b": ["a", "x"], "c": ["b"], "d": ["c", "a"]}, rng=0,
+            a=pyrnn.GRU(F, 9, dtype=dtype), b=pyrnn.Merge("concatenate", dtype=dtype),
+            c=pyrnn.Linear(F + 9, 9, dtype=dtype), d=pyrnn.Merge("multiply", dtype=dtype),
+        )
+    ),
+    ("LearnedState",): begun,
     ("from_torch",): lambda g: list(pyrnn.from_torch({"weight": g(7, F), "bias": g(7)}).params.values()),
     ("Hopfield",): classical(stored),
     ("DenseHopfield",): classical(pyrnn.DenseHopfield),
@@ -253,7 +268,7 @@ CASES = {
 }  # fmt: skip
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
-    "minibatches", "held_out", "families", "load", "read_weights", "save", "to_torch",
+    "minibatches", "held_out", "families", "from_json", "from_keras", "load", "read_weights", "save", "to_torch",
 }  # fmt: skip
 
 

@@ -16,6 +16,14 @@ def sequential():
     return pyrnn.Sequential(pyrnn.LSTM(3, 4, bidirectional=True), pyrnn.MaxOverTime(), head=pyrnn.Linear(8, 2))
 
 
+def test_layers_come_back_in_their_order(tmp_path):
+    """Which is not that of the alphabet."""
+    model = pyrnn.Sequential(rnn=pyrnn.GRU(3, 4), last=pyrnn.LastStep(), head=pyrnn.Linear(4, 2), rng=0)
+    pyrnn.save(tmp_path / "x", model)
+    x = np.ones((5, 2, 3))
+    np.testing.assert_array_equal(pyrnn.load(tmp_path / "x")(x), model(x))
+
+
 def encoder_decoder():
     return pyrnn.EncoderDecoder(9, 11, 4, 6, dropout=0.25, rng=0)
 
@@ -45,12 +53,17 @@ LAYERS = {
     "Dropout": lambda: pyrnn.Dropout(0.25),
     "Embedding": lambda: pyrnn.Embedding(7, 3, padding_idx=2, rng=0),
     "EncoderDecoder": encoder_decoder,
+    "Graph": lambda: pyrnn.Graph(
+        {"b": ["x"], "sum": ["b", "x"]}, sum=pyrnn.Merge("add"), b=pyrnn.GRU(3, 3, rng=0), rng=0
+    ),
     "Jordan": lambda: pyrnn.Jordan(3, 4, 2, rng=0),
     "LastStep": lambda: pyrnn.LastStep(batch_first=True),
+    "LearnedState": lambda: pyrnn.LearnedState(pyrnn.LSTM(3, 4, 2, rng=0)),
     "LayerNorm": lambda: pyrnn.LayerNorm(4, dtype="float64"),
     "Linear": lambda: pyrnn.Linear(3, 4, bias=False, rng=0),
     "LogSoftmax": pyrnn.LogSoftmax,
     "MaxOverTime": pyrnn.MaxOverTime,
+    "Merge": lambda: pyrnn.Merge("average"),
     "Model": lambda: pyrnn.Model(one=pyrnn.Linear(2, 3), two=pyrnn.Model(three=pyrnn.GRU(2, 2, dtype="float64"))),
     "MultiheadAttention": lambda: pyrnn.MultiheadAttention(8, 4, num_kv_heads=2, rng=0),
     "ODERNN": lambda: pyrnn.ODERNN(3, 4, rng=0),

@@ -108,8 +108,20 @@ def _plain(layer: Layer, name: str) -> Any:
     call = f"{type(layer).__name__}.config"
     if not hasattr(layer, name):
         raise TypeError(f"{call}: its argument {name} is not among its attributes")
+    from .layer import Layer
+
     value = getattr(layer, name)
     value = value.name if isinstance(value, np.dtype) else value
-    if not isinstance(value, (bool, int, float, str, type(None))):
+    if isinstance(value, Layer):
+        return _typed(layer, name, value)
+    if not _is_json(value):
         raise TypeError(f"{call}: {name} is {shown(value)}, which JSON cannot hold")
     return value
+
+
+def _is_json(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(entry) for key, entry in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    return isinstance(value, (bool, int, float, str, type(None)))

@@ -219,7 +219,8 @@ def save(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], descrip
     import safetensors.numpy
 
     dense = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    text = _json(dict(description) | {CHECKSUMS: _checksums(dense, description)})
+    whole = dict(description) | {CHECKSUMS: _checksums(dense, description)}
+    text = _json(dict(sorted(whole.items())))  # inside, as in the config of a model, the order is that of the layers
     replace(path, safetensors.numpy.save(dense, metadata={KEY: text}))
 
 
@@ -266,14 +267,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     return arrays, description
 
 
-def _json(value: Any) -> str:
+def _json(value: Any, sort: bool = False) -> str:
     """JSON with characters as they are, but for halves of surrogate pairs, which UTF-8 has not: these are escaped."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "backslashreplace").decode()
+    return json.dumps(value, ensure_ascii=False, sort_keys=sort).encode("utf-8", "backslashreplace").decode()
 
 
 def _checksums(arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]) -> dict[str, int]:
     """Of each array with its dtype and shape, and under "" of the description."""
-    sums = {"": zlib.crc32(_json(description).encode())}
+    sums = {"": zlib.crc32(_json(description, sort=True).encode())}
     for name, array in arrays.items():
         sums[name] = zlib.crc32(array.data, zlib.crc32(f"{array.dtype} {array.shape}".encode()))
     return sums

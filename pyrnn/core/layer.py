@@ -36,6 +36,7 @@ class Layer:
     _derived: ClassVar[tuple[str, ...]] = ("_params", "_grads", "_home")  # not copied: made by _bind
     _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
     _by_step: ClassVar[bool] = False  # a call is the same for every step by itself
+    _has_stream: ClassVar[bool] = False  # stream(batch) gives the steps of a call
     _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
     _unlearned: Mapping[str, Array] = {}  # what the state dict has beside the parameters, such as running statistics
 

@@ -12,11 +12,14 @@ import math
 import pickle
 import struct
 import zipfile
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from collections.abc import Mapping
+from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..core.checks import Array
+
+T = TypeVar("T")
 
 MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what the older form begins with
 MOST_MEMORY = 8  # bytes of tensors for each byte of the file: more are views, expanded, of few numbers
@@ -91,20 +94,22 @@ InPython: Any = pickle._Unpickler  # the memory it takes follows the file; type 
 class Unpickler(InPython):  # type: ignore[misc]
     """Reads a pickle of names and shapes."""
 
+    names: ClassVar[Mapping[str, Any]] = NAMES
+    instead: ClassVar[str] = "just tensors. torch.save(module.state_dict(), path) makes one that does"
+
     def __init__(self, file: BinaryIO) -> None:
         super().__init__(file)
         self.dtypes: dict[str, str] = {}  # of the storages it names
 
     def find_class(self, module: str, name: str) -> Any:
-        """Of NAMES alone."""
+        """Of `names` alone."""
         full = f"{module}.{name}"
-        if full not in NAMES:
+        if full not in self.names:
             what = "a whole module" if module.startswith(("torch.nn", "__torch__", "__main__")) else "other objects"
             raise pickle.UnpicklingError(
-                f"its pickle asks for {full}, which is not run: the file holds {what}, not just tensors. "
-                "torch.save(module.state_dict(), path) makes one that does"
+                f"its pickle asks for {full}, which is not run: the file holds {what}, not {self.instead}"
             )
-        return NAMES[full]
+        return self.names[full]
 
     def persistent_load(self, pid: Any) -> Storage:
         """("storage", its kind, its key, where it was, how many numbers)."""
@@ -115,7 +120,11 @@ class Unpickler(InPython):  # type: ignore[misc]
         return Storage(kind.dtype, str(key))
 
     def _build(self) -> None:
-        self.stack.pop()  # attributes of an OrderedDict or a parameter
+        state = self.stack.pop()
+        self.build(self.stack[-1], state)
+
+    def build(self, value: Any, state: Any) -> None:
+        """What the pickle sets on a value: attributes of an OrderedDict or a parameter are of no interest."""
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: InPython.dispatch[code] for code in (getattr(pickle, name)[0] for name in OPCODES)
@@ -175,9 +184,12 @@ def widened(bfloat16: Array) -> Array:
     return wide
 
 
-def tensors(value: Any, most: int) -> dict[str, Tensor]:
-    """The tensors in dicts and lists, by their keys joined by dots. ValueError for more than so many entries."""
-    found: dict[str, Tensor] = {}
+def held(value: Any, kind: type[T], most: int) -> dict[str, T]:
+    """What is of this kind in dicts and lists, by their keys joined by dots. ValueError for more than so many entries.
+
+    held({"a": [1, "x", 2]}, int, 10)  # {"a.0": 1, "a.2": 2}
+    """
+    found: dict[str, T] = {}
     waiting: list[tuple[str, Any]] = [("", value)]
     met = 0
     while waiting:
@@ -185,20 +197,20 @@ def tensors(value: Any, most: int) -> dict[str, Tensor]:
         met += 1
         if met > most:
             raise ValueError("it has more entries than bytes")
-        if isinstance(entry, Tensor):
+        if isinstance(entry, kind):
             if name.removesuffix(".") in found:
                 raise ValueError(f"two tensors are called {name[:-1]!r}")
             found[name.removesuffix(".")] = entry
         elif isinstance(entry, (dict, list, tuple)):
             inner = entry.items() if isinstance(entry, dict) else enumerate(entry)
-            waiting += [(f"{name}{key}.", held) for key, held in reversed(list(inner))]
+            waiting += [(f"{name}{key}.", inside) for key, inside in reversed(list(inner))]
     return found
 
 
 def read_tensors(file: BinaryIO, size: int) -> dict[str, Array]:
     """The tensors of an open file of `size` bytes; bfloat16 as float32."""
     value, storages = read(file, size)
-    found = tensors(value, size)
+    found = held(value, Tensor, size)
     left = MOST_MEMORY * size
     arrays = {}
     for name, tensor in found.items():

@@ -5,36 +5,44 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
 from ..core.checks import Array
 from ..core.files import existing
 
+T = TypeVar("T")
+
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}  # of .npy
 MOST_MEMORY = 1000  # bytes for each byte of an .npz, which may be compressed
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """{name: array} of a file of weights: safetensors, NumPy's .npz and .npy, torch's .pt and .pth.
+    """{name: array} of a file of weights: safetensors, NumPy's .npz and .npy, torch's .pt and .pth, Keras' .h5 and
+    .keras, the JSON of RTNeural, GuitarML and NAM, a pickle of NumPy arrays.
 
-    Names of nested dicts are joined by dots, what is no array is skipped, bfloat16 comes as float32. Neither torch nor
-    anything that the file holds is needed or run: of torch's pickles only tensors are read, and anything else in them
-    is a ValueError that names it. OSError or ValueError, with the name of the file, for one that is missing, damaged
-    or of a form that is not known.
+    Names of nested dicts and groups are joined by dots, what is no array is skipped, bfloat16 comes as float32. Neither
+    other packages nor anything that the file holds is needed or run: of pickles only tensors and arrays are read, and
+    anything else that they name is a ValueError that says so. OSError or ValueError, with the name of the file, for one
+    that is missing, damaged or of a form that is not known.
 
         weights = pyrnn.read_weights("model.pt")
         layer.load_state_dict({name.removeprefix("rnn."): array for name, array in weights.items()})
     """
-    path, name = existing(path, "a file of weights")
+    arrays: dict[str, Array] = within(path, "a file of weights", lambda file, size: _reader(file)(file, size))
+    return arrays
+
+
+def within(path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
+    """read(an open file, its size), whose errors become OSError or ValueError and name the file."""
+    path, name = existing(path, expected)
     if not os.path.isfile(path):
-        raise OSError(f"{name} is no regular file, expected a file of weights")
+        raise OSError(f"{name} is no regular file, expected {expected}")
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
         try:
-            arrays: dict[str, Array] = _reader(file)(file, size)
-            return arrays
+            return read(file, os.fstat(file.fileno()).st_size)
         except MemoryError:
             raise ValueError(f"{name}: there is no memory for what it says it holds") from None
         except Exception as error:  # whatever a damaged file makes of a reader
@@ -42,21 +50,29 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 
 def _reader(file: BinaryIO) -> Any:
-    from . import torch
+    from . import hdf5, json_models, keras, numpy_pickle, torch
 
     start = file.read(16)
     file.seek(0)
     if start.startswith(torch.MAGIC):
         return torch.read_tensors
+    if start.startswith(numpy_pickle.START):
+        return numpy_pickle.read_arrays
     if start.startswith(b"PK"):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         file.seek(0)
+        if keras.WEIGHTS in names:
+            return lambda file, size: keras.joined(keras.unzipped(file, size)[2])
         return _npz if names and all(name.endswith(".npy") for name in names) else torch.read_tensors
     if start.startswith(np.lib.format.MAGIC_PREFIX):
         return lambda file, size: {"": _npy(file)}
+    if start.startswith(hdf5.SIGNATURE):
+        return lambda file, size: keras.joined(hdf5.read(file.read()))
     if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
         return _safetensors
+    if start.lstrip()[:1] == b"{":
+        return json_models.read_arrays
     raise ValueError(f"it begins with {start[:8]!r}, which is no form of weights that is known here")
 
 

@@ -44,12 +44,7 @@ class ChainStream:
 
             y_t = stream.step(x_t)
         """
-        out: Any = x
-        for step in self._steps:
-            out = step(out)
-            if out is None:
-                break
-        return out
+        return self._run(self._steps, x)
 
     def __call__(self, x: ArrayLike) -> Array:
         """A chunk of steps, in the layout of the model -> what the model would give. The states are carried on; of a
@@ -58,14 +53,16 @@ class ChainStream:
             y = stream(x)
         """
 
-        def run() -> Array:
-            out: Any = x
-            for part in self._parts:
-                out = part(out)
-            result: Array = out
-            return result
+        result: Array = self._all_or_nothing(lambda: self._run(self._parts, x))
+        return result
 
-        return self._all_or_nothing(run)
+    def _run(self, parts: Sequence[Any], x: Any) -> Any:
+        """x through the parts, one after the other."""
+        for part in parts:
+            x = part(x)
+            if x is None:
+                break
+        return x
 
     @property
     def state(self) -> tuple[Any, ...]:
@@ -109,7 +106,10 @@ class ChainStream:
 
     def __copy__(self) -> ChainStream:
         """One that goes on from the same states."""
-        return ChainStream(self._call, [copy.copy(p) if isinstance(p, STREAMS) else p for p in self._parts], self._rows)
+        return ChainStream(self._call, self._copied(), self._rows)
+
+    def _copied(self) -> list[Any]:
+        return [copy.copy(part) if isinstance(part, STREAMS) else part for part in self._parts]
 
     def __repr__(self) -> str:
         return f"{self._call}(batch={self._rows})"

@@ -98,16 +98,25 @@ class MaxOverTime(OneStep):
 class LastStep(OneStep):
     """The last valid step of each row: a summary of one size for any length.
 
-    Behind a recurrent layer of one direction it is the final output. (Of two directions the backward one has read
-    nothing but this step by then; final states of both are in the `state` of the layer.) A row without steps gives 0.
-    No parameters. TypeError and ValueError for arguments that make no layer.
+    Behind a recurrent layer of one direction it is the final output. Of two directions the backward one ends at the
+    first step: with `bidirectional` the second half of the features is that step's. A row without steps gives 0. No
+    parameters. TypeError and ValueError for arguments that make no layer.
 
         y = pyrnn.LastStep()(x, lengths=[5, 2])  # (T, N, F) -> (N, F); or (N, T, F) with batch_first, or (T, F)
     """
 
+    def __init__(self, *, bidirectional: bool = False, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
+        self.bidirectional = boolean(type(self).__name__, "bidirectional", bidirectional)
+        super().__init__(batch_first=batch_first, dtype=dtype)
+
     def _step(self, x: Array, valid: Array) -> Array:
-        last = np.maximum(valid.sum(axis=0) - 1, 0)
-        return np.broadcast_to(last, x.shape[1:])
+        last = np.broadcast_to(np.maximum(valid.sum(axis=0) - 1, 0), x.shape[1:])
+        if not self.bidirectional:
+            return last
+        forth, rest = divmod(x.shape[-1], 2)
+        if rest:
+            raise ValueError(f"{type(self).__name__}: x has {x.shape[-1]} features, expected an even number of them")
+        return np.where(np.arange(x.shape[-1]) < forth, last, 0)
 
 
 class MeanOverTime(Layer):
@@ -161,19 +170,24 @@ class MeanOverTime(Layer):
 class MaxPool1d(Layer):
     """The largest number of each feature among `kernel_size` steps, every `stride` steps (kernel_size by default).
 
-    As torch.nn.MaxPool1d without padding. The gradient goes to the step of the maximum, the first of equal ones. No
-    parameters. TypeError and ValueError for arguments that make no layer.
+    As torch.nn.MaxPool1d without padding. With ceil_mode the steps that are left at the end, too few for the kernel,
+    give one more. The gradient goes to the step of the maximum, the first of equal ones. No parameters. TypeError and
+    ValueError for arguments that make no layer.
 
         y = pyrnn.MaxPool1d(2)(x, lengths=[5, 2])  # (T, N, F) -> (T // 2, N, F); or (N, T, F) with batch_first, (T, F)
     """
 
+    _has_stream = True
+
     def __init__(
-        self, kernel_size: int, stride: int | None = None, batch_first: bool = False, *, dtype: DTypeLike = "float32"
-    ) -> None:
+        self, kernel_size: int, stride: int | None = None, batch_first: bool = False,
+        *, ceil_mode: bool = False, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
         call = type(self).__name__
         self.kernel_size = integer(call, "kernel_size", kernel_size, 1, MOST)
         self.stride = self.kernel_size if stride is None else integer(call, "stride", stride, 1, MOST)
         self.batch_first = boolean(call, "batch_first", batch_first)
+        self.ceil_mode = boolean(call, "ceil_mode", ceil_mode)
         super().__init__(float_dtype(call, dtype), {})
 
     def output_lengths(self, lengths: ArrayLike) -> Any:
@@ -181,7 +195,12 @@ class MaxPool1d(Layer):
 
         layer.output_lengths([5, 2])
         """
-        return output_steps(f"{type(self).__name__}.output_lengths", lengths, self.kernel_size - 1, self.stride)
+        call, reach = f"{type(self).__name__}.output_lengths", self.kernel_size - 1
+        if not self.ceil_mode:
+            return output_steps(call, lengths, reach, self.stride)
+        counts = output_steps(call, lengths, reach, self.stride, self.stride - 1)
+        counts = np.minimum(counts, output_steps(call, lengths, 0, self.stride))  # those that begin before the end
+        return counts if counts.ndim else int(counts)
 
     def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
         """x (T, N, F) -> y (U, N, F), in the layer's dtype. lengths (N,) integers in 0..T, one integer for x (T, F); y
@@ -203,20 +222,25 @@ class MaxPool1d(Layer):
         @quietly
         def back(dy: Array, places: Array) -> Array:
             dy = layout.steps_first(dy)
-            dx = np.zeros((steps, *dy.shape[1:]), self.dtype)
+            dx = np.zeros((max(steps, self._span(len(dy))), *dy.shape[1:]), self.dtype)
             for k, read in self._reads(len(dy)):
                 dx[read] += np.where(places == k, dy, self.dtype.type(0))
-            return np.ascontiguousarray(layout.back(dx))
+            return np.ascontiguousarray(layout.back(dx[:steps]))
 
         return y, Pullback(f"{type(self).__name__} pullback", y, places, back)
 
     def stream(self, batch: int = 1) -> PoolStream:
-        """A `PoolStream` of `batch` rows: step by step.
+        """A `PoolStream` of `batch` rows: step by step. ValueError with `ceil_mode`, which must know the end.
 
         stream = layer.stream()
         y_t = stream.step(x_t)
         """
-        batch = integer(f"{type(self).__name__}.stream", "batch", batch, 1, MOST)
+        call = f"{type(self).__name__}.stream"
+        batch = integer(call, "batch", batch, 1, MOST)
+        if self.ceil_mode:
+            raise ValueError(
+                f"{call}: with ceil_mode the last window ends where the sequence does, which no step tells"
+            )
         past = np.zeros((self.kernel_size - 1, batch, 0), self.dtype)
         return PoolStream(self, WindowStream(self._over_windows, past, self.kernel_size, self.stride), batch)
 
@@ -224,16 +248,23 @@ class MaxPool1d(Layer):
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, int, Layout]:
         """y, at which position of the kernel its numbers are from (U, N, F), T, and how x lies."""
         array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
-        y, places = self._largest(array)
-        steps = len(y)
+        given, steps = len(array), self.output_lengths(len(array))
+        if self.ceil_mode:
+            beyond = np.full((max(self._span(steps) - given, 0), *array.shape[1:]), -np.inf, self.dtype)
+            array = np.concatenate([np.where(valid, array, self.dtype.type(-np.inf)), beyond])
+        y, places = self._largest(array, steps)
         ends = np.arange(steps)[:, None, None] >= self.output_lengths(valid.sum(axis=(0, 2)))[:, None]
         np.copyto(y, 0, where=ends)
         np.copyto(places, -1, where=ends)
-        return np.ascontiguousarray(layout.back(y)), places, len(array), layout
+        return np.ascontiguousarray(layout.back(y)), places, given, layout
 
-    def _largest(self, x: Array) -> tuple[Array, Array]:
-        """x (T, N, F) -> y (U, N, F), and at which position of the kernel its numbers are from."""
-        y = np.full((self.output_lengths(len(x)), *x.shape[1:]), -np.inf, self.dtype)
+    def _span(self, steps: int) -> int:
+        """How many steps of x so many of y read."""
+        return (steps - 1) * self.stride + self.kernel_size if steps else 0
+
+    def _largest(self, x: Array, steps: int) -> tuple[Array, Array]:
+        """x (T, N, F) -> y of so many steps, and at which position of the kernel its numbers are from."""
+        y = np.full((steps, *x.shape[1:]), -np.inf, self.dtype)
         places = np.zeros(y.shape, np.int64)
         for k, read in self._reads(len(y)):
             better = (x[read] > y) | (np.isnan(x[read]) & ~np.isnan(y))
@@ -243,11 +274,11 @@ class MaxPool1d(Layer):
 
     @quietly
     def _over_windows(self, x: Array) -> Array:
-        return self._largest(x)[0]
+        return self._largest(x, self.output_lengths(len(x)))[0]
 
     def _reads(self, steps: int) -> list[tuple[int, slice]]:
         """Each position of the kernel, and the steps of x that it meets."""
-        span = max(steps - 1, 0) * self.stride + min(steps, 1)
+        span = self._span(steps) - self.kernel_size + 1
         return [(k, slice(k, k + span, self.stride)) for k in range(self.kernel_size if steps else 0)]
 
 

@@ -12,9 +12,6 @@ from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import MultiheadAttention
 from .chain import ChainStream
-from .conv import Conv1d
-from .pooling import MaxPool1d
-from .stack import Recurrent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -35,6 +32,8 @@ class Sequential(Model):
         logits = tagger(ids, lengths=[5, 2])  # (T, N) -> (T, N, 3)
         judge = pyrnn.Sequential(rnn=pyrnn.GRU(8, 16), last=pyrnn.LastStep(), head=pyrnn.Linear(16, 3))
     """
+
+    _has_stream = True
 
     def __init__(self, *layers: Layer, rng: Rng = None, **named: Layer) -> None:
         call = type(self).__name__
@@ -66,7 +65,7 @@ class Sequential(Model):
         for layer in self._chain():
             out = self._method(layer, "__call__")(out, **self._lengths(layer, "__call__", lengths))
             out = out[0] if isinstance(out, tuple) else out
-            lengths = _behind(layer, lengths)
+            lengths = behind(layer, lengths)
         y: Array = out
         return y
 
@@ -82,7 +81,7 @@ class Sequential(Model):
             out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
             out = out[0] if isinstance(out, tuple) else out
             pulls.append(pull)
-            lengths = _behind(layer, lengths)
+            lengths = behind(layer, lengths)
 
         def back(dy: Array, pulls: list[Any]) -> Any:
             gradient: Any = dy
@@ -101,7 +100,7 @@ class Sequential(Model):
         """
         out: Any = lengths
         for layer in self._chain():
-            out = _behind(layer, out)
+            out = behind(layer, out)
         return out
 
     def stream(self, batch: int = 1) -> ChainStream:
@@ -113,15 +112,19 @@ class Sequential(Model):
         """
         call = f"{type(self).__name__}.stream"
         batch = integer(call, "batch", batch, 1, MOST)
+        return ChainStream(call, self._streamed(call, batch), batch)
+
+    def _streamed(self, call: str, batch: int) -> list[Any]:
+        """Streams of the layers, and those that see one step at a time anyhow."""
         parts: list[Any] = []
         for layer in self._chain():
-            if isinstance(layer, (Recurrent, Sequential, Conv1d, MaxPool1d)):
+            if layer._has_stream:
                 parts.append(layer.stream(batch))
             elif layer._by_step:
                 parts.append(layer)
             else:
                 raise TypeError(f"{call}: {self._title(layer)} cannot run step by step")
-        return ChainStream(call, parts, batch)
+        return parts
 
     def _chain(self) -> Iterator[Any]:
         """The layers, in their order."""
@@ -154,7 +157,7 @@ class Sequential(Model):
         return {} if name is None else {name: lengths}
 
 
-def _behind(layer: Any, lengths: Any) -> Any:
+def behind(layer: Any, lengths: Any) -> Any:
     """The lengths of what comes out of a layer."""
     return layer.output_lengths(lengths) if lengths is not None and hasattr(layer, "output_lengths") else lengths
 

@@ -57,6 +57,7 @@ class Recurrent(Layer, Generic[StateT]):
     _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
     _cell: ClassVar[Cell]  # its record
     _cell_name: ClassVar[str]
+    _has_stream = True
     _derived = (*Layer._derived, "_weights", "_grad_weights")
 
     def __init_subclass__(cls, cell: str | None = None, **kwargs: Any) -> None:

@@ -1,0 +1,189 @@
+"""HDF5 files are read within their bytes: the same as h5py where that writes them, errors for the rest."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from mutations import mutated, told
+
+import pyrnn
+from pyrnn.formats import hdf5
+
+h5py = pytest.importorskip("h5py")
+
+
+def written(fill, **options):
+    content = io.BytesIO()
+    with h5py.File(content, "w", **options) as file:
+        fill(file)
+    return content.getvalue()
+
+
+def many(file):
+    """More entries than a node has room for, and attributes of all kinds."""
+    file.attrs["text"] = "ü"
+    file.attrs["bytes"] = np.bytes_(b"x" * 30_000)
+    file.attrs["names"] = np.array([b"a", b"bbb"])
+    file.attrs["texts"] = np.array(["a", "bü", ""], h5py.string_dtype())
+    file.attrs["number"] = 3
+    file.attrs["numbers"] = np.arange(3.0)
+    file.attrs["nothing"] = h5py.Empty("f")
+    file.attrs["none"] = np.zeros(0, "S1")
+    file.attrs["compound"] = np.zeros(2, [("a", "f4")])
+    for k in range(40):
+        file.create_group(f"deep/er/g{k}")["a"] = np.arange(k, dtype=np.float32)
+
+
+def kinds(file):
+    for dtype in ("f2", "f4", "f8", ">f4", ">f8", "i1", "<i2", ">i4", "i8", "u1", "u2", "u4", ">u8"):
+        file[dtype] = np.arange(6).astype(dtype).reshape(2, 3)
+    file["flags"] = np.array([True, False])
+    file["single"] = np.float32(1.5)
+    file["empty"] = np.zeros((0, 3))
+    file.create_dataset("compact", data=np.arange(3.0), dcpl=compact())
+
+
+def compact():
+    """How h5py is told to put numbers into the header."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_layout(h5py.h5d.COMPACT)
+    return plist
+
+
+def few(file):
+    file["b/a"] = np.arange(6.0).reshape(2, 3)
+    file["c"] = np.arange(3)
+    file.attrs["text"] = "x"
+
+
+def pieces(file):
+    array = np.random.default_rng(0).normal(size=(23, 17)).astype(np.float32)
+    for name, options in [
+        ("plain", {}),
+        ("small", {"compression": "gzip", "shuffle": True}),
+        ("sums", {"shuffle": True}),
+    ]:
+        file.create_dataset(name, data=array, chunks=(10, 7), **options)
+    file.create_dataset("many", data=np.arange(3000), chunks=(10,), compression="gzip")
+
+
+@pytest.mark.parametrize(
+    ("fill", "options"),
+    [
+        (many, {}),
+        (kinds, {}),
+        (few, {}),
+        (few, {"libver": "latest"}),
+        (few, {"libver": ("earliest", "v110")}),
+        (pieces, {}),
+    ],
+)
+def test_what_h5py_reads(fill, options):
+    content = written(fill, **options)
+    root = hdf5.read(content)
+    with h5py.File(io.BytesIO(content)) as file:
+        names = []
+        file.visititems(lambda name, thing: names.append(name) if isinstance(thing, h5py.Dataset) else None)
+        found = {"/".join(path): array for path, array in root.arrays()}
+        assert sorted(found) == sorted(names)
+        for name, array in found.items():
+            expected = np.asarray(file[name])
+            assert (array.dtype, array.shape) == (expected.dtype.newbyteorder("="), expected.shape)
+            np.testing.assert_array_equal(array, expected)
+        assert root.attributes.keys() == file.attrs.keys()
+
+
+def test_attributes():
+    found = hdf5.read(written(many)).attributes
+    assert found.pop("bytes") == "x" * 30_000
+    np.testing.assert_array_equal(found.pop("numbers"), np.arange(3.0))
+    assert found == {
+        **{"text": "ü", "names": ["a", "bbb"], "texts": ["a", "bü", ""], "number": 3},
+        **{"nothing": None, "none": [], "compound": None},
+    }
+
+
+def test_bfloat16():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.array([1.5, -2, 0.1], ml_dtypes.bfloat16)
+
+    def fill(file):
+        file["a"] = values
+        file["a"].attrs["dtype"] = "bfloat16"
+
+    found = hdf5.read(written(fill)).entries["a"]
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, values.astype(np.float32))
+
+
+def links(file):
+    file["a"] = np.arange(3)
+    file["b"] = h5py.SoftLink("/a")
+
+
+def twice(file):
+    file["a"] = np.arange(3)
+    file["b"] = file["a"]
+
+
+def outside(file):
+    file.create_dataset("a", shape=(3,), dtype="f4", external=[("/etc/passwd", 0, 12)])
+
+
+REFUSED = {
+    "many in the newest form": (many, {"libver": "latest"}, "more links or attributes than are read"),
+    "pieces in the newest form": (pieces, {"libver": "latest"}, "plain lies in the file in a way that"),
+    "a link": (links, {}, "the root group holds a symbolic link"),
+    "a link in the newest form": (links, {"libver": "latest"}, "the root group holds a symbolic or external link"),
+    "two names": (twice, {}, "b is met twice"),
+    "texts": (lambda file: file.create_dataset("a", data=["x", "y"]), {}, "a is no array of numbers"),
+    "complex numbers": (lambda file: file.create_dataset("a", data=np.ones(2, complex)), {}, "elements of class 6"),
+    "never written": (lambda file: file.create_dataset("a", (3,), "f4"), {}, "a has never been written"),
+    "never written in pieces": (lambda file: file.create_dataset("a", (3,), "f4", chunks=(2,)), {}, "a has never been"),
+    "another file's bytes": (outside, {}, "a"),
+    "another filter": (
+        lambda file: file.create_dataset("a", data=np.ones(9), chunks=(3,), fletcher32=True), {}, "by filter 3",
+    ),
+    "small for its size": (
+        lambda file: file.create_dataset("a", data=np.zeros(10**6), chunks=(10**5,), compression="gzip"), {}, "8 times",
+    ),
+    "larger than all": (lambda file: file.create_dataset("a", (2**40,), "f4", chunks=(2**20,)), {}, "8 times"),
+    "user block": (few, {"userblock_size": 512}, "it is no HDF5 file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_not_read(case):
+    fill, options, message = REFUSED[case]
+    content = written(fill, **options)
+    with pytest.raises(ValueError, match=message):
+        hdf5.read(content)
+
+
+def test_circles():
+    """A group in itself, a node of a tree in itself: each is met once."""
+    content = bytearray(written(few))
+    tree = content.index(b"TREE")
+    header = struct.unpack_from("<Q", content, 64)[0]
+    node = content.index(b"SNOD")
+    struct.pack_into("<Q", content, node + 16, header)  # an entry of the root is the root
+    with pytest.raises(ValueError, match="is met twice"):
+        hdf5.read(bytes(content))
+    content = bytearray(written(few))
+    struct.pack_into("<Q", content, tree + 32, tree)
+    with pytest.raises(ValueError, match="is met twice"):
+        hdf5.read(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("fill", "libver"), [(many, None), (kinds, None), (few, None), (pieces, None), (few, "latest"), (pieces, "v108")]
+)
+def test_damaged_files(fill, libver, tmp_path):
+    """Bytes changed, cut and added: what is read, or an error."""
+    messages = {
+        told(tmp_path / "damaged", content, pyrnn.read_weights)
+        for content in mutated(written(fill, libver=libver and (libver, "latest")), 150)
+    }
+    assert "" in messages
+    assert len(messages) > 2
