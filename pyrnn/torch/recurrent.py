@@ -1,0 +1,299 @@
+"""Stacks of recurrent layers as one operation of torch's: on its tape, and as a custom operator for its compilers.
+
+Tensors and arrays share memory. Letters: T steps, N rows, I features, H hidden units, P outputs of a direction, D
+directions, L layers, S steps of all rows of packed sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, _VF
+
+from .. import kernels
+from ..cells import CELLS
+from ..core.checks import Array
+from ..layers.stack import combine
+from .tensors import differentiable_once, tensor, transformed
+
+_MODES: dict[str, tuple[str, dict[str, Any]]] = {  # torch's name -> the cell's name, the op's options
+    "LSTM": ("lstm", {}),
+    "GRU": ("gru", {}),
+    "RNN_TANH": ("rnn", {}),
+    "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
+}
+_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+class Stack(NamedTuple):
+    """What a call does, but for its tensors."""
+
+    mode: str
+    bias: bool
+    num_layers: int
+    bidirectional: bool
+    batch_first: bool  # of x (N, T, I); packed sequences are (S, I)
+    fallback: bool = False  # torch's own operations where ours have no derivative
+
+    def entries(self, flat: Sequence[Any]) -> list[list[Any]]:
+        """Weights in torch's order -> those of each layer and direction in the op's order, None where absent."""
+        directions = 2 if self.bidirectional else 1
+        own = len(flat) // (self.num_layers * directions)
+        total = len(CELLS[_MODES[self.mode][0]].weights)
+        found = []
+        for start in range(0, len(flat), own):
+            entry = list(flat[start : start + own])
+            if not self.bias:
+                entry[2:2] = None, None
+            found.append(entry + [None] * (total - len(entry)))
+        return found
+
+
+class Packing:
+    """Where the steps of packed sequences lie among those of padded ones."""
+
+    def __init__(self, batch_sizes: Tensor) -> None:
+        counts = batch_sizes.numpy()
+        valid = np.arange(counts[0]) < counts[:, None]
+        self.shape = valid.shape  # (T, N)
+        self.lengths = valid.sum(axis=0)
+        self._places = tensor(np.flatnonzero(valid))
+
+    def padded(self, data: Tensor) -> Array:
+        """(S, features) -> (T, N, features); what lies in the padding is nobody's business."""
+        steps, rows = self.shape
+        padded = data.new_empty(steps * rows, data.shape[1]).index_copy_(0, self._places, data.detach())
+        return padded.numpy().reshape(steps, rows, -1)
+
+    def packed(self, padded: Array) -> Tensor:
+        """(T, N, features) -> (S, features)."""
+        return tensor(padded.reshape(-1, padded.shape[2])).index_select(0, self._places)
+
+
+class Recording(NamedTuple):
+    """What the way back needs, once."""
+
+    pulls: list[Any]
+    packing: Packing | None
+
+
+def run(
+    stack: Stack, x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], keep: bool
+) -> tuple[list[Tensor], Recording]:
+    """[y, final states...] and, where `keep`, a recording. No state is zeros."""
+    cell, options = _MODES[stack.mode]
+    op = getattr(kernels, cell)
+    entries = stack.entries([w.numpy(force=True) for w in weights])
+    packing = lengths = None
+    if batch_sizes is not None:
+        packing = Packing(batch_sizes)
+        lengths = packing.lengths
+        walked = packing.padded(x)
+    else:
+        walked = x.numpy(force=True)
+        if stack.batch_first:
+            walked = walked.swapaxes(0, 1)
+    steps, rows = walked.shape[:2]
+    states: Sequence[Any] = [None] * len(entries)
+    if state:
+        states = list(zip(*(part.numpy(force=True) for part in state), strict=True))
+    directions = 2 if stack.bidirectional else 1
+    outputs = entries[0][1].shape[1]
+    finals, pulls = [], []
+    for first in range(0, len(entries), directions):
+        turned = stack.batch_first and packing is None and first + directions == len(entries)
+        y = None
+        if turned:
+            y = np.empty((rows, steps, directions * outputs), walked.dtype).swapaxes(0, 1)
+        elif stack.bidirectional:
+            y = np.empty((steps, rows, directions * outputs), walked.dtype)
+        for k in range(directions):
+            out = None if y is None else y[:, :, k * outputs : (k + 1) * outputs]
+            arguments = (walked, states[first + k], entries[first + k])
+            if keep:
+                (own, final), pull = op.vjp(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
+                pulls.append(pull)
+            else:
+                own, final = op.forward(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
+            finals.append(final)
+        walked = own if y is None else y
+    if packing is not None:
+        result = packing.packed(walked)
+    else:
+        result = tensor(walked.swapaxes(0, 1) if stack.batch_first else walked)
+    return [result, *_joined(finals)], Recording(pulls, packing)
+
+
+def _joined(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
+    """Of each layer and direction -> (L*D, N, width) each."""
+    if len(states) == 1:
+        return [tensor(part[None]) for part in states[0]]
+    return [tensor(np.stack(part)) for part in zip(*states, strict=True)]
+
+
+def pull(
+    stack: Stack, recording: Recording, gradients: Sequence[Tensor | None], state: Sequence[Tensor],
+    weights: Sequence[Tensor], needed: Sequence[bool],
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients of [x, state..., weights...], None for weights that do not need one, from those of y and the final
+    states."""
+    pulls, packing = recording
+    dy, *dfinals = gradients
+    dh: Any = None
+    if dy is not None and packing is not None:
+        dh = packing.padded(dy)
+    elif dy is not None:
+        dh = dy.numpy(force=True)
+        dh = dh.swapaxes(0, 1) if stack.batch_first else dh
+    dstates: list[Any] = [None] * len(pulls)
+    if any(part is not None for part in dfinals):
+        parts = [[None] * len(pulls) if part is None else part.numpy(force=True) for part in dfinals]
+        dstates = list(zip(*parts, strict=True))
+    dweights = [np.zeros(w.shape, _NUMPY[w.dtype]) if need else None for w, need in zip(weights, needed, strict=True)]
+    entries = stack.entries(dweights)
+    directions = 2 if stack.bidirectional else 1
+    outputs = weights[1].shape[1]
+    dinitials: list[Any] = [None] * len(pulls)
+    for first in range(len(pulls) - directions, -1, -directions):
+        before = None
+        for k in range(directions):
+            own = dh if dh is None or directions == 1 else dh[:, :, k * outputs : (k + 1) * outputs]
+            dx, dinitials[first + k] = pulls[first + k](own, dstates[first + k], entries[first + k])
+            if before is not None:
+                combine(np.add, dx, before)
+            before = dx
+        del pulls[first:]
+        dh = dx
+    dinput = packing.packed(dh) if packing else tensor(dh.swapaxes(0, 1) if stack.batch_first else dh)
+    dstate = _joined(dinitials) if state else []
+    return [dinput, *dstate, *(None if g is None else tensor(g) for g in dweights)]
+
+
+# ---------------------------------------------------------------------------------------------------- on the tape
+
+
+class OnTape(torch.autograd.Function):
+    """apply(stack, batch_sizes, number of states, x, states..., weights...) -> y, final states..."""
+
+    @staticmethod
+    def forward(ctx: Any, stack: Stack, batch_sizes: Tensor | None, states: int, x: Tensor, *rest: Tensor) -> Any:
+        results, recording = run(stack, x, batch_sizes, rest[:states], rest[states:], True)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *rest)
+        ctx.call = stack, batch_sizes, states
+        ctx.recording = recording
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        stack, batch_sizes, states = ctx.call
+        inputs = ctx.saved_tensors  # which finds out that one has been changed, or that the graph has been freed
+        twice = torch.is_grad_enabled()
+        if stack.fallback and (twice or transformed()):
+            return None, None, None, *by_torch(stack, batch_sizes, states, inputs, gradients, ctx.needs_input_grad[3:])
+        if transformed():
+            raise RuntimeError(f"pyrnn.torch: the backward of {stack.mode} under {transformed()} is torch's alone")
+        with torch.no_grad():
+            x, state, weights = inputs[0], inputs[1 : 1 + states], inputs[1 + states :]
+            recording, ctx.recording = ctx.recording, None
+            if recording is None:  # a retained graph: the way forward once more
+                recording = run(stack, x, batch_sizes, state, weights, True)[1]
+            given = pull(stack, recording, gradients, state, weights, ctx.needs_input_grad[4 + states :])
+        if twice:
+            message = f"pyrnn.torch: {stack.mode} has no second derivative; torch's own has (accelerate's fallback=True)"
+            given = list(differentiable_once(given, message))
+        return None, None, None, *given
+
+
+def by_torch(
+    stack: Stack, batch_sizes: Tensor | None, states: int, inputs: Sequence[Tensor],
+    gradients: Sequence[Tensor | None], needed: Sequence[bool],
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients of inputs (x, states, weights) by torch's own implementation, which can be differentiated again."""
+    with torch.enable_grad():
+        x, *rest = inputs
+        state, weights = rest[:states], rest[states:]
+        if not state:
+            rows = int(batch_sizes[0]) if batch_sizes is not None else x.shape[0 if stack.batch_first else 1]
+            state = new_states(stack, weights, x, rows)
+        hx: Any = tuple(state) if stack.mode == "LSTM" else state[0]
+        more = (weights, stack.bias, stack.num_layers, 0.0, False, stack.bidirectional)
+        function = getattr(_VF, stack.mode.lower())
+        results = function(x, hx, *more, stack.batch_first) if batch_sizes is None else function(x, batch_sizes, hx, *more)
+        pairs = [(y, dy) for y, dy in zip(results, gradients, strict=True) if dy is not None]
+        wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(
+            [y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=torch.is_grad_enabled(), allow_unused=True
+        ))  # fmt: skip
+        return [next(found) if need else None for need in needed]
+
+
+def new_states(stack: Stack, weights: Sequence[Tensor], x: Tensor, rows: Any) -> list[Tensor]:
+    """Zeros, as torch makes them where there is no state."""
+    count = stack.num_layers * (2 if stack.bidirectional else 1)
+    return [x.new_zeros(count, rows, width) for width in _widths(stack, weights)]
+
+
+def _widths(stack: Stack, weights: Sequence[Tensor]) -> tuple[int, ...]:
+    cell = CELLS[_MODES[stack.mode][0]]
+    return cell.widths(weights[1].shape[0] // len(cell.gates), weights[1].shape[1])
+
+
+# -------------------------------------------------------------------------------------- as an operator of its own
+
+
+@torch.library.custom_op("pyrnn::recurrent", mutates_args=())
+def recurrent(
+    x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], mode: str, bias: bool,
+    num_layers: int, bidirectional: bool, batch_first: bool,
+) -> list[Tensor]:  # fmt: skip
+    """[y, final states...]: what a compiler meets in the place of a stack."""
+    return run(Stack(mode, bias, num_layers, bidirectional, batch_first), x, batch_sizes, state, weights, False)[0]
+
+
+@recurrent.register_fake
+def _(x, batch_sizes, state, weights, mode, bias, num_layers, bidirectional, batch_first):  # type: ignore[no-untyped-def]
+    stack = Stack(mode, bias, num_layers, bidirectional, batch_first)
+    directions = 2 if bidirectional else 1
+    y = x.new_empty(*x.shape[:-1], directions * weights[1].shape[1])
+    rows = state[0].shape[1] if batch_sizes is not None else x.shape[0 if batch_first else 1]
+    return [y, *(torch.empty_like(part) for part in new_states(stack, weights, x, rows))]
+
+
+@torch.library.custom_op("pyrnn::recurrent_backward", mutates_args=())
+def recurrent_backward(
+    gradients: Sequence[Tensor | None], x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor],
+    weights: Sequence[Tensor], mode: str, bias: bool, num_layers: int, bidirectional: bool, batch_first: bool,
+) -> list[Tensor]:  # fmt: skip
+    """The gradients of [x, states..., weights...]; nothing but tensors goes from an operator to the one that is its way
+    back, so that walks forward once more."""
+    stack = Stack(mode, bias, num_layers, bidirectional, batch_first)
+    recording = run(stack, x, batch_sizes, state, weights, True)[1]
+    found = pull(stack, recording, gradients, state, weights, [True] * len(weights))
+    return [g for g in found if g is not None]
+
+
+@recurrent_backward.register_fake
+def _(gradients, x, batch_sizes, state, weights, *call):  # type: ignore[no-untyped-def]
+    return [torch.empty_like(t, memory_format=torch.contiguous_format) for t in (x, *state, *weights)]
+
+
+def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+    x, batch_sizes, state, weights, *ctx.call = inputs
+    ctx.states = len(state)
+    ctx.packed = batch_sizes is not None
+    ctx.save_for_backward(x, *([batch_sizes] if ctx.packed else []), *state, *weights)
+
+
+def _back(ctx: Any, gradients: Sequence[Tensor | None]) -> Any:
+    x, *rest = ctx.saved_tensors
+    batch_sizes = rest.pop(0) if ctx.packed else None
+    state, weights = rest[: ctx.states], rest[ctx.states :]
+    dx, *found = recurrent_backward(list(gradients), x, batch_sizes, state, weights, *ctx.call)
+    return dx, None, found[: ctx.states], found[ctx.states :], None, None, None, None, None
+
+
+recurrent.register_autograd(_back, setup_context=_keep)
