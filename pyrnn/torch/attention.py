@@ -29,8 +29,7 @@ def scaled_dot_product_attention(
         out = pyrnn.torch.scaled_dot_product_attention(q, k, v, is_causal=True)
     """
     tensors = (query, key, value)
-    trace = traced(tensors)
-    why = obstacle(tensors) or ("" if trace else transformed())
+    why = obstacle(tensors)
     if dropout_p:
         why = f"dropout_p is {dropout_p}, and the kernel has no dropout"
     elif is_causal and attn_mask is not None:
@@ -41,7 +40,7 @@ def scaled_dot_product_attention(
         why = f"query, key and value are of {query.dtype}, {key.dtype} and {value.dtype}, expected one dtype"
     if why:
         raise RuntimeError(f"{_NAME}: {why}")
-    if trace:
+    if traced(tensors):
         out: Tensor = attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)[0]
     elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         out = OnTape.apply(query, key, value, attn_mask, is_causal, scale, enable_gqa)  # type: ignore[no-untyped-call]

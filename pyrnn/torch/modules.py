@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..core.checks import boolean, shown
-from .recurrent import OnTape, Stack, new_states, recurrent, run
-from .tensors import obstacle, refused, traced, transformed
+from .recurrent import Stack, new_states, on_tape, recurrent, run
+from .tensors import obstacle, plain, refused
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -27,13 +27,14 @@ class _Ours(nn.RNNBase):
         state: Any = () if hx is None else hx if self.mode == "LSTM" else (hx,)
         if not self._fits(x, batch_sizes, state, weights):
             return super().forward(input, hx)  # torch's error
-        tensors = (x, *state, *weights)
-        trace = traced(tensors)
-        why = obstacle(tensors) or ("" if trace else transformed())
-        if why:
-            if self.fallback:
+        tensors, trace = (x, *state, *weights), False
+        if not plain(tensors, x.dtype):
+            why = obstacle(tensors)
+            if not why and any(t.dtype is not x.dtype for t in tensors) or why and self.fallback:
                 return super().forward(input, hx)
-            raise refused(type(self).__name__, why)
+            if why:
+                raise refused(type(self).__name__, why)
+            trace = True
         if batch_sizes is not None:
             state = [part.index_select(1, order) for part in state] if order is not None else state
             y, *final = self._run(x, batch_sizes, state, weights, trace)
@@ -67,8 +68,7 @@ class _Ours(nn.RNNBase):
             return False
         if batch_sizes is None and not shape[self.batch_first and axes == 3]:
             return False
-        dtype = x.dtype
-        if not torch.is_autocast_enabled("cpu") and any(w.dtype != dtype for w in weights):
+        if x.dtype is not weights[0].dtype and not torch.is_autocast_enabled("cpu"):
             return False
         if not (isinstance(state, (tuple, list)) and all(isinstance(part, Tensor) for part in state)):
             return False
@@ -80,8 +80,7 @@ class _Ours(nn.RNNBase):
         lead = (self.num_layers * (2 if self.bidirectional else 1), *rows)
         expected = [(*lead, self.proj_size or self.hidden_size), (*lead, self.hidden_size)]
         found = [tuple(part.shape) for part in state]
-        same = all(part.dtype == dtype for part in state)
-        return same and found == expected[: 2 if self.mode == "LSTM" else 1]
+        return found == expected[: 2 if self.mode == "LSTM" else 1]
 
     def _run(
         self, x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], trace: bool
@@ -110,7 +109,7 @@ def _call(
             state = new_states(stack, weights, x, int(batch_sizes[0]))
         result: Sequence[Tensor] = recurrent(x, batch_sizes, list(state), list(weights), *stack[:5])
     elif torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
-        result = OnTape.apply(stack, batch_sizes, len(state), x, *state, *weights)  # type: ignore[no-untyped-call]
+        result = on_tape(stack, batch_sizes, len(state), x, *state, *weights)
     else:
         result = run(stack, x, batch_sizes, state, weights, False)[0]
     return result

@@ -14,18 +14,28 @@ import torch
 from torch import Tensor, _VF
 
 from .. import kernels
-from ..cells import CELLS
+from ..cells import CELLS, Cell
 from ..core.checks import Array
 from ..layers.stack import combine
 from .tensors import differentiable_once, tensor, transformed
+from .threads import make_way
 
-_MODES: dict[str, tuple[str, dict[str, Any]]] = {  # torch's name -> the cell's name, the op's options
-    "LSTM": ("lstm", {}),
-    "GRU": ("gru", {}),
-    "RNN_TANH": ("rnn", {}),
-    "RNN_RELU": ("rnn", {"nonlinearity": "relu"}),
+
+
+class Mode(NamedTuple):
+    """What torch calls the mode of a module."""
+
+    op: Any
+    options: dict[str, Any]
+    cell: Cell
+
+
+MODES = {
+    "LSTM": Mode(kernels.lstm, {}, CELLS["lstm"]),
+    "GRU": Mode(kernels.gru, {}, CELLS["gru"]),
+    "RNN_TANH": Mode(kernels.rnn, {}, CELLS["rnn"]),
+    "RNN_RELU": Mode(kernels.rnn, {"nonlinearity": "relu"}, CELLS["rnn"]),
 }
-_NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class Stack(NamedTuple):
@@ -38,14 +48,13 @@ class Stack(NamedTuple):
     batch_first: bool  # of x (N, T, I); packed sequences are (S, I)
     fallback: bool = False  # torch's own operations where ours have no derivative
 
-    def entries(self, flat: Sequence[Any]) -> list[list[Any]]:
+    def entries(self, flat: list[Any]) -> list[list[Any]]:
         """Weights in torch's order -> those of each layer and direction in the op's order, None where absent."""
-        directions = 2 if self.bidirectional else 1
-        own = len(flat) // (self.num_layers * directions)
-        total = len(CELLS[_MODES[self.mode][0]].weights)
+        count = self.num_layers * (2 if self.bidirectional else 1)
+        total, own = len(MODES[self.mode].cell.weights), len(flat) // count
         found = []
         for start in range(0, len(flat), own):
-            entry = list(flat[start : start + own])
+            entry = flat[start : start + own]
             if not self.bias:
                 entry[2:2] = None, None
             found.append(entry + [None] * (total - len(entry)))
@@ -78,41 +87,40 @@ class Recording(NamedTuple):
 
     pulls: list[Any]
     packing: Packing | None
+    weights: list[Array]  # as they came
+    work: int  # multiply-adds of the way forward
 
 
 def run(
     stack: Stack, x: Tensor, batch_sizes: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], keep: bool
 ) -> tuple[list[Tensor], Recording]:
     """[y, final states...] and, where `keep`, a recording. No state is zeros."""
-    cell, options = _MODES[stack.mode]
-    op = getattr(kernels, cell)
-    entries = stack.entries([w.numpy(force=True) for w in weights])
+    op, options, _ = MODES[stack.mode]
+    arrays = [w.numpy(force=True) for w in weights]
+    entries = stack.entries(arrays)
     packing = lengths = None
-    if batch_sizes is not None:
-        packing = Packing(batch_sizes)
-        lengths = packing.lengths
-        walked = packing.padded(x)
-    else:
+    if batch_sizes is None:
         walked = x.numpy(force=True)
-        if stack.batch_first:
-            walked = walked.swapaxes(0, 1)
-    steps, rows = walked.shape[:2]
-    states: Sequence[Any] = [None] * len(entries)
+        walked = walked.swapaxes(0, 1) if stack.batch_first else walked
+    else:
+        packing = Packing(batch_sizes)
+        lengths, walked = packing.lengths, packing.padded(x)
+    states: Any = [None] * len(entries)
     if state:
         states = list(zip(*(part.numpy(force=True) for part in state), strict=True))
+    work = walked.shape[0] * walked.shape[1] * sum(w.size for w in arrays)
+    make_way(work)
     directions = 2 if stack.bidirectional else 1
-    outputs = entries[0][1].shape[1]
+    width = arrays[1].shape[1]
     finals, pulls = [], []
     for first in range(0, len(entries), directions):
+        y = out = None
         turned = stack.batch_first and packing is None and first + directions == len(entries)
-        y = None
-        if turned:
-            y = np.empty((rows, steps, directions * outputs), walked.dtype).swapaxes(0, 1)
-        elif stack.bidirectional:
-            y = np.empty((steps, rows, directions * outputs), walked.dtype)
+        if turned or directions == 2:
+            y = _new_output(walked, directions * width, turned)
         for k in range(directions):
-            out = None if y is None else y[:, :, k * outputs : (k + 1) * outputs]
-            arguments = (walked, states[first + k], entries[first + k])
+            out = None if y is None else y[:, :, k * width : (k + 1) * width]
+            arguments = walked, states[first + k], entries[first + k]
             if keep:
                 (own, final), pull = op.vjp(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
                 pulls.append(pull)
@@ -120,11 +128,17 @@ def run(
                 own, final = op.forward(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
             finals.append(final)
         walked = own if y is None else y
-    if packing is not None:
-        result = packing.packed(walked)
-    else:
+    if packing is None:
         result = tensor(walked.swapaxes(0, 1) if stack.batch_first else walked)
-    return [result, *_joined(finals)], Recording(pulls, packing)
+    else:
+        result = packing.packed(walked)
+    return [result, *_joined(finals)], Recording(pulls, packing, arrays, work)
+
+
+def _new_output(x: Array, width: int, turned: bool) -> Array:
+    """(T, N, width) for x (T, N, ...), in memory (N, T, width) if turned."""
+    steps, rows = x.shape[:2]
+    return np.empty((rows, steps, width), x.dtype).swapaxes(0, 1) if turned else np.empty((steps, rows, width), x.dtype)
 
 
 def _joined(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
@@ -135,12 +149,11 @@ def _joined(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
 
 
 def pull(
-    stack: Stack, recording: Recording, gradients: Sequence[Tensor | None], state: Sequence[Tensor],
-    weights: Sequence[Tensor], needed: Sequence[bool],
-) -> list[Tensor | None]:  # fmt: skip
-    """The gradients of [x, state..., weights...], None for weights that do not need one, from those of y and the final
-    states."""
-    pulls, packing = recording
+    stack: Stack, recording: Recording, gradients: Sequence[Tensor | None], state: bool, needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """The gradients of [x, weights...], or with `state` of [x, initial states..., weights...], from those of y and the
+    final states. None for weights that do not need one."""
+    pulls, packing, weights, work = recording
     dy, *dfinals = gradients
     dh: Any = None
     if dy is not None and packing is not None:
@@ -148,28 +161,32 @@ def pull(
     elif dy is not None:
         dh = dy.numpy(force=True)
         dh = dh.swapaxes(0, 1) if stack.batch_first else dh
-    dstates: list[Any] = [None] * len(pulls)
+    count = len(pulls)
+    dstates: Any = [None] * count
     if any(part is not None for part in dfinals):
-        parts = [[None] * len(pulls) if part is None else part.numpy(force=True) for part in dfinals]
+        parts = [dstates if part is None else part.numpy(force=True) for part in dfinals]
         dstates = list(zip(*parts, strict=True))
-    dweights = [np.zeros(w.shape, _NUMPY[w.dtype]) if need else None for w, need in zip(weights, needed, strict=True)]
+    dweights = [np.zeros(w.shape, w.dtype) if need else None for w, need in zip(weights, needed, strict=True)]
     entries = stack.entries(dweights)
+    make_way(2 * work)
     directions = 2 if stack.bidirectional else 1
-    outputs = weights[1].shape[1]
-    dinitials: list[Any] = [None] * len(pulls)
-    for first in range(len(pulls) - directions, -1, -directions):
-        before = None
+    width = weights[1].shape[1]
+    dinitials: list[Any] = [None] * count
+    for first in range(count - directions, -1, -directions):
+        dx = None
         for k in range(directions):
-            own = dh if dh is None or directions == 1 else dh[:, :, k * outputs : (k + 1) * outputs]
+            own = dh if dh is None or directions == 1 else dh[:, :, k * width : (k + 1) * width]
+            other = dx
             dx, dinitials[first + k] = pulls[first + k](own, dstates[first + k], entries[first + k])
-            if before is not None:
-                combine(np.add, dx, before)
-            before = dx
+            if other is not None:
+                combine(np.add, dx, other)
         del pulls[first:]
         dh = dx
-    dinput = packing.packed(dh) if packing else tensor(dh.swapaxes(0, 1) if stack.batch_first else dh)
-    dstate = _joined(dinitials) if state else []
-    return [dinput, *dstate, *(None if g is None else tensor(g) for g in dweights)]
+    if packing is None:
+        dinput = tensor(dh.swapaxes(0, 1) if stack.batch_first else dh)
+    else:
+        dinput = packing.packed(dh)
+    return [dinput, *(_joined(dinitials) if state else ()), *(None if g is None else tensor(g) for g in dweights)]
 
 
 # ---------------------------------------------------------------------------------------------------- on the tape
@@ -191,21 +208,26 @@ class OnTape(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         stack, batch_sizes, states = ctx.call
         inputs = ctx.saved_tensors  # which finds out that one has been changed, or that the graph has been freed
-        twice = torch.is_grad_enabled()
-        if stack.fallback and (twice or transformed()):
+        twice, transform = torch.is_grad_enabled(), transformed()
+        if stack.fallback and (twice or transform):
             return None, None, None, *by_torch(stack, batch_sizes, states, inputs, gradients, ctx.needs_input_grad[3:])
-        if transformed():
-            raise RuntimeError(f"pyrnn.torch: the backward of {stack.mode} under {transformed()} is torch's alone")
-        with torch.no_grad():
-            x, state, weights = inputs[0], inputs[1 : 1 + states], inputs[1 + states :]
-            recording, ctx.recording = ctx.recording, None
-            if recording is None:  # a retained graph: the way forward once more
-                recording = run(stack, x, batch_sizes, state, weights, True)[1]
-            given = pull(stack, recording, gradients, state, weights, ctx.needs_input_grad[4 + states :])
+        if transform:
+            raise RuntimeError(f"pyrnn.torch: the backward of {stack.mode} under {transform} is torch's alone")
+        recording, ctx.recording = ctx.recording, None
+        if recording is None:  # a retained graph: the way forward once more
+            x, *rest = inputs
+            recording = run(stack, x, batch_sizes, rest[:states], rest[states:], True)[1]
+        found = pull(stack, recording, gradients, states > 0, ctx.needs_input_grad[4 + states :])
         if twice:
             message = f"pyrnn.torch: {stack.mode} has no second derivative; torch's own has (accelerate's fallback=True)"
-            given = list(differentiable_once(given, message))
-        return None, None, None, *given
+            return None, None, None, *differentiable_once(found, message)
+        return None, None, None, *found
+
+
+def on_tape(*arguments: Any) -> Sequence[Tensor]:
+    """OnTape.apply where no torch.func transform is under way: the look for its wrappers is left out."""
+    results: Sequence[Tensor] = super(torch.autograd.Function, OnTape).apply(*arguments)
+    return results
 
 
 def by_torch(
@@ -238,7 +260,7 @@ def new_states(stack: Stack, weights: Sequence[Tensor], x: Tensor, rows: Any) ->
 
 
 def _widths(stack: Stack, weights: Sequence[Tensor]) -> tuple[int, ...]:
-    cell = CELLS[_MODES[stack.mode][0]]
+    cell = MODES[stack.mode].cell
     return cell.widths(weights[1].shape[0] // len(cell.gates), weights[1].shape[1])
 
 
@@ -272,7 +294,7 @@ def recurrent_backward(
     back, so that walks forward once more."""
     stack = Stack(mode, bias, num_layers, bidirectional, batch_first)
     recording = run(stack, x, batch_sizes, state, weights, True)[1]
-    found = pull(stack, recording, gradients, state, weights, [True] * len(weights))
+    found = pull(stack, recording, gradients, len(state) > 0, [True] * len(weights))
     return [g for g in found if g is not None]
 
 

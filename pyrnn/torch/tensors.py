@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,18 +15,17 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 tensor = torch.from_numpy
 
 
-def obstacle(tensors: Iterable[Tensor]) -> str:
-    """Why these tensors cannot go to the kernels now; "" if they can."""
+def plain(tensors: Iterable[Tensor], dtype: torch.dtype) -> bool:
+    """Whether these are what the kernels read, of one dtype, and nobody records or transforms what is done to them."""
     for t in tensors:
-        if t.dtype not in _DTYPES:
-            return f"a tensor of {t.dtype}, and the kernels take torch.float32 and torch.float64"
-        if not t.is_cpu:
-            return f"a tensor on {t.device}, and the kernels run on the CPU"
-        if t.layout is not torch.strided:
-            return f"a tensor of layout {t.layout}"
-    if torch.is_autocast_enabled("cpu"):
-        return "a call under torch.autocast"
-    return ""
+        if type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu:
+            return False
+    return dtype in _DTYPES and not (traced(()) or transformed() or torch.is_autocast_enabled("cpu"))
+
+
+def traced(tensors: Iterable[Tensor]) -> bool:
+    """Whether a call is to be recorded, not run, or is given tensors that only look like ones."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or any(type(t) not in _PLAIN for t in tensors)
 
 
 def transformed() -> str:
@@ -38,9 +37,16 @@ def transformed() -> str:
     return ""
 
 
-def traced(tensors: Iterable[Tensor]) -> bool:
-    """Whether a call is to be recorded, not run, or is given tensors that only look like ones."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or any(type(t) not in _PLAIN for t in tensors)
+def obstacle(tensors: Sequence[Tensor]) -> str:
+    """Why these tensors cannot go to the kernels now; "" if they can."""
+    for t in tensors:
+        if t.dtype not in _DTYPES:
+            return f"a tensor of {t.dtype}, and the kernels take torch.float32 and torch.float64"
+        if not t.is_cpu:
+            return f"a tensor on {t.device}, and the kernels run on the CPU"
+    if torch.is_autocast_enabled("cpu"):
+        return "a call under torch.autocast"
+    return "" if traced(tensors) else transformed()
 
 
 def refused(call: str, why: str) -> RuntimeError:
