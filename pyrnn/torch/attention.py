@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.checks import Array
 from ..layers.attention.functional import Call, Options, checked, summed
-from .tensors import differentiable_once, obstacle, tensor, traced, transformed
+from .tensors import DifferentiableOnce, obstacle, tensor, traced, transformed
 
 _NAME = "pyrnn.torch.scaled_dot_product_attention"
 
@@ -86,7 +86,8 @@ class OnTape(torch.autograd.Function):
         with torch.no_grad():
             found: Any = _backward(ctx.call, gradients[0], out.numpy(force=True), ctx.stats, tensors)
         if torch.is_grad_enabled():
-            found = differentiable_once(found, f"{_NAME} has no second derivative; torch's own has")
+            message = f"{_NAME} has no second derivative; torch's own has"
+            found = DifferentiableOnce.apply(message, 3, *found, *tensors, *gradients)
         return *found, None, None, None, None
 
 

@@ -17,7 +17,7 @@ from .. import kernels
 from ..cells import CELLS, Cell
 from ..core.checks import Array
 from ..layers.stack import combine
-from .tensors import differentiable_once, tensor, transformed
+from .tensors import DifferentiableOnce, tensor, transformed
 from .threads import make_way
 
 
@@ -220,7 +220,7 @@ class OnTape(torch.autograd.Function):
         found = pull(stack, recording, gradients, states > 0, ctx.needs_input_grad[4 + states :])
         if twice:
             message = f"pyrnn.torch: {stack.mode} has no second derivative; torch's own has (accelerate's fallback=True)"
-            return None, None, None, *differentiable_once(found, message)
+            return None, None, None, *DifferentiableOnce.apply(message, len(found), *found, *inputs, *gradients)
         return None, None, None, *found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,8 +53,15 @@ def refused(call: str, why: str) -> RuntimeError:
     return RuntimeError(f"pyrnn.torch.{call}: {why}; torch's own implementation can do it (accelerate's fallback=True)")
 
 
-def differentiable_once(gradients: Iterable[Tensor | None], message: str) -> tuple[Tensor | None, ...]:
-    """Gradients that are a RuntimeError, this message, where somebody differentiates them."""
-    marked = [None if g is None else g.detach().requires_grad_() for g in gradients]
-    results: Any = torch._C._functions.DelayedError(message.encode(), len(marked))(*marked)
-    return cast("tuple[Tensor | None, ...]", results)
+class DifferentiableOnce(torch.autograd.Function):
+    """apply(message, number, gradients..., all they depend on...) -> the gradients, so many. Where somebody
+    differentiates them again that is a RuntimeError, this message."""
+
+    @staticmethod
+    def forward(ctx: Any, message: str, number: int, *tensors: Tensor | None) -> Any:
+        ctx.message = message
+        return tensors[:number]
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(ctx.message)
