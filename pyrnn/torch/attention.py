@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.checks import Array
 from ..layers.attention.functional import Call, Options, checked, summed
-from .tensors import DifferentiableOnce, obstacle, tensor, traced, transformed
+from .tensors import DifferentiableOnce, applied, obstacle, tensor, traced, transformed
 
 _NAME = "pyrnn.torch.scaled_dot_product_attention"
 
@@ -43,7 +43,7 @@ def scaled_dot_product_attention(
     if traced(tensors):
         out: Tensor = attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)[0]
     elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        out = OnTape.apply(query, key, value, attn_mask, is_causal, scale, enable_gqa)  # type: ignore[no-untyped-call]
+        out = applied(OnTape, query, key, value, attn_mask, is_causal, scale, enable_gqa)
     else:
         out = tensor(_forward(query, key, value, attn_mask, is_causal, scale, enable_gqa)[1])
     return out
@@ -87,7 +87,7 @@ class OnTape(torch.autograd.Function):
             found: Any = _backward(ctx.call, gradients[0], out.numpy(force=True), ctx.stats, tensors)
         if torch.is_grad_enabled():
             message = f"{_NAME} has no second derivative; torch's own has"
-            found = DifferentiableOnce.apply(message, 3, *found, *tensors, *gradients)
+            found = applied(DifferentiableOnce, message, 3, *found, *tensors, *gradients)
         return *found, None, None, None, None
 
 
@@ -113,7 +113,7 @@ def attention_backward(
 
 @attention.register_fake
 def _(query, key, value, attn_mask, *options):  # type: ignore[no-untyped-def]
-    batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])
+    batch = torch.broadcast_shapes(query.shape[:-3], key.shape[:-3], value.shape[:-3])  # type: ignore[no-untyped-call]
     shape = (*batch, *query.shape[-3:-1])
     heads = shape if query.dim() > 2 else (1, *shape)
     return [query.new_empty(*shape, value.shape[-1]), query.new_empty(*heads, 2)]

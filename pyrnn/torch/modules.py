@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..core.checks import boolean, shown
-from .recurrent import Stack, new_states, on_tape, recurrent, run
-from .tensors import obstacle, plain, refused
+from .recurrent import OnTape, Stack, new_states, recurrent, run
+from .tensors import applied, obstacle, plain, refused
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -19,7 +19,7 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 class _Ours(nn.RNNBase):
     """forward of the three: what torch.nn's does, errors included, with the kernels in the place of torch's loops."""
 
-    fallback = False
+    fallback: bool = False
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         x, batch_sizes, order, back = input if isinstance(input, PackedSequence) else (input, None, None, None)
@@ -30,10 +30,10 @@ class _Ours(nn.RNNBase):
         tensors, trace = (x, *state, *weights), False
         if not plain(tensors, x.dtype):
             why = obstacle(tensors)
-            if not why and any(t.dtype is not x.dtype for t in tensors) or why and self.fallback:
-                return super().forward(input, hx)
-            if why:
+            if why and not self.fallback:
                 raise refused(type(self).__name__, why)
+            if why or any(t.dtype is not x.dtype for t in tensors):
+                return super().forward(input, hx)
             trace = True
         if batch_sizes is not None:
             state = [part.index_select(1, order) for part in state] if order is not None else state
@@ -64,7 +64,7 @@ class _Ours(nn.RNNBase):
             return False
         shape = x.shape
         axes = len(shape)
-        if axes != 2 and (axes != 3 or batch_sizes is not None) or shape[-1] != self.input_size:
+        if axes not in ((2, 3) if batch_sizes is None else (2,)) or shape[-1] != self.input_size:
             return False
         if batch_sizes is None and not shape[self.batch_first and axes == 3]:
             return False
@@ -109,7 +109,7 @@ def _call(
             state = new_states(stack, weights, x, int(batch_sizes[0]))
         result: Sequence[Tensor] = recurrent(x, batch_sizes, list(state), list(weights), *stack[:5])
     elif torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
-        result = on_tape(stack, batch_sizes, len(state), x, *state, *weights)
+        result = applied(OnTape, stack, batch_sizes, len(state), x, *state, *weights)
     else:
         result = run(stack, x, batch_sizes, state, weights, False)[0]
     return result
@@ -162,8 +162,9 @@ def accelerate(module: ModuleT, fallback: bool = False) -> ModuleT:
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"accelerate: module is {shown(module)}, expected a torch.nn.Module")
+    fallback = boolean("accelerate", "fallback", fallback)
     for part in module.modules():
         part.__class__ = _OURS.get(type(part), type(part))
-        if type(part) in _OURS.values():
-            part.fallback = boolean("accelerate", "fallback", fallback)
+        if isinstance(part, _Ours) and type(part) in _OURS.values():
+            part.fallback = fallback
     return module

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, _VF
+from torch import _VF, Tensor
 
 from .. import kernels
 from ..cells import CELLS, Cell
@@ -19,7 +19,6 @@ from ..core.checks import Array
 from ..layers.stack import combine
 from .tensors import DifferentiableOnce, tensor, transformed
 from .threads import make_way
-
 
 
 class Mode(NamedTuple):
@@ -173,7 +172,7 @@ def pull(
     width = weights[1].shape[1]
     dinitials: list[Any] = [None] * count
     for first in range(count - directions, -1, -directions):
-        dx = None
+        dx: Any = None
         for k in range(directions):
             own = dh if dh is None or directions == 1 else dh[:, :, k * width : (k + 1) * width]
             other = dx
@@ -182,10 +181,8 @@ def pull(
                 combine(np.add, dx, other)
         del pulls[first:]
         dh = dx
-    if packing is None:
-        dinput = tensor(dh.swapaxes(0, 1) if stack.batch_first else dh)
-    else:
-        dinput = packing.packed(dh)
+    dh = dh.swapaxes(0, 1) if packing is None and stack.batch_first else dh
+    dinput = packing.packed(dh) if packing else tensor(dh)
     return [dinput, *(_joined(dinitials) if state else ()), *(None if g is None else tensor(g) for g in dweights)]
 
 
@@ -219,15 +216,9 @@ class OnTape(torch.autograd.Function):
             recording = run(stack, x, batch_sizes, rest[:states], rest[states:], True)[1]
         found = pull(stack, recording, gradients, states > 0, ctx.needs_input_grad[4 + states :])
         if twice:
-            message = f"pyrnn.torch: {stack.mode} has no second derivative; torch's own has (accelerate's fallback=True)"
-            return None, None, None, *DifferentiableOnce.apply(message, len(found), *found, *inputs, *gradients)
+            message = f"pyrnn.torch: {stack.mode} has no second derivative; with fallback=True it is torch's own"
+            found = applied(DifferentiableOnce, message, len(found), *found, *inputs, *gradients)
         return None, None, None, *found
-
-
-def on_tape(*arguments: Any) -> Sequence[Tensor]:
-    """OnTape.apply where no torch.func transform is under way: the look for its wrappers is left out."""
-    results: Sequence[Tensor] = super(torch.autograd.Function, OnTape).apply(*arguments)
-    return results
 
 
 def by_torch(
@@ -244,12 +235,14 @@ def by_torch(
         hx: Any = tuple(state) if stack.mode == "LSTM" else state[0]
         more = (weights, stack.bias, stack.num_layers, 0.0, False, stack.bidirectional)
         function = getattr(_VF, stack.mode.lower())
-        results = function(x, hx, *more, stack.batch_first) if batch_sizes is None else function(x, batch_sizes, hx, *more)
+        results = (
+            function(x, hx, *more, stack.batch_first) if batch_sizes is None else function(x, batch_sizes, hx, *more)
+        )
         pairs = [(y, dy) for y, dy in zip(results, gradients, strict=True) if dy is not None]
         wanted = [t for t, need in zip(inputs, needed, strict=True) if need]
-        found = iter(torch.autograd.grad(
-            [y for y, _ in pairs], wanted, [dy for _, dy in pairs], create_graph=torch.is_grad_enabled(), allow_unused=True
-        ))  # fmt: skip
+        ys, dys = zip(*pairs, strict=True)
+        gradient = torch.autograd.grad(ys, wanted, dys, create_graph=torch.is_grad_enabled(), allow_unused=True)
+        found = iter(gradient)
         return [next(found) if need else None for need in needed]
 
 

@@ -25,7 +25,7 @@ def plain(tensors: Iterable[Tensor], dtype: torch.dtype) -> bool:
 
 def traced(tensors: Iterable[Tensor]) -> bool:
     """Whether a call is to be recorded, not run, or is given tensors that only look like ones."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or any(type(t) not in _PLAIN for t in tensors)
+    return torch.compiler.is_compiling() or torch._C._is_tracing() or any(type(t) not in _PLAIN for t in tensors)
 
 
 def transformed() -> str:
@@ -51,6 +51,11 @@ def obstacle(tensors: Sequence[Tensor]) -> str:
 
 def refused(call: str, why: str) -> RuntimeError:
     return RuntimeError(f"pyrnn.torch.{call}: {why}; torch's own implementation can do it (accelerate's fallback=True)")
+
+
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """function.apply where no torch.func transform is under way: the look for its wrappers is left out."""
+    return super(torch.autograd.Function, function).apply(*arguments)  # type: ignore[misc]
 
 
 class DifferentiableOnce(torch.autograd.Function):
