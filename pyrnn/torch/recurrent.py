@@ -17,7 +17,7 @@ from .. import kernels
 from ..cells import CELLS, Cell
 from ..core.checks import Array
 from ..layers.stack import combine
-from .tensors import DifferentiableOnce, tensor, transformed
+from .tensors import DifferentiableOnce, applied, tensor, transformed
 from .threads import make_way
 
 
