@@ -108,7 +108,7 @@ def _call(
         if batch_sizes is not None and not state:  # the number of rows is then in a shape
             state = new_states(stack, weights, x, int(batch_sizes[0]))
         result: Sequence[Tensor] = recurrent(x, batch_sizes, list(state), list(weights), *stack[:5])
-    elif torch.is_grad_enabled() and any(t.requires_grad for t in (x, *state, *weights)):
+    elif torch.is_grad_enabled() and True in [t.requires_grad for t in (x, *state, *weights)]:
         result = applied(OnTape, stack, batch_sizes, len(state), x, *state, *weights)
     else:
         result = run(stack, x, batch_sizes, state, weights, False)[0]

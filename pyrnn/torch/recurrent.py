@@ -97,41 +97,38 @@ def run(
     op, options, _ = MODES[stack.mode]
     arrays = [w.numpy(force=True) for w in weights]
     entries = stack.entries(arrays)
-    packing = lengths = None
+    packing, more = None, options
     if batch_sizes is None:
         walked = x.numpy(force=True)
         walked = walked.swapaxes(0, 1) if stack.batch_first else walked
     else:
         packing = Packing(batch_sizes)
-        lengths, walked = packing.lengths, packing.padded(x)
+        walked, more = packing.padded(x), {**options, "lengths": packing.lengths}
     states: Any = [None] * len(entries)
     if state:
         states = list(zip(*(part.numpy(force=True) for part in state), strict=True))
-    work = walked.shape[0] * walked.shape[1] * sum(w.size for w in arrays)
+    work = walked.shape[0] * walked.shape[1] * sum([w.size for w in arrays])
     make_way(work)
+    function = op.vjp if keep else op.forward
     directions = 2 if stack.bidirectional else 1
     width = arrays[1].shape[1]
     finals, pulls = [], []
     for first in range(0, len(entries), directions):
-        y = out = None
+        y = None
         turned = stack.batch_first and packing is None and first + directions == len(entries)
         if turned or directions == 2:
             y = _new_output(walked, directions * width, turned)
         for k in range(directions):
-            out = None if y is None else y[:, :, k * width : (k + 1) * width]
-            arguments = walked, states[first + k], entries[first + k]
+            own = more if y is None else {**more, "reverse": k == 1, "out": y[:, :, k * width : (k + 1) * width]}
+            result = function(walked, states[first + k], entries[first + k], **own)
             if keep:
-                (own, final), pull = op.vjp(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
+                result, pull = result
                 pulls.append(pull)
-            else:
-                own, final = op.forward(*arguments, lengths=lengths, reverse=k == 1, out=out, **options)
-            finals.append(final)
-        walked = own if y is None else y
-    if packing is None:
-        result = tensor(walked.swapaxes(0, 1) if stack.batch_first else walked)
-    else:
-        result = packing.packed(walked)
-    return [result, *_joined(finals)], Recording(pulls, packing, arrays, work)
+            finals.append(result[1])
+        walked = result[0] if y is None else y
+    walked = walked.swapaxes(0, 1) if packing is None and stack.batch_first else walked
+    output = packing.packed(walked) if packing else tensor(walked)
+    return [output, *_joined(finals)], Recording(pulls, packing, arrays, work)
 
 
 def _new_output(x: Array, width: int, turned: bool) -> Array:
