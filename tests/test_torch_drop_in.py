@@ -4,6 +4,7 @@ import copy
 import importlib
 import io
 import itertools
+import os
 import pickle
 import subprocess
 import sys
@@ -342,6 +343,24 @@ def test_threads_of_both():
         torch.set_num_threads(1)
     assert torch.equal(y, expected[0][0])
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected[1], strict=True))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_after_a_fork():
+    """Nobody waits for torch's threads, which are the parent's."""
+    code = """if True:
+        import os, torch, pyrnn.torch
+        torch.set_num_threads(2)
+        module, x = pyrnn.torch.LSTM(64, 96), torch.randn(40, 16, 64)
+        torch.relu(torch.randn(2000, 2000)), module(x)
+        child = os.fork()
+        if not child:
+            torch.set_num_threads(1)
+            module(x)[0].sum().backward()
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+    assert printed(code).strip() == "7"
 
 
 def test_arrays_are_shared():
@@ -747,7 +766,7 @@ def test_attention_as_an_operator():
 
 
 def printed(code):
-    arguments = {"env": python_environment(), "capture_output": True, "text": True, "check": True}
+    arguments = {"env": python_environment(), "capture_output": True, "text": True, "check": True, "timeout": 120}
     return subprocess.run([sys.executable, "-c", code], **arguments).stdout
 
 

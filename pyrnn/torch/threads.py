@@ -32,7 +32,16 @@ def _pause() -> Callable[[int], int] | None:
 _send_home = _pause()
 
 
+def _forget() -> None:
+    global _send_home
+    _send_home = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)  # the threads are the parent's, and waiting for them would never end
+
+
 def make_way(work: int) -> None:
     """Before a kernel with so many multiply-adds."""
-    if work > _LARGE and _send_home is not None:
+    if work > _LARGE and _send_home is not None and torch.get_num_threads() > 1:
         _send_home(_SOFT)
