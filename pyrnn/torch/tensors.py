@@ -50,6 +50,7 @@ def obstacle(tensors: Sequence[Tensor]) -> str:
 
 
 def refused(call: str, why: str) -> RuntimeError:
+    """What a call raises that the kernels cannot do."""
     return RuntimeError(f"pyrnn.torch.{call}: {why}; torch's own implementation can do it (accelerate's fallback=True)")
 
 
