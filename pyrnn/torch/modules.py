@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,8 @@ class _Ours(nn.RNNBase):
         for k in range(self.num_layers):
             x = nn.functional.dropout(x, self.dropout) if k else x
             part = [h[k * directions : (k + 1) * directions] for h in state]
-            x, *final = _call(
-                stack._replace(num_layers=1), x, batch_sizes, part, weights[k * own : (k + 1) * own], trace
-            )
+            layer = weights[k * own : (k + 1) * own]
+            x, *final = _call(stack._replace(num_layers=1), x, batch_sizes, part, layer, trace)
             finals.append(final)
         return x, *(torch.cat(part) for part in zip(*finals, strict=True))
 
@@ -164,7 +163,8 @@ def accelerate(module: ModuleT, fallback: bool = False) -> ModuleT:
         raise TypeError(f"accelerate: module is {shown(module)}, expected a torch.nn.Module")
     fallback = boolean("accelerate", "fallback", fallback)
     for part in module.modules():
-        part.__class__ = _OURS.get(type(part), type(part))
-        if isinstance(part, _Ours) and type(part) in _OURS.values():
-            part.fallback = fallback
+        kind = type(part)
+        if kind in _OURS or kind in _OURS.values():
+            part.__class__ = _OURS.get(kind, kind)
+            cast(_Ours, part).fallback = fallback
     return module
