@@ -12,10 +12,13 @@ import pyrnn
 
 README = Path(__file__).parents[1] / "README.md"
 GUIDE = Path(pyrnn.__file__).parent / "examples" / "README.md"  # comes with the wheel
+DOCS = {README.parent / "docs" / "torch.md": ["torch"]}  # what their blocks import beside us
 
 
-@pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
+@pytest.mark.parametrize("page", [README, GUIDE, *DOCS], ids=["README", "guide", *(page.stem for page in DOCS)])
 def test_python_blocks(page):
+    for name in DOCS.get(page, []):
+        pytest.importorskip(name)
     text = page.read_text(encoding="utf-8")
     names: dict[str, object] = {}
     blocks = list(re.finditer(r"```python\n(.*?)```", text, re.DOTALL))

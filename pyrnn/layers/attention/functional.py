@@ -131,7 +131,7 @@ def scaled_dot_product_attention_vjp(
     def back(dout: Array, kept: tuple[Call, Array, Array]) -> tuple[Array, Array, Array]:
         call, own, stats = kept
         grads = call.backward(dout.reshape(own.shape), own, stats)
-        dquery, dkey, dvalue = (_summed(g, s) for g, s in zip(grads, shapes, strict=True))
+        dquery, dkey, dvalue = (summed(g, s) for g, s in zip(grads, shapes, strict=True))
         return dquery, dkey, dvalue
 
     return out, Pullback(f"{name} pullback", out, (call, own, stats), back, "dout")
@@ -159,7 +159,7 @@ def copied(array: Array) -> Array:
     return np.broadcast_to(copy, array.shape)
 
 
-def _summed(gradient: Array, shape: tuple[int, ...]) -> Array:
+def summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of a broadcast from `shape`."""
     before = (1,) * (gradient.ndim - len(shape)) + shape
     axes = tuple(axis for axis, (n, m) in enumerate(zip(gradient.shape, before, strict=True)) if n != m)

@@ -1,0 +1,135 @@
+"""A training step in torch, with torch's own recurrent module and with the same one accelerated by pyrnn.torch.
+
+A step: zero_grad, forward, backward of a loss over all outputs, fused Adam. Both start from the same weights; their
+losses over the first steps must agree before anything is timed. Then they take turns; the ratio is the median over the
+turns of torch's time divided by ours.
+
+    python bench/torch_training.py [--threads 2] [--seconds 2] [--cell LSTM]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import pyrnn
+import pyrnn.torch
+
+
+class Shape(NamedTuple):
+    """Of a batch and a module."""
+
+    steps: int
+    batch: int
+    inputs: int
+    hidden: int
+    layers: int = 1
+    bidirectional: bool = False
+    ragged: bool = False  # packed sequences of 1 to `steps` steps
+
+
+SHAPES = [
+    Shape(32, 1, 16, 32),
+    Shape(100, 16, 32, 64),
+    Shape(64, 32, 64, 128),
+    Shape(64, 32, 64, 256),
+    Shape(35, 20, 200, 200, layers=2),
+    Shape(50, 64, 128, 128, bidirectional=True),
+    Shape(28, 128, 28, 128),
+    Shape(200, 8, 40, 128, layers=2, bidirectional=True),
+    Shape(1000, 4, 8, 32),
+    Shape(20, 64, 256, 512),
+]
+RAGGED = [
+    Shape(100, 32, 64, 128, ragged=True),
+    Shape(200, 16, 32, 64, ragged=True),
+    Shape(60, 64, 100, 100, bidirectional=True, ragged=True),
+]
+WARM_UP = 3  # steps before a turn: the threads of the other side spin for a while after their last work
+
+
+def step(module: torch.nn.Module, shape: Shape) -> Callable[[], float]:
+    """A training step, which returns its loss."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(shape.steps, shape.batch, shape.inputs, generator=generator)
+    lengths = torch.randint(1, shape.steps + 1, (shape.batch,), generator=generator)
+    lengths[0] = shape.steps
+    given = pack_padded_sequence(x, lengths, enforce_sorted=False) if shape.ragged else x
+    optimiser = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
+
+    def run() -> float:
+        optimiser.zero_grad()
+        y, _ = module(given)
+        y = y.data if shape.ragged else y
+        loss = (y * y).mean() - y.mean()
+        loss.backward()
+        optimiser.step()
+        return float(loss.detach())
+
+    return run
+
+
+def turn(run: Callable[[], float], count: int) -> float:
+    """Seconds a step."""
+    for _ in range(WARM_UP):
+        run()
+    start = time.perf_counter()
+    for _ in range(count):
+        run()
+    return (time.perf_counter() - start) / count
+
+
+def measure(cell: str, shape: Shape, seconds: float) -> tuple[float, float, float]:
+    """Seconds a step of ours, of torch's, and their ratio; SystemExit if the losses differ."""
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, cell)(
+        shape.inputs, shape.hidden, num_layers=shape.layers, bidirectional=shape.bidirectional
+    )
+    runs = [step(pyrnn.torch.accelerate(copy.deepcopy(theirs)), shape), step(theirs, shape)]
+    for k in range(5):
+        losses = [run() for run in runs]
+        if not math.isclose(*losses, rel_tol=1e-3, abs_tol=1e-5):
+            raise SystemExit(f"{cell} {shape}: the losses of step {k} are {losses}; nothing was timed")
+    count = max(1, int(0.02 / turn(runs[1], 1)))
+    times: list[tuple[float, float]] = []
+    end = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < end:
+        first = len(times) % 2
+        pair = {who: turn(runs[who], count) for who in (first, 1 - first)}
+        times.append((pair[0], pair[1]))
+    ours, other = (statistics.median(side) for side in zip(*times, strict=True))
+    return ours, other, statistics.median(b / a for a, b in times)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cell", choices=["LSTM", "GRU", "RNN"], action="append")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=2.0, help="for each shape")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    pyrnn.set_num_threads(options.threads)
+    print(f"torch {torch.__version__}, {options.threads} threads, {pyrnn.kernels.isa()}, float32; ms a training step")
+    for title, shapes in (("whole batches", SHAPES), ("packed sequences", RAGGED)):
+        ratios = []
+        print(f"\n{title:40} {'cell':5} {'ours':>9} {'torch':>9} {'ratio':>7}")
+        for shape in shapes:
+            for cell in options.cell or ["LSTM", "GRU", "RNN"]:
+                ours, other, ratio = measure(cell, shape, options.seconds)
+                ratios.append(ratio)
+                name = f"T={shape.steps} N={shape.batch} I={shape.inputs} H={shape.hidden}"
+                name += f" L={shape.layers}" * (shape.layers > 1) + " both ways" * shape.bidirectional
+                print(f"{name:40} {cell:5} {ours * 1e3:9.3f} {other * 1e3:9.3f} {ratio:7.2f}", flush=True)
+        print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+
+
+if __name__ == "__main__":
+    main()
