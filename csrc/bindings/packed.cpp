@@ -180,9 +180,16 @@ py::object activated(py::handle x_, const std::string& activation) {
   const Activation act = to_activation(call, activation);
   return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
     const bool rows = act == Activation::softmax || act == Activation::log_softmax;
-    py::array y = to_typed<T>(call, "x", x_);
-    if (rows && (y.ndim() == 0 || y.shape(y.ndim() - 1) == 0)) wrong_shape(call, "x", y, "(..., O)");
-    y = py::array(y.attr("copy")(rows ? "C" : "K"));  // numbers one by one may lie in any order
+    const py::array x = to_typed<T>(call, "x", x_);
+    if (rows && (x.ndim() == 0 || x.shape(x.ndim() - 1) == 0)) wrong_shape(call, "x", x, "(..., O)");
+    constexpr int plain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    py::array y;
+    if ((x.flags() & plain) == plain) {
+      y = empty<T>({x.shape(), x.shape() + x.ndim()});
+      std::copy_n(static_cast<const T*>(x.data()), x.size(), static_cast<T*>(y.mutable_data()));
+    } else {
+      y = py::array(x.attr("copy")(rows ? "C" : "K"));  // numbers one by one may lie in any order
+    }
     T* numbers = static_cast<T*>(y.mutable_data());
     const i64 size = y.size(), O = rows ? y.shape(y.ndim() - 1) : size;
     with_gil_for_little(16 * size, [&] { kernels<T>().linear.activate(act, numbers, size / std::max<i64>(O, 1), O); });

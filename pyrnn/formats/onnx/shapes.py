@@ -192,22 +192,32 @@ def _concat(node: Node) -> Made:
 def _split(node: Node) -> Made:
     axis, count = node.attributes.get("axis", 0), len(node.outputs)
     told, missing = integers(node, "split", 1)
-    several = count > 1
 
-    def parts(x: Array, lengths: Any) -> Any:
-        if missing:
-            each = -(-x.shape[axis] // count)
-            lengths = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
-        ends = np.cumsum(lengths)
-        lead = (slice(None),) * (axis % x.ndim)
-        if len(ends) != count or ends[-1] != x.shape[axis]:
-            raise ValueError(f"it splits {x.shape[axis]} into {count} parts of {[int(n) for n in lengths]}")
-        results = tuple(x[(*lead, slice(int(end - n), int(end)))] for n, end in zip(lengths, ends, strict=True))
-        return results if several else results[0]
+    def cuts(lengths: Any, whole: int, lead: int) -> list[tuple[slice, ...]]:
+        ends = [int(end) for end in np.cumsum(lengths)]
+        if len(ends) != count or ends[-1] != whole:
+            raise ValueError(f"it splits {whole} into {count} parts of {[int(n) for n in lengths]}")
+        return [(slice(None),) * lead + (slice(end - int(n), end),) for n, end in zip(lengths, ends, strict=True)]
+
+    def parts(x: Array, lengths: Any = None) -> Any:
+        whole = x.shape[axis]
+        if lengths is None:
+            each = -(-whole // count)
+            lengths = told or [each] * (count - 1) + [whole - each * (count - 1)]
+        results = tuple([x[index] for index in cuts(lengths, whole, axis % x.ndim)])
+        return results if count > 1 else results[0]
 
     if told is None and not missing:
-        return lambda x, lengths: parts(x, lengths)
-    return lambda x: parts(x, told), (0,)
+        return parts
+    if told is None or axis < 0 or count == 1:
+        return parts, (0,)
+    whole = sum(told)
+    fixed = cuts(told, whole, axis)
+
+    def run(x: Array) -> Any:
+        return tuple([x[index] for index in fixed]) if x.shape[axis] == whole else parts(x)
+
+    return run, (0,)
 
 
 @_maker("Slice")
