@@ -12,12 +12,25 @@ import click
 from pyrnn.app import cli
 from pyrnn.threads import MOST_THREADS
 
-from . import attention, cells, conv1d, cross_entropy, embedding, hopfield, linear, machine, optim, peers, report
+from . import (
+    attention,
+    cells,
+    conv1d,
+    cross_entropy,
+    embedding,
+    hopfield,
+    linear,
+    machine,
+    onnx_models,
+    optim,
+    peers,
+    report,
+)  # fmt: skip
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
     op.name: op
-    for module in (cells, attention, linear, conv1d, cross_entropy, embedding, optim, hopfield)
+    for module in (cells, attention, linear, conv1d, cross_entropy, embedding, optim, hopfield, onnx_models)
     for op in module.OPS
 }
 

@@ -91,7 +91,6 @@ def onnx_run(
     """A model of one node: feeds -> outputs. Inputs in `fed` are fed, the others are its constants; "" stands for an
     output that nobody wants.
     """
-    import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     given = {name: array for name, array in inputs.items() if array is not None}
@@ -106,9 +105,16 @@ def onnx_run(
     constants = [numpy_helper.from_array(array, name) for name, array in given.items() if name not in fed]
     graph = helper.make_graph([node], "bench", feeds, results, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    session = onnx_session(model, settings)
+    return lambda feeds: session.run(wanted, feeds)
+
+
+def onnx_session(model: Any, settings: Settings) -> Any:
+    """An onnxruntime session of a ModelProto."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return lambda feeds: session.run(wanted, feeds)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

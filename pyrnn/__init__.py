@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from .formats.json_models import from_json
     from .formats.keras_models import from_keras
     from .formats.native import load, save
+    from .formats.onnx.export import to_onnx
+    from .formats.onnx.model import from_onnx
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
     from .layers.graph import Graph, Merge
@@ -114,6 +116,7 @@ __all__ = [
     "decoding",
     "from_json",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "get_num_threads",
     "gradient_flow",
@@ -135,6 +138,7 @@ __all__ = [
     "set_num_threads",
     "text",
     "threads",
+    "to_onnx",
     "to_torch",
     "truncated_bptt",
 ]
@@ -145,10 +149,12 @@ _LATER_FROM = {  # functions and classes, and their modules
     "Merge": "layers.graph",
     "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",
+    "from_onnx": "formats.onnx.model",
     "from_torch": "formats.torch_modules",
     "load": "formats.native",
     "read_weights": "formats.weights",
     "save": "formats.native",
+    "to_onnx": "formats.onnx.export",
     "to_torch": "formats.torch_modules",
 }
 

@@ -10,8 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-PACKAGES = ("dgaintel==2.3", "g2p-en==2.1.0", "g2pM==0.1.2.5", "reactionrnn==0.1", "Resemblyzer==0.1.4",
-            "textgenrnn==2.0.0", "uzmorph-nn==0.1")  # fmt: skip
+PACKAGES = ("arabic-name-romanizer==0.2.0", "dgaintel==2.3", "g2p-en==2.1.0", "g2pM==0.1.2.5", "reactionrnn==0.1",
+            "Resemblyzer==0.1.4", "textgenrnn==2.0.0", "uzmorph-nn==0.1")  # fmt: skip
 
 
 def main(folder):

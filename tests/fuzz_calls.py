@@ -218,6 +218,8 @@ def call_cell_stream(rng):
         (stream.set_state, {"state": tuple(s[None] for s in state)}),
         (stream.reset, {"rows": np.array([0, 2])}),
         (stream.get_state, {}),
+        (stream.step_from, {"x": normal(rng, dtype, N, I), "state": tuple(s[None] for s in state)}),
+        (stream.forward, {"x": normal(rng, dtype, T, N, I), "state": state}),
     ]
     for _ in range(4):
         function, arguments = calls[rng.integers(len(calls))]
@@ -238,6 +240,8 @@ def call_flat_op(rng):
             {"dy": normal(rng, dtype, N, V), "x": x, "w": weight, "dw": weight.copy(), "db": normal(rng, dtype, V)},
             5,
         ),
+        (kernels.linear.packed, {"weight": weight, "bias": normal(rng, dtype, V), "activation": "tanh"}, 3),
+        (kernels.linear.activated, {"x": x, "activation": "softmax"}, 2),
         (kernels.embedding.forward, {"ids": ids, "weight": weight}, 2),
         (kernels.embedding.backward, {"dy": x, "ids": ids, "dweight": weight}, 3),
         (kernels.cross_entropy.forward, {"z": normal(rng, dtype, N, V), "t": ids, "w": np.ones(N, dtype)}, 3),
@@ -250,6 +254,22 @@ def call_flat_op(rng):
     ]
     function, arguments, count = calls[rng.integers(len(calls))]
     attempt(rng, positional(function, *list(arguments)[:count]), arguments, keep=0.1)
+
+
+def call_packed_linear(rng):
+    dtype = rng.choice(["f4", "f8"])
+    packed = kernels.linear.packed(normal(rng, dtype, V, I), normal(rng, dtype, V), "relu")
+    kernel, wave = normal(rng, dtype, V, I, 2), {"x": normal(rng, dtype, N, I, T)}
+    more = {"stride": 1, "dilation": 1, "before": 1, "after": 0}
+    windowed = kernels.linear.windowed(kernel, None, "softmax", **more)
+    calls = [
+        (packed.forward, {"x": normal(rng, dtype, N, I)}),
+        (windowed.forward, wave),
+        (windowed.continued, {"past": normal(rng, dtype, N, I, 1), **wave}),
+        (kernels.linear.windowed, {"weight": kernel, "bias": None, "activation": "relu", **more}),
+    ]
+    function, arguments = calls[rng.integers(len(calls))]
+    attempt(rng, positional(function, *arguments), arguments, keep=0.1)
 
 
 def a_memory(rng):
@@ -470,6 +490,7 @@ CALLS = [
     call_cell,
     call_cell_stream,
     call_flat_op,
+    call_packed_linear,
     call_memory,
     call_memory,
     call_net,

@@ -9,6 +9,7 @@ PEERS = {
     "No module named 'onnxruntime'": "a run of its own has it",
     "No module named 'pandas'": "a run of its own has it",
     "No module named 'ml_dtypes'": "a run of its own has it",
+    "No module named 'onnxscript'": "torch exports without it, in its older way",
     "No module named 'keras'": "the files that Keras wrote are there",
     "PYRNN_MODELS names no folder of models": "tests/fetch_models.py fetches them where one likes to",
 }
@@ -24,6 +25,7 @@ RUNS = {
     "plain": {**PEERS, **MACHINE},  # the README's command
     "peers": {  # with torch and onnxruntime
         **MACHINE,
+        "No module named 'onnxscript'": "torch exports without it, in its older way",
         "No module named 'keras'": "the files that Keras wrote are there",
     },
     "oldest": {  # the oldest Python and NumPy

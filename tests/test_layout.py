@@ -268,7 +268,8 @@ CASES = {
 }  # fmt: skip
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
-    "minibatches", "held_out", "families", "from_json", "from_keras", "load", "read_weights", "save", "to_torch",
+    "minibatches", "held_out", "families", "from_json", "from_keras", "from_onnx", "load", "read_weights", "save",
+    "to_onnx", "to_torch",
 }  # fmt: skip
 
 

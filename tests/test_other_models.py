@@ -155,3 +155,31 @@ def test_nam():
         expected.append(head @ h + last)
     model = pyrnn.from_json(path)
     np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-6)
+
+
+def test_arabic_name_romanizer(monkeypatch):
+    """Encoder and decoder of ONNX in the author's own beam search: the names that onnxruntime finds."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    resources = found("arabic_name_romanizer/resources/encoder.onnx").parent
+    monkeypatch.syspath_prepend(resources.parent.parent)
+    from arabic_name_romanizer import inference
+
+    class Backend:
+        def __init__(self):
+            self.encoder, self.decoder = (pyrnn.from_onnx(resources / f"{n}.onnx") for n in ("encoder", "decoder"))
+
+        def encode(self, src, src_mask):
+            return {name.removesuffix("_out"): a for name, a in self.encoder(src=src, src_mask=src_mask).items()}
+
+        def step(self, prefix, state):
+            out = self.decoder(prefix=prefix, **state)
+            return out["logprobs"], {**state, "hidden": out["hidden_out"]}
+
+    names = ["محمد", "فاطمة", "عبد الرحمن", "نور الدين", "يوسف"]
+    author = inference.OnnxModel(resources)
+    expected = author.transliterate_units(names, None, 5)
+    author.backend = Backend()
+    for ours, theirs in zip(author.transliterate_units(names, None, 5), expected, strict=True):
+        assert [text for text, _ in ours] == [text for text, _ in theirs]
+        np.testing.assert_allclose([p for _, p in ours], [p for _, p in theirs], atol=1e-5)

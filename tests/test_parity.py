@@ -514,6 +514,34 @@ def test_stream(variant, dtype):
         assert_close(*results, dtype, 6 * (inputs + hidden + outputs), names, first.option)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_on_the_weights_of_a_stream(variant, dtype):
+    """A step and a run from other states give the bits that they have in the stream and in the op, and leave it alone;
+    the reference does the same."""
+    for seed in range(cases(4)):
+        rng = np.random.default_rng(seed)
+        rows, inputs, hidden = (int(n) for n in rng.choice([1, 2, 5, 9, 17], 3))
+        problem = Problem(variant, 5, rows, inputs, hidden, rng=rng, dtype=dtype, outputs=4, bias=seed % 2 == 0)
+        keep_in_range(CELLS[problem.name], problem.state)
+        walk = {"lengths": random_lengths(rng, 5, rows), "reverse": bool(seed % 2)}
+        results = []
+        for backend, p in ((kernels, problem), (reference, in_double(problem))):
+            op = p.op(backend)
+            stream = op.stream([p.weights], rows, **p.option)
+            before = stream.get_state()
+            y, after = stream.step_from(p.x[0], tuple(s[None] for s in p.state))
+            whole = stream.forward(p.x, p.state, **walk)
+            assert_same_bits(stream.get_state(), before)
+            stream.set_state(tuple(s[None] for s in p.state))
+            assert_same_bits([stream.step(p.x[0]), *stream.get_state()], [y, *after])
+            once = op.forward(p.x, p.state, p.weights, **walk, **p.option)
+            assert_same_bits([whole[0], *whole[1]], [once[0], *once[1]])
+            results.append([y, *after, whole[0], *whole[1]])
+        names = [f"seed {seed}: result {k}" for k in range(len(results[0]))]
+        assert_close(*results, dtype, 6 * (inputs + hidden), names, problem.option)
+
+
 # ---- the other ops
 
 
@@ -544,6 +572,38 @@ def test_linear(dtype):
         expected = both(reference, *wide, start.astype(np.float64))
         names = [f"seed {seed}, {name}" for name in ("y", "dx", "dweight", "dbias")]
         assert_close(actual, expected, dtype, rows + inputs + outputs, names[: len(actual)])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_packed_linear(dtype):
+    """Maps of rows, and of windows over steps, with what is made of their results; the same bits as without packing."""
+    names = ("identity", "relu", "sigmoid", "tanh", "softmax", "log_softmax")
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        outputs, inputs, positions = int(rng.choice(SIZES)), int(rng.choice(SIZES)), int(rng.integers(1, 5))
+        act = str(rng.choice(names))
+        weight = rng.standard_normal((outputs, inputs)).astype(dtype)
+        kernel = rng.standard_normal((outputs, inputs, positions)).astype(dtype)
+        bias = rng.standard_normal(outputs).astype(dtype) if rng.random() < 0.7 else None
+        rows, steps, past = (int(n) for n in rng.choice([0, 1, 2, 3, 7, 30], 3))
+        x = rng.standard_normal((int(rng.choice([1, 3, 100, 1000])), inputs)).astype(dtype)
+        wave, before = (rng.standard_normal((rows, inputs, n)).astype(dtype) for n in (steps, past))
+        how = {name: int(rng.integers(1, 4)) for name in ("stride", "dilation")}
+        how |= {name: int(rng.integers(0, 3)) for name in ("before", "after")}
+        wide = [None if a is None else a.astype(np.float64) for a in (weight, bias, x, kernel, wave, before)]
+
+        def run(backend, weight, bias, x, kernel, wave, before, act=act, how=how):
+            packed = backend.linear.packed(weight, bias, act)
+            windowed = backend.linear.windowed(kernel, bias, act, **how)
+            y, joined = windowed.continued(before, wave)
+            return [packed.forward(x), windowed.forward(wave), y, joined, backend.linear.activated(x, act)]
+
+        drawn = [None if a is None else relay(rng, a) for a in (weight, bias, x, kernel, wave, before)]
+        actual = run(kernels, *drawn)
+        results = [f"seed {seed}, {name}" for name in ("forward", "windows", "continued", "joined", "activated")]
+        assert_close(actual, run(reference, *wide), dtype, 8 * inputs * positions, results)
+        unpacked = kernels.linear.forward(*drawn[2:3], *drawn[:2])
+        assert_same_bits([kernels.linear.activated(unpacked, act)], actual[:1])
 
 
 def convolution_problem(rng, dtype):

@@ -12,6 +12,7 @@ void bind_stream(pybind11::module_& m);
 void bind_cells(pybind11::module_& m);
 void bind_attention(pybind11::module_& m);
 void bind_linear(pybind11::module_& m);
+void bind_packed(pybind11::module_& m, pybind11::module_& linear);
 void bind_convolution(pybind11::module_& m);
 void bind_losses(pybind11::module_& m);
 void bind_optimisers(pybind11::module_& m);

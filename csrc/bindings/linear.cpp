@@ -199,6 +199,7 @@ void bind_linear(py::module_& parent) {
       },
       py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"),
       "Returns dx (M, I); dweight and dbias are added to.");
+  bind_packed(parent, linear);
 
   py::module_ embedding = parent.def_submodule("embedding", "Rows of a table, compiled.");
   embedding.def(

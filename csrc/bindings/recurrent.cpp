@@ -157,7 +157,6 @@ bool has_padding(const Rows& rows) {
 // Everything forward and vjp have in common, checked.
 template <class T> struct Call {
   Given<T> given;
-  ParsedWeights<T> weights;
   Rows rows;
   std::vector<py::object> kept;
   States<const T> state_in{};
@@ -165,18 +164,17 @@ template <class T> struct Call {
   Output<T> output;
   py::tuple state;
 
-  Call(const std::string& call, const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state_,
-       py::handle weights_, py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
+  Call(const std::string& call, const RecurrentOp& op, const Sizes& size, py::handle x, py::handle state_,
+       py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
       : given(call, x, ids),
-        weights(parse_weights<T>(call, "weights", op, chosen, weights_)),
-        rows(checked_rows(call, lengths, reset, reverse)),
-        output(call, out, given.steps(), given.batch(), weights.size.P, has_padding(rows)) {
-    state_in = parse_state<T>(call, "state", op, state_, given.batch(), weights.size, kept);
-    state = new_state<T>(op, {given.batch()}, weights.size, state_out);
+        rows(checked_rows(call, size.I, lengths, reset, reverse)),
+        output(call, out, given.steps(), given.batch(), size.P, has_padding(rows)) {
+    state_in = parse_state<T>(call, "state", op, state_, given.batch(), size, kept);
+    state = new_state<T>(op, {given.batch()}, size, state_out);
   }
 
-  Rows checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
-    given.check_width(call, weights.size.I);
+  Rows checked_rows(const std::string& call, i64 I, py::handle lengths, py::handle reset, bool reverse) {
+    given.check_width(call, I);
     Rows rows = parse_rows(call, given.steps(), given.batch(), lengths, reset, reverse);
     given.look_up(call, rows);
     return rows;
@@ -261,20 +259,43 @@ class Pullback {
   std::variant<Kept<float>, Kept<double>> kept_;
 };
 
+// pack() gives the layer, with the GIL released.
+template <class T, class Pack>
+py::tuple run_forward(const std::string& name, const RecurrentOp& op, const Sizes& size, Pack pack, py::handle x,
+                      py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
+                      py::handle out) {
+  Call<T> call(name, op, size, x, state, ids, lengths, reset, reverse, out);
+  const Inputs<T> inputs = call.given.inputs();
+  {
+    const WithoutGil released;
+    const auto& layer = pack();
+    layer.forward(call.rows, inputs, call.state_in, call.output.steps, call.state_out);
+  }
+  return py::make_tuple(call.output.finish(), call.state);
+}
+
 }  // namespace
+
+template <class T>
+py::tuple packed_forward(const std::string& name, const RecurrentOp& op, const Layer<T>& layer, py::handle x,
+                         py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
+                         py::handle out) {
+  const auto packed = [&]() -> const Layer<T>& { return layer; };
+  return run_forward<T>(name, op, layer.size, packed, x, state, ids, lengths, reset, reverse, out);
+}
+
+template py::tuple packed_forward(const std::string&, const RecurrentOp&, const Layer<float>&, py::handle, py::handle,
+                                  py::handle, py::handle, py::handle, bool, py::handle);
+template py::tuple packed_forward(const std::string&, const RecurrentOp&, const Layer<double>&, py::handle, py::handle,
+                                  py::handle, py::handle, py::handle, bool, py::handle);
 
 py::tuple recurrent_forward(const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state, py::handle weights,
                             py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out) {
   const std::string name = std::string(op.name) + ".forward";
   return with_dtype(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
-    const Inputs<T> inputs = call.given.inputs();
-    {
-      const WithoutGil released;
-      const Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers);
-      layer.forward(call.rows, inputs, call.state_in, call.output.steps, call.state_out);
-    }
-    return py::make_tuple(call.output.finish(), call.state);
+    const auto parsed = parse_weights<T>(name, "weights", op, chosen, weights);
+    const auto pack = [&] { return Layer<T>(cell_kernels<T>(parsed.kind), parsed.size, parsed.pointers); };
+    return run_forward<T>(name, op, parsed.size, pack, x, state, ids, lengths, reset, reverse, out);
   });
 }
 
@@ -285,12 +306,13 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
   constexpr i64 most = i64(1) << 60;
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
   return with_dtype(name, "x", x, [&]<class T>() {
-    Call<T> call(name, op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
+    const auto parsed = parse_weights<T>(name, "weights", op, chosen, weights);
+    Call<T> call(name, op, parsed.size, x, state, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     std::unique_ptr<Recording<T>> recording;
     {
       const WithoutGil released;
-      Layer<T> layer(cell_kernels<T>(call.weights.kind), call.weights.size, call.weights.pointers);
+      Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.pointers);
       recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), inputs, every);
       recording->forward(call.state_in, call.output.steps, call.state_out);
     }

@@ -42,6 +42,11 @@ struct RecurrentOp {
 
 py::tuple recurrent_forward(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights,
                             py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out);
+// The same on weights that are packed already.
+template <class T> class Layer;
+template <class T>
+py::tuple packed_forward(const std::string& call, const RecurrentOp&, const Layer<T>&, py::handle x, py::handle state,
+                         py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out);
 py::tuple recurrent_vjp(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights, py::handle ids,
                         py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
                         py::handle out);

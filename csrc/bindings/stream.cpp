@@ -59,6 +59,34 @@ class StreamObject {
     });
   }
 
+  // A step from another state than the stream's own, which stays what it is.
+  py::tuple step_from(py::handle x, py::handle state) {
+    return visit([&]<class T>(Stream<T>& s) -> py::tuple {
+      const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
+      py::array a = to_typed<T>(call_, "x", x);
+      check_shape(call_, "x", a, {s.batch(), first.I});
+      if (!has_plain_rows<T>(a)) a = to_packed<T>(call_, "x", py::array(a.attr("copy")("C")));
+      const Given<T> given = given_state(s, state);
+      States<T> to{};
+      const py::tuple after = new_state<T>(op_, {i64(s.layers().size()), s.batch()}, last, to);
+      py::array_t<T> y = empty<T>({s.batch(), last.P});
+      const T* in = static_cast<const T*>(a.data());
+      T* out = y.mutable_data();
+      const i64 row = a.strides(0) / i64(sizeof(T));
+      locked([&] { s.step_from(given.pointers, in, row, out, last.P, to); });
+      return py::make_tuple(y, after);
+    });
+  }
+
+  // Neither reads nor changes the stream's own state, so that any number of threads can call it at once.
+  py::tuple forward(py::handle x, py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
+                    py::handle out) {
+    return visit([&]<class T>(Stream<T>& s) {
+      if (s.layers().size() > 1) wrong_value(call_, "forward is for a stream of one layer");
+      return packed_forward<T>(call_, op_, s.layers().front(), x, state, ids, lengths, reset, reverse, out);
+    });
+  }
+
   py::tuple get_state() {
     return visit([&]<class T>(Stream<T>& s) {
       States<T> to{};
@@ -70,16 +98,8 @@ class StreamObject {
 
   void set_state(py::handle state) {
     visit([&]<class T>(Stream<T>& s) {
-      const py::sequence given = to_sequence(call_, "state", state, op_.states.size());
-      std::vector<py::array_t<T>> kept;
-      States<const T> from{};
-      for (std::size_t k = 0; k < op_.states.size(); ++k) {
-        kept.push_back(to_packed<T>(call_, at("state", k), py::object(given[k])));
-        check_shape(call_, at("state", k), kept[k],
-                    {i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))});
-        from[k] = kept[k].data();
-      }
-      locked([&] { s.set_state(from); });
+      const Given<T> given = given_state(s, state);
+      locked([&] { s.set_state(given.pointers); });
       return 0;
     });
   }
@@ -159,6 +179,24 @@ class StreamObject {
   }
 
  private:
+  template <class T> struct Given {
+    std::vector<py::array_t<T>> kept;
+    States<const T> pointers{};
+  };
+
+  // The entries of a state, [layers, N, width] each.
+  template <class T> Given<T> given_state(const Stream<T>& s, py::handle state) const {
+    const py::sequence entries = to_sequence(call_, "state", state, op_.states.size());
+    Given<T> given;
+    for (std::size_t k = 0; k < op_.states.size(); ++k) {
+      given.kept.push_back(to_packed<T>(call_, at("state", k), py::object(entries[k])));
+      check_shape(call_, at("state", k), given.kept[k],
+                  {i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))});
+      given.pointers[k] = given.kept[k].data();
+    }
+    return given;
+  }
+
   bool doubles() const { return stream_.index() == 1; }
 
   const RecurrentOp& op_;
@@ -200,6 +238,12 @@ void bind_stream(py::module_& m) {
   stream.attr("__new__") = never_made();
   stream.def("step", &StreamObject::step, py::arg("x"), "(N, I) -> (N, H), or (I,) -> (H,) where N is 1.")
       .def("run", &StreamObject::run, py::arg("x"), "(T, N, I) -> (T, N, H).")
+      .def("step_from", &StreamObject::step_from, py::arg("x"), py::arg("state"),
+           "(N, I) and a state as of get_state -> (N, H) and the state after it; the stream's own is not touched.")
+      .def("forward", &StreamObject::forward, py::arg("x"), py::arg("state"), py::kw_only(),
+           py::arg("ids") = py::none(), py::arg("lengths") = py::none(), py::arg("reset") = py::none(),
+           py::arg("reverse") = false, py::arg("out") = py::none(),
+           "As the op's forward, on the packed weights; the state of the stream is not touched.")
       .def("get_state", &StreamObject::get_state, "Copies of the states, (layers, N, H) each.")
       .def("set_state", &StreamObject::set_state, py::arg("state"))
       .def("take", &StreamObject::take, py::arg("rows"), "A stream of these rows on the same packed weights.")

@@ -18,6 +18,9 @@ template <class T> struct Linear {
   bool is_small() const { return M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights; }
 };
 
+// Of what comes out of a packed map; the last two over the numbers of a row.
+enum class Activation { identity, relu, sigmoid, tanh, softmax, log_softmax };
+
 // What a thread works with on weight gradients: of a block of rows, `columns` columns of x side by side and where the
 // rows of dy begin; and the sum of a bias gradient.
 template <class T> struct LinearScratch {
@@ -33,7 +36,8 @@ template <class T> struct LinearKernels {
   void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
   void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
   void (*forward)(const Linear<T>&, const T* panels, T* y, int part, int parts);
-  void (*forward_few)(const Linear<T>&, T* y);  // of a small one
+  void (*forward_few)(const Linear<T>&, T* y);       // of a small one
+  void (*activate)(Activation, T* y, i64 M, i64 O);  // in place
   void (*input_grads)(const Linear<T>&, const T* panels, T* dx, int part, int parts);
   // dweight and dbias (or null) are added to.
   void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, const LinearScratch<T>&, int part, int parts);

@@ -65,6 +65,33 @@ template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<
   }
 }
 
+template <class T>
+PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const T* weight, const T* bias, Activation act)
+    : I(I), O(O), kernels_(k), activation_(act), panels_(round_up(O, k.lanes) * I), bias_(bias ? O : 0) {
+  Linear<T> m;
+  m.I = I, m.O = O, m.weight = weight;
+  Team team(O * I);
+  in_parts(team, [&](int part, int parts) { k.pack(m, panels_.get(), part, parts); });
+  if (bias) std::copy_n(bias, O, bias_.get());
+}
+
+template <class T> void PackedLinear<T>::forward(const T* x, i64 N, i64 x_batch, i64 U, i64 x_row, T* y) const {
+  const i64 work = N * U * O * I;
+  Team team(work);
+  Watch watch;
+  in_watched_parts(team, work, N * U / least_rows, watch, [&](int, i64 part, i64 parts) {
+    const Slice mine(N * U, part, parts);
+    Linear<T> m;
+    m.I = I, m.O = O, m.bias = bias_.get(), m.x_row = x_row;
+    for (i64 row = mine.begin; row < mine.end; row += m.M) {
+      const i64 n = row / U, u = row % U;
+      m.M = std::min(U - u, mine.end - row), m.x = x + n * x_batch + u * x_row;
+      kernels_.forward(m, panels_.get(), y + row * O, 0, 1);
+    }
+    kernels_.activate(activation_, y + mine.begin * O, mine.end - mine.begin, O);
+  });
+}
+
 template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y) {
   for (i64 m = 0; m < M; ++m) std::copy_n(table + ids[m] * E, E, y + m * E);
 }
@@ -78,6 +105,8 @@ template void linear_forward(const LinearKernels<float>&, const Linear<float>&, 
 template void linear_forward(const LinearKernels<double>&, const Linear<double>&, double*);
 template void linear_backward(const LinearKernels<float>&, const Linear<float>&, float*, float*, float*);
 template void linear_backward(const LinearKernels<double>&, const Linear<double>&, double*, double*, double*);
+template class PackedLinear<float>;
+template class PackedLinear<double>;
 template void embedding_forward(const float*, const i64*, i64, i64, float*);
 template void embedding_forward(const double*, const i64*, i64, i64, double*);
 template void embedding_backward(const float*, i64, const i64*, i64, i64, float*);

@@ -12,6 +12,21 @@ template <class T> void linear_forward(const LinearKernels<T>&, const Linear<T>&
 // interrupted.
 template <class T> void linear_backward(const LinearKernels<T>&, const Linear<T>&, T* dx, T* dweight, T* dbias);
 
+// Weights packed once, for models that run many times.
+template <class T> class PackedLinear {
+ public:
+  PackedLinear(const LinearKernels<T>&, i64 I, i64 O, const T* weight, const T* bias, Activation);
+  // y [N,U,O], written, of N times U rows: row u of n begins at x + n * x_batch + u * x_row. They may overlap.
+  void forward(const T* x, i64 N, i64 x_batch, i64 U, i64 x_row, T* y) const;
+
+  const i64 I, O;
+
+ private:
+  const LinearKernels<T>& kernels_;
+  const Activation activation_;
+  Buffer<T> panels_, bias_;
+};
+
 // Row ids[m] of a table [V,E] to row m of y [M,E].
 template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y);
 

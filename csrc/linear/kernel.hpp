@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/panels.hpp"
 #include "linear/contract.hpp"
@@ -84,6 +85,38 @@ template <class T> struct LinearLoop {
     if (m.M == 3) return forward_rows<3>(m, y);
   }
 
+  template <class F> static void each(T* y, i64 n, F f) {
+    for (i64 i = 0; i < n; i += L) store(y + i, f(load(y + i, n - i)), n - i);
+  }
+
+  static void activate(Activation act, T* y, i64 M, i64 O) {
+    if (act == Activation::relu) each(y, M * O, [](Vec<T> a) { return select<T>(a < Vec<T>{}, Vec<T>{}, a); });
+    if (act == Activation::sigmoid) each(y, M * O, [](Vec<T> a) { return sigmoid<T>(a); });
+    if (act == Activation::tanh) each(y, M * O, [](Vec<T> a) { return tanh<T>(a); });
+    if ((act != Activation::softmax && act != Activation::log_softmax) || O == 0) return;
+    for (i64 m = 0; m < M; ++m) softmax(act == Activation::log_softmax, y + m * O, O);
+  }
+
+  // Of one row. NaN, and infinity where it is the largest, make all of it NaN.
+  static void softmax(bool log, T* y, i64 O) {
+    T most = y[0];
+    for (i64 o = 1; o < O; ++o) most = y[o] > most || y[o] != y[o] ? y[o] : most;
+    const Vec<T> top = splat(most);
+    Vec<T> sums{};
+    for (i64 o = 0; o < O; o += L) {
+      const Vec<T> a = load(y + o, O - o) - top, e = exp<T>(a);
+      store(y + o, log ? a : e, O - o);
+      alignas(64) T kept[L] = {};
+      store(kept, e, O - o);
+      sums += load(kept);
+    }
+    const T sum = pyrnn::PYRNN_ISA::sum<T>(sums);
+    if (log)
+      each(y, O, [less = splat(T(std::log(sum)))](Vec<T> a) { return a - less; });
+    else
+      each(y, O, [sum = splat(sum)](Vec<T> a) { return a / sum; });
+  }
+
   static void input_grads(const Linear<T>& m, const T* panels, T* dx, int part, int parts) {
     multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, nullptr, m.M, m.I, dx, part, parts);
   }
@@ -120,8 +153,8 @@ template <class T> struct LinearLoop {
     }
   }
 
-  static constexpr LinearKernels<T> kernels{L,       columns,     pack,        pack_transposed,
-                                            forward, forward_few, input_grads, weight_grads};
+  static constexpr LinearKernels<T> kernels{L,           columns,  pack,        pack_transposed, forward,
+                                            forward_few, activate, input_grads, weight_grads};
 };
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -80,7 +80,9 @@ template <class T> class Stream {
   Stream taken(const std::vector<i64>& rows) const;   // a stream of these rows, with their states, on the same weights
   void step(const T* x, i64 x_row, T* y, i64 y_row);  // [N, I] -> [N, P] of the last layer
   void run(i64 T_steps, Steps<const T> x, Steps<T> y);  // all of them or none
-  void get_state(const States<T>& to) const;            // [layers, N, P or H]
+  // A step from other states to other states, [layers, N, P or H]; its own are what they were.
+  void step_from(const States<const T>& from, const T* x, i64 x_row, T* y, i64 y_row, const States<T>& to);
+  void get_state(const States<T>& to) const;  // [layers, N, P or H]
   void set_state(const States<const T>& from);
   void reset(i64 row);
 

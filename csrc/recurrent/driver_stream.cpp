@@ -97,6 +97,20 @@ template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y
   }
 }
 
+template <class T>
+void Stream<T>::step_from(const States<const T>& from, const T* x, i64 x_row, T* y, i64 y_row, const States<T>& to) {
+  for (Memory& m : states_) copy(m.now, m.first);
+  const struct Restored {
+    ~Restored() {
+      for (Memory& m : states) copy(m.first, m.now);
+    }
+    std::vector<Memory>& states;
+  } restored{states_};
+  set_state(from);
+  step(x, x_row, y, y_row);
+  get_state(to);
+}
+
 template <class T> void Stream<T>::get_state(const States<T>& to) const {
   for (i64 i = 0, N = rows_.N; i < i64(layers_->size()); ++i) {
     const Layer<T>& l = (*layers_)[i];

@@ -21,7 +21,8 @@ MOST_MEMORY = 1000  # bytes for each byte of an .npz, which may be compressed
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
     """{name: array} of a file of weights: safetensors, NumPy's .npz and .npy, torch's .pt and .pth, Keras' .h5 and
-    .keras, the JSON of RTNeural, GuitarML and NAM, a pickle of NumPy arrays.
+    .keras, the JSON of RTNeural, GuitarML and NAM, a pickle of NumPy arrays; and ONNX' (the initializers of its graph),
+    for which the onnx package is needed.
 
     Names of nested dicts and groups are joined by dots, what is no array is skipped, bfloat16 comes as float32. Neither
     other packages nor anything that the file holds is needed or run: of pickles only tensors and arrays are read, and
@@ -45,6 +46,8 @@ def within(path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
             return read(file, os.fstat(file.fileno()).st_size)
         except MemoryError:
             raise ValueError(f"{name}: there is no memory for what it says it holds") from None
+        except ImportError:
+            raise
         except Exception as error:  # whatever a damaged file makes of a reader
             raise ValueError(f"{name}: {error or type(error).__name__}") from error
 
@@ -67,6 +70,10 @@ def _reader(file: BinaryIO) -> Any:
         return _npz if names and all(name.endswith(".npy") for name in names) else torch.read_tensors
     if start.startswith(np.lib.format.MAGIC_PREFIX):
         return lambda file, size: {"": _npy(file)}
+    if file.name.endswith(".onnx") or (start[:1] == b"\x08" and start[1:2] < b"\x20" and start[2:3] in ONNX):
+        from .onnx import reading
+
+        return reading.read_tensors
     if start.startswith(hdf5.SIGNATURE):
         return lambda file, size: keras.joined(hdf5.read(file.read()))
     if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
@@ -74,6 +81,10 @@ def _reader(file: BinaryIO) -> Any:
     if start.lstrip()[:1] == b"{":
         return json_models.read_arrays
     raise ValueError(f"it begins with {start[:8]!r}, which is no form of weights that is known here")
+
+
+# How the fields may begin that stand behind the version of the format in a file of ONNX.
+ONNX = tuple(bytes([field << 3 | kind]) for field, kind in ((2, 2), (3, 2), (4, 2), (5, 0), (6, 2), (7, 2), (8, 2)))
 
 
 def _safetensors(file: BinaryIO, size: int) -> dict[str, Array]:

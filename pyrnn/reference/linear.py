@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 
@@ -22,3 +24,71 @@ def backward(
         dbias += dy.sum(axis=0)
     dx: np.ndarray = dy @ weight
     return dx
+
+
+def activated(x: np.ndarray, activation: str) -> np.ndarray:
+    """x (..., O) -> a function of its numbers, or for softmax and log_softmax of its rows."""
+    shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
+    functions: dict[str, Callable[[], np.ndarray]] = {
+        "identity": lambda: x.copy(),
+        "relu": lambda: np.maximum(x, 0),
+        "sigmoid": lambda: 1 / (1 + np.exp(-x)),
+        "tanh": lambda: np.tanh(x),
+        "softmax": lambda: np.exp(shifted) / np.exp(shifted).sum(axis=-1, keepdims=True),
+        "log_softmax": lambda: shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)),
+    }
+    if activation not in functions:
+        raise ValueError(f"activation is {activation!r}, expected one of {', '.join(functions)}")
+    return functions[activation]().astype(x.dtype, copy=False)
+
+
+class PackedLinear:
+    """The affine map of `forward`, and what `activated` makes of it, for weights that stay what they are."""
+
+    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, activation: str) -> None:
+        self._weight, self._bias, self._activation = weight.copy(), None if bias is None else bias.copy(), activation
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """x (..., I) -> y (..., O)."""
+        return activated(forward(x, self._weight, self._bias), self._activation)
+
+
+class WindowedLinear:
+    """The same of windows over steps: a convolution over time."""
+
+    def __init__(
+        self, weight: np.ndarray, bias: np.ndarray | None, activation: str, stride: int, dilation: int, before: int,
+        after: int,
+    ) -> None:  # fmt: skip
+        self._positions = weight.shape[2]
+        self._linear = PackedLinear(weight.swapaxes(1, 2).reshape(len(weight), -1), bias, activation)
+        self._stride, self._dilation, self._around = stride, dilation, (before, after)
+
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """x (N, C, T) -> y (N, O, U)."""
+        x = np.pad(x, ((0, 0), (0, 0), self._around))
+        reach = self._dilation * (self._positions - 1) + 1
+        starts = range(0, x.shape[2] - reach + 1, self._stride)
+        rows = np.zeros((len(x), len(starts), self._positions * x.shape[1]), x.dtype)
+        for u, start in enumerate(starts):
+            window = x[:, :, start : start + reach : self._dilation]
+            rows[:, u] = window.swapaxes(1, 2).reshape(len(x), rows.shape[2])
+        return self._linear.forward(rows).swapaxes(1, 2)
+
+    def continued(self, past: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`forward` of past (N, C, P) and x (N, C, T) end to end, and these."""
+        joined = np.concatenate([past, x], axis=2)
+        return self.forward(joined), joined
+
+
+def packed(weight: np.ndarray, bias: np.ndarray | None, activation: str = "identity") -> PackedLinear:
+    """weight (O, I), bias (O,) or None, copied."""
+    return PackedLinear(weight, bias, activation)
+
+
+def windowed(
+    weight: np.ndarray, bias: np.ndarray | None, activation: str = "identity", stride: int = 1, dilation: int = 1,
+    before: int = 0, after: int = 0,
+) -> WindowedLinear:  # fmt: skip
+    """weight (O, C, K): the map of windows of K steps, with zeros before and after x."""
+    return WindowedLinear(weight, bias, activation, stride, dilation, before, after)

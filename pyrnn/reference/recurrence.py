@@ -254,6 +254,25 @@ class Stream:
             y[t] = h
         return y
 
+    def step_from(self, x: np.ndarray, state: Sequence[np.ndarray]) -> tuple[np.ndarray, State]:
+        """x (N, I) and a state as of `get_state` -> the output (N, width), the state after it; its own is as before."""
+        before = self._state
+        try:
+            self.set_state(state)
+            return self.step(x), self.get_state()
+        finally:
+            self._state = before
+
+    def forward(
+        self, x: np.ndarray, state: Sequence[np.ndarray] | None, *, ids: np.ndarray | None = None,
+        lengths: np.ndarray | None = None, reset: np.ndarray | None = None, reverse: bool = False,
+        out: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, State]:  # fmt: skip
+        """As the op's forward, on the stream's weights, of one layer; the state of the stream is not touched."""
+        if len(self._weights) > 1:
+            raise ValueError("forward is for a stream of one layer")
+        return forward(self._cell, x, state, self._weights[0], ids, lengths, reset, reverse, out)
+
     def get_state(self) -> State:
         """A copy of the state: a tuple of (L, N, width)."""
         return tuple(s.copy() for s in self._state)

@@ -1,0 +1,239 @@
+"""ONNX' matrix products, convolutions and pooling: on the kernels where one side is constant, else by NumPy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ... import kernels
+from ...core.checks import FLOAT_DTYPES, Array
+from .fusing import CONTINUED, KERNEL_ACTIVATIONS, LINEAR, is_kernel_convolution
+from .graph import Node
+from .program import Function, Made
+
+
+def _gemm(node: Node) -> Made:
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    turn_a, turn_b = node.attributes.get("transA", 0), node.attributes.get("transB", 0)
+
+    def run(a: Array, b: Array, c: Array | None = None) -> Any:
+        y = np.matmul(a.T if turn_a else a, b.T if turn_b else b)
+        y = y if alpha == 1 else y * y.dtype.type(alpha)
+        return y if c is None else y + (c if beta == 1 else c * c.dtype.type(beta))
+
+    return run
+
+
+def linear(node: Node) -> Made:
+    """Made of MatMul, Gemm and what follows them by `fusing`: weight (O, I) and bias (O,) are constants."""
+    node.quiet = True
+    weight = node.known(1)
+    assert weight is not None
+    return activated(node, kernels.linear.packed(weight, node.known(2), kernel_activation(node)).forward), (0,)
+
+
+def kernel_activation(node: Node) -> str:
+    """The activation that `fusing` has put behind the node, by our name where the kernel has it."""
+    return KERNEL_ACTIVATIONS.get(node.attributes.get("then", ""), "identity")
+
+
+def activated(node: Node, function: Function) -> Function:
+    """With the activation behind it, where the kernel does not have that."""
+    then = node.attributes.get("then", "")
+    if not then or then in KERNEL_ACTIVATIONS:
+        return function
+    after = node.attributes["function"]
+    return lambda x: after(function(x))
+
+
+# ---- windows
+
+
+def spread(node: Node, spatial: int) -> tuple[list[int], list[int], list[tuple[int, int]] | str]:
+    """strides, dilations and padding of a node with windows; the padding is a word where it follows from the input."""
+    strides = node.attributes.get("strides") or [1] * spatial
+    dilations = node.attributes.get("dilations") or [1] * spatial
+    word = node.attributes.get("auto_pad", "NOTSET")
+    if word not in ("NOTSET", ""):
+        return strides, dilations, word
+    pads = node.attributes.get("pads") or [0] * (2 * spatial)
+    return strides, dilations, list(zip(pads[:spatial], pads[spatial:], strict=True))
+
+
+def around(
+    shape: tuple[int, ...], kernel: tuple[int, ...], strides: list[int], dilations: list[int], pads: Any
+) -> list[tuple[int, int]]:
+    """The padding in numbers."""
+    if not isinstance(pads, str):
+        return list(pads)
+    if pads == "VALID":
+        return [(0, 0)] * len(kernel)
+    result = []
+    for n, k, stride, dilation in zip(shape, kernel, strides, dilations, strict=True):
+        missing = max((-(-n // stride) - 1) * stride + dilation * (k - 1) + 1 - n, 0)
+        less = missing // 2
+        result.append((missing - less, less) if pads == "SAME_LOWER" else (less, missing - less))
+    return result
+
+
+def padded(x: Array, pads: list[tuple[int, int]], fill: Any) -> Array:
+    """x (N, C, ...) with more around it."""
+    if not any(map(any, pads)):
+        return x
+    shape = (*x.shape[:2], *(n + a + b for n, (a, b) in zip(x.shape[2:], pads, strict=True)))
+    y = np.full(shape, fill, x.dtype)
+    middle: Any = (..., *(slice(a, a + n) for n, (a, _) in zip(x.shape[2:], pads, strict=True)))
+    y[middle] = x
+    return y
+
+
+def windows(x: Array, kernel: tuple[int, ...], strides: list[int], dilations: list[int]) -> Array:
+    """(N, C, ...) -> (N, C, places..., kernel...), a view."""
+    reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
+    if any(n < r for n, r in zip(x.shape[2:], reach, strict=True)):
+        raise ValueError(f"a window of {reach} does not fit into {x.shape[2:]}")
+    view: Array = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, x.ndim)))
+    index: Any = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
+    chosen: Array = view[index]
+    return chosen
+
+
+# So many multiply-adds, or steps, for which weights that are packed already count more than what the convolution's own
+# kernel does better.
+LITTLE, FEW = 1 << 18, 32
+
+
+def convolution(node: Node) -> Made:
+    """Conv: over one axis with constant weights on the kernels."""
+    weight, bias = node.known(1), node.known(2)
+    if weight is None or not is_kernel_convolution(node):
+        function, after = any_convolution(node), node.attributes.get("function")
+        return function if after is None else lambda *arrays: after(function(*arrays))
+    node.quiet = True
+    (stride,), (dilation,), pads = spread(node, 1)
+    groups, width, act = node.attributes.get("group", 1), weight.shape[2:], kernel_activation(node)
+    options = {"stride": stride, "dilation": dilation, "groups": groups}
+    forward, activate = kernels.conv1d.forward, kernels.linear.activated
+
+    def much(x: Array) -> Array:
+        ((before, after),) = around(x.shape[2:], width, [stride], [dilation], pads)
+        y = forward(x.transpose(2, 0, 1), weight, bias, before=before, after=after, **options).transpose(1, 2, 0)
+        return y if act == "identity" else activate(y, act)
+
+    if groups > 1 or isinstance(pads, str):
+        return activated(node, much), (0,)
+    little, most = windowed(node, 1).forward, max(LITTLE // weight.size, FEW) * stride
+    return activated(node, lambda x: little(x) if x.size <= most * x.shape[1] else much(x)), (0,)
+
+
+def continued_convolution(node: Node) -> Made:
+    """Made by `fusing`: past and x end to end, and the convolution of that."""
+    node.quiet = True
+    return windowed(node, 2).continued, (0, 1)
+
+
+def windowed(node: Node, place: int) -> Any:
+    """The packed weights, which are the input at `place`."""
+    weight = node.known(place)
+    assert weight is not None
+    (stride,), (dilation,), pads = spread(node, 1)
+    act = kernel_activation(node)
+    return kernels.linear.windowed(weight, node.known(place + 1), act, stride, dilation, *pads[0])
+
+
+def any_convolution(node: Node) -> Function:
+    """Conv over any number of axes: windows side by side, and one product for each group."""
+    groups = node.attributes.get("group", 1)
+
+    def run(x: Array, weight: Array, bias: Array | None = None) -> Array:
+        spatial = weight.ndim - 2
+        kernel = weight.shape[2:]
+        if x.ndim != weight.ndim or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+            raise ValueError(f"x has shape {x.shape}, its weight {weight.shape}, with {groups} groups")
+        strides, dilations, pads = spread(node, spatial)
+        x = padded(x, around(x.shape[2:], kernel, strides, dilations, pads), 0)
+        view = np.moveaxis(windows(x, kernel, strides, dilations), 1, 1 + spatial)  # (N, places..., C, kernel...)
+        rows, places = view.shape[0], view.shape[1 : 1 + spatial]
+        inputs, outputs = weight.shape[1], weight.shape[0] // groups
+        parts = []
+        for group in range(groups):
+            own = view[(slice(None),) * (1 + spatial) + (slice(group * inputs, (group + 1) * inputs),)]
+            flat = own.reshape(rows * math.prod(places), inputs * math.prod(kernel))
+            matrix = weight[group * outputs : (group + 1) * outputs].reshape(outputs, flat.shape[1])
+            parts.append(product(flat, matrix))
+        y = np.concatenate(parts, 1) if groups > 1 else parts[0]
+        y = y if bias is None else y + bias
+        return np.moveaxis(y.reshape(rows, *places, len(weight)), -1, 1)
+
+    return run
+
+
+def product(rows: Array, matrix: Array) -> Any:
+    """rows (M, I), matrix (O, I) -> (M, O)."""
+    if rows.dtype in FLOAT_DTYPES:
+        return kernels.linear.forward(rows, matrix, None)
+    return np.matmul(rows, matrix.T)
+
+
+def pooling(node: Node) -> Made:
+    """MaxPool and AveragePool."""
+    kernel = tuple(node.attributes["kernel_shape"])
+    spatial = len(kernel)
+    average = node.op == "AveragePool"
+    strides, dilations, pads = spread(node, spatial)
+    if len(node.outputs) > 1 and node.outputs[1] is not None:
+        raise NotImplementedError
+    counted, upward = node.attributes.get("count_include_pad", 0), node.attributes.get("ceil_mode", 0)
+    if average and upward:
+        raise NotImplementedError
+
+    def run(x: Array) -> Any:
+        if x.ndim != 2 + spatial:
+            raise ValueError(f"x has shape {x.shape}, its window {kernel}")
+        sides = around(x.shape[2:], kernel, strides, dilations, pads)
+        if upward:  # what a last window lacks, if it begins within the padded input
+            sides = [
+                (a, b + more(n, a, b, k, s, d))
+                for n, (a, b), k, s, d in zip(x.shape[2:], sides, kernel, strides, dilations, strict=True)
+            ]
+        over = tuple(range(2 + spatial, 2 + 2 * spatial))
+        if not average:
+            low = -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
+            y = windows(padded(x, sides, low), kernel, strides, dilations).max(over)
+            return (y, None) if len(node.outputs) > 1 else y
+        total = windows(padded(x, sides, 0), kernel, strides, dilations).sum(over, dtype=x.dtype)
+        if counted or not any(map(any, sides)):
+            return total / x.dtype.type(math.prod(kernel))
+        ones = padded(np.ones((1, 1, *x.shape[2:]), x.dtype), sides, 0)
+        return total / windows(ones, kernel, strides, dilations).sum(over)
+
+    return run
+
+
+def more(n: int, before: int, behind: int, k: int, stride: int, dilation: int) -> int:
+    """How much must be added behind for the number of windows that rounding up gives."""
+    reach = dilation * (k - 1) + 1
+    places = -(-(n + before + behind - reach) // stride) + 1
+    if (places - 1) * stride >= n + before:
+        places -= 1
+    return max((places - 1) * stride + reach - (n + before + behind), 0)
+
+
+def _globally(reduce: Function) -> Callable[[Node], Made]:
+    return lambda node: lambda x: reduce(x, tuple(range(2, x.ndim)))
+
+
+MAKERS: dict[str, Callable[[Node], Made]] = {
+    "MatMul": lambda node: np.matmul,
+    "Gemm": _gemm,
+    LINEAR: linear,
+    CONTINUED: continued_convolution,
+    "Conv": convolution,
+    "MaxPool": pooling,
+    "AveragePool": pooling,
+    "GlobalMaxPool": _globally(lambda x, axes: x.max(axes, keepdims=True)),
+    "GlobalAveragePool": _globally(lambda x, axes: x.mean(axes, keepdims=True, dtype=x.dtype)),
+}

@@ -1,0 +1,556 @@
+"""from_onnx of whole models: graphs that torch exports, graphs in graphs, streams, and files that are damaged."""
+
+import concurrent.futures
+import copy
+import io
+import pickle
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from mutations import mutated, told  # noqa: E402  onnx is needed by these
+from onnx import helper  # noqa: E402
+from onnx_cases import model, model_of, value  # noqa: E402
+
+import pyrnn  # noqa: E402
+
+FLOAT = onnx.TensorProto.FLOAT
+
+
+def node(op, inputs, outputs, **attributes):
+    return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
+
+
+def floats(name, *shape):
+    return helper.make_tensor_value_info(name, FLOAT, shape)
+
+
+def opened(proto):
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+# ---- what torch exports
+
+
+def torch_modules():
+    """{name: (module, its inputs, the axis of its rows)}."""
+    import torch
+    from torch import nn
+
+    class Cell(nn.Module):
+        """An unrolled step of a stack of two, with a head."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = nn.LSTMCell(4, 5), nn.GRUCell(5, 6), nn.Linear(6, 3)
+
+        def forward(self, x, h, c, g):
+            h, c = self.a(x, (h, c))
+            g = self.b(h, g)
+            return torch.log_softmax(self.head(g), -1), h, c, g
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.rnn = nn.Embedding(10, 4), nn.GRU(4, 5, 2, bidirectional=True, batch_first=True)
+            self.head = nn.Sequential(nn.Dropout(0.5), nn.Linear(10, 6), nn.ReLU(), nn.LayerNorm(6), nn.Linear(6, 3))
+
+        def forward(self, ids):
+            return torch.softmax(self.head(self.rnn(self.table(ids))[0]), -1)
+
+    class Listener(nn.Module):
+        """Convolutions, batch norms, an LSTM and attention over its steps."""
+
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.Sequential(
+                nn.Conv1d(4, 6, 3, padding=1), nn.BatchNorm1d(6), nn.ReLU(), nn.Conv1d(6, 6, 3, stride=2, groups=3),
+                nn.BatchNorm1d(6), nn.GELU(), nn.Conv1d(6, 8, 2, dilation=2), nn.Tanh(), nn.MaxPool1d(2), nn.ELU(),
+                nn.Conv1d(8, 4, 1), nn.LeakyReLU(0.2), nn.Softplus(),
+            )  # fmt: skip
+            self.rnn, self.score = nn.LSTM(4, 8, batch_first=True), nn.Linear(8, 1)
+
+        def forward(self, x):
+            y, (h, _) = self.rnn(self.convs(x).transpose(1, 2))
+            return (torch.softmax(self.score(y), 1) * y).sum(1) + h[-1]
+
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mha, self.norm = nn.MultiheadAttention(8, 2, batch_first=True), nn.LayerNorm(8)
+
+        def forward(self, x):
+            return self.norm(x + self.mha(x, x, x, need_weights=False)[0])
+
+    torch.manual_seed(0)
+    draw = torch.randn
+    return {
+        "lstm": (nn.LSTM(4, 5, 2, bidirectional=True), (draw(6, 3, 4), (draw(4, 3, 5), draw(4, 3, 5))), 1),
+        "gru": (nn.GRU(4, 5, bias=False, batch_first=True), (draw(3, 6, 4),), 0),
+        "rnn": (nn.RNN(4, 5, 2, nonlinearity="relu"), (draw(6, 3, 4),), 1),
+        "cell": (Cell(), (draw(3, 4), draw(3, 5), draw(3, 5), draw(3, 6)), 0),
+        "tagger": (Tagger(), (torch.randint(0, 10, (3, 6)),), 0),
+        "listener": (Listener(), (draw(3, 4, 40),), 0),
+        "attention": (Attention(), (draw(3, 5, 8),), 0),
+        "picture": (
+            nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(1)),
+            (draw(3, 1, 8, 8),), 0,
+        ),
+    }  # fmt: skip
+
+
+def flat(result):
+    if isinstance(result, (tuple, list)):
+        return [part for entry in result for part in flat(entry)]
+    return [result.detach().numpy()]
+
+
+@pytest.mark.parametrize("free", [False, True], ids=["fixed", "free"])
+@pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "cell", "tagger", "listener", "attention", "picture"])
+def test_torch(name, free):
+    torch = pytest.importorskip("torch")
+    module, given, axis = torch_modules()[name]
+    module.eval()
+    arrays = flat(given)
+    names = [f"i{k}" for k in range(len(arrays))]
+    content = io.BytesIO()
+    axes = {one: {axis if len(names) < 4 else 0: "N"} for one in names} if free else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, given, content, dynamo=False, input_names=names, dynamic_axes=axes, opset_version=17)
+    with torch.no_grad():
+        expected = flat(module(*given))
+    found = pyrnn.from_onnx(content.getvalue())(**dict(zip(names, arrays, strict=True)))
+    for y, e in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(y, e, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "cell", "tagger", "listener", "attention"])
+def test_torch_dynamo(name):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    module, given, _ = torch_modules()[name]
+    module.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        proto = torch.onnx.export(module, given, dynamo=True, verbose=False).model_proto
+    with torch.no_grad():
+        expected = flat(module(*given))
+    found = pyrnn.from_onnx(proto)
+    results = found(**dict(zip([one.name for one in found.inputs], flat(given), strict=True)))
+    for y, e in zip(results.values(), expected, strict=True):
+        np.testing.assert_allclose(y, e, rtol=1e-5, atol=1e-5)
+
+
+# ---- calls
+
+
+def two_inputs():
+    """y = (x + 1) * z, with a free first axis of x."""
+    nodes = [node("Add", "x one", "sum"), node("Mul", "sum z", "y")]
+    return model(nodes, [floats("x", "N", 3), floats("z", 3)], [floats("y", "N", 3)], {"one": np.float32(1)})
+
+
+def test_calls():
+    net = pyrnn.from_onnx(two_inputs())
+    assert [(one.name, one.shape, one.dtype) for one in net.inputs] == [
+        ("x", ("N", 3), np.dtype("f4")), ("z", (3,), np.dtype("f4")),
+    ]  # fmt: skip
+    assert [one.name for one in net.outputs] == ["y"]
+    assert repr(net) == "OnnxModel of the ModelProto: x (N, 3) float32, z (3,) float32 -> y (N, 3) float32"
+    y = net(x=[[1, 2, 3], [4, 5, 6]], z=np.array([1, 0, 2]))["y"]
+    np.testing.assert_array_equal(y, [[2, 0, 8], [5, 0, 14]])
+    assert y.dtype == "f4"
+    single = pyrnn.from_onnx(model([node("Relu", "a.1", "b.1")], [floats("a.1", 2)], [floats("b.1", 2)]))
+    np.testing.assert_array_equal(single([-1, 1])["b.1"], [0, 1])
+    np.testing.assert_array_equal(single(**{"a.1": [-1, 1]})["b.1"], [0, 1])
+    with pytest.raises(TypeError, match="OnnxModel: a model cannot be pickled; from_onnx"):
+        pickle.dumps(net)
+    assert copy.deepcopy(net) is net
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "match"),
+    [
+        ({"x": np.zeros((2, 3))}, TypeError, r"^OnnxModel: 'z' is missing, which is z \(3,\) float32"),
+        ({"x": np.zeros((2, 3)), "z": [1, 2, 3], "w": 1}, TypeError, "there is no input 'w'; there are x"),
+        ({"x": np.zeros((2, 4)), "z": [1, 2, 3]}, ValueError, r"x has shape \(2, 4\), expected \(N, 3\)"),
+        ({"x": np.zeros(3), "z": [1, 2, 3]}, ValueError, r"x has shape \(3,\), expected \(N, 3\)"),
+        ({"x": np.zeros((2, 3), complex), "z": [1, 2, 3]}, TypeError, "x has dtype complex128"),
+        ({"x": np.zeros((2, 3)), "z": ["a", "b", "c"]}, TypeError, "z has dtype"),
+        ({"x": np.zeros((2, 3)), "z": None}, TypeError, "z has dtype object"),
+    ],
+)
+def test_inputs_that_do_not_fit(given, error, match):
+    with pytest.raises(error, match=match):
+        pyrnn.from_onnx(two_inputs())(**given)
+
+
+def test_inputs_by_position():
+    with pytest.raises(TypeError, match="1 arrays came by position; it takes x, z by name"):
+        pyrnn.from_onnx(two_inputs())(np.zeros((2, 3)))
+
+
+def test_integers_and_booleans():
+    kinds = {"i": np.int64, "s": np.int8, "b": np.bool_}
+    nodes = [node("Identity", name, f"{name}_out") for name in kinds]
+    values = [value(name, dtype, (2,)) for name, dtype in kinds.items()]
+    net = pyrnn.from_onnx(model(nodes, values, [value(f"{n}_out", d, (2,)) for n, d in kinds.items()]))
+    right = {"i": [1, 2], "s": np.array([1, 2]), "b": [True, False]}
+    for name, a in net(**right).items():
+        np.testing.assert_array_equal(a, right[name.removesuffix("_out")])
+        assert a.dtype == kinds[name.removesuffix("_out")]
+    for name, wrong, error in [("i", [1.0, 2.0], TypeError), ("s", [1, 200], ValueError), ("b", [1, 0], TypeError)]:
+        with pytest.raises(error, match=rf"^OnnxModel: {name} "):
+            net(**{**right, name: wrong})
+
+
+def test_results_are_the_callers():
+    """Neither inputs nor constants nor other results change with them."""
+    nodes = [
+        node("Identity", "x", "same"), node("Reshape", "x shape", "flat"), node("Identity", "table", "constant"),
+        node("Add", "x x", "y"), node("Transpose", "y", "turned"), node("Expand", "x wide", "many"),
+        node("Slice", "y start end axis", "part"),
+    ]  # fmt: skip
+    names = ["same", "flat", "constant", "y", "turned", "many", "part"]
+    constants = {
+        "shape": [6], "table": np.ones(2, "f4"), "wide": [2, 2, 3], "start": [0], "end": [2], "axis": [1],
+    }  # fmt: skip
+    net = pyrnn.from_onnx(model(nodes, [floats("x", 2, 3)], [floats(n, None) for n in names], constants))
+    x = np.arange(6, dtype="f4").reshape(2, 3)
+    kept = x.copy()
+    first, second = net(x), net(x)
+    for k, name in enumerate(names):
+        first[name][...] = -1
+        np.testing.assert_array_equal(x, kept)
+        for other in names[k + 1 :]:
+            np.testing.assert_array_equal(first[other], second[other])
+        assert first[name].flags.c_contiguous
+    np.testing.assert_array_equal(net(x)["constant"], [1, 1])
+
+
+# ---- graphs inside nodes
+
+
+def graph(nodes, inputs, outputs, name="inner"):
+    return helper.make_graph([node(*n) for n in nodes], name, inputs, outputs)
+
+
+@pytest.mark.parametrize("fixed", [None, True, False])
+def test_if(fixed):
+    """A branch that is known before any run becomes a part of the graph around it; names may repeat."""
+    then = graph([("Mul", "x two", "t"), ("Add", "t x", "r")], [], [floats("r", None)])
+    other = graph([("Neg", "x", "t"), ("Neg", "t", "u"), ("Sub", "u two", "r")], [], [floats("r", None)])
+    nodes = [helper.make_node("If", ["c"], [f"y{k}"], then_branch=then, else_branch=other) for k in range(2)]
+    nodes.append(node("Add", "y0 y1", "y"))
+    inputs = [floats("x", 2)] + [value("c", np.bool_, ())] * (fixed is None)
+    constants = {"two": np.float32(2)} | ({} if fixed is None else {"c": np.array(fixed)})
+    net = pyrnn.from_onnx(model(nodes, inputs, [floats("y", 2)], constants))
+    for condition in (True, False) if fixed is None else (fixed,):
+        given = {"x": [1, -3]} | ({"c": condition} if fixed is None else {})
+        np.testing.assert_array_equal(net(**given)["y"], [6, -18] if condition else [-2, -10])
+
+
+def test_loop_and_scan():
+    """A Scan in a Loop, which read values of all graphs around them; against onnxruntime."""
+    step = graph([("Mul", "s a", "m"), ("Add", "m x", "n"), ("Identity", "n", "o")],
+                 [floats("s", 2), floats("x", 2)], [floats("n", 2), floats("o", 2)])  # fmt: skip
+    body = [
+        helper.make_node("Scan", ["state", "xs"], ["after", "rows"], body=step, num_scan_inputs=1,
+                         scan_input_directions=[1], scan_output_axes=[1]),
+        node("ReduceSum", "rows", "total", keepdims=0), node("Less", "total limit", "more"),
+        node("Identity", "rows", "kept"),
+    ]  # fmt: skip
+    loop = helper.make_graph(
+        body, "loop", [value("k", np.int64, ()), value("go", np.bool_, ()), floats("state", 2)],
+        [value("more", np.bool_, ()), floats("after", 2), floats("kept", 2, 3)],
+    )  # fmt: skip
+    nodes = [helper.make_node("Loop", ["count", ""], ["last", "all"], body=loop), node("Add", "last last", "y")]
+    inputs = [floats("xs", 3, 2), floats("first", 2), value("count", np.int64, ())]
+    nodes[0].input.append("first")
+    proto = model(nodes, inputs, [floats("y", 2), floats("all", None, 2, 3)],
+                  {"a": np.float32(0.5), "limit": np.float32(30)})  # fmt: skip
+    rng = np.random.default_rng(0)
+    net, runtime = pyrnn.from_onnx(proto), opened(proto)
+    for count in (0, 1, 20):
+        given = {"xs": rng.random((3, 2), "f4"), "first": rng.random(2, "f4"), "count": np.array(count)}
+        for found, e in zip(net(**given).values(), runtime.run(None, given), strict=True):
+            np.testing.assert_allclose(found, e, rtol=1e-6)
+            assert found.shape == e.shape
+
+
+# ---- streams
+
+
+def streaming():
+    """A convolution that is continued, an LSTM and a head: frame by frame with their states outside."""
+    layer, rng = pyrnn.LSTM(6, 8, rng=0), np.random.default_rng(0)
+    w = pyrnn.to_onnx(layer).graph.initializer
+    arrays = {name: onnx.numpy_helper.to_array(p) for p in w for name in ("W", "R", "B") if p.name.startswith(name)}
+    constants = {
+        **arrays, "w": rng.normal(size=(6, 4, 3)).astype("f4"), "b": rng.normal(size=6).astype("f4"),
+        "head": rng.normal(size=(8, 3)).astype("f4"), "start": [-2], "end": [2**31], "time": [2], "one": [1],
+    }  # fmt: skip
+    nodes = [
+        node("Concat", "past x", "joined", axis=2), node("Slice", "joined start end time", "past_out"),
+        node("Conv", "joined w b", "features"), node("Relu", "features", "active"),
+        node("Transpose", "active", "steps", perm=[2, 0, 1]),
+        helper.make_node("LSTM", ["steps", "W", "R", "B", "", "h", "c"], ["y", "h_out", "c_out"], hidden_size=8),
+        node("Squeeze", "y one", "rows"), node("MatMul", "rows head", "logits"), node("Softmax", "logits", "p"),
+    ]  # fmt: skip
+    inputs = [floats("x", 1, 4, "T"), floats("past", 1, 4, 2), floats("h", 1, 1, 8), floats("c", 1, 1, 8)]
+    outputs = [floats("p", "T", 1, 3), floats("past_out", 1, 4, 2), floats("h_out", 1, 1, 8), floats("c_out", 1, 1, 8)]
+    return model(nodes, inputs, outputs, constants)
+
+
+STATE = {"past": "past_out", "h": "h_out", "c": "c_out"}
+
+
+def test_stream():
+    """The same bits frame by frame, in pieces and whole; onnxruntime's numbers."""
+    proto = streaming()
+    net = pyrnn.from_onnx(proto)
+    x = np.random.default_rng(1).normal(size=(1, 4, 20)).astype("f4")
+    zeros = {one.name: np.zeros(one.shape, "f4") for one in net.inputs[1:]}
+    whole = net(x=x, **zeros)
+    stream = net.stream(state=STATE)
+    frames = [stream.step(x[:, :, t : t + 1])["p"] for t in range(20)]
+    np.testing.assert_array_equal(np.concatenate(frames), whole["p"])
+    for name, output in STATE.items():
+        np.testing.assert_array_equal(stream.state[name], whole[output])
+    stream.reset()
+    pieces = [stream.step(x=x[:, :, a:b])["p"] for a, b in ((0, 7), (7, 8), (8, 20))]
+    np.testing.assert_array_equal(np.concatenate(pieces), whole["p"])
+    for found, e in zip(whole.values(), opened(proto).run(None, {"x": x, **zeros}), strict=True):
+        np.testing.assert_allclose(found, e, rtol=1e-5, atol=1e-5)
+
+
+def test_many_threads():
+    """One model, called by all at once: the bits of one after the other."""
+    net = pyrnn.from_onnx(streaming())
+    zeros = {one.name: np.zeros(one.shape, "f4") for one in net.inputs[1:]}
+    frames = np.random.default_rng(0).normal(size=(40, 1, 4, 1)).astype("f4")
+
+    def run(x):
+        stream = net.stream(state=STATE)
+        return [stream.step(frame)["p"] for frame in frames] + [net(x=x, **zeros)["p"]]
+
+    expected = [run(frame) for frame in frames]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for found, e in zip(pool.map(run, frames), expected, strict=True):
+            np.testing.assert_array_equal(found, e)
+
+
+def test_a_streams_state():
+    net = pyrnn.from_onnx(streaming())
+    rng = np.random.default_rng(0)
+    x, h = rng.normal(size=(6, 1, 4, 1)).astype("f4"), rng.normal(size=(1, 1, 8))
+    stream = net.stream(state=STATE, h=h)
+    np.testing.assert_array_equal(stream.state["h"], h.astype("f4"))
+    first = stream.step(x[0])
+    assert not first["h_out"].flags.writeable
+    assert first["p"].flags.writeable
+    other, kept = copy.copy(stream), stream.state
+    kept["h"][...] = 0  # a copy
+    expected = [stream.step(frame)["p"] for frame in x[1:]]
+    np.testing.assert_array_equal([other.step(frame)["p"] for frame in x[1:]], expected)
+    with pytest.raises(ValueError, match="x has shape"):
+        stream.step(np.zeros((1, 5, 1)))
+    with pytest.raises(TypeError, match="there is no input 'h'"):
+        stream.step(x=x[0], h=h)
+    with pytest.raises(TypeError, match="'x' is missing"):
+        stream.step()
+    np.testing.assert_array_equal(stream.state["c"], other.state["c"])  # refused calls changed nothing
+    stream.state = {"h": np.zeros((1, 1, 8))}
+    assert not stream.state["h"].any()
+    assert stream.state["c"].any()
+    with pytest.raises(TypeError, match=r"state is .*, expected arrays by the names past, h, c"):
+        stream.state = {"x": 0}
+    with pytest.raises(ValueError, match=r"h has shape \(2,\)"):
+        stream.state = {"h": [1, 2]}
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[0])["p"], first["p"])
+    assert repr(stream).endswith("stream of past <- past_out, h <- h_out, c <- c_out")
+
+
+def test_streams_that_cannot_be():
+    net = pyrnn.from_onnx(two_inputs())
+    for state, start, error, match in [
+        ({"a": "y"}, {}, ValueError, "there is no input 'a'; there are x, z"),
+        ({"x": "b"}, {}, ValueError, "there is no output 'b'; there are y"),
+        ({"x": "y"}, {}, ValueError, r"the shape of x \(N, 3\) float32 is not known: give its first state, x=\.\.\."),
+        ({"x": "y"}, {"w": [1, 2, 3]}, ValueError, "there is no input 'w'; there are x, z"),
+        ({}, {}, TypeError, "state is {}"),
+        ("x", {}, TypeError, "state is 'x'"),
+    ]:
+        with pytest.raises(error, match=match):
+            net.stream(state, **start)
+    stream = net.stream({"x": "y"}, x=np.ones((2, 3)))
+    stream.step(z=[1, 2, 3])
+    np.testing.assert_array_equal(stream.step(z=[1, 1, 1])["y"], [[3, 5, 7]] * 2)
+
+
+# ---- files
+
+
+def test_paths_and_arrays_in_other_files(tmp_path):
+    big = pyrnn.to_onnx(pyrnn.GRU(3, 40, rng=0))
+    x = np.random.default_rng(0).normal(size=(5, 2, 3)).astype("f4")
+    given = {"x": x, "lengths": [5, 3], "h": np.zeros((1, 2, 40))}
+    expected = pyrnn.from_onnx(big)(**given)["y"]
+    folder = tmp_path / "a"
+    folder.mkdir()
+    onnx.save(big, folder / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    assert (folder / "m.data").exists()
+    np.testing.assert_array_equal(pyrnn.from_onnx(folder / "m.onnx")(**given)["y"], expected)
+    names = {p.name for p in big.graph.initializer}
+    weights = pyrnn.read_weights(folder / "m.onnx")
+    assert set(weights) == names
+    assert all(a.flags.writeable for a in weights.values())
+    with pytest.raises(ValueError, match=r"the bytes: tensor .* lies in 'm\.data', which is found beside a file alone"):
+        pyrnn.from_onnx((folder / "m.onnx").read_bytes())
+    linked = tmp_path / "b"
+    linked.mkdir()
+    (linked / "m.onnx").symlink_to(folder / "m.onnx")
+    np.testing.assert_array_equal(pyrnn.from_onnx(linked / "m.onnx")(**given)["y"], expected)
+    (tmp_path / "secret").write_bytes(b"x" * 10**6)
+    for location in ("../secret", str(tmp_path / "secret"), "x/../../secret", "link", "..\\secret", ""):
+        proto = onnx.load(folder / "m.onnx", load_external_data=False)
+        for initializer in proto.graph.initializer:
+            for entry in initializer.external_data:
+                if entry.key == "location":
+                    entry.value = location
+        (folder / "n.onnx").write_bytes(proto.SerializeToString())
+        if location == "link":
+            (folder / "link").symlink_to(tmp_path / "secret")
+        with pytest.raises(ValueError, match=r"n\.onnx: tensor .* lies in "):
+            pyrnn.from_onnx(folder / "n.onnx")
+        with pytest.raises(ValueError, match=r"n\.onnx: tensor .* lies in "):
+            pyrnn.read_weights(folder / "n.onnx")
+    (folder / "m.data").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"m\.onnx: tensor .* needs \d+ bytes from \d+ of m\.data, which is shorter"):
+        pyrnn.from_onnx(folder / "m.onnx")
+
+
+def test_read_weights(tmp_path):
+    from ml_dtypes import bfloat16
+
+    arrays = {
+        "a": np.arange(6, dtype="f4").reshape(2, 3), "b": np.array(3), "c": np.array([1.5, -2], bfloat16),
+        "d": np.zeros((0, 2)),
+    }  # fmt: skip
+    proto = model([node("Identity", "a", "y")], [], [floats("y", None)], arrays)
+    for name in ("x.onnx", "x"):
+        (tmp_path / name).write_bytes(proto.SerializeToString())
+        found = pyrnn.read_weights(tmp_path / name)
+        assert list(found) == list(arrays)
+        for key, array in arrays.items():
+            np.testing.assert_array_equal(found[key], array.astype("f4") if key == "c" else array)
+        assert found["c"].dtype == "f4"
+    (tmp_path / "x.onnx").write_bytes(b"hello")
+    with pytest.raises(ValueError, match=r"x\.onnx: it is no ONNX file, or a damaged one"):
+        pyrnn.read_weights(tmp_path / "x.onnx")
+
+
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"x\.onnx: no such file"):
+        pyrnn.from_onnx(tmp_path / "x.onnx")
+    with pytest.raises(IsADirectoryError, match="is a directory, expected an ONNX file"):
+        pyrnn.from_onnx(tmp_path)
+    with pytest.raises(TypeError, match=r"path is 3\.5, expected a file name"):
+        pyrnn.from_onnx(3.5)
+    for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n"):
+        with pytest.raises(ValueError, match=r"^the bytes: it is no ONNX file, or a damaged one"):
+            pyrnn.from_onnx(content)
+        (tmp_path / "x.onnx").write_bytes(content)
+        with pytest.raises(ValueError, match=r"x\.onnx: it is no ONNX file"):
+            pyrnn.from_onnx(tmp_path / "x.onnx")
+
+
+def changed(change):
+    proto = two_inputs()
+    change(proto, proto.graph)
+    return proto
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda m, g: g.node[0].input.__setitem__(1, "w"), r"node Add that gives 'sum' reads 'w', which nothing gives"),
+        (lambda m, g: g.node[0].input.__setitem__(1, "y"), "its nodes wait for each other: 'sum', 'y'"),
+        (lambda m, g: g.node[0].output.__setitem__(0, "y"), "'y' is given twice"),
+        (lambda m, g: setattr(g.output[0], "name", "w"), "the output reads 'w', which nothing gives"),
+        (lambda m, g: setattr(g.node[0], "op_type", "Fancy"), "node Fancy that gives 'sum': there is no Fancy of"),
+        (lambda m, g: setattr(g.node[0], "domain", "mine"), "node mine.Add .*: the model names no opset of the domain"),
+        (lambda m, g: setattr(m.opset_import[0], "version", 999), "its operators are of opset 999, and the onnx"),
+        (lambda m, g: setattr(m, "ir_version", 999), "its format is version 999, and the onnx package"),
+        (lambda m, g: g.initializer[0].dims.append(-1), r"tensor 'one' has shape \(-1,\)"),
+        (lambda m, g: g.initializer[0].dims.append(2**40), r"tensor 'one' has shape .*, which is more than it holds"),
+        (lambda m, g: g.initializer[0].dims.append(2), r"tensor 'one' of shape \(2,\)"),
+        (lambda m, g: setattr(g.initializer[0], "data_type", 99), "tensor 'one'"),
+        (lambda m, g: g.input.append(g.input[0]), "two of its inputs have the same name"),
+        (lambda m, g: g.sparse_initializer.add(), "it has sparse initializers"),
+    ],
+)  # fmt: skip
+def test_graphs_that_are_wrong(change, match):
+    with pytest.raises(ValueError, match=f"^the ModelProto: {match}"):
+        pyrnn.from_onnx(changed(change))
+
+
+def test_nodes_in_any_order():
+    proto = two_inputs()
+    nodes = list(proto.graph.node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes[::-1])
+    np.testing.assert_array_equal(pyrnn.from_onnx(proto)(x=[[1, 1, 1]], z=[1, 2, 3])["y"], [[2, 4, 6]])
+
+
+def test_what_goes_wrong_in_a_run():
+    proto = model([node("Add", "x z", "y", name="sum")], [floats("x", "A"), floats("z", "B")], [floats("y", "A")])
+    with pytest.raises(ValueError, match=r"^node 'sum' \(Add\): operands could not be broadcast"):
+        pyrnn.from_onnx(proto)(x=[1, 2], z=[1, 2, 3])
+    proto = model_of("Gather", {}, {"x": np.zeros((2, 3), "f4"), "ids": np.array([5])}, ["y"])
+    with pytest.raises(ValueError, match=r"^node Gather that gives 'y': index 5 is out of bounds"):
+        pyrnn.from_onnx(proto)(x=np.zeros((2, 3)), ids=[5])
+
+
+def test_constants_do_not_grow_without_end():
+    """A few numbers that a graph would make many of are left to the run."""
+    nodes = [node("ConstantOfShape", "large", "a"), node("Tile", "row times", "b"), node("Range", "zero many one", "c")]
+    doubled = ["row"]
+    for k in range(60):
+        nodes.append(node("Concat", f"{doubled[-1]} {doubled[-1]}", f"d{k}", axis=0))
+        doubled.append(f"d{k}")
+    constants = {"large": [2**20, 2**20], "row": np.ones(8, "f4"), "times": [2**40], "zero": 0, "many": 2**50, "one": 1}
+    names = ["a", "b", "c", doubled[-1]]
+    proto = model(nodes, [floats("x", 1)], [floats(name, None) for name in names], constants)
+    start = time.process_time()
+    pyrnn.from_onnx(proto)
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("name", ["gru", "scan", "stream"])
+def test_damaged_files(name, tmp_path):
+    whole = {
+        "gru": lambda: pyrnn.to_onnx(pyrnn.GRU(3, 4, rng=0)),
+        "scan": lambda: pyrnn.to_onnx(pyrnn.SLSTM(3, 4, rng=0)),
+        "stream": streaming,
+    }[name]().SerializeToString()
+    errors = [told(tmp_path / "x.onnx", content, pyrnn.from_onnx) for content in mutated(whole, 340, len(name))]
+    assert 0 < errors.count("") < 340
+
+
+def test_without_onnx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ImportError, match="from_onnx needs onnx: pip install onnx"):
+        pyrnn.from_onnx("x.onnx")
+    with pytest.raises(ImportError, match="to_onnx needs onnx: pip install onnx"):
+        pyrnn.to_onnx(pyrnn.Linear(2, 3))
