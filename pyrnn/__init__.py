@@ -21,6 +21,7 @@ from .layers.attention import (
     scaled_dot_product_attention_vjp,
 )
 from .layers.conv import Conv1d
+from .layers.decoder import Decoder
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.jordan import Jordan
@@ -30,7 +31,7 @@ from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
 from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
 from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
-from .layers.seq2seq import Decoder, EncoderDecoder
+from .layers.seq2seq import EncoderDecoder
 from .layers.sequential import Sequential
 from .text import decoding
 from .threads import get_num_threads, set_num_threads, threads

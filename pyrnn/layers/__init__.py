@@ -10,6 +10,7 @@ from .activations import SiLU as SiLU
 from .activations import Softmax as Softmax
 from .activations import Tanh as Tanh
 from .conv import Conv1d as Conv1d
+from .decoder import Decoder as Decoder
 from .dropout import Dropout as Dropout
 from .dropout import dropout_mask as dropout_mask
 from .embedding import Embedding as Embedding
@@ -31,6 +32,5 @@ from .recurrent import IndRNN as IndRNN
 from .recurrent import LayerNormLSTM as LayerNormLSTM
 from .recurrent import MinGRU as MinGRU
 from .recurrent import MinLSTM as MinLSTM
-from .seq2seq import Decoder as Decoder
 from .seq2seq import EncoderDecoder as EncoderDecoder
 from .sequential import Sequential as Sequential

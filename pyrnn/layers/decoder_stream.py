@@ -13,7 +13,7 @@ from .stream import Stream
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .seq2seq import Decoder
+    from .decoder import Decoder
 
 
 class DecoderStream:
