@@ -25,7 +25,6 @@ from .layers.decoder import Decoder
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.jordan import Jordan
-from .layers.learned_state import LearnedState
 from .layers.linear import Linear
 from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
 from .layers.ode import ODERNN
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
     from .layers.graph import Graph, Merge
+    from .layers.learned_state import LearnedState
     from .text import ngrams
 
     __version__: str
@@ -147,6 +147,7 @@ __all__ = [
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions and classes, and their modules
     "Graph": "layers.graph",
+    "LearnedState": "layers.learned_state",
     "Merge": "layers.graph",
     "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",

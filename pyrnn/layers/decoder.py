@@ -283,6 +283,7 @@ class Decoder(Model):
 
 
 def shared_config(embed: Embedding, rnn: Any, drop: Dropout) -> dict[str, Any]:
+    """The arguments that a decoder and an encoder-decoder have in common."""
     return {
         "embedding_dim": embed.embedding_dim,
         "hidden_size": rnn.hidden_size,
