@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from .layers.graph import Graph, Merge
     from .layers.learned_state import LearnedState
     from .text import ngrams
+    from .training.fit import fit
 
     __version__: str
 
@@ -115,6 +116,7 @@ __all__ = [
     "cross_entropy",
     "data",
     "decoding",
+    "fit",
     "from_json",
     "from_keras",
     "from_onnx",
@@ -146,6 +148,7 @@ __all__ = [
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions and classes, and their modules
+    "fit": "training.fit",
     "Graph": "layers.graph",
     "LearnedState": "layers.learned_state",
     "Merge": "layers.graph",
