@@ -1,0 +1,294 @@
+"""A classifier and a regressor of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from ..core.checks import Array, shown
+from ..data import pad
+from ..layers.norm import LogSoftmax
+from ..training.fit import fit
+from ..training.losses import cross_entropy, mean_squared_error
+from ..training.optim import Adam
+from .network import Scale, Summary, generator, recurrent
+
+AT_ONCE = 256  # sequences of a prediction
+
+
+class Sequences(BaseEstimator):  # type: ignore[misc]
+    """What the two share: the forms of X, standardisation, training."""
+
+    def __init__(
+        self, cell: str = "gru", hidden_size: int = 32, num_layers: int = 1, *, bidirectional: bool = False,
+        dropout: float = 0.0, epochs: int = 50, batch_size: int = 32, learning_rate: float = 1e-2,
+        validation_fraction: float = 0.1, patience: int | None = 10, standardize: bool = True,
+        random_state: Any = None, verbose: int = 0,
+    ) -> None:  # fmt: skip
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.patience = patience
+        self.standardize = standardize
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _begin(self, sequences: Sequence[Array], outputs: int) -> None:
+        """A network with its first weights, and the scale of what it reads."""
+        features = sequences[0].shape[1]
+        rng = generator(self.random_state)
+        rnn = recurrent(type(self).__name__, self.cell, features, self.hidden_size, self.num_layers, self.dropout,
+                        bidirectional=self.bidirectional)  # fmt: skip
+        self._scale = Scale.of(np.concatenate(sequences) if self.standardize else np.zeros((0, features)))
+        self.network_ = Summary(rnn, outputs, self.dropout, rng)
+        self._optimizer, self._rng = Adam(self.network_, lr=self.learning_rate), rng
+
+    def _train(self, sequences: Sequence[Array], targets: Array, loss: Any, **how: Any) -> Any:
+        x = [self._scale(sequence) for sequence in sequences]
+        self.history_ = fit(self.network_, x, targets, loss, batch_size=self.batch_size, optimizer=self._optimizer,
+                            progress=self.verbose > 0, rng=self._rng, **how)  # fmt: skip
+        return self
+
+    def _outputs(self, X: Any, lengths: Any) -> Array:  # noqa: N803
+        """What the network makes of X, (n, outputs)."""
+        check_is_fitted(self, "network_")
+        sequences = self._read(X, lengths)
+        parts = []
+        for start in range(0, len(sequences), AT_ONCE):
+            x, steps = pad([self._scale(sequence) for sequence in sequences[start : start + AT_ONCE]])
+            parts.append(self.network_(x, lengths=steps))
+        return np.concatenate(parts).astype(np.float64)
+
+    def _read(self, X: Any, lengths: Any, *, reset: bool = False) -> Sequence[Array]:  # noqa: N803
+        """X in any of its forms -> n arrays (T, features) of finite numbers."""
+        call = type(self).__name__
+        listed = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1)
+        if lengths is None and not (listed and len(X) and _is_table(X[0])):
+            X = X if hasattr(X, "ndim") else check_array(X, dtype=None, allow_nd=True, ensure_2d=False, estimator=self)
+            if X.ndim != 3 and (reset or self._table):
+                self._table = True
+                table: Array = validate_data(self, X, dtype=np.float64, reset=reset)
+                return table[:, :, None]
+            X = check_array(X, dtype=np.float64, allow_nd=True, estimator=self)
+            sequences = X if X.ndim == 3 else X[:, :, None]
+        else:
+            if lengths is None:
+                ends = np.cumsum([len(sequence) for sequence in X])
+                arrays = [np.asarray(sequence) for sequence in X]
+                for n, array in enumerate(arrays):
+                    if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
+                        expected = f"(T, {arrays[0].shape[1]}) as the first has features"
+                        raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected {expected}")
+                X = np.concatenate(arrays)
+            else:
+                given = np.asarray(lengths)
+                if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
+                    raise ValueError(f"{call}: lengths are {shown(lengths)}, expected (n,) integers from 0 up whose sum "
+                                     f"is the {len(X)} steps of X")  # fmt: skip
+                ends = np.cumsum(given)
+            sequences = np.split(check_array(X, dtype=np.float64, estimator=self), ends[:-1])
+        features = sequences[0].shape[1]
+        if reset:
+            self._table, self.n_features_in_ = False, features
+        expected = 1 if self._table else self.n_features_in_
+        if features != expected:
+            raise ValueError(f"X has {features} features, but {call} is expecting {expected} features as input")
+        return sequences
+
+
+class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
+    """A classifier of sequences, each of any length, with a recurrent network.
+
+    A recurrent layer reads the sequence; its final states, and the maximum and the mean of its outputs, go to a linear
+    layer, which is trained with the cross-entropy.
+
+    cell                 "gru", "lstm", "rnn", "indrnn", "mingru", "minlstm", "layernormlstm" or "slstm"
+    hidden_size, num_layers, bidirectional   of the recurrent layer
+    dropout              of its outputs, between layers too
+    epochs, batch_size   at most so many passes over the sequences, in minibatches of so many
+    learning_rate        of Adam at the start; it falls to 0 along a cosine
+    validation_fraction  of the sequences are not trained on; the weights with the best loss on them are kept
+    patience             training ends when that loss has not fallen for so many epochs; None: never
+    standardize          bring every feature to mean 0 and standard deviation 1 over all steps
+    random_state         an int, a numpy.random.RandomState, or None. The same bits from one int for any threads
+    verbose              1 shows a bar on a terminal
+
+    X is (n, T, features); (n, T), one feature; a list of n arrays (T_i, features); or, with `lengths` (n,), all of them
+    end to end, (sum T, features). y is (n,), of any labels.
+
+    After `fit`: `classes_`, `n_features_in_`, `network_` (a `pyrnn.Model`), `history_` (losses by epoch).
+
+        classifier = RNNClassifier(random_state=0).fit(utterances, speakers)
+        classifier.score(others, their_speakers)
+    """
+
+    def fit(self, X: Any, y: Any, lengths: Any = None) -> RNNClassifier:  # noqa: N803
+        """Train from the start. ValueError for what is not finite or does not fit together.
+
+        classifier.fit(X, y)
+        """
+        sequences, targets = self._start(X, y, lengths, None)
+        return self._learn(sequences, targets, epochs=self.epochs, valid=self.validation_fraction,
+                           patience=self.patience)  # fmt: skip
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, lengths: Any = None) -> RNNClassifier:  # noqa: N803
+        """One pass over these sequences, at the full learning rate. The first call says all `classes` that there will
+        be, None for those of y; the scale of the features is that of its X.
+
+            classifier.partial_fit(X, y, classes=np.arange(9))
+        """
+        if hasattr(self, "network_"):
+            sequences, targets = self._read(X, lengths), self._encoded(y)
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(f"RNNClassifier.partial_fit: classes are {shown(classes)}, expected those of the first "
+                                 f"call, {self.classes_}")  # fmt: skip
+        else:
+            sequences, targets = self._start(X, y, lengths, classes)
+        return self._learn(sequences, targets, epochs=1, schedule=None)
+
+    def predict_proba(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
+        """The probability of each of `classes_`, (n, classes).
+
+        classifier.predict_proba(X)
+        """
+        logits = self._outputs(X, lengths)
+        return np.exp(LogSoftmax(dtype="float64")(logits))
+
+    def predict(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
+        """The likeliest class of each sequence, (n,).
+
+        classifier.predict(X)
+        """
+        likeliest = self._outputs(X, lengths).argmax(axis=1)
+        labels: Array = self.classes_[likeliest]
+        return labels
+
+    def score(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
+        """The part of the sequences whose class is right.
+
+        classifier.score(X, y)
+        """
+        return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
+
+    def _start(self, X: Any, y: Any, lengths: Any, classes: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
+        sequences = self._read(X, lengths, reset=True)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        check_consistent_length(sequences, y)
+        self.classes_ = np.unique(y if classes is None else classes)
+        targets = self._encoded(y)
+        self._begin(sequences, len(self.classes_))
+        return sequences, targets
+
+    def _encoded(self, y: Any) -> Array:
+        """The places of labels among `classes_`."""
+        y = column_or_1d(y)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(f"RNNClassifier: y has the label {shown(unknown[0])}, expected those of {self.classes_}")
+        return np.searchsorted(self.classes_, y)
+
+    def _learn(self, sequences: Sequence[Array], targets: Array, **how: Any) -> RNNClassifier:
+        check_consistent_length(sequences, targets)
+        self._train(sequences, targets, cross_entropy, **how)
+        return self
+
+
+class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
+    """A number, or several, for each sequence, with a recurrent network; trained with the mean squared error.
+
+    y is (n,), or (n, outputs); with `standardize` it is brought to mean 0 and standard deviation 1 too. All else is as
+    in `RNNClassifier`.
+
+        regressor = RNNRegressor(random_state=0).fit(X, y)
+        regressor.predict(X)
+    """
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+    def fit(self, X: Any, y: Any, lengths: Any = None) -> RNNRegressor:  # noqa: N803
+        """Train from the start. ValueError for what is not finite or does not fit together.
+
+        regressor.fit(X, y)
+        """
+        return self._learn(*self._start(X, y, lengths), epochs=self.epochs, valid=self.validation_fraction,
+                           patience=self.patience)  # fmt: skip
+
+    def partial_fit(self, X: Any, y: Any, lengths: Any = None) -> RNNRegressor:  # noqa: N803
+        """One pass over these sequences, at the full learning rate. The scales are those of the first call.
+
+        regressor.partial_fit(X, y)
+        """
+        if not hasattr(self, "network_"):
+            return self._learn(*self._start(X, y, lengths), epochs=1, schedule=None)
+        sequences, y = self._read(X, lengths), self._numbers(y)
+        outputs = 1 if self._flat else len(self._target.mean)
+        if (y.ndim == 1) != self._flat or (y.ndim == 2 and y.shape[1] != outputs):
+            raise ValueError(f"RNNRegressor.partial_fit: y has shape {y.shape}, expected {outputs} outputs as before")
+        return self._learn(sequences, y, epochs=1, schedule=None)
+
+    def predict(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
+        """The numbers of each sequence, (n,), or (n, outputs) where y was.
+
+        regressor.predict(X)
+        """
+        outputs = self._outputs(X, lengths)
+        y = self._target.back(outputs)
+        return y[:, 0] if self._flat else y
+
+    def score(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
+        """R squared: 1 is perfect, 0 as good as the mean of y.
+
+        regressor.score(X, y)
+        """
+        return float(r2_score(y, self.predict(X, lengths), sample_weight=sample_weight))
+
+    def _start(self, X: Any, y: Any, lengths: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
+        sequences, y = self._read(X, lengths, reset=True), self._numbers(y)
+        check_consistent_length(sequences, y)
+        self._flat = y.ndim == 1
+        columns = y.reshape(len(y), -1)
+        self._target = Scale.of(columns if self.standardize else columns[:0])
+        self._begin(sequences, columns.shape[1])
+        return sequences, y
+
+    def _numbers(self, y: Any) -> Array:
+        if y is None:
+            raise ValueError("RNNRegressor requires y to be passed, but the target y is None")
+        y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y", estimator=self)
+        if y.ndim not in (1, 2):
+            raise ValueError(f"RNNRegressor: y has shape {y.shape}, expected (n,) or (n, outputs)")
+        numbers: Array = y
+        return numbers
+
+    def _learn(self, sequences: Sequence[Array], y: Array, **how: Any) -> RNNRegressor:
+        check_consistent_length(sequences, y)
+        self._train(sequences, self._target(y.reshape(len(y), -1)), mean_squared_error, **how)
+        return self
+
+
+def _is_table(value: Any) -> bool:
+    """Whether it has rows and columns."""
+    return bool(getattr(value, "ndim", None) == 2 or (isinstance(value, (list, tuple)) and len(value)
+                                                      and isinstance(value[0], (list, tuple, np.ndarray))))  # fmt: skip
