@@ -37,7 +37,14 @@ from .threads import get_num_threads, set_num_threads, threads
 from .training import schedules
 from .training.bptt import truncated_bptt
 from .training.gradient_flow import GradientFlow, gradient_flow
-from .training.losses import binary_cross_entropy, cross_entropy, hinge, mean_squared_error, negative_log_likelihood
+from .training.losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    hinge,
+    mean_squared_error,
+    negative_log_likelihood,
+    pinball,
+)
 from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 
 if TYPE_CHECKING:
@@ -131,6 +138,7 @@ __all__ = [
     "metrics",
     "negative_log_likelihood",
     "ngrams",
+    "pinball",
     "plots",
     "read_weights",
     "reference",

@@ -102,6 +102,8 @@ def losses(g):
         yield loss(g(T, N, F), g.ids(F, T, N), **ids)
     yield pyrnn.mean_squared_error(g(T, N, F), g(T, N, F))
     yield pyrnn.mean_squared_error(g(T, N, F), g(T, N, F), **ids)
+    yield pyrnn.pinball(g(T, N, F), g(T, N, F), laid_out(g.layout, g.rng.random(F)))
+    yield pyrnn.pinball(g(T, N, F), g(T, N, F), 0.3, **ids)
     yield pyrnn.binary_cross_entropy(g(T, N, F), g.marks(T, N, F))
     yield pyrnn.binary_cross_entropy(g(T, N, F), g.marks(T, N, F), **ids)
 
@@ -161,6 +163,13 @@ def cut(g):
         pullback(g(*y.shape))
         yield y
     yield from layer.grads.values()
+
+
+def fitted(g):
+    layer = pyrnn.GRU(F, 8, dtype=g.dtype, rng=0)
+    history = pyrnn.fit(layer, [g(t, F) for t in (5, 2, 7)], [g(t, 8) for t in (5, 2, 7)], pyrnn.mean_squared_error,
+                        valid=([g(4, F)], [g(4, 8)]), epochs=2, batch_size=2, rng=0)  # fmt: skip
+    return history.train, history.valid, list(layer.params.values())
 
 
 def flow(g):
@@ -259,9 +268,10 @@ CASES = {
     ("Hopfield",): classical(stored),
     ("DenseHopfield",): classical(pyrnn.DenseHopfield),
     ("ModernHopfield",): modern,
-    ("cross_entropy", "hinge", "negative_log_likelihood", "mean_squared_error", "binary_cross_entropy"): losses,
+    ("cross_entropy", "hinge", "negative_log_likelihood", "mean_squared_error", "pinball", "binary_cross_entropy"): losses,
     ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "clip_grad_norm", "clip_grad_value"): optimisers,
     ("truncated_bptt",): cut,
+    ("fit",): fitted,
     ("gradient_flow", "GradientFlow"): flow,
     ("choose", "greedy", "sample", "scheduled_inputs", "beam_search"): decoded,
     ("persistence", "seasonal", "linear", "ahead", "f1", "best_f1", "confusions", "pad"): series,

@@ -9,6 +9,7 @@ import pytest
 import pyrnn
 
 V = 5  # classes or features
+QUANTILES = np.array([0, 0.1, 0.5, 0.75, 1])
 
 
 def softplus(z):
@@ -26,8 +27,9 @@ ONE_STEP = {
     "hinge": margins,
     "mean_squared_error": lambda y, t: np.mean((y - t) ** 2),
     "binary_cross_entropy": lambda z, t: np.mean(t * softplus(-z) + (1 - t) * softplus(z)),
+    "pinball": lambda y, t: np.mean(np.where(t > y, QUANTILES * (t - y), (1 - QUANTILES) * (y - t))),
 }
-OF_FEATURES = ("mean_squared_error", "binary_cross_entropy")
+OF_FEATURES = ("mean_squared_error", "binary_cross_entropy", "pinball")
 
 
 @pytest.fixture(params=ONE_STEP)
@@ -37,6 +39,8 @@ def name(request):
 
 @pytest.fixture
 def loss_of(name):
+    if name == "pinball":
+        return lambda values, targets, **o: pyrnn.pinball(values, targets, QUANTILES[: np.shape(values)[-1]], **o)
     return getattr(pyrnn, name)
 
 
@@ -262,3 +266,30 @@ def test_nothing_counts_with_weights_of_0():
 def test_wrong_options(options, error, match):
     with pytest.raises(error, match=match):
         pyrnn.cross_entropy(np.zeros((2, 3)), [0, -100], **options)
+
+
+def test_pinball_is_least_at_the_quantile(rng):
+    """Of many numbers, and in scikit-learn's words; at the kink the gradient is 0."""
+    targets = rng.standard_normal((1001, 1))
+    grid = np.linspace(-2, 2, 401)
+    for quantile in (0.1, 0.5, 0.9):
+        best = grid[np.argmin([pyrnn.pinball(np.full((1001, 1), y), targets, quantile)[0] for y in grid])]
+        assert best == pytest.approx(np.quantile(targets, quantile), abs=0.02)
+    loss, gradient = pyrnn.pinball([[1.0, 1.0, 1.0]], [[1.0, 3.0, 0.0]], 0.25)
+    assert loss == pytest.approx((0.5 + 0.75) / 3)
+    np.testing.assert_allclose(gradient, [[0, -0.25 / 3, 0.75 / 3]], rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("quantile", "error", "match"),
+    [
+        (1.5, ValueError, "pinball: quantile holds 1.5, expected 0 to 1"),
+        ([0.1, np.nan], ValueError, "pinball: quantile holds nan, expected 0 to 1"),
+        ([0.1, 0.2, 0.3], ValueError, r"pinball: quantile has shape \(3,\), expected \(4, 2\)"),
+        (None, TypeError, "pinball: quantile"),
+        ("half", TypeError, "pinball: quantile"),
+    ],
+)
+def test_wrong_quantiles(quantile, error, match):
+    with pytest.raises(error, match=match):
+        pyrnn.pinball(np.zeros((4, 2)), np.zeros((4, 2)), quantile)

@@ -195,6 +195,33 @@ def binary_cross_entropy(
     return _reduced(call, losses, gradient, values, counts, reduction, losses.size)
 
 
+def pinball(
+    predictions: ArrayLike, targets: ArrayLike, quantile: ArrayLike,
+    *, lengths: ArrayLike | None = None, batch_first: bool = False, mask: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> tuple[Any, Array]:  # fmt: skip
+    """Mean over the valid steps and the features of the pinball loss, and its gradient: loss, dpredictions.
+
+        max(quantile * (target - prediction), (quantile - 1) * (target - prediction))
+
+    What minimises it is the quantile of the targets: the number below which this part of them lies (Koenker & Bassett
+    1978); half the absolute error where it is 0.5. quantile is a number within 0..1, or several that broadcast to the
+    predictions, (F,) for each feature. At the kink the gradient is 0. Other arguments, dtypes and errors as in
+    `mean_squared_error`, and a ValueError for a quantile outside 0..1.
+
+        loss, dy = pyrnn.pinball(y, targets, [0.1, 0.5, 0.9])  # y (T, N, 3)
+    """
+    call = "pinball"
+    values, wanted, counts = _features(call, "predictions", predictions, targets, lengths, batch_first, mask)
+    given = checks.within(call, "quantile", checks.real_array(call, "quantile", quantile, np.dtype("float64")), 1)
+    part = _broadcast(call, "quantile", given, values.shape)[counts]
+    with np.errstate(all="ignore"):
+        errors = np.subtract(wanted[counts], values[counts], order="C", dtype=np.float64)
+        losses = np.maximum(part * errors, (part - 1) * errors)
+        gradient = np.where(errors > 0, -part, np.where(errors < 0, 1 - part, errors))
+    return _reduced(call, losses, gradient, values, counts, reduction, losses.size)
+
+
 def _classes(
     call: str, name: str, scores: Any, targets: Any, lengths: Any, batch_first: bool, mask: Any, weight: Any,
     ignore_index: Any,
@@ -222,6 +249,10 @@ def _weights(call: str, name: str, value: Any, shape: tuple[int, ...]) -> Array 
     array = checks.real_array(call, name, value, np.dtype("float64"))
     if not np.all(array >= 0):
         raise ValueError(f"{call}: {name} holds {array[~(array >= 0)].flat[0]}, expected numbers from 0 up")
+    return _broadcast(call, name, array, shape)
+
+
+def _broadcast(call: str, name: str, array: Array, shape: tuple[int, ...]) -> Array:
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

@@ -1,0 +1,184 @@
+"""What the forecaster is made of: what is seen of a series at a step, the network, and a network that runs on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..core.checks import Array
+from ..core.model import Model
+from ..layers.linear import Linear
+
+
+class View(NamedTuple):
+    """What is seen at step t of a series z, and what is asked: z_t itself; how the values before, and those a season
+    before the steps that are asked for, differ from it; where in the season t is; what is known of t besides."""
+
+    lags: int
+    horizon: int
+    season: int  # 1: none
+    known: int  # covariates
+
+    @property
+    def before(self) -> Array:
+        """The steps before t whose values are seen."""
+        ahead = np.arange(1, self.horizon + 1)
+        ago = self.season * -(-ahead // self.season) - ahead if self.season > 1 else ahead[:0]
+        return np.concatenate([np.arange(1, self.lags), ago])
+
+    @property
+    def reach(self) -> int:
+        """The furthest of them."""
+        return int(self.before.max(initial=0))
+
+    @property
+    def features(self) -> int:
+        return 1 + len(self.before) + 2 * (self.season > 1) + self.known
+
+    def __call__(self, z: Array, x: Array, first: int) -> Array:
+        """z (reach + T, S) and x (T, known) -> (T, S, features) of the last T steps, of which the first is the
+        first-th of the series; a difference to what is not known, NaN, is 0."""
+        steps, series = len(z) - self.reach, z.shape[1]
+        seen = np.lib.stride_tricks.sliding_window_view(z, self.reach + 1, axis=0)  # (T, S, reach + 1)
+        level = seen[..., -1:]
+        parts = [level, np.nan_to_num(seen[..., self.reach - self.before] - level)]
+        if self.season > 1:
+            angle = 2 * np.pi * (np.arange(first, first + steps) % self.season) / self.season
+            x = np.column_stack([np.sin(angle), np.cos(angle), x])
+        parts.append(np.broadcast_to(x[:, None], (steps, series, x.shape[1])))
+        return np.concatenate(parts, axis=2).astype(np.float32)
+
+
+def season_of(z: Array) -> int:
+    """The length of the season of standardised series (T, S): where their autocorrelation, without a straight line, is
+    highest after it was below 0 first, within a third of the series; 1 where it is below 0.3 there."""
+    steps = len(z)
+    line = np.column_stack([np.ones(steps), np.linspace(-1, 1, steps)])
+    z = z - line @ np.linalg.lstsq(line, z, rcond=None)[0]
+    power = np.abs(np.fft.rfft(z, 2 * steps, axis=0)) ** 2
+    lags = np.arange(steps // 3 + 1)
+    correlation = np.fft.irfft(power, axis=0)[lags].mean(axis=1) * steps / (steps - lags)
+    below = np.flatnonzero(correlation < 0)
+    if len(below) == 0:
+        return 1
+    best = int(below[0] + correlation[below[0] :].argmax())
+    return best if correlation[best] > 0.3 * correlation[0] else 1
+
+
+def seasonal(values: Array, horizon: int, season: int) -> Array:
+    """The forecast of values (T,) that the last season comes again: (horizon,)."""
+    return values[len(values) - season + np.arange(horizon) % season]
+
+
+def regression(seen: Array, x: Array, changes: Array) -> tuple[Array, Array, Array]:
+    """Ridge regressions (penalty 1) of changes (n, horizon) on what is seen (n, features), each for itself, and on the
+    covariates of the step that is asked for, x (n, horizon, known), one for all: (features, horizon), (horizon,),
+    (known,)."""
+    seen, penalty = np.column_stack([seen, np.ones(len(seen))]), np.eye(seen.shape[1] + 1)
+    penalty[-1, -1] = 1e-6
+
+    def solve(of: Array) -> Array:
+        weights: Array = np.linalg.solve(seen.T @ seen + penalty, seen.T @ of)
+        return weights
+
+    flat = x.reshape(len(x), changes.shape[1] * x.shape[2])
+    rest = (flat - seen @ solve(flat)).reshape(changes.size, x.shape[2])  # what the rest says nothing about
+    apart = (changes - seen @ solve(changes)).reshape(-1)
+    effect = np.linalg.solve(rest.T @ rest + np.eye(x.shape[2]), rest.T @ apart)
+    weights = solve(changes - x @ effect)
+    return weights[:-1], weights[-1], effect
+
+
+class Network(Model):
+    """x (T, N, features + horizon * known) -> y (T, N, horizon * outputs): a linear part and a recurrent one of what is
+    seen, and the effects of the covariates of the steps that are asked for."""
+
+    def __init__(self, rnn: Any, view: View, outputs: int, rng: np.random.Generator) -> None:
+        super().__init__(rng=rng)
+        self.view, self.outputs, self.rnn = view, outputs, rnn
+        self.head = Linear(rnn.hidden_size, view.horizon * outputs)
+        self.linear = Linear(view.features, view.horizon * outputs)
+        self.head.params["weight"] *= 0
+        self.head.params["bias"] *= 0
+        if view.known:
+            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, outputs)
+            self.effect = Linear(view.known, outputs, bias=False)
+            self.outer.params["weight"] *= 0
+            self.outer.params["bias"] *= 0
+
+    def begin(self, weights: Array, bias: Array, effect: Array) -> None:
+        """Start from regressions: (features, horizon), (horizon, outputs), (known,)."""
+        self.linear.params["weight"] = np.repeat(weights.T, self.outputs, axis=0)
+        self.linear.params["bias"] = bias.reshape(-1)
+        if self.view.known:
+            self.effect.params["weight"] = np.tile(effect, (self.outputs, 1))
+
+    def vjp(self, x: Array, lengths: Array | None = None) -> tuple[Array, Callable[[Array], None]]:
+        seen, later = np.split(x, [self.view.features], axis=-1)
+        (h, _), pull_rnn = self.rnn.vjp(seen, lengths=lengths)
+        y, pull = self.outcome(h, seen, later)
+        return y, lambda dy: pull_rnn(pull(dy))
+
+    def outcome(self, h: Array, seen: Array, later: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """What comes out where the recurrent layer has given h (..., H), and the pullback to h."""
+        y, pull_head = self.head.vjp(h)
+        linear, pull_linear = self.linear.vjp(seen)
+        y = y + linear
+        if not self.view.known:
+            return y, lambda dy: (pull_linear(dy), pull_head(dy))[1]
+        by_step = later.reshape(*later.shape[:-1], self.view.horizon, self.view.known)
+        inner, pull_inner = self.inner.vjp(by_step)
+        inner = np.tanh(inner)
+        outer, pull_outer = self.outer.vjp(inner)
+        effect, pull_effect = self.effect.vjp(by_step)
+
+        def pullback(dy: Array) -> Array:
+            deffect = dy.reshape(effect.shape)
+            pull_effect(deffect)
+            pull_inner(pull_outer(deffect) * (1 - inner * inner))
+            pull_linear(dy)
+            dh: Array = pull_head(dy)
+            return dh
+
+        return y + (outer + effect).reshape(y.shape), pullback
+
+
+class Running:
+    """A network at the end of series (T, S) that it has read, as it is kept to go on."""
+
+    def __init__(self, network: Network, series: int) -> None:
+        self.network, self.steps = network, 0
+        self.past = np.full((network.view.reach, series), np.nan)
+        self.stream = network.rnn.stream(series)
+
+    def read(self, z: Array, x: Array) -> None:
+        """Go on over steps (T, S), with their covariates (T, known)."""
+        if len(z) == 0:
+            return
+        z = np.concatenate([self.past, z])
+        seen = self.network.view(z, x, self.steps)
+        self.h = self.stream.step(seen[0]) if len(seen) == 1 else np.atleast_3d(self.stream(seen))[-1]
+        self.seen, self.level = seen[-1], z[-1]
+        self.past, self.steps = z[len(z) - self.network.view.reach :], self.steps + len(seen)
+
+    def forecast(self, x: Array) -> Array:
+        """What follows, (horizon, S, outputs), of which x (up to horizon, known) are the covariates."""
+        view, series = self.network.view, len(self.level)
+        later = np.zeros((view.horizon, view.known), np.float32)
+        later[: len(x)] = x
+        y, _ = self.network.outcome(self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)))
+        return self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
+
+    def __copy__(self) -> Running:
+        other = object.__new__(Running)
+        other.__dict__ |= self.__dict__ | {"stream": copy.copy(self.stream)}
+        return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"stream": self.stream.state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"stream": state["network"].rnn.stream(state["past"].shape[1], state=state["stream"])}
