@@ -193,8 +193,10 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
             forecaster.update(y_new).predict()
         """
         check_is_fitted(self, "network_")
-        values = self._series(y)
-        frame = self._frame.then("update", y, values.shape[1])
+        values, frame = self._series(y), self._frame.then("update", y)
+        series = self._running.past.shape[1]
+        if values.shape[1] != series:
+            raise ValueError(f"update: y has shape {np.shape(y)}, expected {series} series")
         x = self._x_scale(self._covariates("update", X, len(values)))
         self._running.read(self._y_scale(values).astype(np.float64), x)
         self._frame = frame

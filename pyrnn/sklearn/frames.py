@@ -15,30 +15,30 @@ class Frame(NamedTuple):
     """How a forecast is to look: like a series y, whose steps come after its last one."""
 
     flat: bool  # (T,), or (T, S)
-    last: Any = None  # label of the last step; no labels where `step` is None
-    step: Any = None  # from one label to the next
+    last: Any = None  # label of the last step
+    step: Any = None  # from one label to the next; None: an array, without labels
     kind: Any = None  # the class of y
     name: Any = None  # of a Series, columns of a DataFrame
 
     @classmethod
     def of(cls, call: str, y: Any) -> Frame:
         """That of y; ValueError for an index that does not say how it goes on."""
-        flat = np.ndim(y) == 1
-        index = getattr(y, "index", None)
-        if index is None or callable(index):  # as that of a list
+        flat, index = np.ndim(y) == 1, labels(y)
+        if index is None:
             return cls(flat)
         import pandas as pd
 
         step: Any = None
-        if isinstance(index, (pd.DatetimeIndex, pd.PeriodIndex)):
+        if isinstance(index, pd.PeriodIndex):
+            step = 1
+        elif isinstance(index, pd.DatetimeIndex):
             step = index.freq
             if step is None and len(index) >= 3:
-                step = pd.infer_freq(index[-ENOUGH:])
-                step = None if step is None else pd.tseries.frequencies.to_offset(step)
+                step = pd.tseries.frequencies.to_offset(pd.infer_freq(index[-ENOUGH:]))
         elif pd.api.types.is_integer_dtype(index) and len(index) > 1 and len(set(np.diff(index))) == 1:
             step = int(index[1] - index[0])
         if step is None:
-            raise ValueError(f"{call}: the index of y is {shown(index)}, which does not say how it goes on: expected "
+            raise ValueError(f"{call}: the index of y, {shown(list(index[:3]))}, does not say how it goes on: expected "
                              "dates at a regular distance or evenly spaced integers, or an array")  # fmt: skip
         return cls(flat, index[-1], step, type(y), y.name if flat else y.columns)
 
@@ -49,29 +49,27 @@ class Frame(NamedTuple):
             return values
         import pandas as pd
 
-        if isinstance(self.last, pd.Timestamp):
-            index = pd.date_range(self.last, periods=len(values) + 1, freq=self.step)[-len(values) :]
-        elif isinstance(self.last, pd.Period):
-            index = pd.period_range(self.last + 1, periods=len(values), freq=self.step)
+        first, count = self.last + self.step, len(values)
+        if isinstance(first, pd.Timestamp):
+            index = pd.date_range(first, periods=count, freq=self.step)
+        elif isinstance(first, pd.Period):
+            index = pd.period_range(first, periods=count)
         else:
-            index = pd.RangeIndex(self.last + self.step, self.last + self.step * (len(values) + 1), self.step)
-        if self.flat:
-            return self.kind(values, index=index, name=self.name)
-        return self.kind(values, index=index, columns=self.name)
+            index = pd.RangeIndex(first, first + count * self.step, self.step)
+        return self.kind(values, index=index, **{"name" if self.flat else "columns": self.name})
 
-    def then(self, call: str, y: Any, series: int) -> Frame:
-        """The frame after the further steps y. ValueError for another number of series, and for labels that do not come after."""
-        index = getattr(y, "index", None)
-        labelled = index is not None and not callable(index)
-        if self.step is None or not labelled:
-            count = len(y)
-            last = self.last if self.step is None else self._label(count)
-            return self._replace(last=last)
-        expected = self._label(1)
-        if len(index) and index[0] != expected:
-            raise ValueError(f"{call}: y begins at {shown(index[0])}, expected {expected}, which comes after the last step")
-        return self._replace(last=index[-1]) if len(index) else self
+    def then(self, call: str, y: Any) -> Frame:
+        """The frame after the further steps y; ValueError for labels that do not come next."""
+        if self.step is None:
+            return self
+        index = labels(y)
+        if index is not None and index[0] != self.last + self.step:
+            raise ValueError(f"{call}: y begins at {index[0]!s}, expected {self.last + self.step!s}, which comes "
+                             "after the last step")  # fmt: skip
+        return self._replace(last=self.last + len(y) * self.step if index is None else index[-1])
 
-    def _label(self, count: int) -> Any:
-        """The label so many steps after the last."""
-        return self.last + self.step * count if not hasattr(self.last, "ordinal") else self.last + count
+
+def labels(y: Any) -> Any:
+    """The index of what pandas has made, else None."""
+    index = getattr(y, "index", None)
+    return None if callable(index) else index  # a list has a method of that name

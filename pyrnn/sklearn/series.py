@@ -93,24 +93,24 @@ def regression(seen: Array, x: Array, changes: Array) -> tuple[Array, Array, Arr
 
 
 class Network(Model):
-    """x (T, N, features + horizon * known) -> y (T, N, horizon * outputs): a linear part and a recurrent one of what is
-    seen, and the effects of the covariates of the steps that are asked for."""
+    """x (T, N, features + horizon * known) -> y (T, N, horizon * outputs): regressions on what is seen and on the
+    covariates of the steps that are asked for, which stay as they are; and what a recurrent layer, and one of tanh on
+    those covariates, have learned of the rest."""
 
     def __init__(self, rnn: Any, view: View, outputs: int, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
         self.view, self.outputs, self.rnn = view, outputs, rnn
         self.head = Linear(rnn.hidden_size, view.horizon * outputs)
         self.linear = Linear(view.features, view.horizon * outputs)
-        self.head.params["weight"] *= 0
-        self.head.params["bias"] *= 0
         if view.known:
-            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, outputs)
             self.effect = Linear(view.known, outputs, bias=False)
-            self.outer.params["weight"] *= 0
-            self.outer.params["bias"] *= 0
+            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, outputs)
+        for layer in (self.head, *([self.outer] if view.known else [])):
+            for name in layer.params:
+                layer.params[name] *= 0
 
     def begin(self, weights: Array, bias: Array, effect: Array) -> None:
-        """Start from regressions: (features, horizon), (horizon, outputs), (known,)."""
+        """The regressions: (features, horizon), (horizon, outputs), (known,)."""
         self.linear.params["weight"] = np.repeat(weights.T, self.outputs, axis=0)
         self.linear.params["bias"] = bias.reshape(-1)
         if self.view.known:
@@ -123,27 +123,22 @@ class Network(Model):
         return y, lambda dy: pull_rnn(pull(dy))
 
     def outcome(self, h: Array, seen: Array, later: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """What comes out where the recurrent layer has given h (..., H), and the pullback to h."""
-        y, pull_head = self.head.vjp(h)
-        linear, pull_linear = self.linear.vjp(seen)
-        y = y + linear
+        """y where the recurrent layer has given h (..., H), and the pullback to h."""
+        rest, pull_head = self.head.vjp(h)
+        y = self.linear(seen) + rest
         if not self.view.known:
-            return y, lambda dy: (pull_linear(dy), pull_head(dy))[1]
+            return y, pull_head
         by_step = later.reshape(*later.shape[:-1], self.view.horizon, self.view.known)
         inner, pull_inner = self.inner.vjp(by_step)
         inner = np.tanh(inner)
         outer, pull_outer = self.outer.vjp(inner)
-        effect, pull_effect = self.effect.vjp(by_step)
 
         def pullback(dy: Array) -> Array:
-            deffect = dy.reshape(effect.shape)
-            pull_effect(deffect)
-            pull_inner(pull_outer(deffect) * (1 - inner * inner))
-            pull_linear(dy)
+            pull_inner(pull_outer(dy.reshape(outer.shape)) * (1 - inner * inner))
             dh: Array = pull_head(dy)
             return dh
 
-        return y + (outer + effect).reshape(y.shape), pullback
+        return y + (self.effect(by_step) + outer).reshape(y.shape), pullback
 
 
 class Running:
@@ -160,7 +155,7 @@ class Running:
             return
         z = np.concatenate([self.past, z])
         seen = self.network.view(z, x, self.steps)
-        self.h = self.stream.step(seen[0]) if len(seen) == 1 else np.atleast_3d(self.stream(seen))[-1]
+        self.h = self.stream.step(seen[0]) if len(seen) == 1 else self.stream(seen)[-1]
         self.seen, self.level = seen[-1], z[-1]
         self.past, self.steps = z[len(z) - self.network.view.reach :], self.steps + len(seen)
 
