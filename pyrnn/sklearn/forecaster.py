@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..core.checks import Array, integer, real, shown
+from ..core.checks import Array, integer, real
 from ..core.layout import valid_steps
 from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
@@ -33,8 +34,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     difference to the last value. Several series have one network, which reads each by itself.
 
     lags                 None: as many as the horizon, 12 at least, a quarter of the series at most
-    horizon              steps that are forecast from the values themselves; further ones from forecasts that are fed back
-    season               its length in steps, 1 for none; None: where the series' autocorrelation is highest, see `season_`
+    horizon              steps that are forecast from the values themselves; further ones are from forecasts fed back
+    season               its length in steps, 1 for none; None: as long as the autocorrelation says, see `season_`
     quantiles            numbers between 0 and 1 for `predict_quantiles`, trained with the pinball loss
     cell, hidden_size, num_layers, dropout, epochs, batch_size, learning_rate, patience, random_state, verbose
                          as in `RNNClassifier`; minibatches are of windows of 96 steps
@@ -141,7 +142,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     def _loss(self, y: Array, targets: Array, lengths: Array) -> tuple[float, Array]:
         """Squared error of the forecast and pinball loss of the quantiles, where targets (T, N, horizon) are known."""
         y = y.reshape(*targets.shape, -1)
-        counts = np.isfinite(targets) & valid_steps(*targets.shape[:2], lengths)[..., None]
+        counts = np.isfinite(targets) & valid_steps(len(targets), len(lengths), lengths)[..., None]
         wanted = np.broadcast_to(np.nan_to_num(targets)[..., None], y.shape)
         loss, dy = mean_squared_error(y[..., :1], wanted[..., :1], mask=counts)
         if self._quantiles:
@@ -184,7 +185,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
                 read = slice(len(z) - horizon, len(z))
                 going.read(z[read, :, 0], x[read])
                 z = np.concatenate([z, going.forecast(x[len(z) : len(z) + horizon])])
-        return self._y_scale.mean[:, None] + self._y_scale.scale[:, None] * z[:h]
+        forecasts: Array = self._y_scale.mean[:, None] + self._y_scale.scale[:, None] * z[:h]
+        return forecasts
 
     def update(self, y: Any, X: Any = None) -> RNNForecaster:  # noqa: N803
         """Go on over the steps that came after the last one, (t,) or (t, series), with their covariates. Nothing is
@@ -222,7 +224,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         x = self._covariates("backtest", X, len(values), fitted=False)
         wrong: dict[str, list[Array]] = {"model": [], "persistence": [], "seasonal_persistence": []}
         cuts = np.linspace(first, last, folds + 1).astype(int)
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, stop in itertools.pairwise(cuts):
             model = clone(self).fit(values[:start], x[:start])
             for origin in range(start, stop):
                 after = slice(origin, origin + horizon)
@@ -260,9 +262,8 @@ class Errors(dict[str, Array]):
     """Root mean square errors by way of forecasting, which print as a table: steps ahead, and all of them."""
 
     def __str__(self) -> str:
-        columns = {way: error if error.ndim == 1 else np.sqrt(np.mean(error**2, axis=1)) for way, error in self.items()}
-        rows = [("all", [np.sqrt(np.mean(column**2)) for column in columns.values()])]
-        rows = [*((str(k + 1), row) for k, row in enumerate(zip(*columns.values(), strict=True))), *rows]
-        lines = ["steps ahead" + "".join(f"{way.replace('_', ' '):>22}" for way in columns)]
-        lines += [f"{step:>11}" + "".join(f"{error:>22.4g}" for error in row) for step, row in rows]
+        table = np.sqrt([np.mean(error.reshape(len(error), -1) ** 2, axis=1) for error in self.values()]).T
+        lines = ["steps ahead" + "".join(f"{way.replace('_', ' '):>22}" for way in self)]
+        for name, row in [*enumerate(table, 1), ("all", np.sqrt(np.mean(table**2, axis=0)))]:
+            lines.append(f"{name:>11}" + "".join(f"{error:>22.4g}" for error in row))
         return "\n".join(lines)

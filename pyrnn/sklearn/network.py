@@ -9,12 +9,12 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..core.checks import Array, choice
+from ..core.layout import valid_steps
+from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 from ..layers.pooling import MaxOverTime
 from ..layers.stack import LAYERS
-from ..core.layout import valid_steps
-from ..core.model import Model
 
 
 def recurrent(call: str, cell: str, inputs: int, hidden: int, layers: int, dropout: float, **options: Any) -> Any:
@@ -48,7 +48,8 @@ class Scale(NamedTuple):
 
     def back(self, rows: Array) -> Array:
         """From the network's numbers."""
-        return self.mean + self.scale * rows
+        numbers: Array = self.mean + self.scale * rows
+        return numbers
 
 
 class Summary(Model):

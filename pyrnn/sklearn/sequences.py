@@ -75,43 +75,46 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         for start in range(0, len(sequences), AT_ONCE):
             x, steps = pad([self._scale(sequence) for sequence in sequences[start : start + AT_ONCE]])
             parts.append(self.network_(x, lengths=steps))
-        return np.concatenate(parts).astype(np.float64)
+        outputs: Array = np.concatenate(parts).astype(np.float64)
+        return outputs
 
     def _read(self, X: Any, lengths: Any, *, reset: bool = False) -> Sequence[Array]:  # noqa: N803
-        """X in any of its forms -> n arrays (T, features) of finite numbers."""
+        """X in any of its forms -> n arrays (T, features) of finite numbers. `reset`: they say what is to come later."""
         call = type(self).__name__
-        listed = isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 1)
-        if lengths is None and not (listed and len(X) and _is_table(X[0])):
-            X = X if hasattr(X, "ndim") else check_array(X, dtype=None, allow_nd=True, ensure_2d=False, estimator=self)
-            if X.ndim != 3 and (reset or self._table):
-                self._table = True
-                table: Array = validate_data(self, X, dtype=np.float64, reset=reset)
-                return table[:, :, None]
-            X = check_array(X, dtype=np.float64, allow_nd=True, estimator=self)
-            sequences = X if X.ndim == 3 else X[:, :, None]
-        else:
-            if lengths is None:
-                ends = np.cumsum([len(sequence) for sequence in X])
-                arrays = [np.asarray(sequence) for sequence in X]
-                for n, array in enumerate(arrays):
-                    if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
-                        expected = f"(T, {arrays[0].shape[1]}) as the first has features"
-                        raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected {expected}")
-                X = np.concatenate(arrays)
-            else:
-                given = np.asarray(lengths)
-                if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
-                    raise ValueError(f"{call}: lengths are {shown(lengths)}, expected (n,) integers from 0 up whose sum "
-                                     f"is the {len(X)} steps of X")  # fmt: skip
-                ends = np.cumsum(given)
-            sequences = np.split(check_array(X, dtype=np.float64, estimator=self), ends[:-1])
-        features = sequences[0].shape[1]
+        sequences, table = self._given(X, lengths, reset)
         if reset:
-            self._table, self.n_features_in_ = False, features
+            self._table: bool = table
+        features = sequences[0].shape[1]
+        if reset and not table:
+            self.n_features_in_ = features
         expected = 1 if self._table else self.n_features_in_
         if features != expected:
             raise ValueError(f"X has {features} features, but {call} is expecting {expected} features as input")
         return sequences
+
+    def _given(self, X: Any, lengths: Any, reset: bool) -> tuple[Any, bool]:  # noqa: N803
+        """The sequences, and whether X was a table (n, T)."""
+        call = type(self).__name__
+        if lengths is not None:
+            given = np.asarray(lengths)
+            if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
+                raise ValueError(f"{call}: lengths are {shown(lengths)}, expected (n,) integers from 0 up, {len(X)} in "
+                                 "all, as X has steps")  # fmt: skip
+            steps = check_array(X, dtype=np.float64, estimator=self)
+            return np.split(steps, np.cumsum(given)[:-1]), False
+        if isinstance(X, (list, tuple)) or getattr(X, "dtype", None) == object:
+            arrays = [np.asarray(sequence) for sequence in X]
+            if arrays and arrays[0].ndim == 2:
+                for n, array in enumerate(arrays):
+                    if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
+                        raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected (T, {arrays[0].shape[1]})")
+                steps = check_array(np.concatenate(arrays), dtype=np.float64, estimator=self)
+                return np.split(steps, np.cumsum([len(array) for array in arrays])[:-1]), False
+        if np.ndim(X) == 3:
+            return check_array(X, dtype=np.float64, allow_nd=True, estimator=self), False
+        if reset or self._table:  # the number of its columns is to stay
+            return validate_data(self, X, dtype=np.float64, reset=reset)[:, :, None], True
+        return check_array(X, dtype=np.float64, estimator=self)[:, :, None], False
 
 
 class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
@@ -158,8 +161,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         if hasattr(self, "network_"):
             sequences, targets = self._read(X, lengths), self._encoded(y)
             if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-                raise ValueError(f"RNNClassifier.partial_fit: classes are {shown(classes)}, expected those of the first "
-                                 f"call, {self.classes_}")  # fmt: skip
+                raise ValueError(f"RNNClassifier.partial_fit: classes are {shown(classes)}, expected those of the "
+                                 f"first call, {self.classes_}")  # fmt: skip
         else:
             sequences, targets = self._start(X, y, lengths, classes)
         return self._learn(sequences, targets, epochs=1, schedule=None)
@@ -170,7 +173,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         classifier.predict_proba(X)
         """
         logits = self._outputs(X, lengths)
-        return np.exp(LogSoftmax(dtype="float64")(logits))
+        probabilities: Array = np.exp(LogSoftmax(dtype="float64")(logits))
+        return probabilities
 
     def predict(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
         """The likeliest class of each sequence, (n,).
@@ -286,9 +290,3 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         check_consistent_length(sequences, y)
         self._train(sequences, self._target(y.reshape(len(y), -1)), mean_squared_error, **how)
         return self
-
-
-def _is_table(value: Any) -> bool:
-    """Whether it has rows and columns."""
-    return bool(getattr(value, "ndim", None) == 2 or (isinstance(value, (list, tuple)) and len(value)
-                                                      and isinstance(value[0], (list, tuple, np.ndarray))))  # fmt: skip

@@ -165,7 +165,8 @@ class Running:
         later = np.zeros((view.horizon, view.known), np.float32)
         later[: len(x)] = x
         y, _ = self.network.outcome(self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)))
-        return self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
+        forecast: Array = self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
+        return forecast
 
     def __copy__(self) -> Running:
         other = object.__new__(Running)

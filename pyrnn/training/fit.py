@@ -35,7 +35,7 @@ class Examples:
     def __init__(self, call: str, sequences: Sequence[ArrayLike], targets: Any) -> None:
         self.sequences = sequences
         self.by_step = isinstance(targets, (list, tuple)) and np.ndim(targets[0] if targets else 0) > 0
-        self.targets = targets if self.by_step else numbers_array(call, "targets", targets)
+        self.targets: Any = targets if self.by_step else numbers_array(call, "targets", targets)
         if len(self.targets) != len(sequences):
             raise ValueError(f"{call}: targets are {len(self.targets)}, expected one for each of {len(sequences)} "
                              "sequences")  # fmt: skip
@@ -131,7 +131,8 @@ def fit(
                 _check(call, history.valid[-1], epoch, optimizer)
                 if history.valid[-1] < min(history.valid[:-1], default=math.inf):
                     history.best, best = epoch, model.state_dict()
-            bar.set_postfix(loss=f"{history.train[-1]:.4g}", **{"valid": f"{v:.4g}" for v in history.valid[-1:]})
+            losses = {"loss": history.train, "valid": history.valid}
+            bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items() if values})
             if callback is not None and callback(history) is True:
                 break
             if epoch - history.best >= patience:
@@ -170,8 +171,8 @@ def _judge(model: Any, examples: Examples, loss: Callable[..., Any], size: int) 
 
 def _check(call: str, loss: float, epoch: int, optimizer: Optimizer) -> None:
     if not math.isfinite(loss):
-        raise ValueError(f"{call}: the loss is {loss} in epoch {epoch}: the sequences or targets are not finite, or the "
-                         f"learning rate {optimizer.lr:g} is too high")  # fmt: skip
+        raise ValueError(f"{call}: the loss is {loss} in epoch {epoch}: the sequences or targets are not finite, or "
+                         f"the learning rate {optimizer.lr:g} is too high")  # fmt: skip
 
 
 def _bar(epochs: int, shown: bool) -> Any:
