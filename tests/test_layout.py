@@ -268,7 +268,9 @@ CASES = {
     ("Hopfield",): classical(stored),
     ("DenseHopfield",): classical(pyrnn.DenseHopfield),
     ("ModernHopfield",): modern,
-    ("cross_entropy", "hinge", "negative_log_likelihood", "mean_squared_error", "pinball", "binary_cross_entropy"): losses,
+    (
+        "cross_entropy", "hinge", "negative_log_likelihood", "mean_squared_error", "pinball", "binary_cross_entropy"
+    ): losses,
     ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "clip_grad_norm", "clip_grad_value"): optimisers,
     ("truncated_bptt",): cut,
     ("fit",): fitted,

@@ -79,8 +79,9 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         return outputs
 
     def _read(self, X: Any, lengths: Any, *, reset: bool = False) -> Sequence[Array]:  # noqa: N803
-        """X in any of its forms -> n arrays (T, features) of finite numbers. `reset`: they say what is to come later."""
+        """X in any of its forms -> n arrays (T, features) of finite numbers. `reset`: later ones are to be like it."""
         call = type(self).__name__
+        sequences: Sequence[Array]
         sequences, table = self._given(X, lengths, reset)
         if reset:
             self._table: bool = table
@@ -102,15 +103,16 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
                                  "all, as X has steps")  # fmt: skip
             steps = check_array(X, dtype=np.float64, estimator=self)
             return np.split(steps, np.cumsum(given)[:-1]), False
-        if isinstance(X, (list, tuple)) or getattr(X, "dtype", None) == object:
+        if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype.hasobject):
             arrays = [np.asarray(sequence) for sequence in X]
-            if arrays and arrays[0].ndim == 2:
+            if len({array.shape for array in arrays}) > 1 or (arrays and arrays[0].ndim == 2):
                 for n, array in enumerate(arrays):
                     if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
-                        raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected (T, {arrays[0].shape[1]})")
+                        expected = f"(T, {arrays[0].shape[1]})" if n else "(T, features)"
+                        raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected {expected}")
                 steps = check_array(np.concatenate(arrays), dtype=np.float64, estimator=self)
                 return np.split(steps, np.cumsum([len(array) for array in arrays])[:-1]), False
-        if np.ndim(X) == 3:
+        if len(X.shape if hasattr(X, "shape") else np.shape(np.asarray(X))) == 3:
             return check_array(X, dtype=np.float64, allow_nd=True, estimator=self), False
         if reset or self._table:  # the number of its columns is to stay
             return validate_data(self, X, dtype=np.float64, reset=reset)[:, :, None], True
@@ -208,7 +210,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(f"RNNClassifier: y has the label {shown(unknown[0])}, expected those of {self.classes_}")
-        return np.searchsorted(self.classes_, y)
+        places: Array = np.searchsorted(self.classes_, y)
+        return places
 
     def _learn(self, sequences: Sequence[Array], targets: Array, **how: Any) -> RNNClassifier:
         check_consistent_length(sequences, targets)
@@ -259,7 +262,8 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         """
         outputs = self._outputs(X, lengths)
         y = self._target.back(outputs)
-        return y[:, 0] if self._flat else y
+        numbers: Array = y[:, 0] if self._flat else y
+        return numbers
 
     def score(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """R squared: 1 is perfect, 0 as good as the mean of y.

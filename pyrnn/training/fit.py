@@ -92,7 +92,8 @@ def fit(
     rng         None, a seed or a numpy.random.Generator: the order, and what is held out
 
     The result is the `History`: `train` and `valid`, losses by epoch, and `best`. From one seed, and one of the model,
-    come the same bits, whatever the number of threads. Where training is broken off, by Ctrl-C say, the model has its
+    come the same bits, whatever the number of threads. Sequences are not sorted by length: layers read no padding, so
+    that would gain little. Where training is broken off, by Ctrl-C say, the model has its
     best parameters too. ValueError for a loss that is not finite, and for what does not fit together.
 
         history = pyrnn.fit(model, sequences, classes, pyrnn.cross_entropy, valid=0.1, patience=10, rng=0)
@@ -103,6 +104,8 @@ def fit(
         raise TypeError(f"{call}: model is {shown(model)}, expected a layer or a model")
     rng = generator(call, rng)
     examples, judges = _split(call, Examples(call, sequences, targets), valid, rng)
+    if not len(examples):
+        raise ValueError(f"{call}: no sequences are left to train on")
     epochs, batch_size = integer(call, "epochs", epochs, 0), integer(call, "batch_size", batch_size, 1)
     patience = MOST if patience is None else integer(call, "patience", patience, 1)
     optimizer = Adam(model) if optimizer is None else optimizer
