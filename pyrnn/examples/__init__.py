@@ -1,6 +1,6 @@
 """Systems to run, read and start from: `python -m pyrnn.examples.<name>`. README.md beside this file is the guide.
 
-Here is what their command lines share, and the loop in which some of them learn.
+Here is what their command lines share.
 """
 
 from __future__ import annotations
@@ -12,10 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-import numpy as np
-from tqdm import tqdm  # type: ignore[import-untyped]
-
-import pyrnn
 
 from .. import plots
 
@@ -90,28 +86,3 @@ def lesson(doc: str | None) -> Callable[[Callable[..., None]], click.Command]:
 def count_option(name: str, default: int, help_text: str | None = None, least: int = 1) -> Callable[[Any], Any]:
     """An option that takes a whole number from `least` up."""
     return click.option(name, type=click.IntRange(min=least), default=default, show_default=True, help=help_text)
-
-
-def fit(
-    network: pyrnn.Model, gradients: Callable[[np.ndarray], float], count: int, epochs: int, batch: int, lr: float,
-    rng: np.random.Generator,
-) -> None:  # fmt: skip
-    """Adam over minibatches of `count` examples, with a learning rate that falls to 0 along a cosine.
-
-    gradients(rows) adds those of some examples to the network's `grads` and returns their loss:
-
-        logits, pullback = network.vjp(inputs[rows])
-        loss, dlogits = pyrnn.cross_entropy(logits, targets[rows])
-        pullback(dlogits)
-        return loss
-    """
-    adam = pyrnn.Adam(network, lr=lr)
-    schedule = pyrnn.schedules.Cosine(adam, total=epochs * -(-count // batch))
-    for _ in (bar := tqdm(range(epochs), unit="epoch", disable=None)):
-        for rows in pyrnn.data.minibatches(count, batch, rng):
-            network.zero_grad()
-            loss = gradients(rows)
-            pyrnn.clip_grad_norm(network, 1.0)
-            adam.step()
-            schedule.step()
-        bar.set_postfix(loss=f"{loss:.3f}")

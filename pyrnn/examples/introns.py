@@ -17,7 +17,7 @@ F1 per base on 53 held-out genes: 0.77, the best k-mers (k = 5, window 181) have
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ import numpy as np
 import pyrnn
 from pyrnn import metrics, ngrams, plots, text
 
-from . import count_option, data_option, enough, fit, lesson, reading
+from . import count_option, data_option, enough, lesson, reading
 
 BASES = text.Vocabulary("ACGT")
 
@@ -60,25 +60,34 @@ def read(folder: str | Path) -> list[Gene]:
     return list(genes.values())
 
 
+class Hide(pyrnn.Model):
+    """In training a tenth of the bases is hidden."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.rng = rng
+
+    def __call__(self, ids: np.ndarray) -> np.ndarray:
+        return ids
+
+    def vjp(self, ids: np.ndarray) -> tuple[np.ndarray, Callable[[None], None]]:
+        return np.where(self.rng.random(ids.shape) < 0.1, len(BASES), ids), lambda _: None
+
+
 def train(genes: Sequence[Gene], epochs: int, rng: np.random.Generator, batch: int = 8) -> pyrnn.Sequential:
     """A network that has learned from these genes: bases (T, N) -> logits (T, N, 1)."""
     network = pyrnn.Sequential(
+        Hide(rng),
         pyrnn.Embedding(len(BASES) + 1, 8),  # and a hidden base
         pyrnn.GRU(8, 48, 2, dropout=0.2, bidirectional=True),
         pyrnn.Dropout(0.3),
         pyrnn.Linear(2 * 48, 1),
         rng=rng,
     )
-
-    def gradients(rows: np.ndarray) -> float:
-        ids, lengths = pyrnn.data.pad([BASES.encode(genes[n].bases) for n in rows])
-        targets, _ = pyrnn.data.pad([genes[n].inside for n in rows])
-        logits, pullback = network.vjp(np.where(rng.random(ids.shape) < 0.1, len(BASES), ids), lengths=lengths)
-        loss, dlogits = pyrnn.binary_cross_entropy(logits, targets[..., None], lengths=lengths)
-        pullback(dlogits)
-        return float(loss)
-
-    fit(network, gradients, len(genes), epochs, batch, 5e-3, rng)
+    ids, targets = [BASES.encode(gene.bases) for gene in genes], [gene.inside[:, None] for gene in genes]
+    adam = pyrnn.Adam(network, lr=5e-3)
+    pyrnn.fit(network, ids, targets, pyrnn.binary_cross_entropy, epochs=epochs, batch_size=batch, optimizer=adam,
+              rng=rng)  # fmt: skip
     return network
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pyrnn
 from pyrnn import metrics, plots, text
 
-from . import count_option, data_option, enough, fit, lesson, reading
+from . import count_option, data_option, enough, lesson, reading
 
 
 def read(folder: str | Path) -> list[tuple[str, str]]:
@@ -66,15 +66,10 @@ class Network(pyrnn.Model):
 def train(pairs: Sequence[tuple[str, str]], epochs: int, rng: np.random.Generator, batch: int = 64) -> Network:
     """A network that has learned from pairs (name, language)."""
     network = Network(pairs, 128, rng)
+    names = [network.vocabulary.encode(name) for name, _ in pairs]
     targets = np.array([network.languages.index(language) for _, language in pairs])
-
-    def gradients(rows: np.ndarray) -> float:
-        logits, pullback = network.vjp(*network.vocabulary.batch(pairs[n][0] for n in rows))
-        loss, dlogits = pyrnn.cross_entropy(logits, targets[rows])
-        pullback(dlogits)
-        return float(loss)
-
-    fit(network, gradients, len(pairs), epochs, batch, 3e-3, rng)
+    adam = pyrnn.Adam(network, lr=3e-3)
+    pyrnn.fit(network, names, targets, pyrnn.cross_entropy, epochs=epochs, batch_size=batch, optimizer=adam, rng=rng)
     return network
 
 

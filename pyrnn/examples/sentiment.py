@@ -26,7 +26,7 @@ import numpy as np
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import count_option, data_option, enough, fit, lesson, reading
+from . import count_option, data_option, enough, lesson, reading
 
 FILES = ("rt-polarity.neg", "rt-polarity.pos")
 
@@ -81,14 +81,9 @@ def train(
 ) -> Network:
     """A network that has learned from these sentences."""
     network = Network(text.Words.of((word for words in sentences for word in words), minimum=2), 64, rng)
-
-    def gradients(rows: np.ndarray) -> float:
-        logits, pullback = network.vjp(*network.vocabulary.batch(sentences[n] for n in rows))
-        loss, dlogits = pyrnn.binary_cross_entropy(logits, praise[rows])
-        pullback(dlogits)
-        return float(loss)
-
-    fit(network, gradients, len(sentences), epochs, batch, 2e-3, rng)
+    words, adam = [network.vocabulary.encode(sentence) for sentence in sentences], pyrnn.Adam(network, lr=2e-3)
+    pyrnn.fit(network, words, praise, pyrnn.binary_cross_entropy, epochs=epochs, batch_size=batch, optimizer=adam,
+              rng=rng)  # fmt: skip
     return network
 
 
