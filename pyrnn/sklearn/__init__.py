@@ -3,8 +3,7 @@
 try:
     import sklearn as _sklearn  # noqa: F401
 except ImportError:
-    raise ImportError("pyrnn.sklearn needs scikit-learn, which is not installed: pip install 'pyrnn[sklearn]' in a "
-                      "checkout is pip install '.[sklearn]'", name="sklearn") from None  # fmt: skip
+    raise ImportError("pyrnn.sklearn needs scikit-learn, the extra [sklearn]: pip install scikit-learn") from None
 
 from .forecaster import RNNForecaster
 from .sequences import RNNClassifier, RNNRegressor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ class Forecast(NamedTuple):
     dates: np.ndarray | None = None  # (T,) datetime64, of the values
     held_out: int = 0  # the first step that nothing was learned from
     step: str = "step"  # what a step is: "month"
+    intervals: Mapping[int, np.ndarray] = MappingProxyType({})  # origin -> (2, K), what its forecast may lie between
 
 
 @style.picture
@@ -35,7 +37,7 @@ def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, a
     """Draw a row for each series: left the end of it, with forecasts from their origins; right errors by the horizon.
 
     `shown` steps of the series end the picture. A ring marks an origin, the last value that a forecast has seen, a
-    dotted line where the held-out part begins. Returns the axes (2R,).
+    dotted line where the held-out part begins; intervals are shaded. Returns the axes (2R,).
 
         pyrnn.plots.forecasts("f.png", [plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors})])
     """
@@ -68,6 +70,9 @@ def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, a
             )
             left.plot(steps[origin], row.values[origin], "o", markersize=5, markerfacecolor="white", color=style.VALID)
             lines[f"forecast, {len(ahead)} {row.step}s from each ring"] = line
+            if origin in row.intervals:
+                after = steps[origin + 1 : origin + 1 + len(ahead)]
+                left.fill_between(after, *row.intervals[origin], color=style.VALID, alpha=0.2, linewidth=0)
         style.titled(left, row.name + " (all of it held out)" * (0 < row.held_out <= begin), fontsize=11)
         if begin < row.held_out < len(steps):
             left.axvline(steps[row.held_out], color=style.INK, linewidth=0.8, linestyle=(0, (2, 3)))
@@ -122,4 +127,10 @@ def _forecast(row: Forecast) -> Forecast:
                 f"{call}: forecast {origin} of {name} has {len(ahead[origin])} steps, expected at most "
                 f"{total - 1 - origin}, which its {total} values show; lengthen values by NaN for those to come"
             )
-    return row._replace(values=values, forecasts=ahead)
+    intervals = {}
+    for origin, ends in row.intervals.items():
+        intervals[origin] = np.asarray(ends, float)
+        if origin not in ahead or intervals[origin].shape != (2, len(ahead[origin])):
+            expected = f"(2, {len(ahead[origin])}) like its forecast" if origin in ahead else "none without a forecast"
+            raise shape_error(call, f"interval {origin} of {name}", intervals[origin].shape, expected)
+    return row._replace(values=values, forecasts=ahead, intervals=intervals)
