@@ -19,7 +19,7 @@ from ..training.losses import mean_squared_error, pinball
 from ..training.optim import Adam
 from .frames import Frame
 from .network import Scale, generator, recurrent
-from .series import Network, Running, View, regression, season_of, seasonal
+from .series import Network, Regression, Running, View, season_of, seasonal
 
 WINDOW = 96  # steps of a training sequence; another begins every quarter of it
 HELD_OUT = 5  # a backtest forecasts the last fifth
@@ -96,7 +96,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)
         rnn = recurrent(call, self.cell, view.features, self.hidden_size, self.num_layers, self.dropout)
-        self.network_ = Network(rnn, view, 1 + len(self._quantiles), rng)
+        self.network_ = Network(rnn, view, 1 + len(self._quantiles), self.dropout, rng)
         self._train(z, x, rng)
         self._running = Running(self.network_, z.shape[1])
         self._running.read(z, x)
@@ -118,10 +118,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         later = np.repeat(x[inside], series, axis=0).reshape(steps, series, view.horizon, view.known)
         count = int(rows.sum()) * series
         own = [array[rows].reshape(count, *array.shape[2:]).astype(np.float64) for array in (seen, later, learned)]
-        weights, bias, effect = regression(*own)
-        left = own[2] - own[0] @ weights - bias - own[1] @ effect
-        spread = [np.quantile(left, quantile, axis=0) for quantile in self._quantiles]
-        self.network_.begin(weights, bias[:, None] + np.column_stack([np.zeros(view.horizon), *spread]), effect)
+        self.network_.begin(Regression(*own), self._quantiles)
         inputs = np.concatenate([seen, later.reshape(steps, series, view.horizon * view.known)], axis=2)
 
         def windows(targets: Array, starts: Any, end: int) -> tuple[list[Array], list[Array]]:

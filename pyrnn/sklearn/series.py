@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..core.checks import Array
 from ..core.model import Model
+from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 
 
@@ -73,23 +74,31 @@ def seasonal(values: Array, horizon: int, season: int) -> Array:
     return values[len(values) - season + np.arange(horizon) % season]
 
 
-def regression(seen: Array, x: Array, changes: Array) -> tuple[Array, Array, Array]:
+class Regression:
     """Ridge regressions (penalty 1) of changes (n, horizon) on what is seen (n, features), each for itself, and on the
-    covariates of the step that is asked for, x (n, horizon, known), one for all: (features, horizon), (horizon,),
-    (known,)."""
-    seen, penalty = np.column_stack([seen, np.ones(len(seen))]), np.eye(seen.shape[1] + 1)
-    penalty[-1, -1] = 1e-6
+    covariates of the step that is asked for, x (n, horizon, known), one for all.
 
-    def solve(of: Array) -> Array:
-        weights: Array = np.linalg.solve(seen.T @ seen + penalty, seen.T @ of)
-        return weights
+    weights (features, horizon), bias (horizon,), effect (known,); rest (n, horizon), what they do not explain, as large
+    as it would be on other data: by the degrees of freedom that they have taken
+    """
 
-    flat = x.reshape(len(x), changes.shape[1] * x.shape[2])
-    rest = (flat - seen @ solve(flat)).reshape(changes.size, x.shape[2])  # what the rest says nothing about
-    apart = (changes - seen @ solve(changes)).reshape(-1)
-    effect = np.linalg.solve(rest.T @ rest + np.eye(x.shape[2]), rest.T @ apart)
-    weights = solve(changes - x @ effect)
-    return weights[:-1], weights[-1], effect
+    def __init__(self, seen: Array, x: Array, changes: Array) -> None:
+        seen, penalty = np.column_stack([seen, np.ones(len(seen))]), np.eye(seen.shape[1] + 1)
+        penalty[-1, -1] = 1e-6
+        squares = seen.T @ seen
+
+        def solve(of: Array) -> Array:
+            weights: Array = np.linalg.solve(squares + penalty, of)
+            return weights
+
+        flat = x.reshape(len(x), changes.shape[1] * x.shape[2])
+        own = (flat - seen @ solve(seen.T @ flat)).reshape(changes.size, x.shape[2])  # what is seen does not tell it
+        left = (changes - seen @ solve(seen.T @ changes)).reshape(-1)
+        self.effect: Array = np.linalg.solve(own.T @ own + np.eye(x.shape[2]), own.T @ left)
+        weights = solve(seen.T @ (changes - x @ self.effect))
+        self.weights, self.bias = weights[:-1], weights[-1]
+        free = max(1 - np.trace(solve(squares)) / len(seen), 0.1)
+        self.rest: Array = (changes - x @ self.effect - seen @ weights) / np.sqrt(free)
 
 
 class Network(Model):
@@ -97,9 +106,9 @@ class Network(Model):
     covariates of the steps that are asked for, which stay as they are; and what a recurrent layer, and one of tanh on
     those covariates, have learned of the rest."""
 
-    def __init__(self, rnn: Any, view: View, outputs: int, rng: np.random.Generator) -> None:
+    def __init__(self, rnn: Any, view: View, outputs: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
-        self.view, self.outputs, self.rnn = view, outputs, rnn
+        self.view, self.outputs, self.rnn, self.drop = view, outputs, rnn, Dropout(dropout)
         self.head = Linear(rnn.hidden_size, view.horizon * outputs)
         self.linear = Linear(view.features, view.horizon * outputs)
         if view.known:
@@ -109,18 +118,21 @@ class Network(Model):
             for name in layer.params:
                 layer.params[name] *= 0
 
-    def begin(self, weights: Array, bias: Array, effect: Array) -> None:
-        """The regressions: (features, horizon), (horizon, outputs), (known,)."""
-        self.linear.params["weight"] = np.repeat(weights.T, self.outputs, axis=0)
+    def begin(self, found: Regression, quantiles: Sequence[float]) -> None:
+        """Take the regressions for the forecast, and for its quantiles with those of what they do not explain."""
+        spread = [np.quantile(found.rest, quantile, axis=0) for quantile in quantiles]
+        bias = found.bias[:, None] + np.column_stack([np.zeros(self.view.horizon), *spread])  # (horizon, outputs)
+        self.linear.params["weight"] = np.repeat(found.weights.T, self.outputs, axis=0)
         self.linear.params["bias"] = bias.reshape(-1)
         if self.view.known:
-            self.effect.params["weight"] = np.tile(effect, (self.outputs, 1))
+            self.effect.params["weight"] = np.tile(found.effect, (self.outputs, 1))
 
     def vjp(self, x: Array, lengths: Array | None = None) -> tuple[Array, Callable[[Array], None]]:
         seen, later = np.split(x, [self.view.features], axis=-1)
         (h, _), pull_rnn = self.rnn.vjp(seen, lengths=lengths)
+        h, pull_drop = self.drop.vjp(h)
         y, pull = self.outcome(h, seen, later)
-        return y, lambda dy: pull_rnn(pull(dy))
+        return y, lambda dy: pull_rnn(pull_drop(pull(dy)))
 
     def outcome(self, h: Array, seen: Array, later: Array) -> tuple[Array, Callable[[Array], Array]]:
         """y where the recurrent layer has given h (..., H), and the pullback to h."""
