@@ -96,7 +96,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)
         rnn = recurrent(call, self.cell, view.features, self.hidden_size, self.num_layers, self.dropout)
-        self.network_ = Network(rnn, view, 1 + len(self._quantiles), self.dropout, rng)
+        self.network_ = Network(rnn, view, len(self._quantiles), self.dropout, rng)
         self._train(z, x, rng)
         self._running = Running(self.network_, z.shape[1])
         self._running.read(z, x)
@@ -104,10 +104,10 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _train(self, z: Array, x: Array, rng: np.random.Generator) -> None:
         view, steps = self.network_.view, len(z)
+        seen, unit = view(np.pad(z, ((view.reach, 0), (0, 0)), constant_values=np.nan), x, 0)
         at = np.arange(steps)[:, None] + np.arange(1, view.horizon + 1)  # the steps that are asked for (T, horizon)
         inside = np.minimum(at, steps - 1)
         changes = np.where((at < steps)[:, None], z.T[:, inside].swapaxes(0, 1) - z[:, :, None], np.nan)  # (T, S, h)
-        seen = view(np.pad(z, ((view.reach, 0), (0, 0)), constant_values=np.nan), x, 0)
         split = steps - round(real("RNNForecaster", "validation_fraction", self.validation_fraction, 0, 1) * steps)
         first = min(max(view.reach, view.lags), split // 2)  # before it too little of the past is known
         learned = np.where(((at < split) & (at[:, :1] > first))[:, None], changes, np.nan)
@@ -118,8 +118,9 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         later = np.repeat(x[inside], series, axis=0).reshape(steps, series, view.horizon, view.known)
         count = int(rows.sum()) * series
         own = [array[rows].reshape(count, *array.shape[2:]).astype(np.float64) for array in (seen, later, learned)]
-        self.network_.begin(Regression(*own), self._quantiles)
-        inputs = np.concatenate([seen, later.reshape(steps, series, view.horizon * view.known)], axis=2)
+        self.network_.begin(Regression(*own), unit[rows].reshape(-1), self._quantiles)
+        later = later.reshape(steps, series, view.horizon * view.known)
+        inputs = np.concatenate([seen, later, unit[..., None]], axis=2).astype(np.float32)
 
         def windows(targets: Array, starts: Any, end: int) -> tuple[list[Array], list[Array]]:
             cuts = [(slice(start, min(start + WINDOW, end)), row) for start in starts for row in range(series)]

@@ -14,6 +14,9 @@ from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 
 
+LEAST = 0.1  # a step that every series takes once at least, in standard deviations
+
+
 class View(NamedTuple):
     """What is seen at step t of a series z, and what is asked: z_t itself; how the values before, and those a season
     before the steps that are asked for, differ from it; where in the season t is; what is known of t besides."""
@@ -39,18 +42,23 @@ class View(NamedTuple):
     def features(self) -> int:
         return 1 + len(self.before) + 2 * (self.season > 1) + self.known
 
-    def __call__(self, z: Array, x: Array, first: int) -> Array:
-        """z (reach + T, S) and x (T, known) -> (T, S, features) of the last T steps, of which the first is the
-        first-th of the series; a difference to what is not known, NaN, is 0."""
+    def __call__(self, z: Array, x: Array, first: int) -> tuple[Array, Array]:
+        """z (reach + T, S) and x (T, known) -> what is seen at the last T steps, (T, S, features), of which the first
+        is the first-th of the series; and the unit of what is uncertain there, (T, S): the square root of how far the
+        series moves in a step, root mean square within reach, as what is counted has a variance that grows with its
+        size. A difference to what is not known, NaN, is 0."""
         steps, series = len(z) - self.reach, z.shape[1]
         seen = np.lib.stride_tricks.sliding_window_view(z, self.reach + 1, axis=0)  # (T, S, reach + 1)
-        level = seen[..., -1:]
+        level, moves = seen[..., -1:], np.diff(seen)
+        known = np.isfinite(moves)
+        total, count = np.square(np.where(known, moves, 0)).sum(axis=-1), known.sum(axis=-1)
+        unit = ((total + LEAST**2) / (count + 1)) ** 0.25
         parts = [level, np.nan_to_num(seen[..., self.reach - self.before] - level)]
         if self.season > 1:
             angle = 2 * np.pi * (np.arange(first, first + steps) % self.season) / self.season
             x = np.column_stack([np.sin(angle), np.cos(angle), x])
         parts.append(np.broadcast_to(x[:, None], (steps, series, x.shape[1])))
-        return np.concatenate(parts, axis=2).astype(np.float32)
+        return np.concatenate(parts, axis=2).astype(np.float32), unit
 
 
 def season_of(z: Array) -> int:
@@ -78,79 +86,85 @@ class Regression:
     """Ridge regressions (penalty 1) of changes (n, horizon) on what is seen (n, features), each for itself, and on the
     covariates of the step that is asked for, x (n, horizon, known), one for all.
 
-    weights (features, horizon), bias (horizon,), effect (known,); rest (n, horizon), what they do not explain, as large
-    as it would be on other data: by the degrees of freedom that they have taken
+    weights (features, horizon), bias (horizon,), effect (known,); rest (n, horizon), what they do not explain
     """
 
     def __init__(self, seen: Array, x: Array, changes: Array) -> None:
         seen, penalty = np.column_stack([seen, np.ones(len(seen))]), np.eye(seen.shape[1] + 1)
         penalty[-1, -1] = 1e-6
-        squares = seen.T @ seen
 
         def solve(of: Array) -> Array:
-            weights: Array = np.linalg.solve(squares + penalty, of)
+            weights: Array = np.linalg.solve(seen.T @ seen + penalty, seen.T @ of)
             return weights
 
         flat = x.reshape(len(x), changes.shape[1] * x.shape[2])
-        own = (flat - seen @ solve(seen.T @ flat)).reshape(changes.size, x.shape[2])  # what is seen does not tell it
-        left = (changes - seen @ solve(seen.T @ changes)).reshape(-1)
+        own = (flat - seen @ solve(flat)).reshape(changes.size, x.shape[2])  # what is seen does not tell it
+        left = (changes - seen @ solve(changes)).reshape(-1)
         self.effect: Array = np.linalg.solve(own.T @ own + np.eye(x.shape[2]), own.T @ left)
-        weights = solve(seen.T @ (changes - x @ self.effect))
+        weights = solve(changes - x @ self.effect)
         self.weights, self.bias = weights[:-1], weights[-1]
-        free = max(1 - np.trace(solve(squares)) / len(seen), 0.1)
-        self.rest: Array = (changes - x @ self.effect - seen @ weights) / np.sqrt(free)
+        self.rest: Array = changes - x @ self.effect - seen @ weights
 
 
 class Network(Model):
-    """x (T, N, features + horizon * known) -> y (T, N, horizon * outputs): regressions on what is seen and on the
-    covariates of the steps that are asked for, which stay as they are; and what a recurrent layer, and one of tanh on
-    those covariates, have learned of the rest."""
+    """x (T, N, features + horizon * known + 1) -> y (T, N, horizon * (1 + Q)): changes to the steps that are asked for,
+    and Q quantiles of each.
 
-    def __init__(self, rnn: Any, view: View, outputs: int, dropout: float, rng: np.random.Generator) -> None:
+    The change is what regressions say, on what is seen and on the covariates of the step that is asked for, which stay
+    as they are, and what a recurrent layer, and one of tanh on those covariates, have learned of the rest. A quantile
+    is the change and an offset, in the unit of what is uncertain, the last of x.
+    """
+
+    def __init__(self, rnn: Any, view: View, quantiles: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
-        self.view, self.outputs, self.rnn, self.drop = view, outputs, rnn, Dropout(dropout)
-        self.head = Linear(rnn.hidden_size, view.horizon * outputs)
-        self.linear = Linear(view.features, view.horizon * outputs)
+        self.view, self.outputs, self.rnn, self.drop = view, 1 + quantiles, rnn, Dropout(dropout)
+        self.head = Linear(rnn.hidden_size, view.horizon * self.outputs)
+        self.linear = Linear(view.features, view.horizon)
         if view.known:
-            self.effect = Linear(view.known, outputs, bias=False)
-            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, outputs)
+            self.effect = Linear(view.known, 1, bias=False)
+            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, 1)
         for layer in (self.head, *([self.outer] if view.known else [])):
             for name in layer.params:
                 layer.params[name] *= 0
 
-    def begin(self, found: Regression, quantiles: Sequence[float]) -> None:
-        """Take the regressions for the forecast, and for its quantiles with those of what they do not explain."""
-        spread = [np.quantile(found.rest, quantile, axis=0) for quantile in quantiles]
-        bias = found.bias[:, None] + np.column_stack([np.zeros(self.view.horizon), *spread])  # (horizon, outputs)
-        self.linear.params["weight"] = np.repeat(found.weights.T, self.outputs, axis=0)
-        self.linear.params["bias"] = bias.reshape(-1)
+    def begin(self, found: Regression, unit: Array, quantiles: Sequence[float]) -> None:
+        """Take the regressions, and the quantiles of what they do not explain, in units (n,)."""
+        self.linear.params["weight"], self.linear.params["bias"] = found.weights.T, found.bias
+        spread = [np.quantile(found.rest / unit[:, None], quantile, axis=0) for quantile in quantiles]
+        self.head.params["bias"] = np.column_stack([np.zeros(self.view.horizon), *spread]).reshape(-1)
         if self.view.known:
-            self.effect.params["weight"] = np.tile(found.effect, (self.outputs, 1))
+            self.effect.params["weight"] = found.effect[None]
 
     def vjp(self, x: Array, lengths: Array | None = None) -> tuple[Array, Callable[[Array], None]]:
         seen, later = np.split(x, [self.view.features], axis=-1)
         (h, _), pull_rnn = self.rnn.vjp(seen, lengths=lengths)
         h, pull_drop = self.drop.vjp(h)
-        y, pull = self.outcome(h, seen, later)
+        y, pull = self.outcome(h, seen, later[..., :-1], later[..., -1])
         return y, lambda dy: pull_rnn(pull_drop(pull(dy)))
 
-    def outcome(self, h: Array, seen: Array, later: Array) -> tuple[Array, Callable[[Array], Array]]:
-        """y where the recurrent layer has given h (..., H), and the pullback to h."""
-        rest, pull_head = self.head.vjp(h)
-        y = self.linear(seen) + rest
-        if not self.view.known:
-            return y, pull_head
-        by_step = later.reshape(*later.shape[:-1], self.view.horizon, self.view.known)
-        inner, pull_inner = self.inner.vjp(by_step)
-        inner = np.tanh(inner)
-        outer, pull_outer = self.outer.vjp(inner)
+    def outcome(self, h: Array, seen: Array, later: Array, unit: Array) -> tuple[Array, Callable[[Array], Array]]:
+        """y where the recurrent layer has given h (..., H), and the pullback to h. Quantiles do not move the change."""
+        out, pull_head = self.head.vjp(h)
+        unit = unit[..., None, None]
+        shape = (*out.shape[:-1], self.view.horizon, self.outputs)
+        change = self.linear(seen)[..., None] + out.reshape(shape)[..., :1]
+        inner = pull_inner = pull_outer = None
+        if self.view.known:
+            by_step = later.reshape(*shape[:-1], self.view.known)
+            inner, pull_inner = self.inner.vjp(by_step)
+            inner = np.tanh(inner)
+            outer, pull_outer = self.outer.vjp(inner)
+            change = change + self.effect(by_step) + outer
+        y = np.concatenate([change, change + unit * out.reshape(shape)[..., 1:]], axis=-1)
 
         def pullback(dy: Array) -> Array:
-            pull_inner(pull_outer(dy.reshape(outer.shape)) * (1 - inner * inner))
-            dh: Array = pull_head(dy)
+            dchange, doffset = np.split(dy.reshape(shape), [1], axis=-1)
+            if inner is not None:
+                pull_inner(pull_outer(np.ascontiguousarray(dchange)) * (1 - inner * inner))
+            dh: Array = pull_head(np.concatenate([dchange, doffset * unit], axis=-1).reshape(out.shape))
             return dh
 
-        return y + (self.effect(by_step) + outer).reshape(y.shape), pullback
+        return y.reshape(out.shape), pullback
 
 
 class Running:
@@ -166,9 +180,9 @@ class Running:
         if len(z) == 0:
             return
         z = np.concatenate([self.past, z])
-        seen = self.network.view(z, x, self.steps)
+        seen, unit = self.network.view(z, x, self.steps)
         self.h = self.stream.step(seen[0]) if len(seen) == 1 else self.stream(seen)[-1]
-        self.seen, self.level = seen[-1], z[-1]
+        self.seen, self.level, self.unit = seen[-1], z[-1], unit[-1].astype(np.float32)
         self.past, self.steps = z[len(z) - self.network.view.reach :], self.steps + len(seen)
 
     def forecast(self, x: Array) -> Array:
@@ -176,7 +190,7 @@ class Running:
         view, series = self.network.view, len(self.level)
         later = np.zeros((view.horizon, view.known), np.float32)
         later[: len(x)] = x
-        y, _ = self.network.outcome(self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)))
+        y, _ = self.network.outcome(self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)), self.unit)
         forecast: Array = self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
         return forecast
 
