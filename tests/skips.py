@@ -9,12 +9,16 @@ PEERS = {
     "No module named 'onnxruntime'": "a run of its own has it",
     "No module named 'pandas'": "a run of its own has it",
     "No module named 'ml_dtypes'": "a run of its own has it",
+    "No module named 'sklearn'": "a run of its own has it",
     "No module named 'onnxscript'": "torch exports without it, in its older way",
     "No module named 'keras'": "the files that Keras wrote are there",
     "PYRNN_MODELS names no folder of models": "tests/fetch_models.py fetches them where one likes to",
 }
 
 MACHINE = {
+    "No module named 'sktime'": "it wants its own versions of what it needs",
+    "SCIPY_ARRAY_API is not set": "a check for estimators that compute with other libraries' arrays",
+    "PYRNN_DATA names no folder": "the data are not part of the sources",
     "got empty parameter set for (isa)": "this CPU, or this build, has one instruction set alone",
     "root may write what is write-protected": "CI may be root",
     "only root gives files away": "or may not",

@@ -19,7 +19,7 @@ import csv
 import io
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -67,16 +67,11 @@ def read(path: Path, kind: Kind) -> tuple[np.ndarray, np.ndarray | None]:
     return np.array(values), np.array(dates, "M8") if dated else None
 
 
-def forecaster(season: int, seed: int, epochs: int) -> Any:
-    """ImportError without scikit-learn."""
+def follow(values: np.ndarray, first: int, epochs: int, seed: int) -> dict[int, np.ndarray]:
+    """Learned from the values before `first`, forecasts from every step after: origin -> (3, 12), with both ends."""
     from pyrnn.sklearn import RNNForecaster
 
-    return RNNForecaster(horizon=AHEAD, season=season, quantiles=INTERVAL, epochs=epochs, random_state=seed)
-
-
-def follow(model: Any, values: np.ndarray, first: int) -> dict[int, np.ndarray]:
-    """Fitted on the values before `first`, forecasts from every step after: origin -> (3, 12), with both ends."""
-    model.fit(values[:first])
+    model = RNNForecaster(horizon=AHEAD, quantiles=INTERVAL, epochs=epochs, random_state=seed).fit(values[:first])
     found = {}
     for origin in range(first - 1, len(values) - AHEAD):
         found[origin] = np.stack([model.predict(), *model.predict_quantiles().values()])
@@ -105,17 +100,19 @@ def main(data: str, epochs: int, plot: str | None, seed: int) -> None:
     for (name, (values, dates)), kind in zip(known.items(), KINDS.values(), strict=True):
         first = len(values) - len(values) // 5
         try:
-            found = follow(forecaster(kind.season, seed, epochs), values, first)
+            found = follow(values, first, epochs, seed)
         except ImportError as error:
             raise click.ClickException(str(error)) from None
         true = baselines.ahead(values, AHEAD)[first - 1 :]
         ahead, low, high = np.stack(list(found.values()), axis=1)
-        ways = {way: said[first - 1 :] for way, said in simpler(values, kind.season, first).items()} | {"ours": ahead}
+        ways = {way: said[first - 1 :] for way, said in simpler(values, kind.season, first).items()} | {
+            "RNNForecaster": ahead
+        }
         errors = {way: np.sqrt(np.mean((said - true) ** 2, axis=0)) for way, said in ways.items()}
         if not panels:
-            print(f"{'':<14}" + "".join(f"{way:>14}" for way in ways) + f"{'in 80% interval':>18}")
+            print(f"{'':<14}" + "".join(f"{way:>15}" for way in ways) + f"{'in 80% interval':>18}")
         inside = np.mean((low <= true) & (true <= high))
-        print(f"{name:<14}" + "".join(f"{np.sqrt(np.mean(e**2)):>14.2f}" for e in errors.values()) + f"{inside:>18.0%}")
+        print(f"{name:<14}" + "".join(f"{np.sqrt(np.mean(e**2)):>15.2f}" for e in errors.values()) + f"{inside:>18.0%}")
         shown = {origin: found[origin] for origin in range(first - 1, len(values) - AHEAD, AHEAD)}
         panels.append(plots.Forecast(
             name, values, {t: said[0] for t, said in shown.items()}, errors, kind.unit, dates, first, kind.step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,9 @@ class Frame(NamedTuple):
         elif isinstance(index, pd.DatetimeIndex):
             step = index.freq
             if step is None and len(index) >= 3:
-                step = pd.tseries.frequencies.to_offset(pd.infer_freq(index[-ENOUGH:]))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of another kind to come, which is taken here too
+                    step = pd.tseries.frequencies.to_offset(index[-ENOUGH:].inferred_freq)
         elif pd.api.types.is_integer_dtype(index) and len(index) > 1 and len(set(np.diff(index))) == 1:
             step = int(index[1] - index[0])
         if step is None:

@@ -39,6 +39,7 @@ class Scale(NamedTuple):
         """Those of rows (n, features); 0 and 1 of none, and 1 of what is constant."""
         if len(rows) == 0:
             return cls(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
+        rows = np.ascontiguousarray(rows)  # the order of sums
         mean, deviation = rows.mean(axis=0), rows.std(axis=0)
         return cls(mean, np.where(deviation > 1e-12 * np.abs(rows).max(axis=0), deviation, 1.0))
 

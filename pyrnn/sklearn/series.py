@@ -13,7 +13,6 @@ from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 
-
 LEAST = 0.1  # a step that every series takes once at least, in standard deviations
 
 
@@ -63,7 +62,8 @@ class View(NamedTuple):
 
 def season_of(z: Array) -> int:
     """The length of the season of standardised series (T, S): where their autocorrelation, without a straight line, is
-    highest after it was below 0 first, within a third of the series; 1 where it is below 0.3 there."""
+    highest after it was below 0 first, within a third of the series, or that divided, where it is nearly as high; 1
+    where it is below 0.3."""
     steps = len(z)
     line = np.column_stack([np.ones(steps), np.linspace(-1, 1, steps)])
     z = z - line @ np.linalg.lstsq(line, z, rcond=None)[0]
@@ -71,10 +71,13 @@ def season_of(z: Array) -> int:
     lags = np.arange(steps // 3 + 1)
     correlation = np.fft.irfft(power, axis=0)[lags].mean(axis=1) * steps / (steps - lags)
     below = np.flatnonzero(correlation < 0)
-    if len(below) == 0:
+    if len(below) == 0 or correlation[0] < 1e-9:  # a straight line but for rounding
         return 1
     best = int(below[0] + correlation[below[0] :].argmax())
-    return best if correlation[best] > 0.3 * correlation[0] else 1
+    if correlation[best] < 0.3 * correlation[0]:
+        return 1
+    parts = (round(best / k) for k in range(best // below[0], 0, -1))
+    return next(lag for lag in parts if lag >= below[0] and correlation[lag] >= 0.9 * correlation[best])
 
 
 def seasonal(values: Array, horizon: int, season: int) -> Array:
@@ -190,7 +193,9 @@ class Running:
         view, series = self.network.view, len(self.level)
         later = np.zeros((view.horizon, view.known), np.float32)
         later[: len(x)] = x
-        y, _ = self.network.outcome(self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)), self.unit)
+        y, _ = self.network.outcome(
+            self.h, self.seen, np.broadcast_to(later.reshape(-1), (series, later.size)), self.unit
+        )
         forecast: Array = self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
         return forecast
 
