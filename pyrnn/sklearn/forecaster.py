@@ -119,8 +119,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         count = int(rows.sum()) * series
         own = [array[rows].reshape(count, *array.shape[2:]).astype(np.float64) for array in (seen, later, learned)]
         self.network_.begin(Regression(*own), unit[rows].reshape(-1), self._quantiles)
-        later = later.reshape(steps, series, view.horizon * view.known)
-        inputs = np.concatenate([seen, later, unit[..., None]], axis=2).astype(np.float32)
+        flat = later.reshape(steps, series, view.horizon * view.known)
+        inputs = np.concatenate([seen, flat, unit[..., None]], axis=2).astype(np.float32)
 
         def windows(targets: Array, starts: Any, end: int) -> tuple[list[Array], list[Array]]:
             cuts = [(slice(start, min(start + WINDOW, end)), row) for start in starts for row in range(series)]

@@ -148,26 +148,32 @@ class Network(Model):
     def outcome(self, h: Array, seen: Array, later: Array, unit: Array) -> tuple[Array, Callable[[Array], Array]]:
         """y where the recurrent layer has given h (..., H), and the pullback to h. Quantiles do not move the change."""
         out, pull_head = self.head.vjp(h)
-        unit = unit[..., None, None]
-        shape = (*out.shape[:-1], self.view.horizon, self.outputs)
-        change = self.linear(seen)[..., None] + out.reshape(shape)[..., :1]
-        inner = pull_inner = pull_outer = None
-        if self.view.known:
-            by_step = later.reshape(*shape[:-1], self.view.known)
-            inner, pull_inner = self.inner.vjp(by_step)
-            inner = np.tanh(inner)
-            outer, pull_outer = self.outer.vjp(inner)
-            change = change + self.effect(by_step) + outer
-        y = np.concatenate([change, change + unit * out.reshape(shape)[..., 1:]], axis=-1)
+        unit, shape = unit[..., None, None], (*out.shape[:-1], self.view.horizon, self.outputs)
+        learned, offset = np.split(out.reshape(shape), [1], axis=-1)
+        effect, pull_effect = self.effects(later.reshape(*shape[:-1], self.view.known))
+        change = self.linear(seen)[..., None] + learned + effect
+        y = np.concatenate([change, change + unit * offset], axis=-1)
 
         def pullback(dy: Array) -> Array:
             dchange, doffset = np.split(dy.reshape(shape), [1], axis=-1)
-            if inner is not None:
-                pull_inner(pull_outer(np.ascontiguousarray(dchange)) * (1 - inner * inner))
+            pull_effect(np.ascontiguousarray(dchange))
             dh: Array = pull_head(np.concatenate([dchange, doffset * unit], axis=-1).reshape(out.shape))
             return dh
 
         return y.reshape(out.shape), pullback
+
+    def effects(self, x: Array) -> tuple[Any, Callable[[Array], None]]:
+        """The effects of covariates x (..., known), (..., 1)."""
+        if not self.view.known:
+            return 0, lambda _: None
+        inner, pull_inner = self.inner.vjp(x)
+        inner = np.tanh(inner)
+        outer, pull_outer = self.outer.vjp(inner)
+
+        def pullback(dy: Array) -> None:
+            pull_inner(pull_outer(dy) * (1 - inner * inner))
+
+        return self.effect(x) + outer, pullback
 
 
 class Running:
