@@ -458,6 +458,7 @@ def call_the_rest(rng):
         (embedding.vjp(targets)[1], {"dy": rng.standard_normal((T, N, I))}),
         *((loss, {first: logits, "targets": targets, **options}) for loss, first in CLASS_LOSSES),
         (pyrnn.mean_squared_error, {"predictions": logits, "targets": logits, **options}),
+        (pyrnn.pinball, {"predictions": logits, "targets": logits, "quantile": 0.3, **options}),
         (pyrnn.binary_cross_entropy, {"logits": logits, "targets": logits > 0, **options}),
         (pyrnn.LayerNorm(V).vjp, {"x": logits}),
         (pyrnn.LayerNorm(V).vjp(logits)[1], {"dy": logits}),

@@ -323,6 +323,11 @@ def mean_squared_error(scores, targets, counts, reduction="mean"):
     return reduced((scores - targets) ** 2, counts, reduction)
 
 
+def pinball(scores, targets, counts, reduction="mean", quantile=0.5):
+    above = np.real(targets) > np.real(scores)
+    return reduced(np.where(above, quantile, quantile - 1) * (targets - scores), counts, reduction)
+
+
 def binary_cross_entropy(scores, targets, counts, reduction="mean", weight=None, pos_weight=None):
     weight, pos_weight = (1 if w is None else w for w in (weight, pos_weight))
     losses = -pos_weight * targets * np.log(sigmoid(scores)) - (1 - targets) * np.log(sigmoid(-scores))

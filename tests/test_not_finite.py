@@ -90,6 +90,7 @@ def test_losses(rng, kind, reduction):
         loss(x.astype("f8"), targets, reduction=reduction)
     pyrnn.cross_entropy(x, targets, label_smoothing=0.1, reduction=reduction)
     pyrnn.mean_squared_error(x, -x, reduction=reduction)
+    pyrnn.pinball(x, -x, 0.3, reduction=reduction)
     pyrnn.binary_cross_entropy(x, np.ones((3, 4)), pos_weight=1e300, reduction=reduction)
 
 

@@ -325,6 +325,10 @@ def forecast(shown=150, **changed):
         (forecast(values=np.ones((3, 3))), r"forecasts: values of f has shape \(3, 3\), expected \(T,\)"),
         (forecast(forecasts={9: [1.0]}), "forecasts: an origin of f is 9, expected 0 to 8"),
         (forecast(forecasts={8: [1.0]}), "forecasts: forecast 8 of f has 1 steps, expected at most 0"),
+        (
+            forecast(intervals={1: np.ones((2, 1))}),
+            r"forecasts: interval 1 of f has shape \(2, 1\), expected none without",
+        ),
         (forecast(held_out=10), "forecasts: held_out of f is 10, expected 0 to 9"),
         (forecast(dates=np.arange(3)), r"forecasts: dates of f has shape \(3,\), expected \(9,\)"),
         (
@@ -519,6 +523,12 @@ def test_forecasts_have_dates_units_and_the_held_out_part():
     assert "1952" in [text.get_text() for text in left.get_xticklabels()]
     assert [text.get_text() for text in left.texts] == ["held out from here"]
     assert left.texts[0].xy[0] == dates[18]
+    assert len(left.collections) == 0
+    between = np.stack([values[21:24] - 1, values[21:24] + 2])
+    shaded = plots.forecasts(None, [row._replace(dates=None, intervals={20: between})], shown=15)[0].collections[0]
+    corners = shaded.get_paths()[0].vertices
+    assert corners.min(axis=0).tolist() == [21, 20]
+    assert corners.max(axis=0).tolist() == [23, 25]
     assert (left.get_ylabel(), right.get_ylabel(), right.get_xlabel()) == ("metres", "metres", "months ahead")
     assert other.get_title(loc="left") == "tides (all of it held out)"
     assert other.get_xlabel() == "month"

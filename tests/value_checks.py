@@ -452,7 +452,7 @@ def check_embedding(rng):
 # Losses and optimisers ----------------------------------------------------------------------------------------------
 
 
-LOSSES = ("cross_entropy", "negative_log_likelihood", "hinge", "mean_squared_error", "binary_cross_entropy")
+LOSSES = ("cross_entropy", "negative_log_likelihood", "hinge", "mean_squared_error", "binary_cross_entropy", "pinball")
 
 
 def check_losses(rng):
@@ -471,7 +471,7 @@ def check_losses(rng):
         options["mask"] = turned(mask)
     name = str(rng.choice(LOSSES))
     of_classes = name in LOSSES[:3]
-    if name == "mean_squared_error":
+    if name in ("mean_squared_error", "pinball"):
         targets, given = drawn(rng, dtype, steps, rows, classes)
     elif name == "binary_cross_entropy":
         targets = given = rng.integers(0, 5, scores.shape) / 4
@@ -487,7 +487,10 @@ def check_losses(rng):
                 given = targets
             counts &= ~ignored
     own = {"reduction": str(rng.choice(["mean", "mean", "sum", "none"]))}
-    weights = {"weight": of_classes, "pos_weight": False} if name != "mean_squared_error" else {}
+    if name == "pinball":
+        own["quantile"] = rng.choice([0.0, 0.1, 0.5, 0.9, 1.0], classes)
+    weighted = name not in ("mean_squared_error", "pinball")
+    weights = {"weight": of_classes, "pos_weight": False} if weighted else {}
     for kind in weights if name == "binary_cross_entropy" else list(weights)[:1]:
         if flag(rng, 0.4):
             own[kind] = rng.choice([0.0, 0.5, 1.0, 3.0], classes)
