@@ -309,7 +309,7 @@ def test_the_gradient_of_the_network(rng):
     dy.reshape(5, 3, 2, 3)[..., 1:] = 0  # quantiles do not move the change, so theirs is no gradient of a loss
     _, pullback = net.vjp(x)
     pullback(dy)
-    learned = [name for name in net.params if name.split(".")[0] in ("rnn", "head", "inner", "outer")]
+    learned = [name for name in net.params if name.split(".")[0] in ("rnn", "head", "learned")]
     steps = {name: rng.normal(size=net.params[name].shape) for name in learned}
     slope, ends = sum(np.sum(net.grads[name] * step) for name, step in steps.items()), []
     for sign in (1, -1):

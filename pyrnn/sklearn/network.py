@@ -9,11 +9,10 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ..core.checks import Array, choice
-from ..core.layout import valid_steps
 from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
-from ..layers.pooling import MaxOverTime
+from ..layers.pooling import MaxOverTime, MeanOverTime
 from ..layers.stack import LAYERS
 
 
@@ -58,25 +57,25 @@ class Summary(Model):
 
     def __init__(self, rnn: Any, outputs: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
-        self.rnn, self.pool, self.drop = rnn, MaxOverTime(), Dropout(dropout)
+        self.rnn, self.most, self.mean, self.drop = rnn, MaxOverTime(), MeanOverTime(), Dropout(dropout)
         self.directions = 2 if rnn.bidirectional else 1
         self.head = Linear(3 * self.directions * rnn.hidden_size, outputs)
 
     def vjp(self, x: Array, lengths: Array) -> tuple[Array, Callable[[Array], None]]:
+        """y, pullback."""
         (y, state), pull_rnn = self.rnn.vjp(x, lengths=lengths)
         states = state if isinstance(state, tuple) else (state,)
         final = states[0][-self.directions :]  # of the last layer
-        largest, pull_pool = self.pool.vjp(y, lengths=lengths)
-        valid = valid_steps(len(x), len(lengths), lengths)[..., None]
-        share = valid / np.maximum(lengths, 1).astype(y.dtype)[:, None]
-        summary, pull_drop = self.drop.vjp(np.hstack([*final, largest, np.sum(y * share, axis=0)]))
+        most, pull_most = self.most.vjp(y, lengths=lengths)
+        mean, pull_mean = self.mean.vjp(y, lengths=lengths)
+        summary, pull_drop = self.drop.vjp(np.hstack([*final, most, mean]))
         out, pull_head = self.head.vjp(summary)
 
         def pullback(dout: Array) -> None:
-            dfinal, dlargest, dmean = np.split(pull_drop(pull_head(dout)), 3, axis=1)
+            dfinal, dmost, dmean = np.split(pull_drop(pull_head(dout)), 3, axis=1)
             dstates = [np.zeros_like(part) for part in states]
             dstates[0][-self.directions :] = np.split(dfinal, self.directions, axis=1)
-            dy = pull_pool(dlargest) + dmean * share
+            dy = pull_most(dmost) + pull_mean(dmean)
             pull_rnn(dy, tuple(dstates) if isinstance(state, tuple) else dstates[0])
 
         return out, pullback

@@ -10,8 +10,10 @@ import numpy as np
 
 from ..core.checks import Array
 from ..core.model import Model
+from ..layers.activations import Tanh
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
+from ..layers.sequential import Sequential
 
 LEAST = 0.1  # a step that every series takes once at least, in standard deviations
 
@@ -39,6 +41,7 @@ class View(NamedTuple):
 
     @property
     def features(self) -> int:
+        """How many numbers are seen at a step."""
         return 1 + len(self.before) + 2 * (self.season > 1) + self.known
 
     def __call__(self, z: Array, x: Array, first: int) -> tuple[Array, Array]:
@@ -125,8 +128,8 @@ class Network(Model):
         self.linear = Linear(view.features, view.horizon)
         if view.known:
             self.effect = Linear(view.known, 1, bias=False)
-            self.inner, self.outer = Linear(view.known, rnn.hidden_size), Linear(rnn.hidden_size, 1)
-        for layer in (self.head, *([self.outer] if view.known else [])):
+            self.learned = Sequential(Linear(view.known, rnn.hidden_size), Tanh(), Linear(rnn.hidden_size, 1), rng=rng)
+        for layer in (self.head, *([self.learned[2]] if view.known else [])):
             for name in layer.params:
                 layer.params[name] *= 0
 
@@ -139,6 +142,7 @@ class Network(Model):
             self.effect.params["weight"] = found.effect[None]
 
     def vjp(self, x: Array, lengths: Array | None = None) -> tuple[Array, Callable[[Array], None]]:
+        """y, pullback; x is what is seen, covariates and the unit."""
         seen, later = np.split(x, [self.view.features], axis=-1)
         (h, _), pull_rnn = self.rnn.vjp(seen, lengths=lengths)
         h, pull_drop = self.drop.vjp(h)
@@ -166,14 +170,8 @@ class Network(Model):
         """The effects of covariates x (..., known), (..., 1)."""
         if not self.view.known:
             return 0, lambda _: None
-        inner, pull_inner = self.inner.vjp(x)
-        inner = np.tanh(inner)
-        outer, pull_outer = self.outer.vjp(inner)
-
-        def pullback(dy: Array) -> None:
-            pull_inner(pull_outer(dy) * (1 - inner * inner))
-
-        return self.effect(x) + outer, pullback
+        learned, pull = self.learned.vjp(x)
+        return self.effect(x) + learned, pull
 
 
 class Running:
