@@ -537,6 +537,22 @@ def test_constants_do_not_grow_without_end():
     assert time.process_time() - start < 1
 
 
+@pytest.mark.parametrize(
+    ("op", "attributes", "constant", "match"),
+    [
+        ("Gather", {"axis": 2**40}, np.array(0), "axis is 1099511627776"),
+        ("Split", {"axis": -(2**40)}, np.array([1, 1]), "axis is -1099511627776"),
+        ("Scan", {"num_scan_inputs": 2**40}, np.zeros(2, "f4"), "its body has 1 inputs and 1 outputs"),
+    ],
+)
+def test_numbers_beyond_any_array(op, attributes, constant, match):
+    if op == "Scan":
+        attributes["body"] = graph([("Identity", "a", "b")], [floats("a")], [floats("b")])
+    proto = model_of(op, attributes, {"x": np.zeros(2, "f4"), "c": constant}, ["y"], ["c"])
+    with pytest.raises(ValueError, match=f"^the ModelProto: node {op} that gives 'y': {match}"):
+        pyrnn.from_onnx(proto)
+
+
 @pytest.mark.parametrize("name", ["gru", "scan", "stream"])
 def test_damaged_files(name, tmp_path):
     whole = {

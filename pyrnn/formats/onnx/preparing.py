@@ -7,7 +7,7 @@ import importlib
 import math
 from typing import Any
 
-from ...core.checks import cut
+from ...core.checks import cut, shown
 from . import attention, control, elementwise, norms, products, quantized, recurrent, reference, shapes
 from .folding import fold
 from .fusing import fuse
@@ -79,6 +79,7 @@ def program(graph: Graph, values: Values) -> Program:
     return Program(graph, values, make)
 
 
+MOST_AXES = 64  # of an array of NumPy's
 QUIET = {
     "Concat", "Split", "Slice", "Gather", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Shape", "Expand",
     "Tile", "Pad", "ConstantOfShape", "Relu", "Sigmoid",
@@ -89,6 +90,9 @@ def make(node: Node) -> Made:
     """The function of a node. ValueError that names it."""
     node.quiet = node.op in QUIET
     try:
+        axis = node.attributes.get("axis", 0)
+        if not isinstance(axis, int) or abs(axis) > MOST_AXES:  # of which indices would be made
+            raise ValueError(f"axis is {shown(axis)}")
         if node.op in control.MAKERS:
             return control.MAKERS[node.op](node, lambda graph: program(graph, node.values))
         if node.op in MAKERS:

@@ -234,7 +234,7 @@ def _cut(node: Node) -> Made:
         return lambda x, *parts: x[index(x, *parts)]
     known = [value for value, _ in told]
     axes = known[2] if known[2] is not None else list(range(len(known[0] or ())))
-    if axes and min(axes) < 0:
+    if axes and not 0 <= min(axes) <= max(axes) < 32:
         return lambda x: x[index(x, *known)], (0,)
     fixed = index(np.empty((0,) * (max(axes, default=-1) + 1)), *known)
     return lambda x: x[fixed], (0,)
