@@ -72,8 +72,7 @@ class OnnxModel:
         graph, self._program = prepared(proto, values)
         quietly = np.errstate(all="ignore")  # as the kernels are
         self._run = self._program if self._program.quiet else quietly(self._program)
-        self._names = [one.name for one in self.outputs]
-        self._loose = loose(self._names, graph, values)
+        self._loose = loose([one.name for one in self.outputs], graph, values)
         values.constants.clear()  # functions have what they need of them
         self._file = name
 
@@ -87,7 +86,7 @@ class OnnxModel:
         """
         if given:
             named = self._by_position(given, named, self.inputs)
-        results = dict(zip(self._names, self._run(self._arrays(named)), strict=True))
+        results: dict[str, Array] = self._run(self._arrays(named))
         finish(results, self._loose)
         return results
 
@@ -301,7 +300,7 @@ class OnnxStream:
         fill(arrays, self._others, named)
         if len(named) > len(self._others):
             raise unknown(named, [one for _, one in self._others])
-        results = dict(zip(model._names, model._run(arrays), strict=True))
+        results: dict[str, Array] = model._run(arrays)
         finish(results, self._loose)
         for place, output in self._feeds:
             arrays[place] = kept = results[output]

@@ -26,7 +26,7 @@ def prepared(proto: Any, values: Values) -> tuple[Graph, Program]:
     """The graph of a model and its program. ValueError that names the node for what cannot run."""
     opsets = {("" if opset.domain == "ai.onnx" else opset.domain): opset.version for opset in proto.opset_import}
     graph = Reader(opsets, values, lambda node: fold(node, make)).graph(proto.graph, Scope(), shapes_of(proto))
-    return graph, program(graph, values)
+    return graph, program(graph, values, [value.name for value in proto.graph.output])
 
 
 FEW = 64  # numbers of a constant that may be a shape
@@ -73,10 +73,10 @@ def shapes_of(proto: Any) -> dict[str, Lengths]:
     return found
 
 
-def program(graph: Graph, values: Values) -> Program:
-    """A graph, of a model or inside a node, as a program."""
+def program(graph: Graph, values: Values, names: list[str] | None = None) -> Program:
+    """A graph, of a model, whose outputs have names, or inside a node, as a program."""
     fuse(graph, values)
-    return Program(graph, values, make)
+    return Program(graph, values, make, names)
 
 
 MOST_AXES = 64  # of an array of NumPy's

@@ -126,6 +126,9 @@ def convolution(node: Node) -> Made:
     if groups > 1 or isinstance(pads, str):
         return activated(node, much), (0,)
     little, most = windowed(node, 1).forward, max(LITTLE // weight.size, FEW) * stride
+    told = node.values.shapes.get(node.inputs[0]) if node.inputs[0] is not None else None
+    if told is not None and len(told) == 3 and told[0] is not None and told[2] is not None:
+        return activated(node, little if told[0] * told[2] <= most else much), (0,)
     return activated(node, lambda x: little(x) if x.size <= most * x.shape[1] else much(x)), (0,)
 
 

@@ -22,9 +22,12 @@ class RunError(ValueError):
 
 
 class Program:
-    """Runs a graph: results = program(inputs and captured values). Any number of threads at once."""
+    """Runs a graph: results = program(inputs and captured values), a tuple, or with `names` a dict. Any number of
+    threads at once."""
 
-    def __init__(self, graph: Graph, values: Values, make: Callable[[Node], Made]) -> None:
+    def __init__(
+        self, graph: Graph, values: Values, make: Callable[[Node], Made], names: Sequence[str] | None = None
+    ) -> None:
         self._titles = [node.title for node in graph.nodes]
         self._names = {value: f"v{value}" for value in (*graph.inputs, *graph.captured)}
         self._kept: dict[str, Any] = {}  # functions and constants
@@ -33,7 +36,7 @@ class Program:
         for node in graph.nodes:
             node.forget()
         given = "".join(f"{name}, " for name in self._names_of([*graph.inputs, *graph.captured], values))
-        results = "".join(f"{name}, " for name in self._names_of(graph.outputs, values))
+        results = self._results(graph, values, names)
         needed = set(graph.outputs)
         for k in range(len(lines) - 1, -1, -1):  # what nobody reads any more is given up
             node = graph.nodes[k]
@@ -41,9 +44,16 @@ class Program:
             lines[k] += "".join(f"; {self._names[value]} = None" for value in last if value in self._names)
             needed.update(last)
         start = f"({given}) = given" if given else "pass"
-        text = "\n ".join([f"def run(given):\n {start}", *lines, f"return ({results})"])
+        text = "\n ".join([f"def run(given):\n {start}", *lines, f"return {results}"])
         exec(compile(text, f"<{len(lines)} nodes>", "exec"), self._kept)
         self._run: Function = self._kept["run"]
+
+    def _results(self, graph: Graph, values: Values, names: Sequence[str] | None) -> str:
+        outputs = self._names_of(graph.outputs, values)
+        if names is None:
+            return f"({''.join(f'{output}, ' for output in outputs)})"
+        self._kept |= {f"n{k}": name for k, name in enumerate(names)}
+        return f"{{{', '.join(f'n{k}: {output}' for k, output in enumerate(outputs))}}}"
 
     def _names_of(self, reads: Sequence[int | None], values: Values) -> list[str]:
         """Of values in the text; those of constants are kept."""
@@ -68,10 +78,9 @@ class Program:
                    zip(node.outputs, self._names_of(node.outputs, values), strict=True)]  # fmt: skip
         return f"{', '.join(outputs)} = {call}"
 
-    def __call__(self, given: Sequence[Any]) -> tuple[Any, ...]:
+    def __call__(self, given: Sequence[Any]) -> Any:
         try:
-            results: tuple[Any, ...] = self._run(given)
-            return results
+            return self._run(given)
         except (RunError, MemoryError):
             raise
         except Exception as error:

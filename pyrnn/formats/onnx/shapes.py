@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -64,8 +65,7 @@ def _reshape(node: Node) -> Made:
         return run
     if 0 in known:
         return lambda x: run(x, known), (0,)
-    target = tuple(known)
-    return lambda x: x.reshape(target), (0,)
+    return operator.methodcaller("reshape", tuple(known)), (0,)
 
 
 @_maker("Flatten")
@@ -82,7 +82,7 @@ def _flatten(node: Node) -> Made:
 @_maker("Transpose")
 def _transpose(node: Node) -> Made:
     axes = node.attributes.get("perm")
-    return lambda x: x.transpose(axes)
+    return operator.methodcaller("transpose", axes)
 
 
 @_maker("Squeeze")
@@ -92,8 +92,7 @@ def _squeeze(node: Node) -> Made:
         return np.squeeze
     if known is None:
         return lambda x, axes: np.squeeze(x, tuple(int(axis) for axis in axes))
-    axes = tuple(known)
-    return lambda x: x.squeeze(axes), (0,)
+    return operator.methodcaller("squeeze", tuple(known)), (0,)
 
 
 @_maker("Unsqueeze")
@@ -236,8 +235,7 @@ def _cut(node: Node) -> Made:
     axes = known[2] if known[2] is not None else list(range(len(known[0] or ())))
     if axes and not 0 <= min(axes) <= max(axes) < 32:
         return lambda x: x[index(x, *known)], (0,)
-    fixed = index(np.empty((0,) * (max(axes, default=-1) + 1)), *known)
-    return lambda x: x[fixed], (0,)
+    return operator.itemgetter(index(np.empty((0,) * (max(axes, default=-1) + 1)), *known)), (0,)
 
 
 @_maker("Gather")
@@ -245,8 +243,7 @@ def _gather(node: Node) -> Made:
     axis = node.attributes.get("axis", 0)
     known = node.known(1)
     if known is not None and known.ndim == 0 and axis >= 0:
-        index = (slice(None),) * axis + (int(known),)
-        return lambda x: x[index], (0,)
+        return operator.itemgetter((slice(None),) * axis + (int(known),)), (0,)
     return lambda x, ids: x.take(ids, axis)
 
 
