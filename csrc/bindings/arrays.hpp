@@ -71,16 +71,27 @@ template <> inline const char* dtype_name<std::int8_t>() { return "int8"; }
 template <> inline const char* dtype_name<std::int32_t>() { return "int32"; }
 template <> inline const char* dtype_name<std::uint32_t>() { return "uint32"; }
 
+// An array as NumPy has it, without a Python object made.
+using Raw = const py::detail::PyArray_Proxy;
+
+template <class T> bool holds(Raw* a) {
+  const auto* dtype = py::detail::array_descriptor1_proxy(a->descr);
+  return dtype->type_num == py::detail::npy_format_descriptor<T>::value && dtype->byteorder == '=';
+}
+
 // An array of exactly this dtype, else TypeError. No copy.
 template <class T> py::array to_typed(const std::string& call, const std::string& name, py::handle object) {
   py::array a = to_array(call, name, object);
-  if (!py::isinstance<py::array_t<T>>(a)) wrong_type(call, name, a, std::string("dtype ") + dtype_name<T>());
+  if (!holds<T>(py::detail::array_proxy(a.ptr())) && !py::isinstance<py::array_t<T>>(a))
+    wrong_type(call, name, a, std::string("dtype ") + dtype_name<T>());
   return a;
 }
 
 // The same, C-ordered and aligned: a copy where it was not.
 template <class T> py::array_t<T> to_packed(const std::string& call, const std::string& name, py::handle object) {
   py::array a = to_typed<T>(call, name, object);
+  constexpr int plain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((a.flags() & plain) == plain) return py::reinterpret_steal<py::array_t<T>>(a.release());
   if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) a = py::array(a.attr("copy")("C"));
   return py::array_t<T, py::array::c_style | py::array::forcecast>(a);
 }

@@ -22,8 +22,6 @@ template <class T> py::array_t<T> to_weight(const std::string& call, py::handle 
 // and worked on with the GIL held.
 constexpr int small_axes = 8;
 
-using Raw = const py::detail::PyArray_Proxy;
-
 // Null unless it is NumPy's own array, C-ordered and aligned.
 Raw* plain_array(py::handle object) {
   const auto& numpy = py::detail::npy_api::get();
@@ -31,11 +29,6 @@ Raw* plain_array(py::handle object) {
   Raw* a = py::detail::array_proxy(object.ptr());
   constexpr int wanted = int(py::array::c_style) | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
   return (a->flags & wanted) == wanted && a->nd <= small_axes ? a : nullptr;
-}
-
-template <class T> bool holds(Raw* a) {
-  const auto* dtype = py::detail::array_descriptor1_proxy(a->descr);
-  return dtype->type_num == py::detail::npy_format_descriptor<T>::value && dtype->byteorder == '=';
 }
 
 // Uninitialised: [the first `lead` axes of `like`, last], of the dtype of `typed`.
