@@ -63,9 +63,9 @@ def test_forward_is_left_in_the_middle(rows, threads):
 
     with pyrnn.threads(threads):
         run()
-        seconds = seconds_of(run)
+        seconds = min(seconds_of(run) for _ in range(2))  # threads that wait for each other compute, too
         out.fill(np.nan)
-        with pytest.raises(KeyPressedError), pressed_after(seconds / 2, look_and_press):
+        with pytest.raises(KeyPressedError), pressed_after(seconds / 3, look_and_press):
             run()
     assert under_way == [True]
 
