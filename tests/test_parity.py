@@ -957,3 +957,18 @@ def test_no_inputs(variant, dtype):
     actual, expected = problem.results(kernels), in_double(problem).results(reference)
     # Roundings of the recurrent product are carried on from step to step.
     assert_close(actual, expected, dtype, 20 * terms_of(problem), problem.names(), problem.option)
+
+
+@pytest.mark.parametrize("backend", [kernels, reference])
+@pytest.mark.parametrize("held", [np.nan, np.inf])
+def test_an_slstm_without_a_past_reads_neither_c_nor_m(rng, backend, held):
+    """Unit by unit: where n is 0."""
+    problem = Problem("slstm", 3, 4, 5, 9, rng=rng)
+    without = rng.random((4, 9)) < 0.5
+    problem.state[2][without] = 0
+    for k in (1, 3):
+        problem.state[k][without] = 0
+    expected = problem.results(backend)
+    for k in (1, 3):
+        problem.state[k][without] = held
+    assert_same_bits(problem.results(backend), expected)

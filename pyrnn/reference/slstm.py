@@ -30,6 +30,7 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         h, c, n, m = before
+        c = np.where(n != 0, c, 0)
         a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
         lasting = log_sigmoid(a_f) + m
@@ -44,6 +45,7 @@ class Cell(recurrence.Cell):
 
     def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h, c, n, _), (_, c_new, n_new, _), (i, f, g, o, a_f, past) = before, after, saved
+        c = np.where(n != 0, c, 0)
         dh_new, dc_new, dn_new, dm_new = dafter
         ratio, dratio = c_new / n_new, dh_new * o / n_new
         dc_new = dc_new + dratio

@@ -22,7 +22,7 @@ struct Slstm {
 
   // The two exponential gates, and where m' comes from the past.
   template <class T> struct Exponential {
-    Vec<T> input, forget;
+    Vec<T> input, forget, c_before;  // c as it counts
     IntVec<T> past;
 
     PYRNN_INLINE Exponential(const Step<T, 4>& s, Vec<T>& m_next) {
@@ -32,6 +32,7 @@ struct Slstm {
       m_next = select<T>(past, l, s.a[i]);
       input = exp<T>(s.a[i] - m_next);
       forget = select<T>(none, Vec<T>{}, exp<T>(l - m_next));
+      c_before = select<T>(none, Vec<T>{}, s.before[c]);
     }
   };
 
@@ -47,7 +48,7 @@ struct Slstm {
       const Exponential<T> gate(s, s.after[m]);
       s.a[g] = tanh<T>(s.a[g]);
       s.a[o] = sigmoid<T>(s.a[o]);
-      s.after[c] = fma(gate.forget, s.before[c], gate.input * s.a[g]);
+      s.after[c] = fma(gate.forget, gate.c_before, gate.input * s.a[g]);
       s.after[n] = fma(gate.forget, s.before[n], gate.input);
       s.after[h] = s.a[o] * (s.after[c] / s.after[n]);
     }
@@ -59,7 +60,7 @@ struct Slstm {
       const Vec<T> ratio = s.after[c] / s.after[n], dratio = dh * gate_o / s.after[n];
       const Vec<T> dc = s.d[c] + dratio, dn = s.d[n] - dratio * ratio;
       const Vec<T> di = fma(dc, gate_g, dn) * gate.input;  // of the exponents
-      const Vec<T> df = fma(dc, s.before[c], dn * s.before[n]) * gate.forget;
+      const Vec<T> df = fma(dc, gate.c_before, dn * s.before[n]) * gate.forget;
       const Vec<T> dm = s.d[m] - di - df, dl = df + select<T>(gate.past, dm, Vec<T>{});
       s.a[o] = dh * ratio * (gate_o * (one - gate_o));
       s.a[g] = dc * gate.input * (one - gate_g * gate_g);
