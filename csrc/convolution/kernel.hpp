@@ -210,8 +210,10 @@ template <class T> struct ConvolutionLoop {
 
   // ---- y and dx
 
-  // So many rows of so many groups are one tile: where groups are few, rows make up for the chains.
+  // So many rows of so many groups are one tile: where groups are few, rows make up for the chains, and groups where
+  // there is one row.
   static constexpr int tile_rows(int groups) { return std::min(8, std::max(max_rows, max_accumulators / groups)); }
+  static constexpr int one_row = 8;
 
   template <bool FromZero, class Rows>
   static void tile(int rows, Rows a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 c_group,
@@ -222,6 +224,10 @@ template <class T> struct ConvolutionLoop {
       return true;
     };
     static_assert(group_block == 4 && tile_rows(4) == max_rows);
+    if (rows == 1 && groups == one_row) {
+      tiles<1, one_row, 1, FromZero, T>(a(0), seg, p, start, c, c_group, 0, groups);
+      return;
+    }
     if (whole.template operator()<1>() || whole.template operator()<2>() || whole.template operator()<3>()) return;
     for (int r = 0; r < rows; r += max_rows)
       accumulate<1, FromZero>(std::min(max_rows, rows - r), a(r), seg, p, start + r, c + r, c_group, groups);
@@ -257,14 +263,14 @@ template <class T> struct ConvolutionLoop {
     const i64 numbers = p.windows.K * p.windows.width, groups = groups_of<T>(p.outputs);
     const T* panels = p.panels + group * groups * numbers * L;
     const T* start = p.start + group * p.start_group;
-    for (i64 run = 0, runs = ceil_div(groups, group_block); run < runs; ++run) {
+    for (i64 run = 0, runs = ceil_div(groups, count == 1 ? one_row : group_block); run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       const i64 width = std::min(g1 * L, p.outputs) - g0 * L;
       const bool direct = p.steps == 1 && p.period == 1 && width == (g1 - g0) * L;
-      const int most = tile_rows(int(g1 - g0));
+      const int most = count == 1 ? 1 : tile_rows(int(g1 - g0));
       for (i64 m = 0; m < count; m += most) {
         const int n = int(std::min<i64>(most, count - m));
-        alignas(64) T sums[8][columns];
+        alignas(64) T sums[8][columns];  // of one row all together
         const T *rows[8], *from[8];
         T* to[8];
         for (int r = 0; r < n; ++r) {
