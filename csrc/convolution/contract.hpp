@@ -19,8 +19,8 @@ struct ConvolutionSizes {
   i64 reach() const { return dilation * (K - 1); }  // steps between the first and the last of a window
   i64 inputs() const { return C / groups; }         // channels of a group
   i64 outputs() const { return O / groups; }
-  // One channel in and out for each group: their loops run along the channels.
-  bool by_channel() const { return groups > 1 && C == groups && O == groups; }
+  // One channel in and out for each group, and not few: loops run along the channels.
+  bool by_channel() const { return groups >= 8 && C == groups && O == groups; }
   // How many windows there are in so many steps, with `zeros` more around them.
   i64 count(i64 steps, i64 zeros) const {
     const i64 first = steps + zeros - reach() - 1;

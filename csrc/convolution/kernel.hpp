@@ -112,11 +112,11 @@ template <class T> struct ConvolutionLoop {
 
   // ---- windows
 
+  // Of few numbers as a rule, for which std::copy_n would be a call.
   static void copy(const T* from, i64 n, T* to) {
-    if (n < L)
-      for (i64 i = 0; i < n; ++i) to[i] = from[i];
-    else
-      std::copy_n(from, n, to);
+    i64 i = 0;
+    for (; i + L <= n; i += L) store(to + i, load(from + i));
+    for (; i < n; ++i) to[i] = from[i];
   }
 
   // What lies at `count` positions, `apart` from each other, of channels from `channel` on, side by side.
@@ -159,22 +159,31 @@ template <class T> struct ConvolutionLoop {
     }
   }
 
-  // Windows in the sequence itself are read by runs of a width's numbers; shorter runs than this are gathered first.
-  static constexpr i64 least_run = 2 * L;
+  // Its windows are rows of K * width numbers as they stand.
+  static bool dense(const Windows<T>& w, i64 width) { return w.dilation == 1 && w.from.step == width; }
 
-  // Where the windows of rows [begin, end) are, of channels from `channel` on. Those that cannot be read where they lie
-  // are gathered, neighbours in one piece where that takes less memory. With `side_by_side` all are rows of K * width
-  // numbers.
-  static void find(const Windows<T>& w, i64 channel, i64 width, i64 begin, i64 end, bool side_by_side,
+  // Or are to be read as K runs that lie apart: neither short ones nor, where the next windows read them again, many,
+  // which would drive each other out of the cache where they are a power of two apart.
+  static bool runs_in_place(const Windows<T>& w) {
+    return dense(w, w.width) || (w.width >= 2 * L && (w.dilation > 1 || w.K <= 4));
+  }
+
+  // The same where lanes are channels. Whole registers are read, beyond which there must be something.
+  static bool channels_in_place(const Windows<T>& w) {
+    return w.groups % L == 0 && (dense(w, w.groups) || w.dilation > 1);
+  }
+
+  // Where the windows of rows [begin, end) are, of channels from `channel` on: in the sequence, if they may be read in
+  // place and lie within it, or gathered side by side, neighbours in one piece where that takes less memory.
+  static void find(const Windows<T>& w, i64 channel, i64 width, i64 begin, i64 end, bool in_place,
                    const ConvolutionScratch<T>& own) {
-    const bool dense = w.dilation == 1 && w.from.step == width;
-    const bool in_place = w.every == 1 && (dense || (!side_by_side && width >= least_run));
+    const bool apart = !dense(w, width);
     const i64 reach = w.dilation * (w.K - 1);
     T* memory = own.memory;
     Window<T>* to = own.windows;
     each_stretch(w, begin, end, [&](i64 n, i64 u0, i64 u1) {
       i64 inside = u1, outside = u1;  // windows from the one to the other lie within the sequence
-      if (in_place) {
+      if (in_place && w.every == 1) {
         const i64 most = w.lengths[n] - 1 - reach - w.first;
         inside = std::clamp(ceil_div(std::max<i64>(-w.first, 0), w.stride), u0, u1);
         outside = most < 0 ? inside : std::clamp(most / w.stride + 1, inside, u1);
@@ -195,7 +204,7 @@ template <class T> struct ConvolutionLoop {
         }
       };
       gather(u0, inside);
-      for (i64 u = inside; u < outside; ++u) *to++ = {w.from.at(w.first + u * w.stride, n) + channel, n, u, !dense};
+      for (i64 u = inside; u < outside; ++u) *to++ = {w.from.at(w.first + u * w.stride, n) + channel, n, u, apart};
       gather(outside, u1);
     });
   }
@@ -242,14 +251,14 @@ template <class T> struct ConvolutionLoop {
         continue;
       }
       if (p.by_channel) {
-        find(w, 0, w.groups, begin, last, false, own);
+        find(w, 0, w.groups, begin, last, channels_in_place(w), own);
         alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
           rows_by_channel(p, own.windows + m0, m1 - m0, in_place ? w.dilation * w.from.step : w.groups);
         });
         continue;
       }
       for (i64 group = 0; group < w.groups; ++group) {
-        find(w, group * w.width, w.width, begin, last, false, own);
+        find(w, group * w.width, w.width, begin, last, runs_in_place(w), own);
         alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
           const Segments seg =
               in_place ? Segments{w.K, w.width, w.dilation * w.from.step} : Segments{1, w.K * w.width, 0};
@@ -300,7 +309,7 @@ template <class T> struct ConvolutionLoop {
 
   // The same where each channel is a group: lanes are channels. The positions of a window lie `position` apart.
   static void rows_by_channel(const WindowProduct<T>& p, const Window<T>* windows, i64 count, i64 position) {
-    constexpr int most = 4;
+    constexpr int most = 8;
     const auto rows = [&]<int R>(i64 m) {
       const T* from[R];
       T* to[R];
@@ -313,15 +322,11 @@ template <class T> struct ConvolutionLoop {
         Vec<T> sums[R];
         for (int r = 0; r < R; ++r) sums[r] = load(p.start + c);
         const T* panel = p.panels + c;
-        if (c + L <= C)
-          for (i64 k = 0, at = c; k < p.windows.K; ++k, at += position, panel += row) {
-            const Vec<T> weights = load(panel);
-#pragma GCC unroll 4
-            for (int r = 0; r < R; ++r) sums[r] = fma(load(from[r] + at), weights, sums[r]);
-          }
-        else
-          for (i64 k = 0, at = c; k < p.windows.K; ++k, at += position, panel += row)
-            for (int r = 0; r < R; ++r) sums[r] = fma(load_part(from[r] + at, C - c), load(panel), sums[r]);
+        for (i64 k = 0, at = c; k < p.windows.K; ++k, at += position, panel += row) {
+          const Vec<T> weights = load(panel);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) sums[r] = fma(load(from[r] + at), weights, sums[r]);
+        }
         for (int r = 0; r < R; ++r) store(to[r] + c, sums[r], C - c);
       }
     };
@@ -406,10 +411,15 @@ template <class T> struct ConvolutionLoop {
     for (i64 i = 0; i < count; i += L)
       for (i64 c = 0; c < w.width; c += L) {
         const i64 channels = std::min<i64>(L, w.width - c), positions = std::min<i64>(L, count - i);
-        alignas(64) T square[L * L];
-        copy_positions(w, n, channel + c, channels, position + i * apart, apart, positions, square);
+        const i64 first = position + i * apart, last = first + (L - 1) * apart;
         Vec<T> block[L];
-        load_turned(square, channels, positions, channels, block);
+        if (w.every == 1 && first >= 0 && last < w.lengths[n] && channel + c + L <= w.groups * w.width) {
+          load_turned(w.from.at(first, n) + channel + c, apart * w.from.step, L, L, block);
+        } else {
+          alignas(64) T square[L * L];
+          copy_positions(w, n, channel + c, channels, first, apart, positions, square);
+          load_turned(square, channels, positions, channels, block);
+        }
         for (i64 k = 0; k < channels; ++k) store(to + (c + k) * row + i, block[k], count - i);
       }
   }
@@ -423,7 +433,7 @@ template <class T> struct ConvolutionLoop {
       const i64 count = std::min(convolution_block, end - begin);
       if (p.by_channel) {
         const Slice mine(groups_of<T>(w.groups), part, parts);
-        find(w, 0, w.groups, begin, begin + count, false, own);
+        find(w, 0, w.groups, begin, begin + count, channels_in_place(w), own);
         grads_by_channel(p, dy, sums, own, count, mine.begin * L, std::min(mine.end * L, w.groups));
         if (dbias) bias_grads(dy, own, count, mine.begin * L, std::min(mine.end * L, w.groups), dbias);
         continue;
@@ -431,7 +441,7 @@ template <class T> struct ConvolutionLoop {
       const Slice mine(w.groups * p.outputs, part, parts);
       for (i64 o = mine.begin; o < mine.end;) {
         const i64 group = o / p.outputs, last = std::min(mine.end, (group + 1) * p.outputs);
-        find(w, group * w.width, w.width, begin, begin + count, true, own);
+        find(w, group * w.width, w.width, begin, begin + count, dense(w, w.width), own);
         grads_of_group(p, dy, sums, own, count, o, last);
         if (dbias) bias_grads(dy, own, count, o, last, dbias);
         o = last;
@@ -480,24 +490,29 @@ template <class T> struct ConvolutionLoop {
 
   static void grads_by_channel(const WindowProduct<T>& p, Steps<const T> dy, T* sums, const ConvolutionScratch<T>& own,
                                i64 count, i64 c0, i64 c1) {
-    constexpr int most = 4;
     const Windows<T>& w = p.windows;
     const i64 row = padded<T>(w.groups);
-    const auto positions = [&]<int R>(i64 k) {
-      for (i64 c = c0; c < c1; c += L) {
-        Vec<T> add[R]{};
-        for (i64 m = 0; m < count; ++m) {
-          const Window<T>& window = own.windows[m];
-          const i64 position = window.in_place ? w.dilation * w.from.step : w.groups;
-          const Vec<T> d = load(dy.at(window.u, window.n) + c, w.groups - c);
-          for (int r = 0; r < R; ++r) add[r] = fma(load(window.at + (k + r) * position + c, w.groups - c), d, add[r]);
-        }
-        for (int r = 0; r < R; ++r) store(sums + (k + r) * row + c, load(sums + (k + r) * row + c) + add[r]);
-      }
-    };
     i64 k = 0;
-    for (; k + most <= w.K; k += most) positions.template operator()<most>(k);
-    for (; k < w.K; ++k) positions.template operator()<1>(k);
+    const auto positions = [&]<int R>() {
+      for (; k + R <= w.K; k += R)
+        for (i64 c = c0; c < c1; c += L) {
+          Vec<T> add[R]{};
+          for (i64 m = 0; m < count; ++m) {
+            const Window<T>& window = own.windows[m];
+            const i64 position = window.in_place ? w.dilation * w.from.step : w.groups;
+            const T* at = window.at + k * position + c;
+            const Vec<T> d = load(dy.at(window.u, window.n) + c, w.groups - c);
+#pragma GCC unroll 8
+            for (int r = 0; r < R; ++r, at += position) add[r] = fma(load(at), d, add[r]);
+          }
+          T* to = sums + k * row + c;
+          for (int r = 0; r < R; ++r, to += row) store(to, load(to) + add[r]);
+        }
+    };
+    positions.template operator()<8>();
+    positions.template operator()<4>();
+    positions.template operator()<2>();
+    positions.template operator()<1>();
   }
 
   static void bias_grads(Steps<const T> dy, const ConvolutionScratch<T>& own, i64 count, i64 o0, i64 o1, T* dbias) {
