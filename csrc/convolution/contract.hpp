@@ -67,9 +67,8 @@ template <class T> struct WindowProduct {
   bool by_step = false;     // lanes are windows, of which there are many; outputs are at most few_outputs
 };
 
-// Where the window of a row of the product is: side by side in a thread's memory, or where it lies in the sequence.
-template <class T> struct Window {
-  const T* at;
+// The window of a row of the product, and whether it is where it lies in the sequence or side by side.
+struct Window {
   i64 n, u;
   bool in_place;
 };
@@ -80,13 +79,17 @@ template <class T> struct ConvolutionScratch {
   ConvolutionScratch(Carver& from, i64 rows, i64 numbers, i64 columns, i64 outputs)
       : rows(rows),
         memory(from.take<T>(rows * numbers + slack)),
-        windows(from.take<Window<T>>(rows)),
+        at(from.take<const T*>(rows)),
+        to(from.take<T*>(rows)),
+        windows(from.take<Window>(rows)),
         columns(from.take<T>(columns * convolution_block)),
         dy(from.take<T>(outputs * convolution_block)) {}
   static constexpr i64 slack = 128;  // that is read for nothing behind the last window
   i64 rows;                          // a multiple of 16
   T* memory;                         // [rows, numbers of a window]
-  Window<T>* windows;
+  const T** at;                      // the windows
+  T** to;                            // and what is made of them
+  Window* windows;
   T* columns;  // [convolution_block, columns]
   T* dy;       // [convolution_block, outputs]
 };

@@ -180,7 +180,7 @@ template <class T> struct ConvolutionLoop {
     const bool apart = !dense(w, width);
     const i64 reach = w.dilation * (w.K - 1);
     T* memory = own.memory;
-    Window<T>* to = own.windows;
+    i64 to = 0;
     each_stretch(w, begin, end, [&](i64 n, i64 u0, i64 u1) {
       i64 inside = u1, outside = u1;  // windows from the one to the other lie within the sequence
       if (in_place && w.every == 1) {
@@ -194,23 +194,25 @@ template <class T> struct ConvolutionLoop {
         const i64 together = (count - 1) * w.stride + w.K;
         if (w.dilation == 1 && together < count * w.K) {
           copy_positions(w, n, channel, width, position, 1, together, memory);
-          for (i64 u = from; u < last; ++u) *to++ = {memory + (u - from) * w.stride * width, n, u, false};
+          for (i64 u = from; u < last; ++u, ++to)
+            own.at[to] = memory + (u - from) * w.stride * width, own.windows[to] = {n, u, false};
           memory += together * width;
         } else {
           for (i64 u = from; u < last; ++u, memory += w.K * width) {
             copy_positions(w, n, channel, width, w.first + u * w.stride, w.dilation, w.K, memory);
-            *to++ = {memory, n, u, false};
+            own.at[to] = memory, own.windows[to++] = {n, u, false};
           }
         }
       };
       gather(u0, inside);
-      for (i64 u = inside; u < outside; ++u) *to++ = {w.from.at(w.first + u * w.stride, n) + channel, n, u, apart};
+      for (i64 u = inside; u < outside; ++u, ++to)
+        own.at[to] = w.from.at(w.first + u * w.stride, n) + channel, own.windows[to] = {n, u, apart};
       gather(outside, u1);
     });
   }
 
   // f(first, last, whether they are in place) for windows that are read in the same way.
-  template <class F> static void alike(const Window<T>* windows, i64 count, F f) {
+  template <class F> static void alike(const Window* windows, i64 count, F f) {
     for (i64 first = 0, last = 0; first < count; first = last) {
       while (last < count && windows[last].in_place == windows[first].in_place) ++last;
       f(first, last, windows[first].in_place);
@@ -224,22 +226,27 @@ template <class T> struct ConvolutionLoop {
   static constexpr int tile_rows(int groups) { return std::min(8, std::max(max_rows, max_accumulators / groups)); }
   static constexpr int one_row = 8;
 
+  // Some rows of groups [g0, g1).
   template <bool FromZero, class Rows>
-  static void tile(int rows, Rows a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 c_group,
-                   i64 groups) {
-    const auto whole = [&]<int U>() {
-      if (U != groups || rows != tile_rows(U)) return false;
-      tiles<tile_rows(U), U, 1, FromZero, T>(a(0), seg, p, start, c, c_group, 0, U);
+  static void tile(int rows, Rows a, Segments seg, const Panels<T>& p, const T* const* start, T* const* c, i64 g0,
+                   i64 g1) {
+    const auto whole = [&]<int R, int U>() {
+      if (rows != R || g1 - g0 != U) return false;
+      tiles<R, U, 1, FromZero, T>(a(0), seg, p, start, c, L, g0, g1);
       return true;
     };
-    static_assert(group_block == 4 && tile_rows(4) == max_rows);
-    if (rows == 1 && groups == one_row) {
-      tiles<1, one_row, 1, FromZero, T>(a(0), seg, p, start, c, c_group, 0, groups);
+    if (whole.template operator()<tile_rows(1), 1>() || whole.template operator()<tile_rows(2), 2>() ||
+        whole.template operator()<tile_rows(3), 3>() || whole.template operator()<tile_rows(4), 4>() ||
+        whole.template operator()<1, one_row>())
       return;
+    const Panels<T> panels{p.data + g0 * p.group, p.step, p.group};
+    for (int first = 0; first < rows; first += max_rows) {
+      const int n = std::min(max_rows, rows - first);
+      const T* from[max_rows];
+      T* to[max_rows];
+      for (int r = 0; r < n; ++r) from[r] = start[first + r] + g0 * L, to[r] = c[first + r] + g0 * L;
+      accumulate<1, FromZero>(n, a(first), seg, panels, from, to, L, g1 - g0);
     }
-    if (whole.template operator()<1>() || whole.template operator()<2>() || whole.template operator()<3>()) return;
-    for (int r = 0; r < rows; r += max_rows)
-      accumulate<1, FromZero>(std::min(max_rows, rows - r), a(r), seg, p, start + r, c + r, c_group, groups);
   }
 
   static void multiply(const WindowProduct<T>& p, const ConvolutionScratch<T>& own, i64 begin, i64 end) {
@@ -253,7 +260,7 @@ template <class T> struct ConvolutionLoop {
       if (p.by_channel) {
         find(w, 0, w.groups, begin, last, channels_in_place(w), own);
         alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
-          rows_by_channel(p, own.windows + m0, m1 - m0, in_place ? w.dilation * w.from.step : w.groups);
+          rows_by_channel(p, own, m0, m1, in_place ? w.dilation * w.from.step : w.groups);
         });
         continue;
       }
@@ -262,42 +269,48 @@ template <class T> struct ConvolutionLoop {
         alike(own.windows, last - begin, [&](i64 m0, i64 m1, bool in_place) {
           const Segments seg =
               in_place ? Segments{w.K, w.width, w.dilation * w.from.step} : Segments{1, w.K * w.width, 0};
-          rows_of_group(p, group, own.windows + m0, m1 - m0, seg);
+          rows_of_group(p, group, own, m0, m1, seg);
         });
       }
     }
   }
 
-  static void rows_of_group(const WindowProduct<T>& p, i64 group, const Window<T>* windows, i64 count, Segments seg) {
+  static void rows_of_group(const WindowProduct<T>& p, i64 group, const ConvolutionScratch<T>& own, i64 begin, i64 end,
+                            Segments seg) {
     const i64 numbers = p.windows.K * p.windows.width, groups = groups_of<T>(p.outputs);
-    const T* panels = p.panels + group * groups * numbers * L;
-    const T* start = p.start + group * p.start_group;
-    for (i64 run = 0, runs = ceil_div(groups, count == 1 ? one_row : group_block); run < runs; ++run) {
+    const Panels<T> panels{p.panels + group * groups * numbers * L, L, numbers * L};
+    const T* start[8];
+    std::fill_n(start, 8, p.start + group * p.start_group);
+    const bool in_steps = p.steps == 1 && p.period == 1;
+    if (in_steps)
+      for (i64 m = begin; m < end; ++m)
+        own.to[m] = p.to.at(own.windows[m].u - p.shift, own.windows[m].n) + group * p.outputs;
+    const i64 run_of = end - begin == 1 ? one_row : group_block;
+    for (i64 run = 0, runs = ceil_div(groups, run_of); run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       const i64 width = std::min(g1 * L, p.outputs) - g0 * L;
-      const bool direct = p.steps == 1 && p.period == 1 && width == (g1 - g0) * L;
-      const int most = count == 1 ? 1 : tile_rows(int(g1 - g0));
-      for (i64 m = 0; m < count; m += most) {
-        const int n = int(std::min<i64>(most, count - m));
-        alignas(64) T sums[8][columns];  // of one row all together
-        const T *rows[8], *from[8];
-        T* to[8];
-        for (int r = 0; r < n; ++r) {
-          const Window<T>& window = windows[m + r];
-          rows[r] = window.at, from[r] = start + g0 * L;
-          to[r] = direct ? p.to.at(window.u - p.shift, window.n) + group * p.outputs + g0 * L : sums[r];
+      const int most = end - begin == 1 ? 1 : tile_rows(int(g1 - g0));
+      const Panels<T> own_panels{panels.data + g0 * panels.group, panels.step, panels.group};
+      const T* own_start[8];
+      std::fill_n(own_start, 8, start[0] + g0 * L);
+      for (i64 m = begin; m < end; m += most) {
+        const int n = int(std::min<i64>(most, end - m));
+        const auto rows = [&](int r) { return ByRow<T>{own.at + m + r}; };
+        if (in_steps && width == (g1 - g0) * L) {
+          tile<false>(n, rows, seg, panels, start, own.to + m, g0, g1);
+          continue;
         }
-        tile<false>(
-            n, [&](int r) { return ByRow<T>{rows + r}; }, seg, Panels<T>{panels + g0 * numbers * L, L, numbers * L},
-            from, to, L, g1 - g0);
-        if (!direct)
-          for (int r = 0; r < n; ++r) put(p, group, windows[m + r], g0 * L, width, sums[r]);
+        alignas(64) T sums[8][columns];  // of one row all together
+        T* to[8];
+        for (int r = 0; r < n; ++r) to[r] = sums[r];
+        tile<false>(n, rows, seg, own_panels, own_start, to, 0, g1 - g0);
+        for (int r = 0; r < n; ++r) put(p, group, own.windows[m + r], g0 * L, width, sums[r]);
       }
     }
   }
 
   // Outputs [first, first + width) of a row to the steps that they are of.
-  static void put(const WindowProduct<T>& p, i64 group, const Window<T>& window, i64 first, i64 width, const T* sums) {
+  static void put(const WindowProduct<T>& p, i64 group, const Window& window, i64 first, i64 width, const T* sums) {
     const i64 channels = p.outputs / p.steps, length = p.lengths[window.n];
     i64 t = window.u * p.period - p.shift + first / channels, c = first % channels;
     for (const i64 end = first + width; first < end; ++t, c = 0) {
@@ -308,14 +321,15 @@ template <class T> struct ConvolutionLoop {
   }
 
   // The same where each channel is a group: lanes are channels. The positions of a window lie `position` apart.
-  static void rows_by_channel(const WindowProduct<T>& p, const Window<T>* windows, i64 count, i64 position) {
+  static void rows_by_channel(const WindowProduct<T>& p, const ConvolutionScratch<T>& own, i64 begin, i64 end,
+                              i64 position) {
     constexpr int most = 8;
     const auto rows = [&]<int R>(i64 m) {
       const T* from[R];
       T* to[R];
       for (int r = 0; r < R; ++r) {
-        from[r] = windows[m + r].at;
-        to[r] = p.to.at(windows[m + r].u - p.shift, windows[m + r].n);
+        from[r] = own.at[m + r];
+        to[r] = p.to.at(own.windows[m + r].u - p.shift, own.windows[m + r].n);
       }
       const i64 C = p.windows.groups, row = padded<T>(C);
       for (i64 c = 0; c < C; c += L) {
@@ -330,9 +344,9 @@ template <class T> struct ConvolutionLoop {
         for (int r = 0; r < R; ++r) store(to[r] + c, sums[r], C - c);
       }
     };
-    i64 m = 0;
-    for (; m + most <= count; m += most) rows.template operator()<most>(m);
-    for (; m < count; ++m) rows.template operator()<1>(m);
+    i64 m = begin;
+    for (; m + most <= end; m += most) rows.template operator()<most>(m);
+    for (; m < end; ++m) rows.template operator()<1>(m);
   }
 
   // The same of few outputs: lanes are the windows of neighbouring steps. What these read of a channel at a position of
@@ -441,7 +455,7 @@ template <class T> struct ConvolutionLoop {
       const Slice mine(w.groups * p.outputs, part, parts);
       for (i64 o = mine.begin; o < mine.end;) {
         const i64 group = o / p.outputs, last = std::min(mine.end, (group + 1) * p.outputs);
-        find(w, group * w.width, w.width, begin, begin + count, dense(w, w.width), own);
+        find(w, group * w.width, w.width, begin, begin + count, dense(w, w.width) && w.K * w.width % L == 0, own);
         grads_of_group(p, dy, sums, own, count, o, last);
         if (dbias) bias_grads(dy, own, count, o, last, dbias);
         o = last;
@@ -464,8 +478,7 @@ template <class T> struct ConvolutionLoop {
     for (i64 run = 0, runs = ceil_div(groups, group_block), copied = 0; run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       for (i64 m = 0; m < count; ++m)
-        for (i64 g = g0; g < g1; ++g)
-          store(own.columns + m * columns + (g - g0) * L, load(own.windows[m].at + g * L, numbers - g * L));
+        for (i64 g = g0; g < g1; ++g) store(own.columns + m * columns + (g - g0) * L, load(own.at[m] + g * L));
       const int most = tile_rows(int(g1 - g0));
       if (copied != most) {
         for (i64 m = 0; m < count; ++m) {
@@ -483,7 +496,7 @@ template <class T> struct ConvolutionLoop {
         for (int r = 0; r < n; ++r) to[r] = sums + (o + r) * row + g0 * L;
         tile<true>(
             n, [&](int r) { return BySteps{from + r, most}; }, Segments{1, count, 0},
-            Panels<T>{own.columns, columns, L}, to, to, L, g1 - g0);
+            Panels<T>{own.columns, columns, L}, to, to, 0, g1 - g0);
       }
     }
   }
@@ -498,9 +511,9 @@ template <class T> struct ConvolutionLoop {
         for (i64 c = c0; c < c1; c += L) {
           Vec<T> add[R]{};
           for (i64 m = 0; m < count; ++m) {
-            const Window<T>& window = own.windows[m];
+            const Window& window = own.windows[m];
             const i64 position = window.in_place ? w.dilation * w.from.step : w.groups;
-            const T* at = window.at + k * position + c;
+            const T* at = own.at[m] + k * position + c;
             const Vec<T> d = load(dy.at(window.u, window.n) + c, w.groups - c);
 #pragma GCC unroll 8
             for (int r = 0; r < R; ++r, at += position) add[r] = fma(load(at), d, add[r]);
