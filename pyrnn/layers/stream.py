@@ -64,7 +64,7 @@ class LayerStream:
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state of some rows to what it was at first: one index, several, or a (N,) array of booleans; None is
-        all of them.
+        all of them. The rows of a `Conv1d` complete steps of y together: ValueError where these would not.
 
         stream.reset(rows=[0, 2])
         """
@@ -200,11 +200,3 @@ class ConvStream(LayerStream):
             raise shape_error(call, "past of state", past.shape, shape_text(*before.shape[:2], self._inputs or "F"))
         due = integer(call, "due of state", state[1], 1, max(len(before) + 1, layer.stride))
         self._compiled.set_state((past, due))
-
-    def reset(self, rows: ArrayLike | None = None) -> None:
-        """Forget the steps of some rows: one index, several, or a (N,) array of booleans; None is all of them. All rows
-        complete steps of y at the same time: ValueError where those that begin anew would not.
-
-        stream.reset(rows=[0, 2])
-        """
-        super().reset(rows)
