@@ -281,6 +281,16 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         ),
         (pyrnn.MultiheadAttention.__call__, "(self, query, key=None, value=None, **arguments)"),
         (pyrnn.MultiheadAttention.vjp, "(self, query, key=None, value=None, **arguments)"),
+        (
+            pyrnn.Conv1d,
+            "(in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,"
+            " batch_first=False, *, dtype='float32', rng=None)",
+        ),
+        (pyrnn.Conv1d.__call__, "(self, x, *, lengths=None)"),
+        (pyrnn.Conv1d.output_lengths, "(self, lengths)"),
+        (pyrnn.Conv1d.stream, "(self, batch=1)"),
+        (pyrnn.BatchNorm1d, "(num_features, eps=1e-05, momentum=0.1, batch_first=False, *, dtype='float32')"),
+        (pyrnn.MaxPool1d, "(kernel_size, stride=None, batch_first=False, *, dtype='float32')"),
         (pyrnn.set_num_threads, "(n)"),
         (pyrnn.get_num_threads, "()"),
         (pyrnn.threads, "(n)"),

@@ -314,6 +314,18 @@ def test_what_the_kernel_refuses():
         backward(np.ones((3, 2, 6), "f4"), x, weight, frozen, None)
 
 
+def test_more_than_memory_can_hold():
+    weight = np.ones((1, 1, 2), "f4")
+    for call in (
+        lambda: kernels.conv1d.stream(weight, None, 2**31 - 1, dilation=2**31 - 1),
+        lambda: kernels.conv1d.forward(np.ones((1, 2**20, 1), "f4"), weight.repeat(64, 0), None, after=2**31 - 1),
+        lambda: pyrnn.Conv1d(1, 64, 1, padding=2**31 - 1)(np.ones((1, 2**20, 1), "f4")),
+        lambda: pyrnn.Conv1d(1, 1, 2, dilation=2**31 - 1).stream(2**31 - 1),
+    ):
+        with pytest.raises(MemoryError):
+            call()
+
+
 # ---- streams
 
 

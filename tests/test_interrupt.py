@@ -97,6 +97,22 @@ def test_an_interrupted_linear_pullback_has_added_nothing():
     assert not any(grad.any() for grad in layer.grads.values())
 
 
+@pytest.mark.parametrize("share", [0.3, 0.7])  # in the gradients of x, in those of the weights
+def test_an_interrupted_convolution_has_added_nothing(share):
+    layer, x = pyrnn.Conv1d(64, 128, 5, rng=0), np.ones((160_000, 1, 64), "float32")
+    with pyrnn.threads(1):
+        full = 1e9
+        for _ in range(2):
+            y, pullback = layer.vjp(x)
+            full = min(full, seconds_of(lambda: pullback(y)))  # noqa: B023 (called here)
+        before = {name: grad.copy() for name, grad in layer.grads.items()}
+        y, pullback = layer.vjp(x)
+        with pytest.raises(KeyPressedError), pressed_after(share * full, press):
+            pullback(y)
+    for name, grad in layer.grads.items():
+        np.testing.assert_array_equal(grad, before[name])
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_an_interrupted_pullback_of_many_layers_has_added_nothing(bidirectional):
     """In the last of them: those above have added theirs."""

@@ -2,6 +2,8 @@
 #include "convolution/driver.hpp"
 
 #include <algorithm>
+#include <initializer_list>
+#include <new>
 
 #include "base/threads.hpp"
 
@@ -28,7 +30,7 @@ constexpr i64 numbers_together = 1 << 16;
 
 std::vector<Stretch> stretches_of(const std::vector<i64>& counts, i64 begin, i64 numbers_apart) {
   const i64 N = i64(counts.size()), most = N ? *std::max_element(counts.begin(), counts.end()) : 0;
-  const i64 together = std::max<i64>(numbers_together / (numbers_apart * std::max<i64>(N, 1)), 8);
+  const i64 together = std::max<i64>(numbers_together / (numbers_apart * std::max<i64>(N, 1)), 32);
   std::vector<Stretch> stretches;
   i64 first = 0;
   for (i64 u = 0; u < most; u += together)
@@ -106,6 +108,14 @@ template <class T> void multiply(const ConvolutionKernels<T>& k, WindowProduct<T
     const Slice mine(rows, part, parts);
     k.multiply(p, memory.of_thread[std::size_t(thread)], mine.begin, mine.end);
   });
+}
+
+// How many numbers there are; of more than memory can hold, an error.
+i64 product_of_sizes(std::initializer_list<i64> sizes) {
+  i64 numbers = 1;
+  for (const i64 size : sizes)
+    if (__builtin_mul_overflow(numbers, size, &numbers) || numbers > i64(1) << 59) throw std::bad_alloc();
+  return numbers;
 }
 
 // Zeros behind the rows' ends.
@@ -263,7 +273,7 @@ ConvolutionStream<T>::ConvolutionStream(Packed packed, i64 batch, i64 before)
       due_(first_due_),
       capacity_(size().reach() + std::max<i64>(size().reach(), 16)),
       end_(size().reach()),
-      past_(Buffer<T>(batch * capacity_ * size().C).zero()),
+      past_(Buffer<T>(product_of_sizes({batch, capacity_, size().C})).zero()),
       ends_(std::size_t(batch)),
       ones_(std::size_t(batch), 1),
       stretches_(stretches_of(ones_, 0, 1)) {

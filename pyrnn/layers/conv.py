@@ -25,7 +25,8 @@ class Conv1d(Layer):
     x is (T, N, C) here, (N, T, C) with batch_first, or (T, C): features are last, unlike torch's (N, C, T). padding: so
     many zeros `before` the first step and as many behind the last; "same", as many as give y the steps of x (stride 1
     only); or "causal", dilation (kernel_size - 1) before the first only, so that no step of y knows a later one of x.
-    With groups, each group of O / groups features of y reads a group of C / groups features of x.
+    With groups, each group of O / groups features of y reads a group of C / groups features of x. Waibel et al. 1989;
+    causal and dilated: van den Oord et al. 2016, arXiv:1609.03499.
 
     Parameters as in torch.nn.Conv1d: weight (O, C / groups, K), bias (O,), both uniform in ±1/sqrt(C / groups * K),
     drawn in this order. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for arguments that
