@@ -30,7 +30,8 @@ constexpr i64 numbers_together = 1 << 16;
 
 std::vector<Stretch> stretches_of(const std::vector<i64>& counts, i64 begin, i64 numbers_apart) {
   const i64 N = i64(counts.size()), most = N ? *std::max_element(counts.begin(), counts.end()) : 0;
-  const i64 together = std::max<i64>(numbers_together / (numbers_apart * std::max<i64>(N, 1)), 32);
+  const i64 together =
+      std::max<i64>(numbers_together / (std::min(numbers_apart, numbers_together) * std::max<i64>(N, 1)), 32);
   std::vector<Stretch> stretches;
   i64 first = 0;
   for (i64 u = 0; u < most; u += together)
