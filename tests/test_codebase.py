@@ -290,7 +290,10 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (pyrnn.Conv1d.output_lengths, "(self, lengths)"),
         (pyrnn.Conv1d.stream, "(self, batch=1)"),
         (pyrnn.BatchNorm1d, "(num_features, eps=1e-05, momentum=0.1, batch_first=False, *, dtype='float32')"),
-        (pyrnn.MaxPool1d, "(kernel_size, stride=None, batch_first=False, *, dtype='float32')"),
+        (
+            pyrnn.MaxPool1d,
+            "(kernel_size, stride=None, batch_first=False, *, ceil_mode=False, dtype='float32')",
+        ),
         (pyrnn.set_num_threads, "(n)"),
         (pyrnn.get_num_threads, "()"),
         (pyrnn.threads, "(n)"),

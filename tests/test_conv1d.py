@@ -314,6 +314,18 @@ def test_what_the_kernel_refuses():
         backward(np.ones((3, 2, 6), "f4"), x, weight, frozen, None)
 
 
+def test_numbers_that_are_very_large():
+    layer = pyrnn.Conv1d(2**8, 1, 1, stride=2**31 - 1, rng=0)
+    x = np.ones((3, 2**5, 2**8), "f4")
+    y, pullback = layer.vjp(x)
+    np.testing.assert_array_equal(y, pyrnn.Conv1d(2**8, 1, 1, rng=0)(x[:1]))
+    assert not pullback(y)[1:].any()
+    layer = pyrnn.Conv1d(1, 1, 2, dilation=2**31 - 1, padding=2**31 - 1, stride=2**31 - 1, rng=0)
+    y, pullback = layer.vjp(np.ones((3, 1)))
+    assert y.shape == (2, 1)
+    assert pullback(y).shape == (3, 1)
+
+
 def test_more_than_memory_can_hold():
     weight = np.ones((1, 1, 2), "f4")
     for call in (

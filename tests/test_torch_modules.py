@@ -172,6 +172,12 @@ def test_convolutions_and_what_is_around_them(dtype):
     again = pyrnn.from_torch(pyrnn.to_torch(model), batch_first=True)
     np.testing.assert_array_equal(again(x), y)
     assert again.config() == model.config()
+    pool = torch.nn.MaxPool1d(3, 2, ceil_mode=True)
+    ours = pyrnn.from_torch(pyrnn.to_torch(pyrnn.from_torch(pool)), dtype=dtype)
+    for steps in range(2, 9):
+        with torch.no_grad():
+            expected = pool(torch.from_numpy(x[0, :steps].T.copy())).numpy().T
+        np.testing.assert_array_equal(ours(x[0, :steps]), expected)
     alone = pyrnn.from_torch(torch.nn.Conv1d(2, 3, 4, padding="valid"))
     assert alone.config() | {"padding": 0} == alone.config()
 
@@ -195,7 +201,7 @@ def test_layers_that_would_act_on_another_axis():
         (nn.BatchNorm1d(3, track_running_stats=False), "BatchNorm1d: it has track_running_stats=False"),
         (nn.MaxPool1d(3, padding=1), "MaxPool1d: it has padding=1"),
         (nn.MaxPool1d(3, dilation=2), "MaxPool1d: it has dilation=2"),
-        (nn.MaxPool1d(3, ceil_mode=True), "MaxPool1d: it has ceil_mode=True"),
+        (nn.MaxPool1d(3, return_indices=True), "MaxPool1d: it has return_indices=True"),
     ]:
         with pytest.raises(ValueError, match=f"from_torch: .*{message}"):
             pyrnn.from_torch(module)

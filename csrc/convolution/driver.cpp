@@ -30,7 +30,8 @@ constexpr i64 numbers_together = 1 << 16;
 
 std::vector<Stretch> stretches_of(const std::vector<i64>& counts, i64 begin, i64 numbers_apart) {
   const i64 N = i64(counts.size()), most = N ? *std::max_element(counts.begin(), counts.end()) : 0;
-  const i64 together = std::max<i64>(numbers_together / (numbers_apart * std::max<i64>(N, 1)), 32);
+  const i64 together =
+      std::max<i64>(numbers_together / (std::min(numbers_apart, numbers_together) * std::max<i64>(N, 1)), 32);
   std::vector<Stretch> stretches;
   i64 first = 0;
   for (i64 u = 0; u < most; u += together)
@@ -222,10 +223,11 @@ void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps
   p.by_channel = s.by_channel(), p.outputs = s.outputs();
   // [O][position][channel, padded], or by channel [position][channel, padded]
   const i64 numbers = s.K * s.inputs(), row = round_up(p.by_channel ? s.C : numbers, k.lanes);
-  const Buffer<T> sums = Buffer<T>((p.by_channel ? s.K : s.O) * row).zero(), bias = Buffer<T>(s.O).zero();
+  const Buffer<T> sums((p.by_channel ? s.K : s.O) * row), bias = Buffer<T>(s.O).zero();
   const i64 count = stretches.back().first, work = work_of(p, 1);
   Team team(work_of(p, count));
   const Memory<T> memory(team.size(), convolution_block, window_numbers(p), k.columns, s.O + 8);
+  in_slices(team, sums.size(), [&](Slice mine) { std::fill_n(sums.get() + mine.begin, mine.size(), T(0)); });
   const i64 often =
       std::max<i64>(Watch::work_between * team.size() / (work * convolution_block), 1) * convolution_block;
   for (i64 m = 0; m < count && !watch.ended(); m += often) {
@@ -236,11 +238,15 @@ void weight_grads(const ConvolutionKernels<T>& k, const Convolution<T>& c, Steps
     });
   }
   watch.check();
-  for (i64 o = 0; o < s.O; ++o)
-    for (i64 c = 0; c < s.inputs(); ++c)
-      for (i64 k = 0; k < s.K; ++k)
-        dweight[(o * s.inputs() + c) * s.K + k] +=
-            sums.get()[p.by_channel ? k * row + o : o * row + k * s.inputs() + c];
+  in_slices(team, s.O, [&](Slice mine) {
+    for (i64 o = mine.begin; o < mine.end; ++o)
+      for (i64 c = 0; c < s.inputs(); ++c) {
+        const T* from = p.by_channel ? sums.get() + o : sums.get() + o * row + c;
+        const i64 step = p.by_channel ? row : s.inputs();
+        T* to = dweight + (o * s.inputs() + c) * s.K;
+        for (i64 k = 0; k < s.K; ++k) to[k] += from[k * step];
+      }
+  });
   if (dbias)
     for (i64 o = 0; o < s.O; ++o) dbias[o] += bias.get()[o];
 }

@@ -73,8 +73,8 @@ def _max_pool(module: Any) -> dict[str, Any]:
     for name, usual in (("padding", 0), ("dilation", 1)):
         if found.pop(name) != usual:
             _refuse(module, **{name: usual})
-    _refuse(module, ceil_mode=False, return_indices=False)
-    return found
+    _refuse(module, return_indices=False)
+    return found | _named(module, "ceil_mode")
 
 
 def _only(module: Any, name: str) -> Any:
