@@ -32,6 +32,8 @@ class Layout(NamedTuple):
         """That of an array with axes `width` behind those of steps and rows, numbers or letters; `steps` is a letter.
         ValueError for another shape, in the name of `call`."""
         axes = len(shape) - len(width)
+        if axes in (1, 2) and shape[axes:] == width:  # as most are, told fast
+            return cls(batch_first, axes == 2)
         wrong = any(isinstance(n, int) and n != came for n, came in zip(width, shape[axes:], strict=axes >= 0))
         if axes not in (1, 2) or wrong:
             unbatched, batched = (shape_text(*cls(batch_first, n).shape(steps, "N", *width)) for n in (False, True))

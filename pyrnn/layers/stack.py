@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeGuard, TypeVar
 
 import numpy as np
 
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 StateT = TypeVar("StateT", Array, "tuple[Array, Array]", "tuple[Array, ...]")
 
 MOST_LAYERS = 2**16
+PLAIN = Layout(batch_first=False, batched=True)
 
 LAYERS: dict[str, type[Any]] = {}  # the layers of the cells in CELLS, under the same names
 
@@ -91,6 +92,7 @@ class Recurrent(Layer, Generic[StateT]):
         self._output = self.proj_size or self.hidden_size  # features of one direction
         self._widths = self._cell.widths(self.hidden_size, self._output)
         self._count = self.num_layers * self._directions
+        self._is_plain = self._count == 1 and not self.batch_first
         directions = ("", "_reverse")[: self._directions]
         self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
         super().__init__(float_dtype(call, dtype), self._make_shapes())
@@ -147,6 +149,12 @@ class Recurrent(Layer, Generic[StateT]):
             y, state = layer(x)
             y2, state = layer(x2, state)
         """
+        if state is lengths is reset is ids is mask is None and self._takes_as_it_is(x):
+            try:
+                y, final = self._op.forward(x, None, self._weights[0], **self._options)
+                return y, self._join((final,), True)
+            except (TypeError, ValueError):  # the error, if there is one, is the layer's
+                pass
         x, states, lengths, reset, ids, layout, order = self._inputs("", x, state, lengths, reset, ids, mask)
         forward, weights, options = self._op.forward, self._weights, self._options
 
@@ -178,6 +186,14 @@ class Recurrent(Layer, Generic[StateT]):
         if checkpoint_every is not None:
             call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
+        if state is lengths is reset is ids is mask is None and self._takes_as_it_is(x):
+            try:
+                (y, final), pull = self._op.vjp(
+                    kernels.copied(x), None, self._weights[0], checkpoint_every=checkpoint_every, **self._options
+                )
+                return (y, self._join((final,), True)), Pullback(self, [pull], [], y.shape[:2], PLAIN, False, None)
+            except (TypeError, ValueError):
+                pass
         x, states, lengths, reset, ids, layout, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
         pulls: list[Any] = []
         masks: list[Array] = []
@@ -220,6 +236,11 @@ class Recurrent(Layer, Generic[StateT]):
         if state is not None:
             stream.state = state
         return stream
+
+    def _takes_as_it_is(self, x: Any) -> TypeGuard[Array]:
+        """Whether x is what the op takes, but for what that checks itself: a small call takes less time than the checks
+        of `_inputs`."""
+        return self._is_plain and type(x) is ndarray and x.ndim == 3 and x.flags.c_contiguous
 
     def _inputs(
         self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
@@ -380,10 +401,9 @@ class Pullback(Generic[StateT]):
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
         layer, layout, call = self._layer, self._layout, self._kept.call
         steps, rows = self._shape
-        output, directions = layer._output, layer._directions
         dh: Array | None = None
         if dy is not None:
-            shape = layout.shape(steps, rows, directions * output)
+            shape = layout.shape(steps, rows, layer._directions * layer._output)
             dh = layout.steps_first(shaped_array(call, "dy", dy, layer.dtype, shape))
             dh = dh if self._order is None else moved(dh, self._order)
         dstates: Sequence[Any] = (None,) * layer._count
@@ -394,21 +414,34 @@ class Pullback(Generic[StateT]):
 
         grads = layer._grad_weights
         dinitials: list[Any] = [None] * layer._count
-        with AllOrNone(layer._flat[1], steps * rows if layer._count > 1 else 0):
-            for k in range(layer._count - directions, -1, -directions):
-                if layer.bidirectional:
-                    forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
-                    dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
-                    other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
-                    combine(np.add, dx, other)
-                else:
-                    dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
-                if k and masks:
-                    combine(np.multiply, dx, masks.pop())
-                del pulls[k:]
-                dh = dx
+        if layer._count == 1:
+            dx, dinitials[0] = pulls.pop()(dh, dstates[0], grads[0])
+        else:
+            with AllOrNone(layer._flat[1], steps * rows):
+                dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
         if self._order is not None and not self._looked_up:
             dx = moved_back(dx, self._order, np.empty_like(dx))
-        if not self._looked_up:
+        if not self._looked_up and layout is not PLAIN:
             dx = np.ascontiguousarray(layout.back(dx))
         return dx, layer._join(dinitials, layout.batched)
+
+    def _back(
+        self, dh: Any, dstates: Sequence[Any], grads: Any, dinitials: list[Any], pulls: list[Any], masks: list[Array]
+    ) -> Array:
+        """Through all layers and directions: dx; fills `dinitials`."""
+        layer, output = self._layer, self._layer._output
+        directions = layer._directions
+        for k in range(layer._count - directions, -1, -directions):
+            if layer.bidirectional:
+                forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
+                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+                combine(np.add, dx, other)
+            else:
+                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+            if k and masks:
+                combine(np.multiply, dx, masks.pop())
+            del pulls[k:]
+            dh = dx
+        result: Array = dh
+        return result
