@@ -240,7 +240,7 @@ class Recurrent(Layer, Generic[StateT]):
     def _takes_as_it_is(self, x: Any) -> TypeGuard[Array]:
         """Whether x is what the op takes, but for what that checks itself: a small call takes less time than the checks
         of `_inputs`."""
-        return self._is_plain and type(x) is ndarray and x.ndim == 3 and x.flags.c_contiguous
+        return self._is_plain and type(x) is ndarray and x.ndim == 3 and x.size > 0 and x.flags.c_contiguous
 
     def _inputs(
         self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
