@@ -152,6 +152,8 @@ def attention_weights(query: ArrayLike, key: ArrayLike, **arguments: Any) -> Arr
 
 def copied(array: Array) -> Array:
     """A copy; axes of stride 0 stay so."""
+    if array.flags.c_contiguous and array.dtype != np.bool_:
+        return kernels.copied(array)
     short = array[
         tuple(slice(1) if s == 0 and n > 1 else slice(None) for s, n in zip(array.strides, array.shape, strict=True))
     ]
@@ -161,6 +163,8 @@ def copied(array: Array) -> Array:
 
 def summed(gradient: Array, shape: tuple[int, ...]) -> Array:
     """The gradient of a broadcast from `shape`."""
+    if gradient.shape == shape:
+        return gradient
     before = (1,) * (gradient.ndim - len(shape)) + shape
     axes = tuple(axis for axis, (n, m) in enumerate(zip(gradient.shape, before, strict=True)) if n != m)
     total: Array = gradient.sum(axis=axes) if axes else gradient  # a sum of one number would lose the sign of its zero
