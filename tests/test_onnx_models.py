@@ -690,9 +690,7 @@ def calling(depth):
     for k in range(1, depth + 1):
         twice = [node(f"f{k - 1}", a, b, domain="own") for a, b in ("xt", "ty")]
         functions.append(helper.make_function("own", f"f{k}", ["x"], ["y"], twice, opsets))
-    inner = helper.make_graph(
-        [node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)]
-    )
+    inner = helper.make_graph([node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)])
     return helper.make_model(inner, functions=functions, opset_imports=opsets, ir_version=8)
 
 

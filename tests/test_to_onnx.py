@@ -237,7 +237,8 @@ class Own(pyrnn.Model):
         (pyrnn.Decoder(9, 4, 6), ValueError, "to_onnx: Decoder has no form in ONNX"),
         (pyrnn.MultiheadAttention(8, 2, kdim=3), ValueError, "to_onnx: MultiheadAttention has kdim or vdim"),
         (
-            pyrnn.Sequential(pyrnn.Linear(2, 3), pyrnn.LastStep(bidirectional=True)), ValueError,
+            pyrnn.Sequential(pyrnn.Linear(2, 3), pyrnn.LastStep(bidirectional=True)),
+            ValueError,
             "to_onnx: LastStep is given 3 features",
         ),
     ],
