@@ -564,6 +564,53 @@ def test_damaged_files(name, tmp_path):
     assert 0 < errors.count("") < 340
 
 
+def single(op, *arrays, known=(), opset=17, results=1, kinds=None, **attributes):
+    """A model of one node with free lengths: the inputs at the places `known` are constants."""
+    arrays = [None if x is None else np.asarray(x) for x in arrays]
+    names = ["" if x is None else f"i{k}" for k, x in enumerate(arrays)]
+    dtype = helper.np_dtype_to_tensor_dtype
+    given = [
+        helper.make_tensor_value_info(names[k], dtype(x.dtype), [None] * x.ndim)
+        for k, x in enumerate(arrays) if x is not None and k not in known
+    ]  # fmt: skip
+    outputs = [f"o{k}" for k in range(results)]
+    found = [helper.make_tensor_value_info(name, kind, None)
+             for name, kind in zip(outputs, kinds or [dtype(arrays[0].dtype)] * results, strict=True)]  # fmt: skip
+    constants = [onnx.numpy_helper.from_array(arrays[k], names[k]) for k in known]
+    inner = helper.make_graph([helper.make_node(op, names, outputs, **attributes)], "g", given, found, constants)
+    proto = helper.make_model(inner, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    return proto, {f"i{k}": x for k, x in enumerate(arrays) if x is not None and k not in known}
+
+
+def as_onnxruntime(op, *arrays, rtol=1e-5, **how):
+    """The node gives the shapes, dtypes and numbers of onnxruntime."""
+    proto, feeds = single(op, *arrays, **how)
+    expected = opened(proto).run(None, feeds)
+    found = list(pyrnn.from_onnx(proto)(**feeds).values())
+    for a, e in zip(found, expected, strict=True):
+        assert (a.shape, a.dtype) == (e.shape, e.dtype)
+        np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol)
+
+
+def refused_by_both(match, op, *arrays, **how):
+    proto, feeds = single(op, *arrays, **how)
+    with pytest.raises(Exception, match=r"ONNXRuntimeError"):
+        opened(proto).run(None, feeds)
+    with pytest.raises(ValueError, match=match):
+        pyrnn.from_onnx(proto)(**feeds)
+
+
+def normals(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("f4")
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1), (1,), (), (1, 1), (4, 4)])
+def test_what_gemm_adds(shape):
+    """With as many rows as columns, whatever is constant."""
+    for known in ((1,), (1, 2)):
+        as_onnxruntime("Gemm", normals(4, 3), normals(3, 4), normals(*shape), known=known, alpha=0.5, beta=0.25)
+
+
 def test_without_onnx(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="from_onnx needs onnx: pip install onnx"):
