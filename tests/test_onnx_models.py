@@ -573,12 +573,10 @@ def single(op, *arrays, known=(), opset=17, results=1, kinds=None, **attributes)
         helper.make_tensor_value_info(names[k], dtype(x.dtype), [None] * x.ndim)
         for k, x in enumerate(arrays) if x is not None and k not in known
     ]  # fmt: skip
-    outputs = [f"o{k}" for k in range(results)]
-    found = [helper.make_tensor_value_info(name, kind, None)
-             for name, kind in zip(outputs, kinds or [dtype(arrays[0].dtype)] * results, strict=True)]  # fmt: skip
-    constants = [onnx.numpy_helper.from_array(arrays[k], names[k]) for k in known]
-    inner = helper.make_graph([helper.make_node(op, names, outputs, **attributes)], "g", given, found, constants)
-    proto = helper.make_model(inner, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    kinds = kinds or [dtype(arrays[0].dtype)] * results
+    made = [helper.make_tensor_value_info(f"o{k}", kind, None) for k, kind in enumerate(kinds)]
+    one = helper.make_node(op, names, [value.name for value in made], **attributes)
+    proto = model([one], given, made, {names[k]: arrays[k] for k in known}, opset)
     return proto, {f"i{k}": x for k, x in enumerate(arrays) if x is not None and k not in known}
 
 
@@ -611,9 +609,36 @@ def test_what_gemm_adds(shape):
         as_onnxruntime("Gemm", normals(4, 3), normals(3, 4), normals(*shape), known=known, alpha=0.5, beta=0.25)
 
 
-def test_without_onnx(monkeypatch):
+def calling(depth):
+    """A chain of functions each of which calls the one before twice."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "f0", ["x"], ["y"], [node("Relu", "x", "y")], opsets)]
+    for k in range(1, depth + 1):
+        twice = [node(f"f{k - 1}", a, b, domain="own") for a, b in ("xt", "ty")]
+        functions.append(helper.make_function("own", f"f{k}", ["x"], ["y"], twice, opsets))
+    inner = helper.make_graph(
+        [node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)]
+    )
+    return helper.make_model(inner, functions=functions, opset_imports=opsets, ir_version=8)
+
+
+def test_functions_that_call_functions():
+    np.testing.assert_array_equal(pyrnn.from_onnx(calling(5))(x=np.array([-1, 2], "f4"))["y"], [0, 2])
+    for depth in (20, 200):
+        with pytest.raises(ValueError, match="functions call each other so often that"):
+            pyrnn.from_onnx(calling(depth))
+    endless = calling(1)
+    endless.functions[0].node[0].CopyFrom(node("f1", "x", "y", domain="own"))
+    with pytest.raises(ValueError, match="recursive"):
+        pyrnn.from_onnx(endless)
+
+
+def test_without_onnx(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="from_onnx needs onnx: pip install onnx"):
         pyrnn.from_onnx("x.onnx")
     with pytest.raises(ImportError, match="to_onnx needs onnx: pip install onnx"):
         pyrnn.to_onnx(pyrnn.Linear(2, 3))
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x08")
+    with pytest.raises(ImportError, match="read_weights needs onnx: pip install onnx"):
+        pyrnn.read_weights(tmp_path / "x.onnx")
