@@ -609,6 +609,80 @@ def test_what_gemm_adds(shape):
         as_onnxruntime("Gemm", normals(4, 3), normals(3, 4), normals(*shape), known=known, alpha=0.5, beta=0.25)
 
 
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0]])
+@pytest.mark.parametrize("strides", [[1, 1], [2, 3], [3, 2]])
+def test_pooling(strides, pads, ceil_mode):
+    how = {"strides": strides, "pads": pads, "ceil_mode": ceil_mode, "kernel_shape": [2, 3]}
+    x = normals(2, 3, 7, 8)
+    for counted in (0, 1):
+        as_onnxruntime("AveragePool", x, count_include_pad=counted, **how)
+    for order in (0, 1):
+        as_onnxruntime("MaxPool", x, kinds=[FLOAT, onnx.TensorProto.INT64], storage_order=order, **how)
+    as_onnxruntime("MaxPool", x, **how)
+
+
+def test_pooling_with_words():
+    for word in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        for counted in (0, 1):
+            as_onnxruntime(
+                "AveragePool", normals(1, 2, 7), auto_pad=word, kernel_shape=[4], strides=[2], count_include_pad=counted
+            )
+    how = {"kernel_shape": [2, 2, 2], "storage_order": 1, "dilations": [1, 2, 1]}
+    as_onnxruntime("MaxPool", normals(1, 2, 4, 5, 3), kinds=[FLOAT, onnx.TensorProto.INT64], **how)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+def test_lrn(size):
+    as_onnxruntime("LRN", normals(2, 4, 3, 2), size=size, alpha=0.5, beta=0.6, bias=2.0)
+
+
+@pytest.mark.parametrize("known", [(), (1,)], ids=["fed", "constant"])
+def test_axes_that_are_none(known):
+    as_onnxruntime("Squeeze", normals(1, 3, 1), np.zeros(0, "i8"), known=known)
+    as_onnxruntime("Unsqueeze", normals(1, 3), np.zeros(0, "i8"), known=known)
+
+
+@pytest.mark.parametrize("step", [-3, -1, 1, 2])
+@pytest.mark.parametrize("known", [(), (1, 2, 3, 4)], ids=["fed", "constant"])
+def test_slices_beyond_the_ends(known, step):
+    x, borders = normals(2, 5), (-20, -6, -5, -1, 0, 2, 4, 5, 20)
+    for axis in (1, -1):
+        for start in borders:
+            for end in borders:
+                as_onnxruntime("Slice", x, *np.array([[start], [end], [axis], [step]]), known=known)
+
+
+def test_what_is_left_of_no_numbers():
+    for known in ((), (1,)):
+        as_onnxruntime("Reshape", normals(0, 3), np.array([-1, 3]), known=known)
+        as_onnxruntime("Reshape", normals(0, 3), np.array([0, 3, 1]), known=known)
+        refused_by_both("reshape", "Reshape", normals(0, 3), np.array([0, -1]), known=known)
+
+
+def test_equal_parts():
+    as_onnxruntime("Split", normals(5, 2), opset=18, results=3, num_outputs=3)
+    as_onnxruntime("Split", normals(6, 2), results=3)
+    refused_by_both("it splits 5 into 4 equal parts", "Split", normals(5, 2), opset=18, results=4, num_outputs=4)
+    refused_by_both("it splits 5 into 3 equal parts", "Split", normals(5, 2), results=3)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceLogSumExp", "ReduceLogSum", "ReduceL2", "ReduceProd"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_sums_of_integers(op, keepdims):
+    x = np.array([[-7, 2, 3], [3, -1, -3], [5, 5, 5]], "i4")
+    x = np.abs(x) if op == "ReduceLogSum" else x
+    as_onnxruntime(op, x, axes=[1], keepdims=keepdims)
+
+
+@pytest.mark.parametrize("kind", ["i4", "i8"])
+def test_powers_of_integers(kind):
+    x = np.array([-3, -2, -1, 1, 2, 3], kind)
+    for exponent in ([-3], -1, [-1], [0], 2, [-1, 2, -3, 3, 0, -2]):
+        for known in ((), (1,)):
+            as_onnxruntime("Pow", x, np.array(exponent, kind), known=known)
+
+
 def calling(depth):
     """A chain of functions each of which calls the one before twice."""
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]

@@ -232,7 +232,7 @@ def _attention(writer: Writer, layer: MultiheadAttention, x: Value, name: str, l
     mixed = writer.add("MatMul", writer.add("Softmax", scores, axis=-1), value)
     some = writer.add("Greater", counts, writer.constant(0, np.int64))
     mixed = writer.add("Transpose", writer.add("Where", some, mixed, nothing), perm=(0, 2, 1, 3))
-    y = Value(writer.add("Reshape", mixed, writer.integers(0, 0, -1)), x.shape)
+    y = Value(writer.add("Reshape", mixed, writer.integers(0, 0, layer.num_heads * layer.head_dim)), x.shape)
     y = _affine(writer, y, params["out_proj.weight"], params.get("out_proj.bias"), f"{name}out_proj.")
     return y if layer.batch_first else writer.transposed(y, 1, 0, 2)
 
