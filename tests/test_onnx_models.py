@@ -637,6 +637,13 @@ def test_lrn(size):
     as_onnxruntime("LRN", normals(2, 4, 3, 2), size=size, alpha=0.5, beta=0.6, bias=2.0)
 
 
+def test_lrn_of_more_channels_than_there_are():
+    x = normals(2, 4, 3)
+    proto, feeds = single("LRN", x, size=2**40 + 1, alpha=2.0**40)
+    expected = x / (1 + np.square(x).sum(1, keepdims=True)) ** 0.75
+    np.testing.assert_allclose(pyrnn.from_onnx(proto)(**feeds)["o0"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("known", [(), (1,)], ids=["fed", "constant"])
 def test_axes_that_are_none(known):
     as_onnxruntime("Squeeze", normals(1, 3, 1), np.zeros(0, "i8"), known=known)
@@ -690,9 +697,7 @@ def calling(depth):
     for k in range(1, depth + 1):
         twice = [node(f"f{k - 1}", a, b, domain="own") for a, b in ("xt", "ty")]
         functions.append(helper.make_function("own", f"f{k}", ["x"], ["y"], twice, opsets))
-    inner = helper.make_graph(
-        [node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)]
-    )
+    inner = helper.make_graph([node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)])
     return helper.make_model(inner, functions=functions, opset_imports=opsets, ir_version=8)
 
 
