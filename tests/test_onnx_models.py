@@ -637,6 +637,13 @@ def test_lrn(size):
     as_onnxruntime("LRN", normals(2, 4, 3, 2), size=size, alpha=0.5, beta=0.6, bias=2.0)
 
 
+def test_lrn_of_more_channels_than_there_are():
+    x = normals(2, 4, 3)
+    proto, feeds = single("LRN", x, size=2**40 + 1, alpha=2.0**40)
+    expected = x / (1 + np.square(x).sum(1, keepdims=True)) ** 0.75
+    np.testing.assert_allclose(pyrnn.from_onnx(proto)(**feeds)["o0"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("known", [(), (1,)], ids=["fed", "constant"])
 def test_axes_that_are_none(known):
     as_onnxruntime("Squeeze", normals(1, 3, 1), np.zeros(0, "i8"), known=known)

@@ -208,6 +208,16 @@ def test_other_layers(name, batch_first):
     check(layer, {"x": x, **lengths}, {"y": layer(x, **lengths)})
 
 
+def test_no_steps_and_no_rows():
+    layers = pyrnn.GRU(8, 3, bidirectional=True, rng=0), pyrnn.MultiheadAttention(8, 2, rng=0)
+    for layer in map(pyrnn.Sequential, layers):
+        for steps, rows in ((0, 2), (2, 0)):
+            x, lengths = np.zeros((steps, rows, 8), "f4"), np.full(rows, steps)
+            expected = layer(x, lengths=lengths)
+            found = pyrnn.from_onnx(pyrnn.to_onnx(layer))(x=x, lengths=lengths)["y"]
+            assert found.shape == (expected[0] if isinstance(expected, tuple) else expected).shape
+
+
 def test_a_file(tmp_path):
     layer = pyrnn.GRU(I, H, rng=0)
     proto = pyrnn.to_onnx(layer, tmp_path / "x.onnx")

@@ -246,10 +246,11 @@ def _over_channels(node: Node) -> Made:
                          (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))  # fmt: skip
 
     def run(x: Array) -> Any:
-        kind = x.dtype.type
-        squares = np.zeros((len(x), x.shape[1] + size - 1, *x.shape[2:]), x.dtype)
-        squares[:, (size - 1) // 2 :][:, : x.shape[1]] = np.square(x)
-        total = np.lib.stride_tricks.sliding_window_view(squares, size, 1).sum(-1, dtype=x.dtype)
+        kind, channels = x.dtype.type, x.shape[1]
+        before, after = min((size - 1) // 2, channels), min(size // 2, channels)
+        squares = np.zeros((len(x), before + channels + after, *x.shape[2:]), x.dtype)
+        squares[:, before : before + channels] = np.square(x)
+        total = np.lib.stride_tricks.sliding_window_view(squares, before + after + 1, 1).sum(-1, dtype=x.dtype)
         return x / (kind(bias) + kind(alpha / size) * total) ** kind(beta)
 
     return run
