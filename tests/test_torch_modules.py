@@ -215,6 +215,24 @@ def test_layers_that_would_act_on_another_axis():
     pyrnn.from_torch(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(-1)))
 
 
+def test_modules_that_run_twice():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    act, linear = nn.ReLU(), nn.Linear(4, 4)
+    inner = nn.Sequential(act, nn.Tanh())
+    module = nn.Sequential(nn.Linear(4, 5), act, inner, nn.Linear(5, 3), act, inner)
+    layer = pyrnn.from_torch(module)
+    assert len(layer) == 6
+    same_as(module, layer, np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32))
+    for module, message in [
+        (nn.Sequential(linear, act, linear), r"2 of the Sequential is 0 again \(Linear\)"),
+        (nn.Sequential(linear, nn.Sequential(act, linear)), "1.1 of the Sequential is 0 again"),
+        (nn.Sequential(nn.Sequential(linear), nn.Sequential(linear)), "1.0 of the Sequential is 0.0 again"),
+    ]:
+        with pytest.raises(ValueError, match=f"from_torch: {message}"):
+            pyrnn.from_torch(module)
+
+
 def test_modules_without_a_counterpart():
     torch = pytest.importorskip("torch")
     nn = torch.nn

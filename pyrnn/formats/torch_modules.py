@@ -175,6 +175,7 @@ def from_torch(source: Any, **config: Any) -> Any:
         if not hasattr(source, "state_dict") or not hasattr(source, "named_children"):
             raise TypeError(f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict")
         if _is_sequential(source):
+            _refuse_shared(source)
             return _sequential(source, "", {"dtype": _dtype(source.state_dict().values())} | config)[0]
         layer, _ = _of_module(source, "", config)
         return layer
@@ -204,10 +205,22 @@ def _is_sequential(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__ == "Sequential"
 
 
+def _refuse_shared(source: Any) -> None:
+    """ValueError for a module with parameters that runs twice: torch's state dict has both names, a layer here one."""
+    met: dict[int, str] = {}
+    for name, module in source.named_modules(remove_duplicate=False):
+        first = met.setdefault(id(module), name)
+        if first != name and any(True for _ in module.parameters()):
+            raise ValueError(
+                f"from_torch: {name} of the Sequential is {first} again ({type(module).__name__}), with the same "
+                "parameters, which its layers here would have twice; take its parts one by one"
+            )
+
+
 def _sequential(source: Any, last: str, config: dict[str, Any]) -> tuple[Sequential, str]:
     """The layers of a Sequential, and what torch has last behind it; `last` is what it has before it."""
     layers: dict[str, Any] = {}
-    for child, module in source.named_children():
+    for child, module in source._modules.items():  # named_children() leaves out what is there again
         name = type(module).__name__
         try:
             if _is_sequential(module):
