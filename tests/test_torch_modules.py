@@ -18,7 +18,6 @@ def test_a_state_dict_of_arrays():
         pyrnn.GRU(1, 1, 3, rng=0),
         pyrnn.RNN(3, 4, nonlinearity="relu", rng=0),
         pyrnn.Linear(3, 4, rng=0),
-        pyrnn.LayerNorm(5, bias=False),
     ]
     for layer in layers:
         config = {"nonlinearity": "relu"} if isinstance(layer, pyrnn.RNN) else {}
@@ -38,6 +37,9 @@ def test_a_state_dict_of_arrays():
         ({}, "a state dict with nothing is not of one"),
         ({"rnn.weight_ih_l0": np.ones((4, 2))}, "a state dict with rnn.weight_ih_l0 is not of one .*prefix="),
         ({"weight": np.ones((4, 2))}, "may be a Linear's or an Embedding's"),
+        ({"weight": np.ones(4)}, r"a weight of shape \(4,\) alone may be a LayerNorm's, an RMSNorm's, a .* make the"),
+        ({"weight": np.ones(4), "bias": np.ones(4)}, r"and a bias of shape \(4,\) may be a LayerNorm's, .* a PReLU's"),
+        ({"weight": np.ones((4, 2)), "bias": np.ones((4, 2))}, r"and a bias of shape \(4, 2\) may be"),
         ({"weight": np.ones((4, 2, 3)), "bias": np.ones(4)}, r"a weight of shape \(4, 2, 3\)"),
         ({"weight_ih_l0": np.ones((4, 2)), "weight_hh_l0": np.ones((4, 4))}, "does not tell its nonlinearity"),
         ({"weight_ih_l0": np.ones((2, 12)), "weight_hh_l0": np.ones((3, 12))}, "has 2 rows for 12 hidden units"),

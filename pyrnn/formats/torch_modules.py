@@ -153,8 +153,8 @@ def from_torch(source: Any, **config: Any) -> Any:
     """The layer that a module of torch's, or its state dict, is: the same values, and the same results to rounding.
 
     source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention, Conv1d,
-            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one of the
-            first seven, from a module or from `read_weights`
+            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one
+            recurrent layer, cell or Linear, from a module or from `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
             `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
             those of all its layers that take them
@@ -266,16 +266,18 @@ def _told_by(
     if not shapes.keys() <= known or "weight" not in shapes:
         found = cut(", ".join(sorted(shapes)) or "nothing")
         raise ValueError(
-            f"from_torch: a state dict with {found} is not of one recurrent layer, Linear or LayerNorm; "
+            f"from_torch: a state dict with {found} is not of one recurrent layer or Linear; "
             "make the layer, and layer.load_state_dict(state_dict, prefix=...) takes its part"
         )
     shape = shapes["weight"]
-    if len(shape) == 1:
-        return LayerNorm, {"size": shape[0], "bias": "bias" in shapes}, values
-    if len(shape) != 2 or "bias" not in shapes:
+    if len(shape) != 2 or shapes.get("bias") != shape[:1]:
+        several = (
+            "LayerNorm's, an RMSNorm's, a GroupNorm's or a PReLU's" if len(shape) == 1 else "Linear's or an Embedding's"
+        )
+        beside = f"and a bias of shape {shapes['bias']}" if "bias" in shapes else "alone"
         raise ValueError(
-            f"from_torch: a weight of shape {shape} alone may be a Linear's or an Embedding's, among others: make the "
-            "layer, and layer.load_state_dict(state_dict)"
+            f"from_torch: a weight of shape {shape} {beside} may be a {several}, among others: make the layer, and "
+            "layer.load_state_dict(state_dict)"
         )
     return Linear, {"in_features": shape[1], "out_features": shape[0]}, values
 
