@@ -178,7 +178,9 @@ def test_nothing_is_run(function, protocol, tmp_path):
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", ""),  # an integer of 2 GB
         (b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00aK\x01sb.", ""),  # attributes of a name
         (b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00aK\x01sb.", ""),  # of an OrderedDict: harmless
-        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "more entries than bytes"),  # a dict in itself
+        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "something in it holds itself"),  # a dict in itself
+        (b"\x80\x02}q\x00X\x10'\x00\x00" + b"a" * 10_000 + b"h\x00s.", "something in it holds itself"),
+        (b"\x80\x02]q\x00(" + b"h\x00" * 30 + b"e.", "more entries than bytes|holds itself"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00K\x00K\x00tR.", ""),
     ],
 )

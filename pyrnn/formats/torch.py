@@ -185,25 +185,32 @@ def widened(bfloat16: Array) -> Array:
 
 
 def held(value: Any, kind: type[T], most: int) -> dict[str, T]:
-    """What is of this kind in dicts and lists, by their keys joined by dots. ValueError for more than so many entries.
+    """What is of this kind in dicts and lists, by their keys joined by dots. ValueError for more than so many entries,
+    and for names much longer than that together, as those of a dict that holds itself are.
 
     held({"a": [1, "x", 2]}, int, 10)  # {"a.0": 1, "a.2": 2}
     """
     found: dict[str, T] = {}
     waiting: list[tuple[str, Any]] = [("", value)]
-    met = 0
+    entries, letters = most, MOST_MEMORY * most  # that are left
     while waiting:
         name, entry = waiting.pop()
-        met += 1
-        if met > most:
-            raise ValueError("it has more entries than bytes")
         if isinstance(entry, kind):
             if name.removesuffix(".") in found:
                 raise ValueError(f"two tensors are called {name[:-1]!r}")
             found[name.removesuffix(".")] = entry
         elif isinstance(entry, (dict, list, tuple)):
+            entries -= len(entry)
+            if entries < 0:
+                raise ValueError("it has more entries than bytes")
             inner = entry.items() if isinstance(entry, dict) else enumerate(entry)
-            waiting += [(f"{name}{key}.", inside) for key, inside in reversed(list(inner))]
+            for key, inside in reversed(list(inner)):
+                if isinstance(inside, (kind, dict, list, tuple)):
+                    waiting.append((f"{name}{key}.", inside))
+                    letters -= len(waiting[-1][0])
+                    if letters < 0:
+                        raise ValueError(f"its names are longer than {MOST_MEMORY} times the file: something in it "
+                                         "holds itself")  # fmt: skip
     return found
 
 
