@@ -108,6 +108,11 @@ UNKNOWN = {
 }  # fmt: skip
 
 
+def test_what_is_no_file_name():
+    with pytest.raises(TypeError, match=r"^from_json: path is 3\.5, expected a file name"):
+        pyrnn.from_json(3.5)
+
+
 @pytest.mark.parametrize("case", UNKNOWN)
 def test_what_is_not_known(case, tmp_path):
     described, message = UNKNOWN[case]

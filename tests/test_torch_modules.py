@@ -235,6 +235,17 @@ def test_modules_that_run_twice():
             pyrnn.from_torch(module)
 
 
+def test_arguments_that_no_layer_takes():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    for module in (nn.Sequential(nn.Conv1d(2, 3, 3)), nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU())):
+        with pytest.raises(TypeError, match="from_torch: no layer of the Sequential takes batch_frist=True"):
+            pyrnn.from_torch(module, batch_frist=True)
+    inner = pyrnn.from_torch(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.GRU(3, 4))), batch_first=True)
+    assert inner[1][0].batch_first is True
+    pyrnn.from_torch(nn.Sequential(nn.ReLU()), dtype="float64")
+
+
 def test_modules_without_a_counterpart():
     torch = pytest.importorskip("torch")
     nn = torch.nn

@@ -39,7 +39,7 @@ def from_json(path: str | os.PathLike[str]) -> Any:
         stream = model.stream()
         y_t = stream.step(x_t)
     """
-    return within(path, "a JSON file of a model", lambda file, size: _model(_document(file, size)))
+    return within("from_json", path, "a JSON file of a model", lambda file, size: _model(_document(file, size)))
 
 
 def read_arrays(file: BinaryIO, size: int) -> dict[str, Array]:

@@ -56,7 +56,7 @@ def from_keras(source: Any, config: Any = None) -> Any:
     """
     if isinstance(source, (str, os.PathLike)):
         expected = "Keras' .keras or .h5"
-        return within(source, expected, lambda file, size: _model(keras.read(file, size), config))
+        return within("from_keras", source, expected, lambda file, size: _model(keras.read(file, size), config))
     if not hasattr(source, "get_config") or not hasattr(source, "weights") or isinstance(source, type):
         raise TypeError(f"from_keras: source is {shown(source)}, expected a file, or a model or a layer of Keras")
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -157,7 +157,7 @@ def from_torch(source: Any, **config: Any) -> Any:
             recurrent layer, cell or Linear, from a module or from `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
             `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
-            those of all its layers that take them
+            those of all its layers that take them; TypeError for one that none of them takes
 
     Features are last here, also behind a Conv1d, where torch has time there: its (N, C, T) is (T, N, C), or (N, T, C)
     with batch_first. A layer of a Sequential that would therefore act on another axis, as a Linear behind a Conv1d, is
@@ -176,6 +176,7 @@ def from_torch(source: Any, **config: Any) -> Any:
             raise TypeError(f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict")
         if _is_sequential(source):
             _refuse_shared(source)
+            _refuse_unknown(source, config)
             return _sequential(source, "", {"dtype": _dtype(source.state_dict().values())} | config)[0]
         layer, _ = _of_module(source, "", config)
         return layer
@@ -205,6 +206,19 @@ def _is_sequential(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__ == "Sequential"
 
 
+def _arguments(name: str) -> Collection[str]:
+    """Those of the layer that a module of this class becomes."""
+    return inspect.signature(MODULES[name][0]).parameters if name in MODULES else ()
+
+
+def _refuse_unknown(source: Any, config: Mapping[str, Any]) -> None:
+    """TypeError for an argument that would be of no layer of a Sequential; but all may be told a dtype."""
+    kinds = {type(module).__name__ for module in source.modules()}
+    for argument in config:
+        if argument != "dtype" and not any(argument in _arguments(name) for name in kinds):
+            raise TypeError(f"from_torch: no layer of the Sequential takes {argument}={shown(config[argument])}")
+
+
 def _refuse_shared(source: Any) -> None:
     """ValueError for a module with parameters that runs twice: torch's state dict has both names, a layer here one."""
     met: dict[int, str] = {}
@@ -226,8 +240,7 @@ def _sequential(source: Any, last: str, config: dict[str, Any]) -> tuple[Sequent
             if _is_sequential(module):
                 layers[child], last = _sequential(module, last, config)
                 continue
-            taken = inspect.signature(MODULES[name][0]).parameters if name in MODULES else {}
-            own = {argument: value for argument, value in config.items() if argument in taken}
+            own = {argument: value for argument, value in config.items() if argument in _arguments(name)}
             layers[child], last = _of_module(module, last, own)
         except ValueError as error:
             raise ValueError(f"from_torch: {child} of the Sequential: {error}") from error
