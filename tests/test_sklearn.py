@@ -204,6 +204,18 @@ def test_wrong_sequences(x, lengths, match):
         small(RNNClassifier).fit(x, [0, 1], lengths)
 
 
+@pytest.mark.parametrize("kind", [RNNClassifier, RNNRegressor])
+def test_what_is_masked_is_refused(kind):
+    x, y = np.ones((4, 5, 2)), np.array([0, 1, 0, 1])
+    hidden = np.ma.array(x, mask=x > 2)
+    hidden[1, 2, 0] = np.ma.masked
+    for form, name in ((hidden, "X"), (list(hidden), r"X\[1\]")):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: {name} is a masked array that hides 1"):
+            small(kind).fit(form, y)
+    with pytest.raises(ValueError, match=f"{kind.__name__}: y is a masked array that hides 2"):
+        small(kind).fit(x, np.ma.masked_equal(y, 1))
+
+
 def test_another_number_of_features():
     model = small(RNNClassifier).fit(SEQUENCES, [0, 1])
     with pytest.raises(ValueError, match="X has 3 features, but RNNClassifier is expecting 2 features"):
@@ -390,7 +402,9 @@ def test_pandas_goes_in_and_comes_out():
         (lambda m, y: forecaster().fit(y[:15]), "y has 15 steps, expected at least"),
         (lambda m, y: forecaster().fit(np.where(y > 11, np.nan, y)), "NaN"),
         (lambda m, y: forecaster(horizon=0).fit(y), "RNNForecaster: horizon is 0"),
-        (lambda m, y: forecaster(quantiles=(1.5,)).fit(y), "RNNForecaster: quantiles is 1.5"),
+        (lambda m, y: forecaster(quantiles=(1.5,)).fit(y), r"RNNForecaster: quantiles\[0\] is 1.5"),
+        (lambda m, y: m.fit(np.ma.masked_greater(y, 11)), "RNNForecaster: y is a masked array that hides"),
+        (lambda m, y: m.fit(y, np.ma.masked_greater(y, 11)), "RNNForecaster.fit: X is a masked array that hides"),
         (lambda m, y: forecaster(validation_fraction=0.99).fit(y), "too few to hold"),
         (lambda m, y: m.predict(0), "predict: h is 0"),
         (lambda m, y: m.predict(6, np.zeros((6, 1))), r"X has shape \(6, 1\), expected \(6, 0\)"),
@@ -409,6 +423,18 @@ def test_wrong_forecasts(call, match):
     with pytest.raises(ValueError, match=match):
         call(model, y)
     np.testing.assert_array_equal(model.predict(), before)
+
+
+def test_before_and_after_a_fit():
+    from sklearn.exceptions import NotFittedError
+
+    for call in (RNNForecaster.predict, RNNForecaster.predict_quantiles, lambda m: m.update([1.0])):
+        with pytest.raises(NotFittedError):
+            call(forecaster())
+    with pytest.raises(TypeError, match="RNNForecaster: quantiles is 0.5, expected numbers in a row"):
+        forecaster(quantiles=0.5).fit(waves())
+    model = forecaster(quantiles=(0.5,), epochs=1).fit(waves())
+    assert model.set_params(horizon=9).predict_quantiles()[0.5].shape == (6, 2)  # the horizon that was fitted
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..core.checks import Array, integer, real
+from ..core.checks import Array, integer, real, refuse_hidden_parts, shown
 from ..core.layout import valid_steps
 from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
@@ -81,8 +81,10 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         """
         call = "RNNForecaster"
         horizon = integer(call, "horizon", self.horizon, 1)
-        self._quantiles = [real(call, "quantiles", quantile, 0, 1) for quantile in self.quantiles]
-        values, self._frame = self._series(y), Frame.of(call, y)
+        if isinstance(self.quantiles, str) or np.ndim(self.quantiles) != 1:
+            raise TypeError(f"{call}: quantiles is {shown(self.quantiles)}, expected numbers in a row")
+        quantiles = [real(call, f"quantiles[{k}]", quantile, 0, 1) for k, quantile in enumerate(self.quantiles)]
+        values, frame = self._series(y), Frame.of(call, y)
         steps = len(values)
         lags = max(12, horizon) if self.lags is None else integer(call, "lags", self.lags, 1)
         self.lags_ = min(lags, max(1, steps // 4)) if self.lags is None else lags
@@ -90,6 +92,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"{call}: y has {steps} steps, expected at least {self.lags_ + 2 * horizon + 1}: lags and "
                              "twice the horizon")  # fmt: skip
         x = self._covariates("fit", X, steps)
+        self._frame, self._quantiles = frame, quantiles
         self._y_scale = Scale.of(values if self.standardize else values[:0])
         self._x_scale = Scale.of(x if self.standardize else x[:0])
         z, x = self._y_scale(values).astype(np.float64), self._x_scale(x)
@@ -154,7 +157,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
             forecaster.predict(24)
         """
-        return self._frame.after(self._forecasts("predict", h, X)[..., 0])
+        forecasts = self._forecasts("predict", h, X)
+        return self._frame.after(forecasts[..., 0])
 
     def predict_quantiles(self, h: int | None = None, X: Any = None) -> dict[float, Any]:  # noqa: N803
         """Of each of `quantiles`, the numbers below which the next steps will be with this probability: {quantile: as
@@ -166,7 +170,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "network_")
         if not self._quantiles:
             raise ValueError(f"{call}: none were trained: RNNForecaster(..., quantiles=(0.1, 0.9))")
-        h = self.horizon if h is None else integer(call, "h", h, 1, self.network_.view.horizon)
+        h = self.network_.view.horizon if h is None else integer(call, "h", h, 1, self.network_.view.horizon)
         sorted_places = np.argsort(np.argsort(self._quantiles))
         y = np.sort(self._forecasts(call, h, X)[..., 1:], axis=-1)[..., sorted_places]  # none crosses another
         return {quantile: self._frame.after(y[..., k]) for k, quantile in enumerate(self._quantiles)}
@@ -237,6 +241,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _series(self, y: Any) -> Array:
         """y as (T, S) finite numbers."""
+        refuse_hidden_parts("RNNForecaster", "y", y)
         values: Array = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y", estimator=self)
         return values.reshape(len(values), -1)
 
@@ -247,6 +252,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
             return np.zeros((steps, 0))
         if X is None:
             raise ValueError(f"RNNForecaster.{call}: X is missing, expected ({steps}, {known}): there was one in fit")
+        refuse_hidden_parts(f"RNNForecaster.{call}", "X", X)
         if isinstance(X, np.ndarray) and X.shape == (steps, 0):
             return X.astype(np.float64)
         x: Array = check_array(X, dtype=np.float64, estimator=self)

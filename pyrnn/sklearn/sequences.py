@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.checks import Array, shown
+from ..core.checks import Array, refuse_hidden_parts, shown
 from ..data import pad
 from ..layers.norm import LogSoftmax
 from ..training.fit import fit
@@ -96,6 +96,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
     def _given(self, X: Any, lengths: Any, reset: bool) -> tuple[Any, bool]:  # noqa: N803
         """The sequences, and whether X was a table (n, T)."""
         call = type(self).__name__
+        refuse_hidden_parts(call, "X", list(X) if isinstance(X, np.ndarray) and X.dtype.hasobject else X)
         if lengths is not None:
             given = np.asarray(lengths)
             if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
@@ -196,6 +197,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _start(self, X: Any, y: Any, lengths: Any, classes: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
         sequences = self._read(X, lengths, reset=True)
+        refuse_hidden_parts("RNNClassifier", "y", y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_consistent_length(sequences, y)
@@ -206,6 +208,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _encoded(self, y: Any) -> Array:
         """The places of labels among `classes_`."""
+        refuse_hidden_parts("RNNClassifier", "y", y)
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -284,6 +287,7 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
     def _numbers(self, y: Any) -> Array:
         if y is None:
             raise ValueError("RNNRegressor requires y to be passed, but the target y is None")
+        refuse_hidden_parts("RNNRegressor", "y", y)
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y", estimator=self)
         if y.ndim not in (1, 2):
             raise ValueError(f"RNNRegressor: y has shape {y.shape}, expected (n,) or (n, outputs)")
