@@ -387,13 +387,41 @@ def test_pandas_goes_in_and_comes_out():
         assert model.predict_quantiles(2)[0.5].index.equals(ahead.index[:2])
         more = pandas.DataFrame(y[:3], ahead.index[:3], columns=["a", "b"])
         assert model.update(more).predict(1).index[0] == ahead.index[3]
-        with pytest.raises(ValueError, match=r"update: y begins at .*, expected .*, which comes after the last step"):
+        with pytest.raises(ValueError, match=r"update: the index of y is .* at step 0, expected "):
             model.update(more)
     months = forecaster().fit(pandas.Series(y[:, 0], starts["MS"], name="tide")).predict()
     assert months.name == "tide"
     assert list(months.index.strftime("%Y-%m-%d"))[:2] == ["2040-01-01", "2040-02-01"]
     with pytest.raises(ValueError, match=r"the index of y, .*, does not say how it goes on"):
         forecaster().fit(pandas.Series(y[:, 0], [f"step {k}" for k in range(240)]))
+
+
+def test_an_index_with_a_gap_is_refused():
+    pandas = pytest.importorskip("pandas")
+    y = waves()
+    dates = pandas.date_range("2020-01-01", periods=250)
+    irregular = [np.delete(np.arange(250), range(100, 110)), np.r_[0:100, 99, 100:239], np.random.permutation(240)]
+    for places in irregular:
+        for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
+            with pytest.raises(ValueError, match="RNNForecaster: the index of y, .*, does not say how it goes on"):
+                forecaster().fit(pandas.DataFrame(y, index[places]))
+    for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
+        x = pandas.DataFrame(y, index[:240])
+        with pytest.raises(ValueError, match=r"RNNForecaster.fit: the index of X is .* at step 0, expected .*"):
+            forecaster().fit(x, x.set_axis(index[1:241]))
+        model = forecaster(epochs=1).fit(x, x)
+        covariates = pandas.DataFrame(y[:6], index[240:246])
+        before = model.predict(X=covariates)
+        assert before.index.equals(index[240:246])
+        with pytest.raises(ValueError, match="predict: the index of X is .* at step 0, expected"):
+            model.predict(X=covariates.set_axis(index[:6]))
+        for places in ([240, 242, 243], [240, 241, 241], [241, 242, 243], [240, 242, 241]):
+            wrong = covariates[:3].set_axis(index[places])
+            for given in ((wrong, covariates[:3]), (covariates[:3], wrong)):
+                with pytest.raises(ValueError, match=r"update: the index of [Xy] is .* at step [012], expected"):
+                    model.update(*given)
+        pandas.testing.assert_frame_equal(model.predict(X=covariates), before)
+        assert model.update(covariates[:3], covariates[:3]).predict(1, y[:1]).index[0] == index[243]
 
 
 @pytest.mark.parametrize(

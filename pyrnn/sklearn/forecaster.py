@@ -17,7 +17,7 @@ from ..core.layout import valid_steps
 from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
 from ..training.optim import Adam
-from .frames import Frame
+from .frames import Frame, labels, refuse_others
 from .network import Scale, generator, recurrent
 from .series import Network, Regression, Running, View, season_of, seasonal
 
@@ -43,7 +43,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     standardize          bring every series, and every covariate, to mean 0 and standard deviation 1
 
     y is (T,), or (T, series), or a pandas Series or DataFrame, whose index goes on in the results. X (T, features) are
-    covariates that are known in advance, for `predict` those of the steps that are forecast.
+    covariates that are known in advance, for `predict` those of the steps that are forecast; where both have an index,
+    that of X is that of the steps.
 
     After `fit`: `season_`, `lags_`, `network_`, `history_`.
 
@@ -91,7 +92,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         if steps < self.lags_ + 2 * horizon + 1:
             raise ValueError(f"{call}: y has {steps} steps, expected at least {self.lags_ + 2 * horizon + 1}: lags and "
                              "twice the horizon")  # fmt: skip
-        x = self._covariates("fit", X, steps)
+        x = self._covariates("fit", X, steps, labels(y))
         self._frame, self._quantiles = frame, quantiles
         self._y_scale = Scale.of(values if self.standardize else values[:0])
         self._x_scale = Scale.of(x if self.standardize else x[:0])
@@ -179,7 +180,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         """(h, S, outputs)."""
         check_is_fitted(self, "network_")
         h = self.network_.view.horizon if h is None else integer(call, "h", h, 1)
-        x, horizon = self._x_scale(self._covariates(call, X, h)), self.network_.view.horizon
+        x = self._x_scale(self._covariates(call, X, h, self._frame.next(h)))
+        horizon = self.network_.view.horizon
         z = self._running.forecast(x[:horizon])[:h]
         if h > horizon:
             going = copy.copy(self._running)
@@ -201,7 +203,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         series = self._running.past.shape[1]
         if values.shape[1] != series:
             raise ValueError(f"update: y has shape {np.shape(y)}, expected {series} series")
-        x = self._x_scale(self._covariates("update", X, len(values)))
+        x = self._x_scale(self._covariates("update", X, len(values), self._frame.next(len(values))))
         self._running.read(self._y_scale(values).astype(np.float64), x)
         self._frame = frame
         return self
@@ -223,7 +225,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         folds = integer("backtest", "folds", folds, 1, max(1, last - first))
         if last <= first:
             raise ValueError(f"backtest: y has {len(values)} steps, too few for {horizon} within its last fifth")
-        x = self._covariates("backtest", X, len(values), fitted=False)
+        x = self._covariates("backtest", X, len(values), labels(y), fitted=False)
         wrong: dict[str, list[Array]] = {"model": [], "persistence": [], "seasonal_persistence": []}
         cuts = np.linspace(first, last, folds + 1).astype(int)
         for start, stop in itertools.pairwise(cuts):
@@ -245,8 +247,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         values: Array = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y", estimator=self)
         return values.reshape(len(values), -1)
 
-    def _covariates(self, call: str, X: Any, steps: int, *, fitted: bool = True) -> Array:  # noqa: N803
-        """X as (steps, features); none are no features."""
+    def _covariates(self, call: str, X: Any, steps: int, index: Any, *, fitted: bool = True) -> Array:  # noqa: N803
+        """X as (steps, features); none are no features. Its index is to be this one, where both are there."""
         known = self.network_.view.known if fitted and call != "fit" else None
         if X is None and not known:
             return np.zeros((steps, 0))
@@ -259,6 +261,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         if len(x) != steps or known not in (None, x.shape[1]):
             raise ValueError(f"RNNForecaster.{call}: X has shape {x.shape}, expected "
                              f"({steps}, {x.shape[1] if known is None else known})")  # fmt: skip
+        refuse_others(f"RNNForecaster.{call}", "X", labels(X), index)
         return x
 
 
