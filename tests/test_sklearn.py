@@ -396,14 +396,14 @@ def test_pandas_goes_in_and_comes_out():
         forecaster().fit(pandas.Series(y[:, 0], [f"step {k}" for k in range(240)]))
 
 
-def test_an_index_with_a_gap_is_refused():
+def test_an_index_with_a_gap_is_refused(rng):
     pandas = pytest.importorskip("pandas")
     y = waves()
     dates = pandas.date_range("2020-01-01", periods=250)
-    irregular = [np.delete(np.arange(250), range(100, 110)), np.r_[0:100, 99, 100:239], np.random.permutation(240)]
+    irregular = [np.delete(np.arange(250), range(100, 110)), np.r_[0:100, 99, 100:239], rng.permutation(240)]
     for places in irregular:
         for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
-            with pytest.raises(ValueError, match="RNNForecaster: the index of y, .*, does not say how it goes on"):
+            with pytest.raises(ValueError, match=r"RNNForecaster: the index of y, .*, does not say how it goes on"):
                 forecaster().fit(pandas.DataFrame(y, index[places]))
     for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
         x = pandas.DataFrame(y, index[:240])
@@ -413,7 +413,7 @@ def test_an_index_with_a_gap_is_refused():
         covariates = pandas.DataFrame(y[:6], index[240:246])
         before = model.predict(X=covariates)
         assert before.index.equals(index[240:246])
-        with pytest.raises(ValueError, match="predict: the index of X is .* at step 0, expected"):
+        with pytest.raises(ValueError, match=r"RNNForecaster.predict: the index of X is .* at step 0, expected"):
             model.predict(X=covariates.set_axis(index[:6]))
         for places in ([240, 242, 243], [240, 241, 241], [241, 242, 243], [240, 242, 241]):
             wrong = covariates[:3].set_axis(index[places])
@@ -453,13 +453,41 @@ def test_wrong_forecasts(call, match):
     np.testing.assert_array_equal(model.predict(), before)
 
 
+@pytest.mark.filterwarnings("error")
+def test_the_size_of_numbers(rng):
+    """Where it is none that the arithmetic holds it is refused; below that it changes nothing."""
+    y, x, targets = waves(80), rng.normal(size=(8, 5, 2)), rng.normal(size=8)
+    expected = forecaster(epochs=1).fit(y).predict()
+    for size in (2.0**300, 2.0**-300):
+        np.testing.assert_array_equal(forecaster(epochs=1).fit(y * size).predict(), expected * size)
+    model = small(RNNRegressor).fit(x, targets)
+    for size in (1e160, 1e300, 1e-170, 1e-300):
+        with pytest.raises(ValueError, match=r"RNNForecaster: y has numbers up to .* in size, expected 1e-100 to 1e"):
+            forecaster().fit(y * size)
+        with pytest.raises(ValueError, match="RNNForecaster: X has numbers up to"):
+            forecaster().fit(y, y * size)
+        with pytest.raises(ValueError, match=r"RNNForecaster: y has numbers up to .* in size, expected 1e-30 to 1e"):
+            forecaster(standardize=False).fit(y * size)
+        for kind in (RNNRegressor, RNNClassifier):
+            with pytest.raises(ValueError, match=f"{kind.__name__}: X has numbers up to"):
+                small(kind).fit(x * size, targets > 0)
+        with pytest.raises(ValueError, match="RNNRegressor: y has numbers up to"):
+            small(RNNRegressor).fit(x, targets * size)
+    with pytest.raises(ValueError, match=r"RNNRegressor: X has .*, which is beyond a float32 in the scale of fit"):
+        model.predict(x * 1e300)
+    going = forecaster(epochs=1).fit(y)
+    with pytest.raises(ValueError, match=r"RNNForecaster: y has .*, which is beyond a float32"):
+        going.update(y[:1] * 1e100)
+    np.testing.assert_array_equal(going.predict(), expected)
+
+
 def test_before_and_after_a_fit():
     from sklearn.exceptions import NotFittedError
 
     for call in (RNNForecaster.predict, RNNForecaster.predict_quantiles, lambda m: m.update([1.0])):
         with pytest.raises(NotFittedError):
             call(forecaster())
-    with pytest.raises(TypeError, match="RNNForecaster: quantiles is 0.5, expected numbers in a row"):
+    with pytest.raises(TypeError, match=r"RNNForecaster: quantiles is 0.5, expected numbers in a row"):
         forecaster(quantiles=0.5).fit(waves())
     model = forecaster(quantiles=(0.5,), epochs=1).fit(waves())
     assert model.set_params(horizon=9).predict_quantiles()[0.5].shape == (6, 2)  # the horizon that was fitted

@@ -94,8 +94,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
                              "twice the horizon")  # fmt: skip
         x = self._covariates("fit", X, steps, labels(y))
         self._frame, self._quantiles = frame, quantiles
-        self._y_scale = Scale.of(values if self.standardize else values[:0])
-        self._x_scale = Scale.of(x if self.standardize else x[:0])
+        self._y_scale = Scale.of("RNNForecaster: y", values, self.standardize)
+        self._x_scale = Scale.of("RNNForecaster: X", x, self.standardize)
         z, x = self._y_scale(values).astype(np.float64), self._x_scale(x)
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)

@@ -27,6 +27,7 @@ class Frame(NamedTuple):
             return cls(flat)
         import pandas as pd
 
+        first: Any = index[0] if len(index) else None
         step: Any = None
         if isinstance(index, pd.PeriodIndex):
             step = 1
@@ -37,13 +38,12 @@ class Frame(NamedTuple):
                     warnings.simplefilter("ignore")  # of another kind to come, which is taken here too
                     step = pd.tseries.frequencies.to_offset(index.inferred_freq)
         elif pd.api.types.is_integer_dtype(index) and len(index) > 1:
-            step = int(index[1]) - int(index[0]) or None
-        if step is not None and not np.all(index == following(index[0], step, len(index))):
-            step = None
-        if step is None:
+            first, step = int(index[0]), int(index[1]) - int(index[0]) or None
+        regular = None if step is None else following(first, step, len(index))
+        if regular is None or not np.all(index == regular):
             raise ValueError(f"{call}: the index of y, {shown(list(index[:3]))}, does not say how it goes on: expected "
-                             "dates at a regular distance or evenly spaced integers, all in order, or an array")  # fmt: skip
-        return cls(flat, index[-1], step, type(y), y.name if flat else y.columns)
+                             "dates or integers in order, at a regular distance, or an array")  # fmt: skip
+        return cls(flat, regular[-1], step, type(y), y.name if flat else y.columns)
 
     def after(self, values: Array) -> Any:
         """A forecast (h, S) as it is handed out."""

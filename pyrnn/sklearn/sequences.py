@@ -57,7 +57,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         rng = generator(self.random_state)
         rnn = recurrent(type(self).__name__, self.cell, features, self.hidden_size, self.num_layers, self.dropout,
                         bidirectional=self.bidirectional)  # fmt: skip
-        self._scale = Scale.of(np.concatenate(sequences) if self.standardize else np.zeros((0, features)))
+        self._scale = Scale.of(f"{type(self).__name__}: X", np.concatenate(sequences), self.standardize)
         self.network_ = Summary(rnn, outputs, self.dropout, rng)
         self._optimizer, self._rng = Adam(self.network_, lr=self.learning_rate), rng
 
@@ -280,7 +280,7 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         check_consistent_length(sequences, y)
         self._flat = y.ndim == 1
         columns = y.reshape(len(y), -1)
-        self._target = Scale.of(columns if self.standardize else columns[:0])
+        self._target = Scale.of("RNNRegressor: y", columns, self.standardize)
         self._begin(sequences, columns.shape[1])
         return sequences, y
 
