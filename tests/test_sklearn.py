@@ -196,6 +196,8 @@ SEQUENCES = [np.zeros((3, 2)), np.zeros((4, 2))]
         (np.zeros((7, 2)), [3.0, 4.0], "lengths are .* integers"),
         (np.zeros((7, 2)), [-1, 8], "lengths are .* from 0 up"),
         ([np.zeros((3, 2)), np.full((4, 2), np.nan)], None, "NaN"),
+        ([], None, "RNNClassifier: X is empty, expected at least one sequence"),
+        ([np.zeros((0, 2)), np.zeros((0, 2))], None, "RNNClassifier: X has no steps in any of its sequences"),
         ([np.zeros((3, 2))], None, "inconsistent numbers of samples"),
     ],
 )
@@ -220,6 +222,8 @@ def test_another_number_of_features():
     model = small(RNNClassifier).fit(SEQUENCES, [0, 1])
     with pytest.raises(ValueError, match="X has 3 features, but RNNClassifier is expecting 2 features"):
         model.predict(np.zeros((2, 5, 3)))
+    with pytest.raises(ValueError, match="RNNClassifier: X has no steps"):
+        model.predict([np.zeros((0, 2))])
     with pytest.raises(ValueError, match="cell is 'gnu', expected one of"):
         small(RNNClassifier, cell="gnu").fit(SEQUENCES, [0, 1])
 

@@ -105,12 +105,16 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
             steps = check_array(X, dtype=np.float64, estimator=self)
             return np.split(steps, np.cumsum(given)[:-1]), False
         if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype.hasobject):
+            if len(X) == 0:
+                raise ValueError(f"{call}: X is empty, expected at least one sequence")
             arrays = [np.asarray(sequence) for sequence in X]
-            if len({array.shape for array in arrays}) > 1 or (arrays and arrays[0].ndim == 2):
+            if len({array.shape for array in arrays}) > 1 or arrays[0].ndim == 2:
                 for n, array in enumerate(arrays):
                     if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
                         expected = f"(T, {arrays[0].shape[1]})" if n else "(T, features)"
                         raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected {expected}")
+                if not any(map(len, arrays)):
+                    raise ValueError(f"{call}: X has no steps in any of its sequences, expected one at least")
                 steps = check_array(np.concatenate(arrays), dtype=np.float64, estimator=self)
                 return np.split(steps, np.cumsum([len(array) for array in arrays])[:-1]), False
         if len(X.shape if hasattr(X, "shape") else np.shape(np.asarray(X))) == 3:
