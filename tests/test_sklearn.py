@@ -196,6 +196,8 @@ SEQUENCES = [np.zeros((3, 2)), np.zeros((4, 2))]
         (np.zeros((7, 2)), [3.0, 4.0], "lengths are .* integers"),
         (np.zeros((7, 2)), [-1, 8], "lengths are .* from 0 up"),
         ([np.zeros((3, 2)), np.full((4, 2), np.nan)], None, "NaN"),
+        ([], None, "RNNClassifier: X is empty, expected at least one sequence"),
+        ([np.zeros((0, 2)), np.zeros((0, 2))], None, "RNNClassifier: X has no steps in any of its sequences"),
         ([np.zeros((3, 2))], None, "inconsistent numbers of samples"),
     ],
 )
@@ -204,10 +206,24 @@ def test_wrong_sequences(x, lengths, match):
         small(RNNClassifier).fit(x, [0, 1], lengths)
 
 
+@pytest.mark.parametrize("kind", [RNNClassifier, RNNRegressor])
+def test_what_is_masked_is_refused(kind):
+    x, y = np.ones((4, 5, 2)), np.array([0, 1, 0, 1])
+    hidden = np.ma.array(x, mask=x > 2)
+    hidden[1, 2, 0] = np.ma.masked
+    for form, name in ((hidden, "X"), (list(hidden), r"X\[1\]")):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: {name} is a masked array that hides 1"):
+            small(kind).fit(form, y)
+    with pytest.raises(ValueError, match=f"{kind.__name__}: y is a masked array that hides 2"):
+        small(kind).fit(x, np.ma.masked_equal(y, 1))
+
+
 def test_another_number_of_features():
     model = small(RNNClassifier).fit(SEQUENCES, [0, 1])
     with pytest.raises(ValueError, match="X has 3 features, but RNNClassifier is expecting 2 features"):
         model.predict(np.zeros((2, 5, 3)))
+    with pytest.raises(ValueError, match="RNNClassifier: X has no steps"):
+        model.predict([np.zeros((0, 2))])
     with pytest.raises(ValueError, match="cell is 'gnu', expected one of"):
         small(RNNClassifier, cell="gnu").fit(SEQUENCES, [0, 1])
 
@@ -375,7 +391,7 @@ def test_pandas_goes_in_and_comes_out():
         assert model.predict_quantiles(2)[0.5].index.equals(ahead.index[:2])
         more = pandas.DataFrame(y[:3], ahead.index[:3], columns=["a", "b"])
         assert model.update(more).predict(1).index[0] == ahead.index[3]
-        with pytest.raises(ValueError, match=r"update: y begins at .*, expected .*, which comes after the last step"):
+        with pytest.raises(ValueError, match=r"update: the index of y is .* at step 0, expected "):
             model.update(more)
     months = forecaster().fit(pandas.Series(y[:, 0], starts["MS"], name="tide")).predict()
     assert months.name == "tide"
@@ -384,13 +400,43 @@ def test_pandas_goes_in_and_comes_out():
         forecaster().fit(pandas.Series(y[:, 0], [f"step {k}" for k in range(240)]))
 
 
+def test_an_index_with_a_gap_is_refused(rng):
+    pandas = pytest.importorskip("pandas")
+    y = waves()
+    dates = pandas.date_range("2020-01-01", periods=250)
+    irregular = [np.delete(np.arange(250), range(100, 110)), np.r_[0:100, 99, 100:239], rng.permutation(240)]
+    for places in irregular:
+        for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
+            with pytest.raises(ValueError, match=r"RNNForecaster: the index of y, .*, does not say how it goes on"):
+                forecaster().fit(pandas.DataFrame(y, index[places]))
+    for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
+        x = pandas.DataFrame(y, index[:240])
+        with pytest.raises(ValueError, match=r"RNNForecaster.fit: the index of X is .* at step 0, expected .*"):
+            forecaster().fit(x, x.set_axis(index[1:241]))
+        model = forecaster(epochs=1).fit(x, x)
+        covariates = pandas.DataFrame(y[:6], index[240:246])
+        before = model.predict(X=covariates)
+        assert before.index.equals(index[240:246])
+        with pytest.raises(ValueError, match=r"RNNForecaster.predict: the index of X is .* at step 0, expected"):
+            model.predict(X=covariates.set_axis(index[:6]))
+        for places in ([240, 242, 243], [240, 241, 241], [241, 242, 243], [240, 242, 241]):
+            wrong = covariates[:3].set_axis(index[places])
+            for given in ((wrong, covariates[:3]), (covariates[:3], wrong)):
+                with pytest.raises(ValueError, match=r"update: the index of [Xy] is .* at step [012], expected"):
+                    model.update(*given)
+        pandas.testing.assert_frame_equal(model.predict(X=covariates), before)
+        assert model.update(covariates[:3], covariates[:3]).predict(1, y[:1]).index[0] == index[243]
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
         (lambda m, y: forecaster().fit(y[:15]), "y has 15 steps, expected at least"),
         (lambda m, y: forecaster().fit(np.where(y > 11, np.nan, y)), "NaN"),
         (lambda m, y: forecaster(horizon=0).fit(y), "RNNForecaster: horizon is 0"),
-        (lambda m, y: forecaster(quantiles=(1.5,)).fit(y), "RNNForecaster: quantiles is 1.5"),
+        (lambda m, y: forecaster(quantiles=(1.5,)).fit(y), r"RNNForecaster: quantiles\[0\] is 1.5"),
+        (lambda m, y: m.fit(np.ma.masked_greater(y, 11)), "RNNForecaster: y is a masked array that hides"),
+        (lambda m, y: m.fit(y, np.ma.masked_greater(y, 11)), "RNNForecaster.fit: X is a masked array that hides"),
         (lambda m, y: forecaster(validation_fraction=0.99).fit(y), "too few to hold"),
         (lambda m, y: m.predict(0), "predict: h is 0"),
         (lambda m, y: m.predict(6, np.zeros((6, 1))), r"X has shape \(6, 1\), expected \(6, 0\)"),
@@ -409,6 +455,46 @@ def test_wrong_forecasts(call, match):
     with pytest.raises(ValueError, match=match):
         call(model, y)
     np.testing.assert_array_equal(model.predict(), before)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_size_of_numbers(rng):
+    """Where it is none that the arithmetic holds it is refused; below that it changes nothing."""
+    y, x, targets = waves(80), rng.normal(size=(8, 5, 2)), rng.normal(size=8)
+    expected = forecaster(epochs=1).fit(y).predict()
+    for size in (2.0**300, 2.0**-300):
+        np.testing.assert_array_equal(forecaster(epochs=1).fit(y * size).predict(), expected * size)
+    model = small(RNNRegressor).fit(x, targets)
+    for size in (1e160, 1e300, 1e-170, 1e-300):
+        with pytest.raises(ValueError, match=r"RNNForecaster: y has numbers up to .* in size, expected 1e-100 to 1e"):
+            forecaster().fit(y * size)
+        with pytest.raises(ValueError, match="RNNForecaster: X has numbers up to"):
+            forecaster().fit(y, y * size)
+        with pytest.raises(ValueError, match=r"RNNForecaster: y has numbers up to .* in size, expected 1e-30 to 1e"):
+            forecaster(standardize=False).fit(y * size)
+        for kind in (RNNRegressor, RNNClassifier):
+            with pytest.raises(ValueError, match=f"{kind.__name__}: X has numbers up to"):
+                small(kind).fit(x * size, targets > 0)
+        with pytest.raises(ValueError, match="RNNRegressor: y has numbers up to"):
+            small(RNNRegressor).fit(x, targets * size)
+    with pytest.raises(ValueError, match=r"RNNRegressor: X has .*, which is beyond a float32 in the scale of fit"):
+        model.predict(x * 1e300)
+    going = forecaster(epochs=1).fit(y)
+    with pytest.raises(ValueError, match=r"RNNForecaster: y has .*, which is beyond a float32"):
+        going.update(y[:1] * 1e100)
+    np.testing.assert_array_equal(going.predict(), expected)
+
+
+def test_before_and_after_a_fit():
+    from sklearn.exceptions import NotFittedError
+
+    for call in (RNNForecaster.predict, RNNForecaster.predict_quantiles, lambda m: m.update([1.0])):
+        with pytest.raises(NotFittedError):
+            call(forecaster())
+    with pytest.raises(TypeError, match=r"RNNForecaster: quantiles is 0.5, expected numbers in a row"):
+        forecaster(quantiles=0.5).fit(waves())
+    model = forecaster(quantiles=(0.5,), epochs=1).fit(waves())
+    assert model.set_params(horizon=9).predict_quantiles()[0.5].shape == (6, 2)  # the horizon that was fitted
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -60,7 +60,7 @@ class Entries(dict[Any, Any]):
 def keyed(key: Any) -> Any:
     """A key of a dict, or what is in a set. Tuples in tuples are refused: Python would hash those without an end."""
     for part in key if type(key) is tuple else (key,):
-        if not isinstance(part, (str, bytes, int, float, type(None))):
+        if not isinstance(part, (str, bytes, int, float, type(None), Storage)):
             raise ValueError(f"{shown(key)} is a key of it, expected a text or a number")
     return key
 

@@ -12,12 +12,12 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..core.checks import Array, integer, real
+from ..core.checks import Array, integer, real, refuse_hidden_parts, shown
 from ..core.layout import valid_steps
 from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
 from ..training.optim import Adam
-from .frames import Frame
+from .frames import Frame, labels, refuse_others
 from .network import Scale, generator, recurrent
 from .series import Network, Regression, Running, View, season_of, seasonal
 
@@ -43,7 +43,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     standardize          bring every series, and every covariate, to mean 0 and standard deviation 1
 
     y is (T,), or (T, series), or a pandas Series or DataFrame, whose index goes on in the results. X (T, features) are
-    covariates that are known in advance, for `predict` those of the steps that are forecast.
+    covariates that are known in advance, for `predict` those of the steps that are forecast; where both have an index,
+    that of X is that of the steps.
 
     After `fit`: `season_`, `lags_`, `network_`, `history_`.
 
@@ -81,17 +82,20 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         """
         call = "RNNForecaster"
         horizon = integer(call, "horizon", self.horizon, 1)
-        self._quantiles = [real(call, "quantiles", quantile, 0, 1) for quantile in self.quantiles]
-        values, self._frame = self._series(y), Frame.of(call, y)
+        if isinstance(self.quantiles, str) or np.ndim(self.quantiles) != 1:
+            raise TypeError(f"{call}: quantiles is {shown(self.quantiles)}, expected numbers in a row")
+        quantiles = [real(call, f"quantiles[{k}]", quantile, 0, 1) for k, quantile in enumerate(self.quantiles)]
+        values, frame = self._series(y), Frame.of(call, y)
         steps = len(values)
         lags = max(12, horizon) if self.lags is None else integer(call, "lags", self.lags, 1)
         self.lags_ = min(lags, max(1, steps // 4)) if self.lags is None else lags
         if steps < self.lags_ + 2 * horizon + 1:
             raise ValueError(f"{call}: y has {steps} steps, expected at least {self.lags_ + 2 * horizon + 1}: lags and "
                              "twice the horizon")  # fmt: skip
-        x = self._covariates("fit", X, steps)
-        self._y_scale = Scale.of(values if self.standardize else values[:0])
-        self._x_scale = Scale.of(x if self.standardize else x[:0])
+        x = self._covariates("fit", X, steps, labels(y))
+        self._frame, self._quantiles = frame, quantiles
+        self._y_scale = Scale.of("RNNForecaster: y", values, self.standardize)
+        self._x_scale = Scale.of("RNNForecaster: X", x, self.standardize)
         z, x = self._y_scale(values).astype(np.float64), self._x_scale(x)
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)
@@ -154,7 +158,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
             forecaster.predict(24)
         """
-        return self._frame.after(self._forecasts("predict", h, X)[..., 0])
+        forecasts = self._forecasts("predict", h, X)
+        return self._frame.after(forecasts[..., 0])
 
     def predict_quantiles(self, h: int | None = None, X: Any = None) -> dict[float, Any]:  # noqa: N803
         """Of each of `quantiles`, the numbers below which the next steps will be with this probability: {quantile: as
@@ -166,7 +171,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "network_")
         if not self._quantiles:
             raise ValueError(f"{call}: none were trained: RNNForecaster(..., quantiles=(0.1, 0.9))")
-        h = self.horizon if h is None else integer(call, "h", h, 1, self.network_.view.horizon)
+        h = self.network_.view.horizon if h is None else integer(call, "h", h, 1, self.network_.view.horizon)
         sorted_places = np.argsort(np.argsort(self._quantiles))
         y = np.sort(self._forecasts(call, h, X)[..., 1:], axis=-1)[..., sorted_places]  # none crosses another
         return {quantile: self._frame.after(y[..., k]) for k, quantile in enumerate(self._quantiles)}
@@ -175,7 +180,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         """(h, S, outputs)."""
         check_is_fitted(self, "network_")
         h = self.network_.view.horizon if h is None else integer(call, "h", h, 1)
-        x, horizon = self._x_scale(self._covariates(call, X, h)), self.network_.view.horizon
+        x = self._x_scale(self._covariates(call, X, h, self._frame.next(h)))
+        horizon = self.network_.view.horizon
         z = self._running.forecast(x[:horizon])[:h]
         if h > horizon:
             going = copy.copy(self._running)
@@ -197,7 +203,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         series = self._running.past.shape[1]
         if values.shape[1] != series:
             raise ValueError(f"update: y has shape {np.shape(y)}, expected {series} series")
-        x = self._x_scale(self._covariates("update", X, len(values)))
+        x = self._x_scale(self._covariates("update", X, len(values), self._frame.next(len(values))))
         self._running.read(self._y_scale(values).astype(np.float64), x)
         self._frame = frame
         return self
@@ -219,7 +225,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         folds = integer("backtest", "folds", folds, 1, max(1, last - first))
         if last <= first:
             raise ValueError(f"backtest: y has {len(values)} steps, too few for {horizon} within its last fifth")
-        x = self._covariates("backtest", X, len(values), fitted=False)
+        x = self._covariates("backtest", X, len(values), labels(y), fitted=False)
         wrong: dict[str, list[Array]] = {"model": [], "persistence": [], "seasonal_persistence": []}
         cuts = np.linspace(first, last, folds + 1).astype(int)
         for start, stop in itertools.pairwise(cuts):
@@ -237,22 +243,25 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _series(self, y: Any) -> Array:
         """y as (T, S) finite numbers."""
+        refuse_hidden_parts("RNNForecaster", "y", y)
         values: Array = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y", estimator=self)
         return values.reshape(len(values), -1)
 
-    def _covariates(self, call: str, X: Any, steps: int, *, fitted: bool = True) -> Array:  # noqa: N803
-        """X as (steps, features); none are no features."""
+    def _covariates(self, call: str, X: Any, steps: int, index: Any, *, fitted: bool = True) -> Array:  # noqa: N803
+        """X as (steps, features); none are no features. Its index is to be this one, where both are there."""
         known = self.network_.view.known if fitted and call != "fit" else None
         if X is None and not known:
             return np.zeros((steps, 0))
         if X is None:
             raise ValueError(f"RNNForecaster.{call}: X is missing, expected ({steps}, {known}): there was one in fit")
+        refuse_hidden_parts(f"RNNForecaster.{call}", "X", X)
         if isinstance(X, np.ndarray) and X.shape == (steps, 0):
             return X.astype(np.float64)
         x: Array = check_array(X, dtype=np.float64, estimator=self)
         if len(x) != steps or known not in (None, x.shape[1]):
             raise ValueError(f"RNNForecaster.{call}: X has shape {x.shape}, expected "
                              f"({steps}, {x.shape[1] if known is None else known})")  # fmt: skip
+        refuse_others(f"RNNForecaster.{call}", "X", labels(X), index)
         return x
 
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from ..core.checks import Array, shown
 
-ENOUGH = 24  # of the last dates, from which their distance is told
-
 
 class Frame(NamedTuple):
     """How a forecast is to look: like a series y, whose steps come after its last one."""
@@ -29,6 +27,7 @@ class Frame(NamedTuple):
             return cls(flat)
         import pandas as pd
 
+        first: Any = index[0] if len(index) else None
         step: Any = None
         if isinstance(index, pd.PeriodIndex):
             step = 1
@@ -37,39 +36,54 @@ class Frame(NamedTuple):
             if step is None and len(index) >= 3:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of another kind to come, which is taken here too
-                    step = pd.tseries.frequencies.to_offset(index[-ENOUGH:].inferred_freq)
-        elif pd.api.types.is_integer_dtype(index) and len(index) > 1 and len(set(np.diff(index))) == 1:
-            step = int(index[1] - index[0])
-        if step is None:
+                    step = pd.tseries.frequencies.to_offset(index.inferred_freq)
+        elif pd.api.types.is_integer_dtype(index) and len(index) > 1:
+            first, step = int(index[0]), int(index[1]) - int(index[0]) or None
+        regular = None if step is None else following(first, step, len(index))
+        if regular is None or not np.all(index == regular):
             raise ValueError(f"{call}: the index of y, {shown(list(index[:3]))}, does not say how it goes on: expected "
-                             "dates at a regular distance or evenly spaced integers, or an array")  # fmt: skip
-        return cls(flat, index[-1], step, type(y), y.name if flat else y.columns)
+                             "dates or integers in order, at a regular distance, or an array")  # fmt: skip
+        return cls(flat, regular[-1], step, type(y), y.name if flat else y.columns)
 
     def after(self, values: Array) -> Any:
         """A forecast (h, S) as it is handed out."""
         values = values[:, 0] if self.flat else values
         if self.step is None:
             return values
-        import pandas as pd
+        return self.kind(values, index=self.next(len(values)), **{"name" if self.flat else "columns": self.name})
 
-        first, count = self.last + self.step, len(values)
-        if isinstance(first, pd.Timestamp):
-            index = pd.date_range(first, periods=count, freq=self.step)
-        elif isinstance(first, pd.Period):
-            index = pd.period_range(first, periods=count)
-        else:
-            index = pd.RangeIndex(first, first + count * self.step, self.step)
-        return self.kind(values, index=index, **{"name" if self.flat else "columns": self.name})
+    def next(self, count: int) -> Any:
+        """The labels of the next steps; None without labels."""
+        return None if self.step is None else following(self.last + self.step, self.step, count)
 
     def then(self, call: str, y: Any) -> Frame:
         """The frame after the further steps y; ValueError for labels that do not come next."""
-        if self.step is None:
+        if self.step is None or len(y) == 0:
             return self
-        index = labels(y)
-        if index is not None and index[0] != self.last + self.step:
-            raise ValueError(f"{call}: y begins at {index[0]!s}, expected {self.last + self.step!s}, which comes "
-                             "after the last step")  # fmt: skip
-        return self._replace(last=self.last + len(y) * self.step if index is None else index[-1])
+        expected = self.next(len(y))
+        refuse_others(call, "y", labels(y), expected)
+        return self._replace(last=expected[-1])
+
+
+def following(first: Any, step: Any, count: int) -> Any:
+    """The index of `count` labels, one step after another."""
+    import pandas as pd
+
+    if isinstance(first, pd.Timestamp):
+        return pd.date_range(first, periods=count, freq=step)
+    if isinstance(first, pd.Period):
+        return pd.period_range(first, periods=count)
+    return pd.RangeIndex(first, first + count * step, step)
+
+
+def refuse_others(call: str, name: str, index: Any, expected: Any) -> None:
+    """ValueError for labels that are not those expected, of as many steps; None says nothing of them."""
+    if index is None or expected is None:
+        return
+    wrong = np.flatnonzero(np.asarray(index != expected))
+    if len(wrong):
+        k = wrong[0]
+        raise ValueError(f"{call}: the index of {name} is {index[k]!s} at step {k}, expected {expected[k]!s}")
 
 
 def labels(y: Any) -> Any:

@@ -27,24 +27,41 @@ def generator(random_state: Any) -> np.random.Generator:
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
 
 
+LARGEST = 1e30  # what a float32 holds, with some room for sums
+
+
 class Scale(NamedTuple):
     """Means and standard deviations of features: numbers -> the network's float32, and back."""
 
     mean: Array
     scale: Array
+    name: str  # of what is scaled, for errors
 
     @classmethod
-    def of(cls, rows: Array) -> Scale:
-        """Those of rows (n, features); 0 and 1 of none, and 1 of what is constant."""
-        if len(rows) == 0:
-            return cls(np.zeros(rows.shape[1]), np.ones(rows.shape[1]))
+    def of(cls, name: str, rows: Array, standardize: bool) -> Scale:
+        """Those of rows (n, features), 1 of what is constant; 0 and 1 without standardize. ValueError for numbers whose
+        squares are beyond a float64, without standardize for those that are beyond a float32 themselves."""
+        most = np.abs(rows).max(axis=0, initial=0)
+        low, high = (1e-100, 1e100) if standardize else (1 / LARGEST, LARGEST)
+        beyond = most[(most > high) | ((most < low) & (most > 0))]
+        if len(beyond):
+            raise ValueError(f"{name} has numbers up to {beyond[0]:.3g} in size, expected {low:g} to {high:g} or only "
+                             "0: scale it first")  # fmt: skip
+        if not standardize or len(rows) == 0:
+            return cls(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), name)
         rows = np.ascontiguousarray(rows)  # the order of sums
         mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-        return cls(mean, np.where(deviation > 1e-12 * np.abs(rows).max(axis=0), deviation, 1.0))
+        return cls(mean, np.where(deviation > 1e-12 * most, deviation, 1.0), name)
 
     def __call__(self, rows: Array) -> Array:
-        scaled: Array = ((rows - self.mean) / self.scale).astype(np.float32)
-        return scaled
+        """ValueError for numbers that are far from those it was made of."""
+        with np.errstate(over="ignore"):
+            scaled = (rows - self.mean) / self.scale
+        if np.abs(scaled).max(initial=0) > LARGEST:
+            raise ValueError(f"{self.name} has {rows.flat[np.abs(scaled).argmax()]:.3g}, which is beyond a float32 in "
+                             f"the scale of fit, {self.scale.min():.3g}")  # fmt: skip
+        numbers: Array = scaled.astype(np.float32)
+        return numbers
 
     def back(self, rows: Array) -> Array:
         """From the network's numbers."""

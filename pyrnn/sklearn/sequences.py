@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.checks import Array, shown
+from ..core.checks import Array, refuse_hidden_parts, shown
 from ..data import pad
 from ..layers.norm import LogSoftmax
 from ..training.fit import fit
@@ -57,7 +57,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         rng = generator(self.random_state)
         rnn = recurrent(type(self).__name__, self.cell, features, self.hidden_size, self.num_layers, self.dropout,
                         bidirectional=self.bidirectional)  # fmt: skip
-        self._scale = Scale.of(np.concatenate(sequences) if self.standardize else np.zeros((0, features)))
+        self._scale = Scale.of(f"{type(self).__name__}: X", np.concatenate(sequences), self.standardize)
         self.network_ = Summary(rnn, outputs, self.dropout, rng)
         self._optimizer, self._rng = Adam(self.network_, lr=self.learning_rate), rng
 
@@ -96,6 +96,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
     def _given(self, X: Any, lengths: Any, reset: bool) -> tuple[Any, bool]:  # noqa: N803
         """The sequences, and whether X was a table (n, T)."""
         call = type(self).__name__
+        refuse_hidden_parts(call, "X", list(X) if isinstance(X, np.ndarray) and X.dtype.hasobject else X)
         if lengths is not None:
             given = np.asarray(lengths)
             if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
@@ -104,12 +105,16 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
             steps = check_array(X, dtype=np.float64, estimator=self)
             return np.split(steps, np.cumsum(given)[:-1]), False
         if isinstance(X, (list, tuple)) or (isinstance(X, np.ndarray) and X.dtype.hasobject):
+            if len(X) == 0:
+                raise ValueError(f"{call}: X is empty, expected at least one sequence")
             arrays = [np.asarray(sequence) for sequence in X]
-            if len({array.shape for array in arrays}) > 1 or (arrays and arrays[0].ndim == 2):
+            if len({array.shape for array in arrays}) > 1 or arrays[0].ndim == 2:
                 for n, array in enumerate(arrays):
                     if array.ndim != 2 or array.shape[1] != arrays[0].shape[1]:
                         expected = f"(T, {arrays[0].shape[1]})" if n else "(T, features)"
                         raise ValueError(f"{call}: X[{n}] has shape {array.shape}, expected {expected}")
+                if not any(map(len, arrays)):
+                    raise ValueError(f"{call}: X has no steps in any of its sequences, expected one at least")
                 steps = check_array(np.concatenate(arrays), dtype=np.float64, estimator=self)
                 return np.split(steps, np.cumsum([len(array) for array in arrays])[:-1]), False
         if len(X.shape if hasattr(X, "shape") else np.shape(np.asarray(X))) == 3:
@@ -196,6 +201,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _start(self, X: Any, y: Any, lengths: Any, classes: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
         sequences = self._read(X, lengths, reset=True)
+        refuse_hidden_parts("RNNClassifier", "y", y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_consistent_length(sequences, y)
@@ -206,6 +212,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _encoded(self, y: Any) -> Array:
         """The places of labels among `classes_`."""
+        refuse_hidden_parts("RNNClassifier", "y", y)
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -277,13 +284,14 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         check_consistent_length(sequences, y)
         self._flat = y.ndim == 1
         columns = y.reshape(len(y), -1)
-        self._target = Scale.of(columns if self.standardize else columns[:0])
+        self._target = Scale.of("RNNRegressor: y", columns, self.standardize)
         self._begin(sequences, columns.shape[1])
         return sequences, y
 
     def _numbers(self, y: Any) -> Array:
         if y is None:
             raise ValueError("RNNRegressor requires y to be passed, but the target y is None")
+        refuse_hidden_parts("RNNRegressor", "y", y)
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y", estimator=self)
         if y.ndim not in (1, 2):
             raise ValueError(f"RNNRegressor: y has shape {y.shape}, expected (n,) or (n, outputs)")
