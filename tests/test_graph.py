@@ -234,3 +234,16 @@ def test_it_stands_in_a_model():
         pyrnn.LearnedState(pyrnn.Linear(2, 3))
     with pytest.raises(ValueError, match="LearnedState: x has shape"):
         learned()(draw(6, 2, 4))
+
+
+def test_a_stream_waits_where_a_convolution_completes_no_step(rng):
+    graph = pyrnn.Graph(
+        {"a": ["x"], "b": ["x"], "sum": ["a", "b"], "head": ["sum"]},
+        a=pyrnn.Conv1d(3, 4, 2, 2, rng=0), b=pyrnn.Conv1d(3, 4, 2, 2, rng=1), sum=pyrnn.Merge("add"),
+        head=pyrnn.Linear(4, 2, rng=2),
+    )  # fmt: skip
+    x = rng.standard_normal((6, 1, 3)).astype("float32")
+    stream = graph.stream()
+    steps = [stream.step(x[t]) for t in range(6)]
+    assert [step is None for step in steps] == [True, False] * 3
+    np.testing.assert_array_equal(np.stack(steps[1::2]), graph(x))

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -174,6 +175,43 @@ def test_circles():
     struct.pack_into("<Q", content, tree + 32, tree)
     with pytest.raises(ValueError, match="is met twice"):
         hdf5.read(bytes(content))
+
+
+SUPERBLOCK = b"\x89HDF\r\n\x1a\n" + struct.pack("<8BHHIQQQQQQII16x", *[0] * 5, 8, 8, 0, 4, 16, 0, 0, 2**64 - 1, 0,
+                                                  2**64 - 1, 0, 96, 0, 0)  # fmt: skip
+
+
+def header(*messages):
+    """An old header, of (kind, content)."""
+    block = b"".join(struct.pack("<HHB3x", kind, len(data), 0) + data for kind, data in messages)
+    return struct.pack("<BBHIII", 1, 0, len(messages), 1, len(block), 0) + block
+
+
+def overlapping_blocks(count=300, size=40_000):
+    """Continuations that begin 8 bytes one behind the other."""
+    base = 96 + 16 + 24 * count
+    found = header(*((0x10, struct.pack("<QQ", base + 8 * k, 8 + size)) for k in range(count)))
+    return SUPERBLOCK + found + struct.pack("<HHB3x", 0, size, 0) * (count + size // 8 + 2)
+
+
+def overlapping_names(count=1000):
+    """Entries of a group that all have one long name."""
+    heap = 96 + 16 + 24 + 8 + 40 * count
+    node = b"SNOD" + struct.pack("<BBH", 1, 0, count) + struct.pack("<QQIIQQ", 0, 5, 0, 0, 0, 0) * count
+    names = b"b" * 40_000 + b"\0"
+    found = header((0x11, struct.pack("<QQ", 96 + 16 + 24, heap)))
+    return SUPERBLOCK + found + node + b"HEAP\0\0\0\0" + struct.pack("<QQQ", len(names), 0, heap + 32) + names
+
+
+@pytest.mark.parametrize("content", [overlapping_blocks(), overlapping_names()], ids=["blocks", "names"])
+def test_parts_that_overlap(content):
+    """Are not kept each as a whole."""
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="its parts overlap"):
+        hdf5.read(content)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 8 * len(content)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """pyrnn.from_json: RTNeural, GuitarML and NAM beside plain NumPy, and files that are damaged or not known."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -105,6 +106,11 @@ UNKNOWN = {
     "none of all": ({"a": [1.0]}, "it is JSON of neither RTNeural nor GuitarML nor NAM"),
     "a list": ([1, 2], "."),
 }  # fmt: skip
+
+
+def test_what_is_no_file_name():
+    with pytest.raises(TypeError, match=r"^from_json: path is 3\.5, expected a file name"):
+        pyrnn.from_json(3.5)
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
@@ -237,3 +243,21 @@ def test_damaged_files(form, tmp_path):
 )
 def test_json_that_means_harm(content, tmp_path):
     assert told(tmp_path / "damaged", content, pyrnn.from_json)
+
+
+def test_json_takes_the_memory_of_its_numbers(tmp_path):
+    """NumPy would make 4000 texts of 50,000 letters of the first; 300,000 lists are 38 MB."""
+    lists = {"a": [[] for _ in range(300_000)]}
+    for value, message in [({"a": ["x" * 50_000] + [0] * 4000}, "a is .*, expected a list of numbers"),
+                           (lists, "what it holds takes more memory than 8 times the file")]:  # fmt: skip
+        path = written(tmp_path / "x.json", {"state_dict": value})
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=message):
+            pyrnn.read_weights(path)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 8 * 1_000_000 + path.stat().st_size
+    for value in ([True], [1.0, None], [2**70], [[1.0], 2.0], [{}]):
+        with pytest.raises(ValueError, match="a is "):
+            pyrnn.read_weights(written(tmp_path / "x.json", {"state_dict": {"a": value}}))
+    assert pyrnn.read_weights(written(tmp_path / "x.json", {"state_dict": {"a": [], "b": [[1, 2.5]]}}))["a"].size == 0

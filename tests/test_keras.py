@@ -387,6 +387,52 @@ def test_graphs_that_use_more_than_a_result(tmp_path):
         pyrnn.from_keras(tmp_path / "x.h5")
 
 
+def tensor(name):
+    return {"class_name": "__keras_tensor__", "config": {"shape": [None, 3], "keras_history": [name, 0, 0]}}
+
+
+CALLS = {
+    "training": ([[["in", 0, 0, {"training": True}]]], "its call is given training=True, which is not read"),
+    "training, Keras 3": ([{"args": [tensor("in")], "kwargs": {"training": True}}], "given training=True"),
+    "mask": ([{"args": [tensor("in")], "kwargs": {"mask": [[True]]}}], r"given mask=\[\[True\]\]"),
+    "state by name": ([{"args": [tensor("in")], "kwargs": {"initial_state": [tensor("in")]}}], "tensors by name"),
+    "number": ([[["in", 0, 0, {}], ["_CONSTANT_VALUE", -1, 2.5, {}]]], "its call is given 2.5"),
+    "integer": ([[["in", 0, 0, {}], ["_CONSTANT_VALUE", -1, 2, {}]]], "its call is given 2,"),
+    "number, Keras 3": ([{"args": [[tensor("in"), 2.0]], "kwargs": {}}], "its call is given 2.0"),
+    "none, Keras 3": ([{"args": [[tensor("in"), None]], "kwargs": {}}], "its call is given None"),
+    "by place": ([{"args": [tensor("in"), None, True], "kwargs": {}}], "its call is given True"),
+    "by name": ([["in", 0, 0, {"y": 2.0, "name": None}]], "its call is given y=2.0"),
+    "nought": ([["in", 0, 0, {"y": 0}]], "its call is given y=0"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_calls_that_are_given_more_than_results(case, tmp_path):
+    calls, message = CALLS[case]
+    described = functional(("in", "InputLayer", {}, []), ("b", "Add", {}, ["in"]))
+    described["config"]["layers"][1]["inbound_nodes"] = calls
+    h5(tmp_path / "x.h5", {}, described)
+    with pytest.raises(ValueError, match=rf"x\.h5: b .*{message}"):
+        pyrnn.from_keras(tmp_path / "x.h5")
+    if "tensors" not in message:  # a user's function knows what it is given
+        model = pyrnn.from_keras(tmp_path / "x.h5", config={"b": lambda: np.tanh})
+        np.testing.assert_allclose(model(X), np.tanh(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"training": False}, {"training": None, "mask": None}])
+def test_calls_that_are_given_what_is_usual(options, tmp_path):
+    described = functional(("in", "InputLayer", {}, []), ("b", "Activation", {"activation": "tanh"}, ["in"]))
+    for calls in (
+        [[["in", 0, 0, options]]],
+        [["in", 0, 0, options]],
+        [{"args": [tensor("in")], "kwargs": options}],
+        [{"args": [tensor("in"), *options.values()], "kwargs": {}}],
+    ):
+        described["config"]["layers"][1]["inbound_nodes"] = calls
+        h5(tmp_path / "x.h5", {}, described)
+        np.testing.assert_allclose(pyrnn.from_keras(tmp_path / "x.h5")(X), np.tanh(X), rtol=1e-6)
+
+
 def test_arrays_that_belong_to_no_layer(tmp_path):
     h5(tmp_path / "x.h5", {"l0": DENSE, "l9": DENSE}, sequential(("Dense", {})))
     with pytest.raises(ValueError, match=r"x\.h5: it holds arrays of l9, which is not among its layers"):

@@ -564,9 +564,160 @@ def test_damaged_files(name, tmp_path):
     assert 0 < errors.count("") < 340
 
 
-def test_without_onnx(monkeypatch):
+def single(op, *arrays, known=(), opset=17, results=1, kinds=None, **attributes):
+    """A model of one node with free lengths: the inputs at the places `known` are constants."""
+    arrays = [None if x is None else np.asarray(x) for x in arrays]
+    names = ["" if x is None else f"i{k}" for k, x in enumerate(arrays)]
+    dtype = helper.np_dtype_to_tensor_dtype
+    given = [
+        helper.make_tensor_value_info(names[k], dtype(x.dtype), [None] * x.ndim)
+        for k, x in enumerate(arrays) if x is not None and k not in known
+    ]  # fmt: skip
+    kinds = kinds or [dtype(arrays[0].dtype)] * results
+    made = [helper.make_tensor_value_info(f"o{k}", kind, None) for k, kind in enumerate(kinds)]
+    one = helper.make_node(op, names, [value.name for value in made], **attributes)
+    proto = model([one], given, made, {names[k]: arrays[k] for k in known}, opset)
+    return proto, {f"i{k}": x for k, x in enumerate(arrays) if x is not None and k not in known}
+
+
+def as_onnxruntime(op, *arrays, rtol=1e-5, **how):
+    """The node gives the shapes, dtypes and numbers of onnxruntime."""
+    proto, feeds = single(op, *arrays, **how)
+    expected = opened(proto).run(None, feeds)
+    found = list(pyrnn.from_onnx(proto)(**feeds).values())
+    for a, e in zip(found, expected, strict=True):
+        assert (a.shape, a.dtype) == (e.shape, e.dtype)
+        np.testing.assert_allclose(a, e, rtol=rtol, atol=rtol)
+
+
+def refused_by_both(match, op, *arrays, **how):
+    proto, feeds = single(op, *arrays, **how)
+    with pytest.raises(Exception, match=r"ONNXRuntimeError"):
+        opened(proto).run(None, feeds)
+    with pytest.raises(ValueError, match=match):
+        pyrnn.from_onnx(proto)(**feeds)
+
+
+def normals(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype("f4")
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (4, 1), (1,), (), (1, 1), (4, 4)])
+def test_what_gemm_adds(shape):
+    """With as many rows as columns, whatever is constant."""
+    for known in ((1,), (1, 2)):
+        as_onnxruntime("Gemm", normals(4, 3), normals(3, 4), normals(*shape), known=known, alpha=0.5, beta=0.25)
+
+
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0]])
+@pytest.mark.parametrize("strides", [[1, 1], [2, 3], [3, 2]])
+def test_pooling(strides, pads, ceil_mode):
+    how = {"strides": strides, "pads": pads, "ceil_mode": ceil_mode, "kernel_shape": [2, 3]}
+    x = normals(2, 3, 7, 8)
+    for counted in (0, 1):
+        as_onnxruntime("AveragePool", x, count_include_pad=counted, **how)
+    for order in (0, 1):
+        as_onnxruntime("MaxPool", x, kinds=[FLOAT, onnx.TensorProto.INT64], storage_order=order, **how)
+    as_onnxruntime("MaxPool", x, **how)
+
+
+def test_pooling_with_words():
+    for word in ("SAME_UPPER", "SAME_LOWER", "VALID"):
+        for counted in (0, 1):
+            as_onnxruntime(
+                "AveragePool", normals(1, 2, 7), auto_pad=word, kernel_shape=[4], strides=[2], count_include_pad=counted
+            )
+    how = {"kernel_shape": [2, 2, 2], "storage_order": 1, "dilations": [1, 2, 1]}
+    as_onnxruntime("MaxPool", normals(1, 2, 4, 5, 3), kinds=[FLOAT, onnx.TensorProto.INT64], **how)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 9])
+def test_lrn(size):
+    as_onnxruntime("LRN", normals(2, 4, 3, 2), size=size, alpha=0.5, beta=0.6, bias=2.0)
+
+
+def test_lrn_of_more_channels_than_there_are():
+    x = normals(2, 4, 3)
+    proto, feeds = single("LRN", x, size=2**40 + 1, alpha=2.0**40)
+    expected = x / (1 + np.square(x).sum(1, keepdims=True)) ** 0.75
+    np.testing.assert_allclose(pyrnn.from_onnx(proto)(**feeds)["o0"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("known", [(), (1,)], ids=["fed", "constant"])
+def test_axes_that_are_none(known):
+    as_onnxruntime("Squeeze", normals(1, 3, 1), np.zeros(0, "i8"), known=known)
+    as_onnxruntime("Unsqueeze", normals(1, 3), np.zeros(0, "i8"), known=known)
+
+
+@pytest.mark.parametrize("step", [-3, -1, 1, 2])
+@pytest.mark.parametrize("known", [(), (1, 2, 3, 4)], ids=["fed", "constant"])
+def test_slices_beyond_the_ends(known, step):
+    x, borders = normals(2, 5), (-20, -6, -5, -1, 0, 2, 4, 5, 20)
+    for axis in (1, -1):
+        for start in borders:
+            for end in borders:
+                as_onnxruntime("Slice", x, *np.array([[start], [end], [axis], [step]]), known=known)
+
+
+def test_what_is_left_of_no_numbers():
+    for known in ((), (1,)):
+        as_onnxruntime("Reshape", normals(0, 3), np.array([-1, 3]), known=known)
+        as_onnxruntime("Reshape", normals(0, 3), np.array([0, 3, 1]), known=known)
+        refused_by_both("reshape", "Reshape", normals(0, 3), np.array([0, -1]), known=known)
+
+
+def test_equal_parts():
+    as_onnxruntime("Split", normals(5, 2), opset=18, results=3, num_outputs=3)
+    as_onnxruntime("Split", normals(6, 2), results=3)
+    refused_by_both("it splits 5 into 4 equal parts", "Split", normals(5, 2), opset=18, results=4, num_outputs=4)
+    refused_by_both("it splits 5 into 3 equal parts", "Split", normals(5, 2), results=3)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceLogSumExp", "ReduceLogSum", "ReduceL2", "ReduceProd"])
+@pytest.mark.parametrize("keepdims", [0, 1])
+def test_sums_of_integers(op, keepdims):
+    x = np.array([[-7, 2, 3], [3, -1, -3], [5, 5, 5]], "i4")
+    x = np.abs(x) if op == "ReduceLogSum" else x
+    as_onnxruntime(op, x, axes=[1], keepdims=keepdims)
+
+
+@pytest.mark.parametrize("kind", ["i4", "i8"])
+def test_powers_of_integers(kind):
+    x = np.array([-3, -2, -1, 1, 2, 3], kind)
+    for exponent in ([-3], -1, [-1], [0], 2, [-1, 2, -3, 3, 0, -2]):
+        for known in ((), (1,)):
+            as_onnxruntime("Pow", x, np.array(exponent, kind), known=known)
+
+
+def calling(depth):
+    """A chain of functions each of which calls the one before twice."""
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "f0", ["x"], ["y"], [node("Relu", "x", "y")], opsets)]
+    for k in range(1, depth + 1):
+        twice = [node(f"f{k - 1}", a, b, domain="own") for a, b in ("xt", "ty")]
+        functions.append(helper.make_function("own", f"f{k}", ["x"], ["y"], twice, opsets))
+    inner = helper.make_graph([node(f"f{depth}", "x", "y", domain="own")], "g", [floats("x", 2)], [floats("y", 2)])
+    return helper.make_model(inner, functions=functions, opset_imports=opsets, ir_version=8)
+
+
+def test_functions_that_call_functions():
+    np.testing.assert_array_equal(pyrnn.from_onnx(calling(5))(x=np.array([-1, 2], "f4"))["y"], [0, 2])
+    for depth in (20, 200):
+        with pytest.raises(ValueError, match="functions call each other so often that"):
+            pyrnn.from_onnx(calling(depth))
+    endless = calling(1)
+    endless.functions[0].node[0].CopyFrom(node("f1", "x", "y", domain="own"))
+    with pytest.raises(ValueError, match="recursive"):
+        pyrnn.from_onnx(endless)
+
+
+def test_without_onnx(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportError, match="from_onnx needs onnx: pip install onnx"):
         pyrnn.from_onnx("x.onnx")
     with pytest.raises(ImportError, match="to_onnx needs onnx: pip install onnx"):
         pyrnn.to_onnx(pyrnn.Linear(2, 3))
+    (tmp_path / "x.onnx").write_bytes(b"\x08\x08")
+    with pytest.raises(ImportError, match="read_weights needs onnx: pip install onnx"):
+        pyrnn.read_weights(tmp_path / "x.onnx")

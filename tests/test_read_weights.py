@@ -138,7 +138,7 @@ def test_what_is_no_file_of_weights(tmp_path):
         (tmp_path / "x").write_bytes(content)
         with pytest.raises(ValueError, match="x: "):
             pyrnn.read_weights(tmp_path / "x")
-    with pytest.raises(TypeError, match=r"path is 3\.5, expected a file name"):
+    with pytest.raises(TypeError, match=r"^read_weights: path is 3\.5, expected a file name"):
         pyrnn.read_weights(3.5)
 
 
@@ -178,7 +178,9 @@ def test_nothing_is_run(function, protocol, tmp_path):
         (b"\x80\x02\x8b\xff\xff\xff\x7f.", ""),  # an integer of 2 GB
         (b"\x80\x02ctorch\nFloatStorage\n}X\x01\x00\x00\x00aK\x01sb.", ""),  # attributes of a name
         (b"\x80\x02ccollections\nOrderedDict\n)R}X\x01\x00\x00\x00aK\x01sb.", ""),  # of an OrderedDict: harmless
-        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "more entries than bytes"),  # a dict in itself
+        (b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.", "something in it holds itself"),  # a dict in itself
+        (b"\x80\x02}q\x00X\x10'\x00\x00" + b"a" * 10_000 + b"h\x00s.", "something in it holds itself"),
+        (b"\x80\x02]q\x00(" + b"h\x00" * 30 + b"e.", "more entries than bytes|holds itself"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(K\x01K\x00K\x00K\x00tR.", ""),
     ],
 )
@@ -190,6 +192,37 @@ def test_pickles_that_mean_harm(pickled, message, tmp_path):
             pyrnn.read_weights(path)
     else:
         assert pyrnn.read_weights(path) == {}
+
+
+DEEP = b")" + b"\x85" * 200_000  # a tuple in a tuple in ...
+DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60  # (t, t) of t, 60 times
+
+
+@pytest.mark.parametrize("value", [DEEP, DOUBLED], ids=["deep", "doubled"])
+@pytest.mark.parametrize(
+    "around",
+    [
+        b"}%sNs.", b"}(%sNu.", b"\x8f(%s\x90.", b"ccollections\nOrderedDict\n]%sN\x86a\x85R.", b"%sX\x01\0\0\0a\x93.",
+        b"(X\x07\0\0\0storagectorch\nFloatStorage\n%sNNtQ.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000NNtQK\0%s\x85)tR.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000NNtQK\0%s\x85Nt"
+        b"\x85R.",
+        b"cnumpy\ndtype\n%s\x85R.",
+    ],
+)  # fmt: skip
+def test_tuples_without_an_end(value, around, tmp_path):
+    """Hashing and writing them take a stack as deep, or twice the time for each: neither is done."""
+    pickled = b"\x80\x04" + around.replace(b"%s", value)
+    torch_zip(tmp_path / "x.pt", pickled)
+    (tmp_path / "x.pkl").write_bytes(pickled)
+    for name in ("x.pt", "x.pkl"):
+        with pytest.raises(ValueError, match=name):
+            pyrnn.read_weights(tmp_path / name)
+
+
+def test_keys(tmp_path):
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({("a", 1): BASE, 2: [BASE], None: {"b": BASE}}, 4))
+    assert list(pyrnn.read_weights(tmp_path / "x.pkl")) == ["('a', 1)", "2.0", "None.b"]
 
 
 def tensor_of(size, stride, offset=0):

@@ -140,6 +140,15 @@ def models(batch_first):
             True, 8,
         ),
         "last": (pyrnn.LastStep(**of), True, I),
+        "last of both": (
+            pyrnn.Sequential(
+                pyrnn.GRU(I, 3, bidirectional=True, rng=0, **of), pyrnn.LastStep(bidirectional=True, **of)
+            ), True, I,
+        ),
+        **{
+            f"ceil {kernel} {stride}": (pyrnn.MaxPool1d(kernel, stride, ceil_mode=True, **of), True, I)
+            for kernel, stride in [(2, 2), (3, 2), (1, 3), (4, 3), (2, 4)]
+        },
         "listener": (
             pyrnn.Sequential(
                 pyrnn.Conv1d(I, 6, 3, padding="causal", rng=0, **of), normalised(6, of), pyrnn.ReLU(),
@@ -199,6 +208,16 @@ def test_other_layers(name, batch_first):
     check(layer, {"x": x, **lengths}, {"y": layer(x, **lengths)})
 
 
+def test_no_steps_and_no_rows():
+    layers = pyrnn.GRU(8, 3, bidirectional=True, rng=0), pyrnn.MultiheadAttention(8, 2, rng=0)
+    for layer in map(pyrnn.Sequential, layers):
+        for steps, rows in ((0, 2), (2, 0)):
+            x, lengths = np.zeros((steps, rows, 8), "f4"), np.full(rows, steps)
+            expected = layer(x, lengths=lengths)
+            found = pyrnn.from_onnx(pyrnn.to_onnx(layer))(x=x, lengths=lengths)["y"]
+            assert found.shape == (expected[0] if isinstance(expected, tuple) else expected).shape
+
+
 def test_a_file(tmp_path):
     layer = pyrnn.GRU(I, H, rng=0)
     proto = pyrnn.to_onnx(layer, tmp_path / "x.onnx")
@@ -227,6 +246,11 @@ class Own(pyrnn.Model):
         (pyrnn.Sequential(pyrnn.Linear(2, 2), own=Own()), ValueError, r"to_onnx: Own \(own\) has no form in ONNX"),
         (pyrnn.Decoder(9, 4, 6), ValueError, "to_onnx: Decoder has no form in ONNX"),
         (pyrnn.MultiheadAttention(8, 2, kdim=3), ValueError, "to_onnx: MultiheadAttention has kdim or vdim"),
+        (
+            pyrnn.Sequential(pyrnn.Linear(2, 3), pyrnn.LastStep(bidirectional=True)),
+            ValueError,
+            "to_onnx: LastStep is given 3 features",
+        ),
     ],
 )
 def test_what_onnx_cannot_say(layer, error, match):

@@ -774,3 +774,24 @@ def test_without_torch():
     without = "import sys\nsys.modules['torch'] = None\nimport pyrnn\n"
     assert "[torch]" in printed(without + "try: import pyrnn.torch\nexcept ImportError as error: print(error)")
     assert printed("import sys, pyrnn; print('torch' in sys.modules)").strip() == "False"
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_second_derivatives_where_inputs_depend_on_each_other(tied):
+    """A state that comes from the same layer, and a weight in two places: no path counts twice."""
+    theirs = torch.nn.GRU(3, 4, 2, dtype=torch.float64)
+    mine = ours.accelerate(copy.deepcopy(theirs), fallback=True)
+    if tied:
+        mine.weight_hh_l1, theirs.weight_hh_l1 = mine.weight_hh_l0, theirs.weight_hh_l0
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def gradients(layer):
+        y, h = layer(x)
+        again, _ = layer(x, h + y[-1])
+        weights = list(layer.parameters())
+        first = torch.autograd.grad(again.square().sum(), weights, create_graph=True)
+        return first, torch.autograd.grad(sum(g.square().sum() for g in first), weights)
+
+    for found, expected in zip(gradients(mine), gradients(theirs), strict=True):
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * other.detach().abs().max().item())

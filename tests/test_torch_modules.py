@@ -18,7 +18,6 @@ def test_a_state_dict_of_arrays():
         pyrnn.GRU(1, 1, 3, rng=0),
         pyrnn.RNN(3, 4, nonlinearity="relu", rng=0),
         pyrnn.Linear(3, 4, rng=0),
-        pyrnn.LayerNorm(5, bias=False),
     ]
     for layer in layers:
         config = {"nonlinearity": "relu"} if isinstance(layer, pyrnn.RNN) else {}
@@ -38,6 +37,9 @@ def test_a_state_dict_of_arrays():
         ({}, "a state dict with nothing is not of one"),
         ({"rnn.weight_ih_l0": np.ones((4, 2))}, "a state dict with rnn.weight_ih_l0 is not of one .*prefix="),
         ({"weight": np.ones((4, 2))}, "may be a Linear's or an Embedding's"),
+        ({"weight": np.ones(4)}, r"a weight of shape \(4,\) alone may be a LayerNorm's, an RMSNorm's, a .* make the"),
+        ({"weight": np.ones(4), "bias": np.ones(4)}, r"and a bias of shape \(4,\) may be a LayerNorm's, .* a PReLU's"),
+        ({"weight": np.ones((4, 2)), "bias": np.ones((4, 2))}, r"and a bias of shape \(4, 2\) may be"),
         ({"weight": np.ones((4, 2, 3)), "bias": np.ones(4)}, r"a weight of shape \(4, 2, 3\)"),
         ({"weight_ih_l0": np.ones((4, 2)), "weight_hh_l0": np.ones((4, 4))}, "does not tell its nonlinearity"),
         ({"weight_ih_l0": np.ones((2, 12)), "weight_hh_l0": np.ones((3, 12))}, "has 2 rows for 12 hidden units"),
@@ -213,6 +215,35 @@ def test_layers_that_would_act_on_another_axis():
         with pytest.raises(ValueError, match=f"to_torch: {message}"):
             pyrnn.to_torch(layer)
     pyrnn.from_torch(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2), nn.Softmax(-1)))
+
+
+def test_modules_that_run_twice():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    act, linear = nn.ReLU(), nn.Linear(4, 4)
+    inner = nn.Sequential(act, nn.Tanh())
+    module = nn.Sequential(nn.Linear(4, 5), act, inner, nn.Linear(5, 3), act, inner)
+    layer = pyrnn.from_torch(module)
+    assert len(layer) == 6
+    same_as(module, layer, np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32))
+    for module, message in [
+        (nn.Sequential(linear, act, linear), r"2 of the Sequential is 0 again \(Linear\)"),
+        (nn.Sequential(linear, nn.Sequential(act, linear)), "1.1 of the Sequential is 0 again"),
+        (nn.Sequential(nn.Sequential(linear), nn.Sequential(linear)), "1.0 of the Sequential is 0.0 again"),
+    ]:
+        with pytest.raises(ValueError, match=f"from_torch: {message}"):
+            pyrnn.from_torch(module)
+
+
+def test_arguments_that_no_layer_takes():
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    for module in (nn.Sequential(nn.Conv1d(2, 3, 3)), nn.Sequential(nn.Sequential(nn.Linear(2, 3)), nn.ReLU())):
+        with pytest.raises(TypeError, match="from_torch: no layer of the Sequential takes batch_frist=True"):
+            pyrnn.from_torch(module, batch_frist=True)
+    inner = pyrnn.from_torch(nn.Sequential(nn.Linear(2, 3), nn.Sequential(nn.GRU(3, 4))), batch_first=True)
+    assert inner[1][0].batch_first is True
+    pyrnn.from_torch(nn.Sequential(nn.ReLU()), dtype="float64")
 
 
 def test_modules_without_a_counterpart():

@@ -112,7 +112,8 @@ class ConvolutionStreamObject {
   }
 
  public:
-  template <class T> explicit ConvolutionStreamObject(Pointer<T> stream) : stream_(std::move(stream)) { look(); }
+  template <class T>
+  explicit ConvolutionStreamObject(Pointer<T> stream) : due_(stream->due()), stream_(std::move(stream)) {}
 
   ~ConvolutionStreamObject() {
     if (user_.broken()) std::visit([](auto& s) { (void)s.release(); }, stream_);
@@ -179,8 +180,7 @@ class ConvolutionStreamObject {
       check_shape(call, at("state", 0), past, {s.size().reach(), s.batch(), s.size().C});
       const i64 due = to_integer(call, at("state", 1), py::object(state[1]), 1, 2 * most_steps);
       const T* from = past.data();
-      user_.locked([&] { s.set_past(from, due); });
-      look();
+      user_.locked([&] { s.set_past(from, due), due_ = s.due(); });
       return 0;
     });
   }
@@ -188,7 +188,7 @@ class ConvolutionStreamObject {
   void reset(py::handle rows) {
     visit([&]<class T>(ConvolutionStream<T>& s) {
       if (rows.is_none()) {
-        user_.locked([&] { s.begin_anew(); });
+        user_.locked([&] { s.begin_anew(), due_ = s.due(); });
       } else {
         const std::vector<i64> chosen = to_rows(call, rows, s.batch());
         i64 due = 0;
@@ -201,7 +201,6 @@ class ConvolutionStreamObject {
           wrong_value(call, "rows that begin anew have their next step of y after " + std::to_string(s.first_due()) +
                                 " of x, the others after " + std::to_string(due) + ": reset all of them");
       }
-      look();
       return 0;
     });
   }
@@ -226,20 +225,14 @@ class ConvolutionStreamObject {
       const auto out = make(s.counted(steps, due));
       user_.locked([&] {
         done = s.due() == due;
-        if (done) run(out), due_ = s.due();
+        if (done) run(out);
+        due_ = s.due();
       });
     }
   }
 
-  void look() {
-    visit([&](auto& s) {
-      due_ = s.due();
-      return 0;
-    });
-  }
-
   Exclusive user_{call};
-  std::atomic<i64> due_{0};  // the stream's, for those who do not have it to themselves
+  std::atomic<i64> due_;  // the stream's, for those who do not have it to themselves
   std::variant<Pointer<float>, Pointer<double>> stream_;
 };
 

@@ -75,6 +75,7 @@ class Reader:
         self.content = content
         self.memory = MOST_MEMORY * len(content)
         self.met: set[int] = set()  # addresses of headers and nodes; each is met once
+        self.left = 2 * len(content)  # bytes of blocks, heaps, texts in these and pieces, which do not overlap
         self.parts = len(content) // 8  # messages, entries and objects of heaps that there is room for, and more
 
     def take(self, start: int, length: int) -> bytes:
@@ -82,6 +83,17 @@ class Reader:
         if start < 0 or length < 0 or start + length > len(self.content):
             raise ValueError("it is damaged: it reaches beyond its end")
         return self.content[start : start + length]
+
+    def once(self, start: int, length: int) -> bytes:
+        """The same, of what no other part of the file has too."""
+        self.spend(length)
+        return self.take(start, length)
+
+    def spend(self, length: int) -> None:
+        """So many bytes are read."""
+        self.left -= length
+        if self.left < 0:
+            raise ValueError("it is damaged: its parts overlap")
 
     def numbers(self, form: str, start: int) -> tuple[Any, ...]:
         """As struct reads them, from there on."""
@@ -167,7 +179,7 @@ class Reader:
         while blocks:
             start, length = blocks.pop(0)
             end = start + length
-            self.take(start, length)
+            self.once(start, length)
             while start + (4 + 2 * tracked if new else 8) <= end:
                 self.count()
                 if new:
@@ -209,7 +221,7 @@ class Reader:
         if self.take(address, 4) != b"HEAP":
             raise ValueError("it is damaged: the names of a group are missing")
         size, _, start = self.numbers("QQQ", address + 8)
-        return self.take(start, size)
+        return self.once(start, size)
 
     def symbols(self, address: int, names: bytes, group: str) -> list[tuple[str, int]]:
         """The entries of a group, from the node of a tree down."""
@@ -230,7 +242,10 @@ class Reader:
                     name, header, cache = self.numbers("QQI", node + 8 + 40 * k)
                     if cache == 2:
                         raise ValueError(f"{group} holds a symbolic link, which is not read here")
-                    found.append((text_of(names[name:].split(b"\0", 1)[0]), header))
+                    end = names.find(b"\0", name)
+                    own = names[name : end if end >= 0 else None]
+                    self.spend(len(own))
+                    found.append((text_of(own), header))
             else:
                 raise ValueError(f"it is damaged: a node of {group} is none")
         return found
@@ -343,7 +358,7 @@ class Reader:
             self.count()
             own, size = self.numbers("H6xQ", start)
             if own == number:
-                return self.take(start + 16, min(length, size))
+                return self.once(start + 16, min(length, size))
             if own == 0:
                 break
             start += 16 + (size + 7) // 8 * 8
@@ -367,7 +382,7 @@ class Reader:
             address, size = self.parsed("QQ", layout, 2)
             if length and address == UNDEFINED:
                 raise ValueError(f"{name} has never been written")
-            data = self.take(address, size) if length else b""
+            data = self.once(address, size) if length else b""
         elif form == 2 and version == 3:
             return self.chunked(kind, shape, layout, found.get(FILTERS), name)
         else:
@@ -408,7 +423,7 @@ class Reader:
                     continue
                 size, skipped, *corner = self.numbers(f"II{rank}Q", start)
                 self.room(kind, piece, name)
-                data = self.take(where, size)
+                data = self.once(where, size)
                 for number, undo in steps:
                     if not skipped >> number & 1:
                         data = undo(data, length, kind.size)

@@ -39,7 +39,7 @@ def from_json(path: str | os.PathLike[str]) -> Any:
         stream = model.stream()
         y_t = stream.step(x_t)
     """
-    return within(path, "a JSON file of a model", lambda file, size: _model(_document(file, size)))
+    return within("from_json", path, "a JSON file of a model", lambda file, size: _model(_document(file, size)))
 
 
 def read_arrays(file: BinaryIO, size: int) -> dict[str, Array]:
@@ -63,10 +63,8 @@ def read_arrays(file: BinaryIO, size: int) -> dict[str, Array]:
 
 def _document(file: BinaryIO, size: int) -> dict[str, Any]:
     content = file.read()
-    if (
-        size > SMALL
-        and FLOAT * content.count(b",") + LIST * (content.count(b"[") + content.count(b"{")) > MOST_MEMORY * size
-    ):
+    needed = FLOAT * content.count(b",") + LIST * (content.count(b"[") + content.count(b"{"))
+    if needed > MOST_MEMORY * max(size, SMALL):
         raise ValueError(f"what it holds takes more memory than {MOST_MEMORY} times the file")
     document = json.loads(content)
     if not isinstance(document, dict):
@@ -76,11 +74,17 @@ def _document(file: BinaryIO, size: int) -> dict[str, Any]:
 
 def _array(value: Any, name: str) -> Array:
     """A list of numbers, or of lists of numbers of one length."""
+    waiting = [value]
+    while waiting:  # NumPy would make a text of each number beside a text, as long as that
+        entries = waiting.pop()
+        if not isinstance(entries, list) or not set(map(type, entries)) <= {int, float, list}:
+            raise ValueError(f"{name} is {shown(value)}, expected a list of numbers")
+        waiting += [entry for entry in entries if isinstance(entry, list)]
     try:
         found = np.array(value)
     except ValueError:
         raise ValueError(f"{name} is a list of lists of different lengths") from None
-    if not isinstance(value, list) or (found.dtype.kind not in "iuf" and found.size):
+    if found.dtype.kind not in "iuf":  # integers that no dtype has
         raise ValueError(f"{name} is {shown(value)}, expected a list of numbers")
     return found.astype(np.float32)
 

@@ -18,6 +18,7 @@ from . import keras, keras_layers
 from .weights import within
 
 MODELS = ("Sequential", "Functional", "Model")
+CONSTANT = ["_CONSTANT_VALUE", -1]  # what an argument of Keras 2 that is no tensor begins with
 FUNCTION = "a function"  # the kind of a layer that the user gives
 SPARE = 10_000  # numbers beyond those of the file that its layers may have
 
@@ -29,6 +30,7 @@ class Node(NamedTuple):
     kind: str
     options: Any  # its config, or a function that makes it out of its arrays
     sources: list[str]
+    given: tuple[str, ...] = ()  # what else its call is given, in words
 
 
 def from_keras(source: Any, config: Any = None) -> Any:
@@ -54,7 +56,7 @@ def from_keras(source: Any, config: Any = None) -> Any:
     """
     if isinstance(source, (str, os.PathLike)):
         expected = "Keras' .keras or .h5"
-        return within(source, expected, lambda file, size: _model(keras.read(file, size), config))
+        return within("from_keras", source, expected, lambda file, size: _model(keras.read(file, size), config))
     if not hasattr(source, "get_config") or not hasattr(source, "weights") or isinstance(source, type):
         raise TypeError(f"from_keras: source is {shown(source)}, expected a file, or a model or a layer of Keras")
     try:
@@ -108,6 +110,8 @@ def _ends(node: Node, ends: Mapping[str, str]) -> list[str]:
     for source in node.sources:
         if source not in ends:
             raise ValueError(f"it takes {shown(source)}, which is not before it")
+    if node.given and node.kind != FUNCTION:
+        raise ValueError(f"its call is given {cut(', '.join(node.given))}, which is not read here")
     if len(node.sources) > 1 and node.kind not in (*keras_layers.MERGES, FUNCTION):
         raise ValueError(f"it takes {len(node.sources)} inputs")
     return [ends[source] for source in node.sources] or [INPUT]
@@ -210,9 +214,8 @@ def _layers(described: Mapping[str, Any]) -> Iterator[Node]:
         if inner in MODELS:
             raise ValueError(f"{name} is a model inside of it, which is not read here")
         in_line = [node.name for node in nodes[-1:]]
-        nodes.append(
-            Node(name, inner, own, in_line if kind == "Sequential" else _sources(name, entry["inbound_nodes"]))
-        )
+        taken = (in_line,) if kind == "Sequential" else _call(name, entry["inbound_nodes"])
+        nodes.append(Node(name, inner, own, *taken))
     if kind == "Sequential":
         yield from nodes
         return
@@ -222,22 +225,44 @@ def _layers(described: Mapping[str, Any]) -> Iterator[Node]:
     yield from _sorted(nodes, outputs[0])
 
 
-def _sources(name: str, calls: list[Any]) -> list[str]:
-    """The layers whose results a layer of a functional model takes: of Keras 2 [[[name, 0, 0, {}], ...]], of Keras 3
-    [{"args": [...], "kwargs": {...}}] with tensors in it."""
+def _call(name: str, calls: list[Any]) -> tuple[list[str], tuple[str, ...]]:
+    """The layers whose results a layer of a functional model takes, and what else it is given: of Keras 2
+    [[[name, 0, 0, {...}], ...]], of Keras 3 [{"args": [...], "kwargs": {...}}] with tensors in it."""
     if len(calls) > 1:
         raise ValueError(f"{name} is used {len(calls)} times, which is not read here")
     if not calls:
-        return []
+        return [], ()
     call = calls[0]
     if isinstance(call, Mapping):
-        if list(_tensors(call.get("kwargs", {}))):
-            raise ValueError(f"{name} is given tensors by name ({', '.join(call['kwargs'])}), which is not read here")
-        return list(_tensors(call["args"]))
-    for entry in call:
-        if list(_tensors(entry[3:])):
-            raise ValueError(f"{name} is given tensors by name, which is not read here")
-    return list(_tensors(call))
+        args, options = call["args"], dict(call.get("kwargs", {}))
+    else:
+        args = [call] if isinstance(call[0], str) else call
+        options = {option: value for entry in args for own in entry[3:] for option, value in own.items()}
+    if list(_tensors(options)):
+        raise ValueError(f"{name} is given tensors by name ({', '.join(options)}), which is not read here")
+    # None and False are what the arguments are that are left out: mask, training, initial_state
+    named = tuple(
+        f"{option}={shown(value)}" for option, value in options.items() if value is not None and value is not False
+    )
+    return list(_tensors(args)), (*(shown(value) for value in _constants(args)), *named)
+
+
+def _is_tensor(value: Any) -> bool:
+    """Whether this is [name of a layer, 0, 0, ...], of Keras 2."""
+    return len(value) >= 3 and isinstance(value[0], str) and type(value[1]) is int and type(value[2]) is int
+
+
+def _constants(value: Any, depth: int = 0) -> Iterator[Any]:
+    """What is neither tensors nor lists of them, in the arguments of a call."""
+    if isinstance(value, (list, tuple)):
+        if list(value[:2]) == CONSTANT:
+            yield value[2]
+        elif not _is_tensor(value):
+            for k, entry in enumerate(value):
+                if depth or not k or (entry is not None and entry is not False):
+                    yield from _constants(entry, depth + 1)
+    elif not isinstance(value, Mapping) or value.get("class_name") != "__keras_tensor__":
+        yield value
 
 
 def _tensors(value: Any, depth: int = 0) -> Iterator[str]:
@@ -249,7 +274,9 @@ def _tensors(value: Any, depth: int = 0) -> Iterator[str]:
         for entry in value.values() if history is None else [history]:
             yield from _tensors(entry, depth + 1)
     elif isinstance(value, (list, tuple)):
-        if len(value) >= 3 and isinstance(value[0], str) and type(value[1]) is int and type(value[2]) is int:
+        if list(value[:2]) == CONSTANT:
+            return
+        if _is_tensor(value):
             if (value[1], value[2]) != (0, 0):
                 raise ValueError(
                     f"result {value[2]} of use {value[1]} of {value[0]} is needed, the first alone is read"

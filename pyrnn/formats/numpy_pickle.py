@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
-from ..core.checks import Array
+from ..core.checks import Array, shown
 from . import torch
 
 START = pickle.PROTO
@@ -20,7 +20,7 @@ class Kind:
 
     def __init__(self, code: Any, *_: Any) -> None:
         if not isinstance(code, str) or np.dtype(code).kind not in "biufc":
-            raise ValueError(f"it holds an array of {code!r}, expected numbers")
+            raise ValueError(f"it holds an array of {shown(code)}, expected numbers")
         self.dtype = np.dtype(code)
 
 
@@ -35,7 +35,7 @@ class Unpickler(torch.Unpickler):
     """Reads a pickle of arrays."""
 
     names: ClassVar[Mapping[str, Any]] = {
-        "collections.OrderedDict": torch.Entries,
+        "collections.OrderedDict": torch.entries,
         "_codecs.encode": lambda text, encoding: text.encode("latin1") if encoding == "latin1" else None,
         "__builtin__.bytes": lambda *_: b"",  # in protocol 2, of no numbers
         "numpy.ndarray": None,
@@ -62,7 +62,7 @@ class Unpickler(torch.Unpickler):
             if not isinstance(kind, Kind) or not isinstance(content, bytes):
                 raise ValueError("an array is not described as NumPy does it")
             if any(type(n) is not int or n < 0 for n in shape):
-                raise ValueError(f"an array of shape {shape} cannot be")
+                raise ValueError(f"an array of shape {shown(shape)} cannot be")
             if math.prod(shape) * kind.dtype.itemsize != len(content):
                 raise ValueError(f"an array of shape {shape} and dtype {kind.dtype} has {len(content)} bytes")
             numbers = np.frombuffer(content, kind.dtype).reshape(shape, order="F" if fortran else "C")

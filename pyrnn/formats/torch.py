@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
-from ..core.checks import Array
+from ..core.checks import Array, shown
 
 T = TypeVar("T")
 
@@ -57,17 +57,30 @@ class Entries(dict[Any, Any]):
     """An OrderedDict of the file; what else is set on it is of no interest."""
 
 
+def keyed(key: Any) -> Any:
+    """A key of a dict, or what is in a set. Tuples in tuples are refused: Python would hash those without an end."""
+    for part in key if type(key) is tuple else (key,):
+        if not isinstance(part, (str, bytes, int, float, type(None))):
+            raise ValueError(f"{shown(key)} is a key of it, expected a text or a number")
+    return key
+
+
+def entries(pairs: Any = ()) -> Entries:
+    """An OrderedDict of (key, value), as older pickles make it."""
+    return Entries([(keyed(key), value) for key, value in (pairs.items() if isinstance(pairs, dict) else pairs)])
+
+
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Tensor:
     dtype = rest[2].dtype if len(rest) > 2 and isinstance(rest[2], Storage) else storage.dtype  # of _rebuild_tensor_v3
     if not isinstance(storage, Storage) or len(size) != len(stride):
         raise ValueError("a tensor is not described as torch does it")
     if any(type(n) is not int or n < 0 for n in (offset, *size, *stride)):
-        raise ValueError(f"a tensor of size {size}, stride {stride} and offset {offset} cannot be")
+        raise ValueError(f"a tensor of size {shown(size)}, stride {shown(stride)} and offset {shown(offset)} cannot be")
     return Tensor(storage, offset, tuple(size), tuple(stride), dtype)
 
 
 NAMES: dict[str, Any] = {
-    "collections.OrderedDict": Entries,
+    "collections.OrderedDict": entries,
     "torch._utils._rebuild_tensor": _tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor,
@@ -103,6 +116,8 @@ class Unpickler(InPython):  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> Any:
         """Of `names` alone."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise ValueError(f"its pickle asks for {shown(name)} of {shown(module)}, which is no name")
         full = f"{module}.{name}"
         if full not in self.names:
             what = "a whole module" if module.startswith(("torch.nn", "__torch__", "__main__")) else "other objects"
@@ -114,10 +129,25 @@ class Unpickler(InPython):  # type: ignore[misc]
     def persistent_load(self, pid: Any) -> Storage:
         """("storage", its kind, its key, where it was, how many numbers)."""
         kind, key = pid[1:3]
-        if pid[0] != "storage" or not isinstance(kind, Storage) or (len(pid) > 5 and pid[5] is not None):
+        described = pid[0] == "storage" and isinstance(kind, Storage) and isinstance(key, (str, int))
+        if not described or (len(pid) > 5 and pid[5] is not None):
             raise ValueError("a storage is not described as torch does it")
         self.dtypes[str(key)] = kind.dtype
         return Storage(kind.dtype, str(key))
+
+    def _setitem(self) -> None:
+        keyed(self.stack[-2])
+        self.load_setitem()
+
+    def _setitems(self) -> None:
+        for key in self.stack[::2]:  # those since the mark
+            keyed(key)
+        self.load_setitems()
+
+    def _additems(self) -> None:
+        for value in self.stack:
+            keyed(value)
+        self.load_additems()
 
     def _build(self) -> None:
         state = self.stack.pop()
@@ -128,7 +158,10 @@ class Unpickler(InPython):  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: InPython.dispatch[code] for code in (getattr(pickle, name)[0] for name in OPCODES)
-    } | {pickle.BUILD[0]: _build}
+    } | {
+        pickle.BUILD[0]: _build, pickle.SETITEM[0]: _setitem, pickle.SETITEMS[0]: _setitems,
+        pickle.ADDITEMS[0]: _additems,
+    }  # fmt: skip
 
 
 def read(file: BinaryIO, size: int) -> tuple[Any, dict[str, Array]]:
@@ -159,7 +192,7 @@ def _read_legacy(file: BinaryIO) -> tuple[Any, dict[str, Array]]:
     file.seek(0)
     _, version, system = (Unpickler(file).load() for _ in range(3))
     if version != 1001 or not system.get("little_endian"):
-        raise ValueError(f"it is of version {version!r}, expected 1001 and little-endian numbers")
+        raise ValueError(f"it is of version {shown(version)}, expected 1001 and little-endian numbers")
     unpickler = Unpickler(file)
     value, keys = unpickler.load(), Unpickler(file).load()
     storages = {}
@@ -185,25 +218,32 @@ def widened(bfloat16: Array) -> Array:
 
 
 def held(value: Any, kind: type[T], most: int) -> dict[str, T]:
-    """What is of this kind in dicts and lists, by their keys joined by dots. ValueError for more than so many entries.
+    """What is of this kind in dicts and lists, by their keys joined by dots. ValueError for more than so many entries,
+    and for names much longer than that together, as those of a dict that holds itself are.
 
     held({"a": [1, "x", 2]}, int, 10)  # {"a.0": 1, "a.2": 2}
     """
     found: dict[str, T] = {}
     waiting: list[tuple[str, Any]] = [("", value)]
-    met = 0
+    entries, letters = most, MOST_MEMORY * most  # that are left
     while waiting:
         name, entry = waiting.pop()
-        met += 1
-        if met > most:
-            raise ValueError("it has more entries than bytes")
         if isinstance(entry, kind):
             if name.removesuffix(".") in found:
                 raise ValueError(f"two tensors are called {name[:-1]!r}")
             found[name.removesuffix(".")] = entry
         elif isinstance(entry, (dict, list, tuple)):
+            entries -= len(entry)
+            if entries < 0:
+                raise ValueError("it has more entries than bytes")
             inner = entry.items() if isinstance(entry, dict) else enumerate(entry)
-            waiting += [(f"{name}{key}.", inside) for key, inside in reversed(list(inner))]
+            for key, inside in reversed(list(inner)):
+                if isinstance(inside, (kind, dict, list, tuple)):
+                    waiting.append((f"{name}{key}.", inside))
+                    letters -= len(waiting[-1][0])
+                    if letters < 0:
+                        raise ValueError(f"its names are longer than {MOST_MEMORY} times the file: something in it "
+                                         "holds itself")  # fmt: skip
     return found
 
 

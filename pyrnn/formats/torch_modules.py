@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -153,11 +153,11 @@ def from_torch(source: Any, **config: Any) -> Any:
     """The layer that a module of torch's, or its state dict, is: the same values, and the same results to rounding.
 
     source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention, Conv1d,
-            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one of the
-            first seven, from a module or from `read_weights`
+            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one
+            recurrent layer, cell or Linear, from a module or from `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
             `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
-            those of all its layers that take them
+            those of all its layers that take them; TypeError for one that none of them takes
 
     Features are last here, also behind a Conv1d, where torch has time there: its (N, C, T) is (T, N, C), or (N, T, C)
     with batch_first. A layer of a Sequential that would therefore act on another axis, as a Linear behind a Conv1d, is
@@ -175,6 +175,8 @@ def from_torch(source: Any, **config: Any) -> Any:
         if not hasattr(source, "state_dict") or not hasattr(source, "named_children"):
             raise TypeError(f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict")
         if _is_sequential(source):
+            _refuse_shared(source)
+            _refuse_unknown(source, config)
             return _sequential(source, "", {"dtype": _dtype(source.state_dict().values())} | config)[0]
         layer, _ = _of_module(source, "", config)
         return layer
@@ -204,17 +206,41 @@ def _is_sequential(module: Any) -> bool:
     return type(module).__module__.startswith("torch.nn.") and type(module).__name__ == "Sequential"
 
 
+def _arguments(name: str) -> Collection[str]:
+    """Those of the layer that a module of this class becomes."""
+    return inspect.signature(MODULES[name][0]).parameters if name in MODULES else ()
+
+
+def _refuse_unknown(source: Any, config: Mapping[str, Any]) -> None:
+    """TypeError for an argument that would be of no layer of a Sequential; but all may be told a dtype."""
+    kinds = {type(module).__name__ for module in source.modules()}
+    for argument in config:
+        if argument != "dtype" and not any(argument in _arguments(name) for name in kinds):
+            raise TypeError(f"from_torch: no layer of the Sequential takes {argument}={shown(config[argument])}")
+
+
+def _refuse_shared(source: Any) -> None:
+    """ValueError for a module with parameters that runs twice: torch's state dict has both names, a layer here one."""
+    met: dict[int, str] = {}
+    for name, module in source.named_modules(remove_duplicate=False):
+        first = met.setdefault(id(module), name)
+        if first != name and any(True for _ in module.parameters()):
+            raise ValueError(
+                f"from_torch: {name} of the Sequential is {first} again ({type(module).__name__}), with the same "
+                "parameters, which its layers here would have twice; take its parts one by one"
+            )
+
+
 def _sequential(source: Any, last: str, config: dict[str, Any]) -> tuple[Sequential, str]:
     """The layers of a Sequential, and what torch has last behind it; `last` is what it has before it."""
     layers: dict[str, Any] = {}
-    for child, module in source.named_children():
+    for child, module in source._modules.items():  # named_children() leaves out what is there again
         name = type(module).__name__
         try:
             if _is_sequential(module):
                 layers[child], last = _sequential(module, last, config)
                 continue
-            taken = inspect.signature(MODULES[name][0]).parameters if name in MODULES else {}
-            own = {argument: value for argument, value in config.items() if argument in taken}
+            own = {argument: value for argument, value in config.items() if argument in _arguments(name)}
             layers[child], last = _of_module(module, last, own)
         except ValueError as error:
             raise ValueError(f"from_torch: {child} of the Sequential: {error}") from error
@@ -253,16 +279,18 @@ def _told_by(
     if not shapes.keys() <= known or "weight" not in shapes:
         found = cut(", ".join(sorted(shapes)) or "nothing")
         raise ValueError(
-            f"from_torch: a state dict with {found} is not of one recurrent layer, Linear or LayerNorm; "
+            f"from_torch: a state dict with {found} is not of one recurrent layer or Linear; "
             "make the layer, and layer.load_state_dict(state_dict, prefix=...) takes its part"
         )
     shape = shapes["weight"]
-    if len(shape) == 1:
-        return LayerNorm, {"size": shape[0], "bias": "bias" in shapes}, values
-    if len(shape) != 2 or "bias" not in shapes:
+    if len(shape) != 2 or shapes.get("bias") != shape[:1]:
+        several = (
+            "LayerNorm's, an RMSNorm's, a GroupNorm's or a PReLU's" if len(shape) == 1 else "Linear's or an Embedding's"
+        )
+        beside = f"and a bias of shape {shapes['bias']}" if "bias" in shapes else "alone"
         raise ValueError(
-            f"from_torch: a weight of shape {shape} alone may be a Linear's or an Embedding's, among others: make the "
-            "layer, and layer.load_state_dict(state_dict)"
+            f"from_torch: a weight of shape {shape} {beside} may be a {several}, among others: make the layer, and "
+            "layer.load_state_dict(state_dict)"
         )
     return Linear, {"in_features": shape[1], "out_features": shape[0]}, values
 

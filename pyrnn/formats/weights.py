@@ -32,13 +32,18 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
         weights = pyrnn.read_weights("model.pt")
         layer.load_state_dict({name.removeprefix("rnn."): array for name, array in weights.items()})
     """
-    arrays: dict[str, Array] = within(path, "a file of weights", lambda file, size: _reader(file)(file, size))
+    arrays: dict[str, Array] = within(
+        "read_weights", path, "a file of weights", lambda file, size: _reader(file)(file, size)
+    )
     return arrays
 
 
-def within(path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
+def within(call: str, path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
     """read(an open file, its size), whose errors become OSError or ValueError and name the file."""
-    path, name = existing(path, expected)
+    try:
+        path, name = existing(path, expected)
+    except TypeError as error:
+        raise TypeError(f"{call}: {error}") from None
     if not os.path.isfile(path):
         raise OSError(f"{name} is no regular file, expected {expected}")
     with open(path, "rb") as file:

@@ -142,7 +142,8 @@ class GraphStream(ChainStream):
     def _run(self, parts: Sequence[Any], x: Any) -> Any:
         results = [x]
         for part, wires in zip(parts, self._wires, strict=True):
-            results.append(part(*[results[k] for k in wires]))
+            given = [results[k] for k in wires]
+            results.append(None if any(own is None for own in given) else part(*given))
         return results[-1]
 
     def __copy__(self) -> GraphStream:

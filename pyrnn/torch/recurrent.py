@@ -224,6 +224,7 @@ def by_torch(
 ) -> list[Tensor | None]:  # fmt: skip
     """The gradients of inputs (x, states, weights) by torch's own implementation, which can be differentiated again."""
     with torch.enable_grad():
+        inputs = [t.view_as(t) for t in inputs]  # one for each place: what one depends on is not the other's business
         x, *rest = inputs
         state, weights = rest[:states], rest[states:]
         if not state:

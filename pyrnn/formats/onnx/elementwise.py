@@ -51,14 +51,20 @@ def divide(a: Array, b: Array) -> Any:
     return (whole + ((a % b != 0) & ((a < 0) != (b < 0)))).astype(a.dtype)
 
 
+def _power_of(x: Array, y: Array) -> Array:
+    """In the dtype of x; of an integer and a negative one what C makes of the fraction."""
+    fraction = x.dtype.kind in "iu" and y.dtype.kind == "i" and (y < 0).any()
+    return np.asarray(np.power(x.astype(np.float64) if fraction else x, y)).astype(x.dtype, copy=False)
+
+
 def _power(node: Node) -> Made:
     exponent = node.known(1)
     if exponent is not None and exponent.size == 1:
         simple = {2: np.square, 1: np.positive, 0.5: np.sqrt, -1: np.reciprocal}
         function = simple.get(exponent.item())
         if function is not None and exponent.ndim == 0:
-            return lambda x: function(x) if x.dtype.kind == "f" else np.power(x, exponent).astype(x.dtype), (0,)
-    return lambda x, y: np.power(x, y).astype(x.dtype, copy=False)
+            return lambda x: function(x) if x.dtype.kind == "f" else _power_of(x, exponent), (0,)
+    return _power_of
 
 
 def on_kernel(name: str, other: Function) -> Function:

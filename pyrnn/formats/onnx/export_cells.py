@@ -99,7 +99,7 @@ def _operator(
     if directions == 1:
         return writer.add("Squeeze", y, writer.integers(1)), finals
     turned = writer.add("Transpose", y, perm=(0, 2, 1, 3))
-    return writer.add("Reshape", turned, writer.integers(0, 0, -1)), finals
+    return writer.add("Reshape", turned, writer.integers(0, 0, directions * layer._output)), finals
 
 
 def _activations(layer: Any) -> list[str]:

@@ -30,8 +30,13 @@ def behind(writer: Writer, layer: Any, lengths: str) -> str:
         reach, stride, around = layer.kernel_size - 1, layer.stride, 0
     else:
         return lengths
+    upward = isinstance(layer, MaxPool1d) and layer.ceil_mode
+    around += stride - 1 if upward else 0
     free = writer.add("Add", lengths, writer.integers(around - reach - 1))  # beside a first window
     count = writer.add("Add", writer.add("Div", free, writer.integers(stride)), writer.integers(1))
+    if upward:  # a last window begins before the end
+        begun = writer.add("Div", writer.add("Sub", lengths, writer.integers(1)), writer.integers(stride))
+        count = writer.add("Min", count, writer.add("Add", begun, writer.integers(1)))
     some = writer.add("And", writer.add("Greater", lengths, writer.integers(0)),
                       writer.add("GreaterOrEqual", free, writer.integers(0)))  # fmt: skip
     return str(writer.add("Where", some, count, writer.integers(0)))
@@ -76,11 +81,16 @@ def _positions(writer: Writer, layer: PositionalEncoding, x: Value, name: str, l
 
 
 def _last_step(writer: Writer, layer: LastStep, x: Value, name: str, lengths: str) -> Value:
+    if layer.bidirectional and isinstance(x.shape[-1], int) and x.shape[-1] % 2:
+        raise ValueError(f"to_onnx: LastStep is given {x.shape[-1]} features, expected an even number of them")
     x = steps_first(writer, x, layer.batch_first)
     last = writer.add("Max", writer.add("Sub", lengths, writer.integers(1)), writer.integers(0))
     place = writer.add("Unsqueeze", last, writer.integers(0, 2))
-    shape = writer.add("Concat", writer.integers(1), writer.length(x.name, 1), writer.length(x.name, 2), axis=0)
-    y = writer.add("GatherElements", x.name, writer.add("Expand", place, shape), axis=0)
+    forth, back = writer.add("Split", x.name, outputs=2, axis=2) if layer.bidirectional else (x.name, "")
+    shape = writer.add("Concat", writer.integers(1), writer.length(forth, 1), writer.length(forth, 2), axis=0)
+    y = writer.add("GatherElements", forth, writer.add("Expand", place, shape), axis=0)
+    if layer.bidirectional:
+        y = writer.add("Concat", y, writer.add("Gather", back, writer.integers(0), axis=0), axis=2)
     return _of_rows(writer, layer, lengths, writer.add("Squeeze", y, writer.integers(0)), x.shape[1:])
 
 
@@ -105,10 +115,10 @@ def _of_rows(writer: Writer, layer: Any, lengths: str, y: str, shape: Any) -> Va
     return Value(writer.add("Where", some, y, zero(writer, layer.dtype)), shape)
 
 
-def _held(writer: Writer, layer: Any, x: Value, lengths: str) -> Value:
-    """x in the layer's layout, 0 behind its rows' ends."""
+def _held(writer: Writer, layer: Any, x: Value, lengths: str, fill: float = 0) -> Value:
+    """x in the layer's layout, `fill` behind its rows' ends."""
     first = steps_first(writer, x, layer.batch_first)
-    held = writer.add("Where", valid(writer, first, lengths), first.name, zero(writer, layer.dtype))
+    held = writer.add("Where", valid(writer, first, lengths), first.name, writer.constant(fill, layer.dtype))
     return steps_first(writer, Value(held, first.shape), layer.batch_first)
 
 
@@ -134,9 +144,10 @@ def _conv1d(writer: Writer, layer: Conv1d, x: Value, name: str, lengths: str) ->
 
 
 def _max_pool1d(writer: Writer, layer: MaxPool1d, x: Value, name: str, lengths: str) -> Value:
+    x = _held(writer, layer, x, lengths, -np.inf) if layer.ceil_mode else x
     return _over_windows(
         writer, layer, x, lengths, x.shape[-1], "MaxPool", kernel_shape=[layer.kernel_size], strides=[layer.stride],
-        keeps_steps=False,
+        ceil_mode=int(layer.ceil_mode), keeps_steps=False,
     )  # fmt: skip
 
 
@@ -221,7 +232,7 @@ def _attention(writer: Writer, layer: MultiheadAttention, x: Value, name: str, l
     mixed = writer.add("MatMul", writer.add("Softmax", scores, axis=-1), value)
     some = writer.add("Greater", counts, writer.constant(0, np.int64))
     mixed = writer.add("Transpose", writer.add("Where", some, mixed, nothing), perm=(0, 2, 1, 3))
-    y = Value(writer.add("Reshape", mixed, writer.integers(0, 0, -1)), x.shape)
+    y = Value(writer.add("Reshape", mixed, writer.integers(0, 0, layer.num_heads * layer.head_dim)), x.shape)
     y = _affine(writer, y, params["out_proj.weight"], params.get("out_proj.bias"), f"{name}out_proj.")
     return y if layer.batch_first else writer.transposed(y, 1, 0, 2)
 

@@ -73,7 +73,7 @@ def as_linear(node: Node, values: Values) -> Node:
 
 def as_bias(array: Array | None, outputs: int) -> Array | None:
     """A constant that is added to (..., O) as (O,), or None where it is no such one."""
-    if array is None or array.size not in (1, outputs) or array.shape[-1:] not in ((outputs,), (1,), ()):
+    if array is None or array.size not in (1, outputs) or array.shape[-1:] not in ((array.size,), ()):
         return None
     return np.array(np.broadcast_to(array.reshape(-1), (outputs,)))
 

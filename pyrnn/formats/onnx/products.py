@@ -185,35 +185,49 @@ def pooling(node: Node) -> Made:
     """MaxPool and AveragePool."""
     kernel = tuple(node.attributes["kernel_shape"])
     spatial = len(kernel)
-    average = node.op == "AveragePool"
     strides, dilations, pads = spread(node, spatial)
-    if len(node.outputs) > 1 and node.outputs[1] is not None:
-        raise NotImplementedError
-    counted, upward = node.attributes.get("count_include_pad", 0), node.attributes.get("ceil_mode", 0)
-    if average and upward:
-        raise NotImplementedError
+    upward = node.attributes.get("ceil_mode", 0)
+    over = tuple(range(2 + spatial, 2 + 2 * spatial))
 
-    def run(x: Array) -> Any:
+    def read(x: Array, sides: Any, fill: Any) -> Array:
+        return windows(padded(x, sides, fill), kernel, strides, dilations)
+
+    def sides_of(x: Array) -> tuple[Any, Any]:
+        """The padding, and with what a last window lacks that begins within the padded input."""
         if x.ndim != 2 + spatial:
             raise ValueError(f"x has shape {x.shape}, its window {kernel}")
         sides = around(x.shape[2:], kernel, strides, dilations, pads)
-        if upward:  # what a last window lacks, if it begins within the padded input
-            sides = [
-                (a, b + more(n, a, b, k, s, d))
-                for n, (a, b), k, s, d in zip(x.shape[2:], sides, kernel, strides, dilations, strict=True)
-            ]
-        over = tuple(range(2 + spatial, 2 + 2 * spatial))
-        if not average:
-            low = -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
-            y = windows(padded(x, sides, low), kernel, strides, dilations).max(over)
-            return (y, None) if len(node.outputs) > 1 else y
-        total = windows(padded(x, sides, 0), kernel, strides, dilations).sum(over, dtype=x.dtype)
-        if counted or not any(map(any, sides)):
-            return total / x.dtype.type(math.prod(kernel))
-        ones = padded(np.ones((1, 1, *x.shape[2:]), x.dtype), sides, 0)
-        return total / windows(ones, kernel, strides, dilations).sum(over)
+        if not upward:
+            return sides, sides
+        parts = zip(x.shape[2:], sides, kernel, strides, dilations, strict=True)
+        return sides, [(a, b + more(n, a, b, k, s, d)) for n, (a, b), k, s, d in parts]
 
-    return run
+    def mean(x: Array) -> Any:
+        sides, whole = sides_of(x)
+        total = read(x, whole, 0).sum(over, dtype=x.dtype)
+        counted = sides if node.attributes.get("count_include_pad", 0) else [(0, 0)] * spatial
+        if whole == counted:
+            return total / x.dtype.type(math.prod(kernel))
+        rest = [(a - c, b - d) for (a, b), (c, d) in zip(whole, counted, strict=True)]
+        ones = np.ones((1, 1, *(n + c + d for n, (c, d) in zip(x.shape[2:], counted, strict=True))), x.dtype)
+        return total / read(ones, rest, 0).sum(over)
+
+    def largest(x: Array) -> Any:
+        _, whole = sides_of(x)
+        low = -np.inf if x.dtype.kind in "fV" else np.iinfo(x.dtype).min
+        view = read(x, whole, low)
+        if len(node.outputs) == 1 or node.outputs[1] is None:
+            y = view.max(over)
+            return (y, None) if len(node.outputs) > 1 else y
+        flat = view.reshape(*view.shape[: 2 + spatial], math.prod(kernel))
+        first = flat.argmax(-1)[..., None]
+        ids = np.arange(x.size).reshape(x.shape)
+        if node.attributes.get("storage_order", 0):
+            ids = ids.reshape(*x.shape[:2], *x.shape[:1:-1]).transpose(0, 1, *range(1 + spatial, 1, -1))
+        places = read(ids, whole, -1).reshape(flat.shape)
+        return tuple(np.take_along_axis(part, first, -1)[..., 0] for part in (flat, places))
+
+    return mean if node.op == "AveragePool" else largest
 
 
 def more(n: int, before: int, behind: int, k: int, stride: int, dilation: int) -> int:
@@ -223,6 +237,23 @@ def more(n: int, before: int, behind: int, k: int, stride: int, dilation: int) -
     if (places - 1) * stride >= n + before:
         places -= 1
     return max((places - 1) * stride + reach - (n + before + behind), 0)
+
+
+def _over_channels(node: Node) -> Made:
+    """LRN: x by a power of the mean square of the channels around it."""
+    size = node.attributes["size"]
+    alpha, beta, bias = (node.attributes.get(name, default) for name, default in
+                         (("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)))  # fmt: skip
+
+    def run(x: Array) -> Any:
+        kind, channels = x.dtype.type, x.shape[1]
+        before, after = min((size - 1) // 2, channels), min(size // 2, channels)
+        squares = np.zeros((len(x), before + channels + after, *x.shape[2:]), x.dtype)
+        squares[:, before : before + channels] = np.square(x)
+        total = np.lib.stride_tricks.sliding_window_view(squares, before + after + 1, 1).sum(-1, dtype=x.dtype)
+        return x / (kind(bias) + kind(alpha / size) * total) ** kind(beta)
+
+    return run
 
 
 def _globally(reduce: Function) -> Callable[[Node], Made]:
@@ -237,6 +268,7 @@ MAKERS: dict[str, Callable[[Node], Made]] = {
     "Conv": convolution,
     "MaxPool": pooling,
     "AveragePool": pooling,
+    "LRN": _over_channels,
     "GlobalMaxPool": _globally(lambda x, axes: x.max(axes, keepdims=True)),
     "GlobalAveragePool": _globally(lambda x, axes: x.mean(axes, keepdims=True, dtype=x.dtype)),
 }

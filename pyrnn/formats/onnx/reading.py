@@ -43,9 +43,10 @@ def read(source: Any) -> tuple[Any, str, tuple[str, ...]]:
         with open(path, "rb") as file:
             source = file.read()
     with naming(name):
-        model = source if isinstance(source, onnx.ModelProto) else parsed(bytes(source))
+        model = source if isinstance(source, onnx.ModelProto) else parsed("from_onnx", bytes(source))
         _check_versions(onnx, model)
         if model.functions:
+            _check_calls(model)
             model = importlib.import_module("onnx.inliner").inline_local_functions(model)
     return model, name, folders
 
@@ -66,9 +67,9 @@ def folders_of(path: str) -> tuple[str, ...]:
     return tuple({os.path.realpath(os.path.dirname(path)), os.path.dirname(os.path.realpath(path))})
 
 
-def parsed(content: bytes) -> Any:
+def parsed(call: str, content: bytes) -> Any:
     """The ModelProto of a file's bytes. ValueError where they are none."""
-    onnx = package("from_onnx")
+    onnx = package(call)
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf has several
@@ -87,6 +88,38 @@ def _check_versions(onnx: Any, model: Any) -> None:
         if opset.version > newest.get(opset.domain, math.inf) or opset.version < 1:
             raise ValueError(f"its operators are of opset {opset.version}, and the onnx package that is installed "
                              f"({onnx.__version__}) knows opset {newest.get(opset.domain)}")  # fmt: skip
+
+
+def _check_calls(model: Any) -> None:
+    """That functions which call functions do not make a huge graph of a small file."""
+    functions = {_called(function, function.name): function.node for function in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+
+    def of(node: Any) -> int:
+        key = _called(node, node.op_type)
+        inner = sum(of(one) for graph in _graphs(node) for one in graph.node)
+        if key not in functions:
+            return 64 + int(node.ByteSize()) + inner
+        if key not in sizes:
+            sizes[key] = 0  # one that calls itself is refused by who takes it apart
+            sizes[key] = sum(map(of, functions[key]))
+        return sizes[key] + inner
+
+    own = sum(64 + int(node.ByteSize()) for nodes in (model.graph.node, *functions.values()) for node in nodes)
+    size, most = sum(map(of, model.graph.node)), (1 << 20) + 64 * own
+    if size > most:
+        raise ValueError(f"its functions call each other so often that {size} bytes of nodes come of {own}, "
+                         f"expected at most {most}")  # fmt: skip
+
+
+def _called(proto: Any, name: str) -> tuple[str, str, str]:
+    return "" if proto.domain == "ai.onnx" else proto.domain, name, getattr(proto, "overload", "")
+
+
+def _graphs(node: Any) -> Iterator[Any]:
+    """The graphs that a node holds."""
+    for attribute in node.attribute:
+        yield from ([attribute.g] if attribute.HasField("g") else attribute.graphs)
 
 
 def tensor(proto: Any, folders: tuple[str, ...] = ()) -> Array:
@@ -154,5 +187,5 @@ def _external(onnx: Any, proto: Any, folders: tuple[str, ...]) -> Array:
 def read_tensors(file: BinaryIO, size: int) -> dict[str, Array]:
     """The initializers of an ONNX file by name, for `read_weights`: those of the graph itself, not of subgraphs."""
     folders = folders_of(file.name)
-    protos = parsed(file.read()).graph.initializer
+    protos = parsed("read_weights", file.read()).graph.initializer
     return {proto.name: np.array(any_array("read_weights", proto.name, tensor(proto, folders))) for proto in protos}

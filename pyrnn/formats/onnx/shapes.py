@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...core.checks import Array
+from .elementwise import divide
 from .graph import Node
 from .program import Function, Made
 
@@ -56,8 +57,6 @@ def _reshape(node: Node) -> Made:
         lengths = [int(n) for n in target]
         if not keep_zero and 0 in lengths:
             lengths = [x.shape[k] if n == 0 else n for k, n in enumerate(lengths)]
-        if -1 in lengths and 0 in lengths:
-            lengths[lengths.index(-1)] = 0
         return np.reshape(x, lengths)
 
     known, _ = integers(node, "shape", 1)
@@ -91,8 +90,8 @@ def _squeeze(node: Node) -> Made:
     if missing:
         return np.squeeze
     if known is None:
-        return lambda x, axes: np.squeeze(x, tuple(int(axis) for axis in axes))
-    return operator.methodcaller("squeeze", tuple(known)), (0,)
+        return lambda x, axes: np.squeeze(x, tuple(int(axis) for axis in axes) or None)
+    return operator.methodcaller("squeeze", tuple(known) or None), (0,)
 
 
 @_maker("Unsqueeze")
@@ -101,7 +100,7 @@ def _unsqueeze(node: Node) -> Made:
     if known is None:
         return lambda x, axes: np.expand_dims(x, tuple(int(axis) for axis in axes))
     axes = tuple(known)
-    if all(axis >= 0 for axis in axes) and len(set(axes)) == len(axes) and max(axes) < 32:
+    if axes and all(axis >= 0 for axis in axes) and len(set(axes)) == len(axes) and max(axes) < 32:
         index = tuple(None if k in axes else slice(None) for k in range(max(axes) + 1))
         return lambda x: x[index] if x.ndim > max(axes) - len(axes) else np.expand_dims(x, axes), (0,)
     return lambda x: np.expand_dims(x, axes), (0,)
@@ -202,6 +201,8 @@ def _split(node: Node) -> Made:
         whole = x.shape[axis]
         if lengths is None:
             each = -(-whole // count)
+            if told is None and (whole % count if node.opset < 18 else each * (count - 1) > whole):
+                raise ValueError(f"it splits {whole} into {count} equal parts")
             lengths = told or [each] * (count - 1) + [whole - each * (count - 1)]
         results = tuple([x[index] for index in cuts(lengths, whole, axis % x.ndim)])
         return results if count > 1 else results[0]
@@ -224,8 +225,9 @@ def _cut(node: Node) -> Made:
     def index(x: Array, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> tuple[slice, ...]:
         parts = [slice(None)] * x.ndim
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            step = 1 if steps is None else int(steps[k])
-            parts[k if axes is None else int(axes[k])] = slice(int(start), int(end), step)
+            step, axis = 1 if steps is None else int(steps[k]), k if axes is None else int(axes[k])
+            before = step < 0 and start < -x.shape[axis]  # for Python there is nothing from there backwards
+            parts[axis] = slice(0 if before else int(start), int(end), step)
         return tuple(parts)
 
     told = [integers(node, name, place) for place, name in enumerate(("starts", "ends", "axes", "steps"), 1)]
@@ -233,7 +235,7 @@ def _cut(node: Node) -> Made:
         return lambda x, *parts: x[index(x, *parts)]
     known = [value for value, _ in told]
     axes = known[2] if known[2] is not None else list(range(len(known[0] or ())))
-    if axes and not 0 <= min(axes) <= max(axes) < 32:
+    if (axes and not 0 <= min(axes) <= max(axes) < 32) or min(known[3] or [1]) < 0:
         return lambda x: x[index(x, *known)], (0,)
     return operator.itemgetter(index(np.empty((0,) * (max(axes, default=-1) + 1)), *known)), (0,)
 
@@ -373,7 +375,7 @@ def _total(x: Any, axes: Any, keep: bool) -> Any:
 def _mean(x: Array, axes: Any, keep: bool) -> Any:
     y = _total(x, axes, keep)
     count = x.size // y.size if y.size else 1
-    return y / y.dtype.type(count) if x.dtype.kind in "fV" else (y // count).astype(x.dtype)
+    return divide(y, y.dtype.type(count))
 
 
 def _largest(x: Any, axes: Any, keep: bool) -> Any:
@@ -389,7 +391,7 @@ def _smallest(x: Any, axes: Any, keep: bool) -> Any:
 def _log_sum_exp(x: Array, axes: Any, keep: bool) -> Any:
     top = _largest(x, axes, True)
     top = np.where(np.isfinite(top), top, top.dtype.type(0))
-    y = np.log(_total(np.exp(x - top), axes, True)) + top
+    y = (np.log(_total(np.exp(x - top), axes, True)) + top).astype(x.dtype, copy=False)
     return y if keep else y.squeeze(axes)
 
 
@@ -402,7 +404,7 @@ MAKERS |= {
     "ReduceL1": reduction(lambda x, axes, keep: _total(np.abs(x), axes, keep)),
     "ReduceL2": reduction(lambda x, axes, keep: np.sqrt(_total(np.square(x), axes, keep)).astype(x.dtype, copy=False)),
     "ReduceSumSquare": reduction(lambda x, axes, keep: _total(np.square(x), axes, keep)),
-    "ReduceLogSum": reduction(lambda x, axes, keep: np.log(_total(x, axes, keep))),
+    "ReduceLogSum": reduction(lambda x, axes, keep: np.log(_total(x, axes, keep)).astype(x.dtype, copy=False)),
     "ReduceLogSumExp": reduction(_log_sum_exp),
 }
 
