@@ -162,6 +162,17 @@ def test_learning_rate(rng):
     np.testing.assert_allclose(rates, [1e-2, 0, 1e-4], atol=1e-18)
 
 
+def test_a_part_that_learns(rng):
+    sequences, classes = ragged(rng)
+    model = classifier()
+    before = model.state_dict()
+    pyrnn.fit(model, sequences, classes, pyrnn.cross_entropy, epochs=1, optimizer=pyrnn.Adam(model[3]), rng=0)
+    moved = {
+        name.split(".")[0] for name, value in model.state_dict().items() if not np.array_equal(value, before[name])
+    }
+    assert moved == {"3"}
+
+
 def test_no_epochs(rng):
     sequences, classes = ragged(rng)
     model = classifier()
@@ -185,6 +196,30 @@ X, Y = [np.ones((2, 3)), np.ones((4, 3))], [0, 1]
         ({"valid": 1.5}, ValueError, "fit: valid is 1.5"),
         ({"valid": (X, Y, Y)}, ValueError, "fit: valid has 3 entries, expected sequences and targets"),
         ({"valid": (X, [1])}, ValueError, "fit: valid: targets are 1"),
+        ({"valid": 0.1}, ValueError, "fit: valid selects none of 2 sequences, expected one at least, or None"),
+        ({"valid": ([], [])}, ValueError, "fit: valid selects none"),
+        ({"valid": (5, Y)}, TypeError, "fit: valid: sequences is 5, expected an array or a list"),
+        ({"sequences": 5}, TypeError, "fit: sequences is 5, expected an array or a list"),
+        ({"sequences": {0: X[0], 1: X[1]}}, TypeError, r"fit: sequences is .*, expected an array or a list"),
+        ({"targets": 5}, TypeError, "fit: targets is 5, expected an array or a list"),
+        ({"loss": 3}, TypeError, "fit: loss is 3, expected a function"),
+        ({"loss": None}, TypeError, "fit: loss is None, expected a function"),
+        ({"schedule": 3}, TypeError, "fit: schedule is 3, expected a function"),
+        ({"schedule": lambda *_: 3}, TypeError, "fit: schedule returned 3, expected a pyrnn"),
+        ({"schedule": lambda adam, _: pyrnn.schedules.Plateau(adam)}, TypeError, r"fit: schedule returned <?.*Plateau"),
+        ({"callback": 3}, TypeError, "fit: callback is 3, expected a function"),
+        ({"optimizer": 3}, TypeError, r"fit: optimizer is 3, expected one such as pyrnn.Adam\(model\)"),
+        (
+            {"optimizer": pyrnn.Adam(classifier())},
+            ValueError,
+            "fit: the Adam is of another Sequential, expected",
+        ),
+        ({"model": pyrnn.GRU(3, 2, batch_first=True)}, ValueError, "fit: the GRU has batch_first=True, expected one"),
+        (
+            {"model": pyrnn.Sequential(pyrnn.GRU(3, 2, batch_first=True), pyrnn.LastStep(batch_first=True))},
+            ValueError,
+            "fit: the GRU has batch_first=True",
+        ),
         ({"epochs": -1}, ValueError, "fit: epochs is -1"),
         ({"batch_size": 0}, ValueError, "fit: batch_size is 0"),
         ({"patience": 0}, ValueError, "fit: patience is 0"),

@@ -482,6 +482,8 @@ def test_the_size_of_numbers(rng):
     going = forecaster(epochs=1).fit(y)
     with pytest.raises(ValueError, match=r"RNNForecaster: y has .*, which is beyond a float32"):
         going.update(y[:1] * 1e100)
+    with pytest.raises(ValueError, match="RNNForecaster: X has numbers up to"):
+        going.fit(2 * y, y * 1e160)
     np.testing.assert_array_equal(going.predict(), expected)
 
 

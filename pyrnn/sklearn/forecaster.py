@@ -88,14 +88,13 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         values, frame = self._series(y), Frame.of(call, y)
         steps = len(values)
         lags = max(12, horizon) if self.lags is None else integer(call, "lags", self.lags, 1)
-        self.lags_ = min(lags, max(1, steps // 4)) if self.lags is None else lags
-        if steps < self.lags_ + 2 * horizon + 1:
-            raise ValueError(f"{call}: y has {steps} steps, expected at least {self.lags_ + 2 * horizon + 1}: lags and "
+        lags = min(lags, max(1, steps // 4)) if self.lags is None else lags
+        if steps < lags + 2 * horizon + 1:
+            raise ValueError(f"{call}: y has {steps} steps, expected at least {lags + 2 * horizon + 1}: lags and "
                              "twice the horizon")  # fmt: skip
         x = self._covariates("fit", X, steps, labels(y))
-        self._frame, self._quantiles = frame, quantiles
-        self._y_scale = Scale.of("RNNForecaster: y", values, self.standardize)
-        self._x_scale = Scale.of("RNNForecaster: X", x, self.standardize)
+        scales = [Scale.of(f"{call}: {name}", rows, self.standardize) for name, rows in (("y", values), ("X", x))]
+        self.lags_, self._frame, self._quantiles, (self._y_scale, self._x_scale) = lags, frame, quantiles, scales
         z, x = self._y_scale(values).astype(np.float64), self._x_scale(x)
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)

@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.checks import Array, refuse_hidden_parts, shown
+from ..core.checks import Array, real, refuse_hidden_parts, shown
 from ..data import pad
 from ..layers.norm import LogSoftmax
 from ..training.fit import fit
@@ -66,6 +66,11 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         self.history_ = fit(self.network_, x, targets, loss, batch_size=self.batch_size, optimizer=self._optimizer,
                             progress=self.verbose > 0, rng=self._rng, **how)  # fmt: skip
         return self
+
+    def _held_out(self, count: int) -> float | None:
+        """The part of so many sequences that is not trained on; None where they are too few for one."""
+        part = real(type(self).__name__, "validation_fraction", self.validation_fraction, 0, 1)
+        return part if round(part * count) else None
 
     def _outputs(self, X: Any, lengths: Any) -> Array:  # noqa: N803
         """What the network makes of X, (n, outputs)."""
@@ -156,7 +161,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         classifier.fit(X, y)
         """
         sequences, targets = self._start(X, y, lengths, None)
-        return self._learn(sequences, targets, epochs=self.epochs, valid=self.validation_fraction,
+        return self._learn(sequences, targets, epochs=self.epochs, valid=self._held_out(len(targets)),
                            patience=self.patience)  # fmt: skip
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, lengths: Any = None) -> RNNClassifier:  # noqa: N803
@@ -246,7 +251,8 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
 
         regressor.fit(X, y)
         """
-        return self._learn(*self._start(X, y, lengths), epochs=self.epochs, valid=self.validation_fraction,
+        sequences, numbers = self._start(X, y, lengths)
+        return self._learn(sequences, numbers, epochs=self.epochs, valid=self._held_out(len(numbers)),
                            patience=self.patience)  # fmt: skip
 
     def partial_fit(self, X: Any, y: Any, lengths: Any = None) -> RNNRegressor:  # noqa: N803

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shown
 from ..core.layer import Layer
 from ..data import held_out, minibatches, pad
+from ..layers.sequential import Sequential
 from .optim import Adam, Optimizer, clip_grad_norm
 from .schedules import Cosine, Schedule
 
@@ -33,6 +34,13 @@ class Examples:
     """Sequences and what is to come out of them: one thing for each sequence, or one for each of its steps."""
 
     def __init__(self, call: str, sequences: Sequence[ArrayLike], targets: Any) -> None:
+        for name, value in (("sequences", sequences), ("targets", targets)):
+            if (
+                isinstance(value, (str, bytes, Mapping))
+                or not hasattr(value, "__getitem__")
+                or getattr(value, "ndim", 1) == 0
+            ):
+                raise TypeError(f"{call}: {name} is {shown(value)}, expected an array or a list")
         self.sequences = sequences
         self.by_step = isinstance(targets, (list, tuple)) and np.ndim(targets[0] if targets else 0) > 0
         self.targets: Any = targets if self.by_step else numbers_array(call, "targets", targets)
@@ -81,8 +89,8 @@ def fit(
                 (T_n, ...): one for each step, the loss is loss(y, targets, lengths=lengths) of what is padded
     loss        (y, targets) -> the mean, its gradient: `pyrnn.cross_entropy` and the others
     valid       what to judge by after every epoch: a part of the sequences, 0..1, chosen by rng and not trained on; or
-                (sequences, targets); None is nothing
-    optimizer   of the model; None is Adam(model)
+                (sequences, targets); one sequence at least, None is nothing
+    optimizer   of the model, or of the part of it that is to learn; None is Adam(model)
     schedule    (optimizer, total) -> one of `pyrnn.schedules`, which takes a step after each of `total` updates; None
                 leaves the learning rate alone
     max_norm    of a batch's gradients, see `clip_grad_norm`
@@ -94,7 +102,8 @@ def fit(
     The result is the `History`: `train` and `valid`, losses by epoch, and `best`. From one seed, and one of the model,
     come the same bits, whatever the number of threads. Sequences are not sorted by length: layers read no padding, so
     that would gain little. Where training is broken off, by Ctrl-C say, the model has its
-    best parameters too. ValueError for a loss that is not finite, and for what does not fit together.
+    best parameters too. ValueError for a loss that is not finite, a layer with batch_first, and what does not fit
+    together.
 
         history = pyrnn.fit(model, sequences, classes, pyrnn.cross_entropy, valid=0.1, patience=10, rng=0)
         history.valid[history.best]
@@ -102,6 +111,13 @@ def fit(
     call = "fit"
     if not isinstance(model, Layer):
         raise TypeError(f"{call}: model is {shown(model)}, expected a layer or a model")
+    for layer in model if isinstance(model, Sequential) else (model,):
+        if getattr(layer, "batch_first", False):
+            raise ValueError(f"{call}: the {type(layer).__name__} has batch_first=True, expected one that takes x "
+                             "(T, N, ...)")  # fmt: skip
+    for name, function in (("loss", loss), ("schedule", schedule), ("callback", callback)):
+        if not callable(function) and (function is not None or name == "loss"):
+            raise TypeError(f"{call}: {name} is {shown(function)}, expected a function")
     rng = generator(call, rng)
     examples, judges = _split(call, Examples(call, sequences, targets), valid, rng)
     if not len(examples):
@@ -109,10 +125,18 @@ def fit(
     epochs, batch_size = integer(call, "epochs", epochs, 0), integer(call, "batch_size", batch_size, 1)
     patience = MOST if patience is None else integer(call, "patience", patience, 1)
     optimizer = Adam(model) if optimizer is None else optimizer
-    max_norm = real(call, "max_norm", max_norm, 0)
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{call}: optimizer is {shown(optimizer)}, expected one such as pyrnn.Adam(model)")
+    own = {id(layer) for _, layer in model._leaves()}
+    if not all(id(layer) in own for layer in optimizer._layers):
+        raise ValueError(f"{call}: the {type(optimizer).__name__} is of another {type(optimizer.model).__name__}, "
+                         "expected one of the model or of a part of it")  # fmt: skip
+    max_norm, progress = real(call, "max_norm", max_norm, 0), boolean(call, "progress", progress)
     steps = None if schedule is None else schedule(optimizer, max(1, epochs * -(-len(examples) // batch_size)))
+    if steps is not None and not isinstance(steps, Schedule):
+        raise TypeError(f"{call}: schedule returned {shown(steps)}, expected a pyrnn.schedules.Schedule")
     history, best = History(), None
-    bar = _bar(epochs, boolean(call, "progress", progress))
+    bar = _bar(epochs, progress)
     try:
         for epoch in bar:
             total, weight = 0.0, 0.0
@@ -158,7 +182,9 @@ def _split(call: str, examples: Examples, valid: Any, rng: np.random.Generator) 
     else:
         train, rows = held_out(len(examples), real(call, "valid", valid, 0, 1), rng)
         examples, judges = examples.take(train), examples.take(rows)
-    return examples, judges if len(judges) else None
+    if not len(judges):
+        raise ValueError(f"{call}: valid selects none of {len(examples)} sequences, expected one at least, or None")
+    return examples, judges
 
 
 def _judge(model: Any, examples: Examples, loss: Callable[..., Any], size: int) -> float:
