@@ -32,7 +32,6 @@ from ..core.layout import valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
 from .attention import attention_weights, scaled_dot_product_attention, scaled_dot_product_attention_vjp
-from .decoder_stream import DecoderStream
 from .dropout import Dropout
 from .embedding import Embedding
 from .linear import Linear
@@ -40,6 +39,8 @@ from .stack import LAYERS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+    from .decoder_stream import DecoderStream
 
 
 class Decoder(Model):
@@ -129,6 +130,8 @@ class Decoder(Model):
             stream = decoder.stream(vector)
             written, lengths = pyrnn.decoding.greedy(stream, None, [0] * 8, end=1, max_steps=20)
         """
+        from .decoder_stream import DecoderStream
+
         call = f"{type(self).__name__}.stream"
         before, v, m, m_lengths = self.start(vector, memory, memory_lengths)
         given = next((array.shape[1] for array in (v, m) if array is not None), None)

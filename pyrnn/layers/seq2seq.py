@@ -21,13 +21,14 @@ from ..core.model import Model
 from ..core.pullback import Pullback
 from .decoder import Decoder as Decoder
 from .decoder import ids_of, shared_config
-from .decoder_stream import DecoderStream
 from .dropout import Dropout
 from .embedding import Embedding
 from .stack import LAYERS
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
+
+    from .decoder_stream import DecoderStream
 
 
 class EncoderDecoder(Model):
