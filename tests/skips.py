@@ -10,12 +10,12 @@ PEERS = {
     "No module named 'pandas'": "a run of its own has it",
     "No module named 'ml_dtypes'": "a run of its own has it",
     "No module named 'sklearn'": "a run of its own has it",
+}
+
+MACHINE = {  # and what nobody installs for the tests
     "No module named 'onnxscript'": "torch exports without it, in its older way",
     "No module named 'keras'": "the files that Keras wrote are there",
     "PYRNN_MODELS names no folder of models": "tests/fetch_models.py fetches them where one likes to",
-}
-
-MACHINE = {
     "No module named 'sktime'": "it wants its own versions of what it needs",
     "SCIPY_ARRAY_API is not set": "a check for estimators that compute with other libraries' arrays",
     "PYRNN_DATA names no folder": "the data are not part of the sources",
@@ -27,11 +27,7 @@ MACHINE = {
 
 RUNS = {
     "plain": {**PEERS, **MACHINE},  # the README's command
-    "peers": {  # with torch and onnxruntime
-        **MACHINE,
-        "No module named 'onnxscript'": "torch exports without it, in its older way",
-        "No module named 'keras'": "the files that Keras wrote are there",
-    },
+    "peers": MACHINE,  # with torch and onnxruntime
     "oldest": {  # the oldest Python and NumPy
         **PEERS,
         **MACHINE,
