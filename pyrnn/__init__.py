@@ -156,10 +156,10 @@ __all__ = [
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions and classes, and their modules
-    "fit": "training.fit",
     "Graph": "layers.graph",
     "LearnedState": "layers.learned_state",
     "Merge": "layers.graph",
+    "fit": "training.fit",
     "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",
     "from_onnx": "formats.onnx.model",

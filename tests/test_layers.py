@@ -902,3 +902,14 @@ def test_mask_and_checkpoints_and_dropout(rng):
         np.testing.assert_array_equal(one, two)
     with pytest.raises(RuntimeError, match="called before"):
         pullback(dy)
+
+
+def test_batch_first_can_be_set_later(rng):
+    """A call reads it, the straight way to the kernel too."""
+    x = rng.standard_normal((4, 3, 5)).astype("float32")
+    layer, other = pyrnn.GRU(5, 6, rng=0), pyrnn.GRU(5, 6, batch_first=True, rng=0)
+    layer.batch_first = True
+    cells.assert_same_bits(layer(x), other(x))
+    (y, _), pullback = layer.vjp(x)
+    (_, _), expected = other.vjp(x)
+    cells.assert_same_bits(pullback(y), expected(y))

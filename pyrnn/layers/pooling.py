@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
 
-class OneStep(Layer):
-    """What MaxOverTime and LastStep share: of each feature of a row, the number at one of its valid steps."""
+class Summary(Layer):
+    """What MaxOverTime, LastStep and MeanOverTime share: of each feature of a row one number, of its valid steps."""
 
     def __init__(self, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
         self.batch_first = boolean(type(self).__name__, "batch_first", batch_first)
@@ -57,24 +57,44 @@ class OneStep(Layer):
         y, pullback = layer.vjp(x, lengths=[5, 2])
         dx = pullback(dy)
         """
-        y, places, layout = self._forward(".vjp", x, lengths)
+        y, kept, layout = self._forward(".vjp", x, lengths)
         y = y if layout.batched else y[0]
 
-        def back(dy: Array, places: Array) -> Array:
-            dx = np.where(places, dy if layout.batched else dy[None], self.dtype.type(0))
+        @quietly
+        def back(dy: Array, kept: Array) -> Array:
+            dx = self._back(dy if layout.batched else dy[None], kept)
             return np.ascontiguousarray(layout.back(dx))
 
-        return y, Pullback(f"{type(self).__name__} pullback", y, places, back)
+        return y, Pullback(f"{type(self).__name__} pullback", y, kept, back)
 
+    @quietly
     def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Layout]:
-        """y (N, F), booleans (T, N, F) where its numbers are from, and how x lies."""
+        """y (N, F), what the way back needs, and how x lies."""
         array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
-        steps = len(array)
+        return *self._summary(array, valid), layout
+
+    def _summary(self, x: Array, valid: Array) -> tuple[Array, Array]:
+        """x (T, N, F), which steps are valid (T, N, 1) -> y (N, F), what the way back needs."""
+        raise NotImplementedError
+
+    def _back(self, dy: Array, kept: Array) -> Array:
+        """dy (N, F) -> dx (T, N, F)."""
+        raise NotImplementedError
+
+
+class OneStep(Summary):
+    """What MaxOverTime and LastStep share: the number at one of the valid steps, which `_step` chooses."""
+
+    def _summary(self, x: Array, valid: Array) -> tuple[Array, Array]:
+        steps = len(x)
         if steps == 0:
-            return np.zeros(array.shape[1:], self.dtype), np.zeros(array.shape, np.bool_), layout
-        chosen = self._step(array, valid)[None]
-        y = np.where(valid.any(axis=0), np.take_along_axis(array, chosen, axis=0)[0], self.dtype.type(0))
-        return y, (np.arange(steps)[:, None, None] == chosen) & valid, layout
+            return np.zeros(x.shape[1:], self.dtype), np.zeros(x.shape, np.bool_)
+        chosen = self._step(x, valid)[None]
+        y = np.where(valid.any(axis=0), np.take_along_axis(x, chosen, axis=0)[0], self.dtype.type(0))
+        return y, (np.arange(steps)[:, None, None] == chosen) & valid
+
+    def _back(self, dy: Array, places: Array) -> Array:
+        return np.where(places, dy, self.dtype.type(0))
 
     def _step(self, x: Array, valid: Array) -> Array:
         """x (T, N, F), which steps are valid (T, N, 1) -> the step for each feature, (N, F)."""
@@ -119,7 +139,7 @@ class LastStep(OneStep):
         return np.where(np.arange(x.shape[-1]) < forth, last, 0)
 
 
-class MeanOverTime(Layer):
+class MeanOverTime(Summary):
     """The mean of each feature over the valid steps of a row: a summary of one size for any length.
 
     A row without steps gives 0. No parameters. TypeError and ValueError for arguments that make no layer.
@@ -127,44 +147,16 @@ class MeanOverTime(Layer):
         y = pyrnn.MeanOverTime()(x, lengths=[5, 2])  # (T, N, F) -> (N, F); or (N, T, F) with batch_first, or (T, F)
     """
 
-    def __init__(self, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
-        self.batch_first = boolean(type(self).__name__, "batch_first", batch_first)
-        super().__init__(float_dtype(type(self).__name__, dtype), {})
-
-    output_lengths = OneStep.output_lengths
-
-    def __call__(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Array:
-        """x (T, N, F) -> y (N, F), in the layer's dtype. lengths (N,) integers in 0..T, one integer for x (T, F).
-        TypeError for what is not real numbers, ValueError for wrong shapes and lengths.
-
-        y = layer(x, lengths=[5, 2])
-        """
-        return self._forward("", x, lengths)[0]
-
-    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Array]]:
-        """y, pullback. dx = pullback(dy) can be called once, and owns what it needs.
-
-        y, pullback = layer.vjp(x, lengths=[5, 2])
-        dx = pullback(dy)
-        """
-        y, valid, layout = self._forward(".vjp", x, lengths)
-
-        @quietly
-        def back(dy: Array, valid: Array) -> Array:
-            share = (dy if layout.batched else dy[None]) / np.maximum(valid.sum(axis=0), 1).astype(self.dtype)
-            return np.ascontiguousarray(layout.back(np.where(valid, share, self.dtype.type(0))))
-
-        return y, Pullback(f"{type(self).__name__} pullback", y, valid, back)
-
-    @quietly
-    def _forward(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array, Layout]:
-        """y, which steps are valid (T, N, 1), and how x lies."""
-        array, valid, layout = steps_of(type(self).__name__ + suffix, x, lengths, self.batch_first, self.dtype)
-        sums = np.where(valid, array.astype(np.float64), 0)
+    def _summary(self, x: Array, valid: Array) -> tuple[Array, Array]:
+        sums = np.where(valid, x.astype(np.float64), 0)
         np.add.accumulate(sums, axis=0, out=sums)  # one after the other; NumPy's sum adds in pairs where N and F are 1
         total = sums[-1] + 0.0 if len(sums) else np.zeros(sums.shape[1:])  # not -0, whatever comes behind the row
-        y = (total / np.maximum(valid.sum(axis=0), 1)).astype(self.dtype)
-        return y if layout.batched else y[0], valid, layout
+        mean: Array = (total / np.maximum(valid.sum(axis=0), 1)).astype(self.dtype)
+        return mean, valid
+
+    def _back(self, dy: Array, valid: Array) -> Array:
+        share: Array = dy / np.maximum(valid.sum(axis=0), 1).astype(self.dtype)
+        return np.where(valid, share, self.dtype.type(0))
 
 
 class MaxPool1d(Layer):

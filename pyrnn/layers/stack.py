@@ -92,7 +92,6 @@ class Recurrent(Layer, Generic[StateT]):
         self._output = self.proj_size or self.hidden_size  # features of one direction
         self._widths = self._cell.widths(self.hidden_size, self._output)
         self._count = self.num_layers * self._directions
-        self._is_plain = self._count == 1 and not self.batch_first
         directions = ("", "_reverse")[: self._directions]
         self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
         super().__init__(float_dtype(call, dtype), self._make_shapes())
@@ -240,7 +239,8 @@ class Recurrent(Layer, Generic[StateT]):
     def _takes_as_it_is(self, x: Any) -> TypeGuard[Array]:
         """Whether x is what the op takes, but for what that checks itself: a small call takes less time than the checks
         of `_inputs`."""
-        return self._is_plain and type(x) is ndarray and x.ndim == 3 and x.size > 0 and x.flags.c_contiguous
+        plain = self._count == 1 and not self.batch_first
+        return plain and type(x) is ndarray and x.ndim == 3 and x.size > 0 and x.flags.c_contiguous
 
     def _inputs(
         self, suffix: str, x: Any, state: Any, lengths: Any, reset: Any, ids: Any = None, mask: Any = None
@@ -421,7 +421,7 @@ class Pullback(Generic[StateT]):
                 dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
         if self._order is not None and not self._looked_up:
             dx = moved_back(dx, self._order, np.empty_like(dx))
-        if not self._looked_up and layout is not PLAIN:
+        if not self._looked_up:
             dx = np.ascontiguousarray(layout.back(dx))
         return dx, layer._join(dinitials, layout.batched)
 
