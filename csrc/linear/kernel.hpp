@@ -90,7 +90,7 @@ template <class T> struct LinearLoop {
   }
 
   static void activate(Activation act, T* y, i64 M, i64 O) {
-    if (act == Activation::relu) each(y, M * O, [](Vec<T> a) { return select<T>(a < Vec<T>{}, Vec<T>{}, a); });
+    if (act == Activation::relu) each(y, M * O, [](Vec<T> a) { return max(a, T(0)); });
     if (act == Activation::sigmoid) each(y, M * O, [](Vec<T> a) { return sigmoid<T>(a); });
     if (act == Activation::tanh) each(y, M * O, [](Vec<T> a) { return tanh<T>(a); });
     if ((act != Activation::softmax && act != Activation::log_softmax) || O == 0) return;

@@ -8,20 +8,18 @@ namespace pyrnn::PYRNN_ISA {
 
 // min(max(a * slope + 1/2, 0), 1); NaN stays.
 template <class T> PYRNN_INLINE Vec<T> hard_sigmoid(Vec<T> a, T slope) {
-  const Vec<T> y = fma(splat(slope), a, splat(T(0.5))), zero{}, one = splat(T(1));
-  return select<T>(y < zero, zero, select<T>(y > one, one, y));
+  return max(min(fma(splat(slope), a, splat(T(0.5))), T(1)), T(0));
 }
-
-template <class T> PYRNN_INLINE Vec<T> magnitude(Vec<T> a) { return select<T>(a < Vec<T>{}, -a, a); }
 
 template <Nonlinearity act, class T> PYRNN_INLINE Vec<T> activate(Vec<T> a) {
   if constexpr (act == Nonlinearity::tanh) return tanh<T>(a);
-  if constexpr (act == Nonlinearity::relu) return select<T>(a < Vec<T>{}, Vec<T>{}, a);
+  if constexpr (act == Nonlinearity::relu) return max(a, T(0));
   if constexpr (act == Nonlinearity::sigmoid) return sigmoid<T>(a);
   if constexpr (act == Nonlinearity::softsign) {
     // Beyond 2^60 the quotient is 1 to rounding, and at infinity it would be NaN.
-    const Vec<T> large = splat(T(1LL << 60)), held = select<T>(a > large, large, select<T>(a < -large, -large, a));
-    return held / (splat(T(1)) + magnitude<T>(held));
+    const T large = T(1LL << 60);
+    const Vec<T> held = max(min(a, large), -large);
+    return held / (splat(T(1)) + abs<T>(held));
   }
   if constexpr (act == Nonlinearity::identity) return a;
   if constexpr (act == Nonlinearity::hard_sigmoid) return hard_sigmoid<T>(a, T(0.2));
@@ -38,7 +36,7 @@ template <Nonlinearity act, class T> PYRNN_INLINE Vec<T> activate_back(Vec<T> y,
   if constexpr (act == Nonlinearity::tanh) return dy * (one - y * y);
   if constexpr (act == Nonlinearity::relu) return select<T>(y <= zero, zero, dy);
   if constexpr (act == Nonlinearity::sigmoid) return dy * (y * (one - y));
-  if constexpr (act == Nonlinearity::softsign) return dy * ((one - magnitude<T>(y)) * (one - magnitude<T>(y)));
+  if constexpr (act == Nonlinearity::softsign) return dy * ((one - abs<T>(y)) * (one - abs<T>(y)));
   if constexpr (act == Nonlinearity::identity) return dy;
   if constexpr (act == Nonlinearity::hard_sigmoid) return inside(T(0.2));
   if constexpr (act == Nonlinearity::hard_sigmoid_6) return inside(T(1) / T(6));
