@@ -4,13 +4,11 @@ import copy
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cells import python_environment
+from cells import python
 
 import pyrnn
 
@@ -28,8 +26,7 @@ try:
 except ImportError as error:
     print(error)
 """
-    run = [sys.executable, "-c", code]
-    said = subprocess.run(run, env=python_environment(), check=True, capture_output=True, encoding="utf-8").stdout
+    said = python(code)
     assert "[sklearn]" in said
     assert "pip install scikit-learn" in said
 

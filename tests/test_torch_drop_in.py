@@ -6,13 +6,11 @@ import io
 import itertools
 import os
 import pickle
-import subprocess
-import sys
 import warnings
 
 import numpy as np
 import pytest
-from cells import python_environment
+from cells import python
 
 torch = pytest.importorskip("torch")
 nn, rnn = torch.nn, torch.nn.utils.rnn
@@ -348,7 +346,7 @@ def test_threads_of_both():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_after_a_fork():
     """Nobody waits for torch's threads, which are the parent's."""
-    code = """if True:
+    code = """
         import os, torch, pyrnn.torch
         torch.set_num_threads(2)
         module, x = pyrnn.torch.LSTM(64, 96), torch.randn(40, 16, 64)
@@ -360,7 +358,7 @@ def test_after_a_fork():
             os._exit(7)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
-    assert printed(code).strip() == "7"
+    assert python(code).strip() == "7"
 
 
 def test_arrays_are_shared():
@@ -765,15 +763,10 @@ def test_attention_as_an_operator():
 # -------------------------------------------------------------------------------------------------------------- import
 
 
-def printed(code):
-    arguments = {"env": python_environment(), "capture_output": True, "text": True, "check": True, "timeout": 120}
-    return subprocess.run([sys.executable, "-c", code], **arguments).stdout
-
-
 def test_without_torch():
     without = "import sys\nsys.modules['torch'] = None\nimport pyrnn\n"
-    assert "[torch]" in printed(without + "try: import pyrnn.torch\nexcept ImportError as error: print(error)")
-    assert printed("import sys, pyrnn; print('torch' in sys.modules)").strip() == "False"
+    assert "[torch]" in python(without + "try: import pyrnn.torch\nexcept ImportError as error: print(error)")
+    assert python("import sys, pyrnn; print('torch' in sys.modules)").strip() == "False"
 
 
 @pytest.mark.parametrize("tied", [False, True])
