@@ -120,8 +120,8 @@ template <class T> struct ConvolutionLoop {
   }
 
   // What lies at `count` positions, `apart` from each other, of channels from `channel` on, side by side.
-  static void copy_positions(const Windows<T>& w, i64 n, i64 channel, i64 width, i64 position, i64 apart, i64 count,
-                             T* to) {
+  __attribute__((noinline)) static void copy_positions(const Windows<T>& w, i64 n, i64 channel, i64 width, i64 position,
+                                                       i64 apart, i64 count, T* to) {
     const i64 end = (w.lengths[n] - 1) * w.every + 1;  // behind the last position with a step
     const i64 first = std::clamp<i64>(ceil_div(std::max<i64>(-position, 0), apart), 0, count),
               last = std::clamp<i64>(ceil_div(std::max<i64>(end - position, 0), apart), first, count);
@@ -173,10 +173,26 @@ template <class T> struct ConvolutionLoop {
     return w.groups % L == 0 && (dense(w, w.groups) || w.dilation > 1);
   }
 
+  // Windows [u0, u1) of row n, which are rows of the product from `to` on, gathered side by side from `memory` on:
+  // neighbours in one piece where that takes less memory. Returns where the next ones go.
+  __attribute__((noinline)) static T* gather(const Windows<T>& w, i64 channel, i64 width, i64 n, i64 u0, i64 u1, i64 to,
+                                             const ConvolutionScratch<T>& own, T* memory) {
+    const i64 count = u1 - u0, position = w.first + u0 * w.stride, together = (count - 1) * w.stride + w.K;
+    const bool whole = w.dilation == 1 && together < count * w.K;
+    const i64 apart = whole ? w.stride * width : w.K * width;
+    if (whole) copy_positions(w, n, channel, width, position, 1, together, memory);
+    for (i64 u = u0; u < u1; ++u, ++to) {
+      T* const at = memory + (u - u0) * apart;
+      if (!whole) copy_positions(w, n, channel, width, w.first + u * w.stride, w.dilation, w.K, at);
+      own.at[to] = at, own.windows[to] = {n, u, false};
+    }
+    return memory + (whole ? together * width : count * apart);
+  }
+
   // Where the windows of rows [begin, end) are, of channels from `channel` on: in the sequence, if they may be read in
-  // place and lie within it, or gathered side by side, neighbours in one piece where that takes less memory.
-  static void find(const Windows<T>& w, i64 channel, i64 width, i64 begin, i64 end, bool in_place,
-                   const ConvolutionScratch<T>& own) {
+  // place and lie within it, or gathered.
+  __attribute__((noinline)) static void find(const Windows<T>& w, i64 channel, i64 width, i64 begin, i64 end,
+                                             bool in_place, const ConvolutionScratch<T>& own) {
     const bool apart = !dense(w, width);
     const i64 reach = w.dilation * (w.K - 1);
     T* memory = own.memory;
@@ -188,26 +204,12 @@ template <class T> struct ConvolutionLoop {
         inside = std::clamp(ceil_div(std::max<i64>(-w.first, 0), w.stride), u0, u1);
         outside = most < 0 ? inside : std::clamp(most / w.stride + 1, inside, u1);
       }
-      const auto gather = [&](i64 from, i64 last) {
-        const i64 count = last - from, position = w.first + from * w.stride;
-        if (count <= 0) return;
-        const i64 together = (count - 1) * w.stride + w.K;
-        if (w.dilation == 1 && together < count * w.K) {
-          copy_positions(w, n, channel, width, position, 1, together, memory);
-          for (i64 u = from; u < last; ++u, ++to)
-            own.at[to] = memory + (u - from) * w.stride * width, own.windows[to] = {n, u, false};
-          memory += together * width;
-        } else {
-          for (i64 u = from; u < last; ++u, memory += w.K * width) {
-            copy_positions(w, n, channel, width, w.first + u * w.stride, w.dilation, w.K, memory);
-            own.at[to] = memory, own.windows[to++] = {n, u, false};
-          }
-        }
-      };
-      gather(u0, inside);
-      for (i64 u = inside; u < outside; ++u, ++to)
-        own.at[to] = w.from.at(w.first + u * w.stride, n) + channel, own.windows[to] = {n, u, apart};
-      gather(outside, u1);
+      const i64 first = to - u0;
+      if (u0 < inside) memory = gather(w, channel, width, n, u0, inside, to, own, memory);
+      for (i64 u = inside; u < outside; ++u)
+        own.at[first + u] = w.from.at(w.first + u * w.stride, n) + channel, own.windows[first + u] = {n, u, apart};
+      if (outside < u1) memory = gather(w, channel, width, n, outside, u1, first + outside, own, memory);
+      to += u1 - u0;
     });
   }
 
@@ -417,7 +419,8 @@ template <class T> struct ConvolutionLoop {
 
   // What lies at `count` positions, `apart` from each other, of the channels of a group: a row for each channel, of
   // which nobody wants to know what is behind.
-  static void copy_turned(const Windows<T>& w, i64 n, i64 channel, i64 position, i64 apart, i64 count, i64 row, T* to) {
+  __attribute__((noinline)) static void copy_turned(const Windows<T>& w, i64 n, i64 channel, i64 position, i64 apart,
+                                                    i64 count, i64 row, T* to) {
     if (w.width == 1) {
       copy_positions(w, n, channel, 1, position, apart, count, to);
       return;
