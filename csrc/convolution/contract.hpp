@@ -11,6 +11,10 @@
 
 namespace pyrnn {
 
+// Whether so many channels are copied by a move or two: then a gathered step is as cheap as one that lies where it
+// should.
+constexpr bool one_piece(i64 channels) { return channels == 4 || channels == 8; }
+
 inline constexpr i64 convolution_block = 256;  // windows whose share of a weight gradient is summed before it is added
 
 // Channels of x and of y, kernel positions and so on.

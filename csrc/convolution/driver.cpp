@@ -59,12 +59,16 @@ template <class T> struct Memory {
   }
 };
 
-// Sequences of few channels whose steps lie apart are worked on row by row: a copy, which is the caller's again in the
-// end where they are written.
+// Sequences of few channels whose steps lie apart, none of them one piece, are worked on row by row: a copy, which is
+// the caller's again in the end where they are written.
 template <class T> class RowByRow {
  public:
   RowByRow(const ConvolutionKernels<T>& k, i64 steps, i64 N, i64 C, i64 step)
-      : k_(k), steps_(steps), N_(N), C_(C), memory_(step != C && C < k.lanes && N > 1 ? steps * N * C : 0) {}
+      : k_(k),
+        steps_(steps),
+        N_(N),
+        C_(C),
+        memory_(step != C && C < k.lanes && !one_piece(C) && N > 1 ? steps * N * C : 0) {}
   Steps<const T> read(Steps<const T> from) const {
     if (!memory_.get()) return from;
     turn(from, mine());

@@ -84,8 +84,6 @@ template <class T> struct ConvolutionLoop {
           turn_square(from.at(t, n), from.row, std::min<i64>(L, N - n), count, to.at(t, n), to.step);
       else if (C == 2)
         turn_pieces<2>(from, to, t, count, N, C);
-      else if (C == 4)
-        turn_pieces<4>(from, to, t, count, N, C);
       else
         turn_pieces<0>(from, to, t, count, N, C);
     }
@@ -119,6 +117,17 @@ template <class T> struct ConvolutionLoop {
     for (; i < n; ++i) to[i] = from[i];
   }
 
+  // `count` pieces of `width` numbers, `step` apart, side by side.
+  static void copy_pieces(const T* from, i64 step, i64 count, i64 width, T* to) {
+    const auto known = [&]<int W>() {
+      for (i64 i = 0; i < count; ++i) std::copy_n(from + i * step, W, to + i * W);
+    };
+    static_assert(one_piece(4) && one_piece(8));
+    if (width == 4) return known.template operator()<4>();
+    if (width == 8) return known.template operator()<8>();
+    for (i64 i = 0; i < count; ++i) copy(from + i * step, width, to + i * width);
+  }
+
   // What lies at `count` positions, `apart` from each other, of channels from `channel` on, side by side.
   __attribute__((noinline)) static void copy_positions(const Windows<T>& w, i64 n, i64 channel, i64 width, i64 position,
                                                        i64 apart, i64 count, T* to) {
@@ -142,7 +151,7 @@ template <class T> struct ConvolutionLoop {
       else if (width == 1)
         for (i64 i = first; i < last; ++i, from += step) to[i] = *from;
       else
-        for (i64 i = first; i < last; ++i, from += step) copy(from, width, to + i * width);
+        copy_pieces(from, step, last - first, width, to + first * width);
     }
     std::fill_n(to + last * width, (count - last) * width, T(0));
   }
