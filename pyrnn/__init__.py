@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .formats.onnx.model import from_onnx
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
+    from .layers.fold import fold_batch_norms
     from .layers.graph import Graph, Merge
     from .layers.learned_state import LearnedState
     from .text import ngrams
@@ -124,6 +125,7 @@ __all__ = [
     "data",
     "decoding",
     "fit",
+    "fold_batch_norms",
     "from_json",
     "from_keras",
     "from_onnx",
@@ -160,6 +162,7 @@ _LATER_FROM = {  # functions and classes, and their modules
     "LearnedState": "layers.learned_state",
     "Merge": "layers.graph",
     "fit": "training.fit",
+    "fold_batch_norms": "layers.fold",
     "from_json": "formats.json_models",
     "from_keras": "formats.keras_models",
     "from_onnx": "formats.onnx.model",

@@ -8,7 +8,6 @@ import pytest
 from cells import DTYPES, assert_same_bits
 
 import pyrnn
-from pyrnn.layers.fold import fold_batch_norms
 
 T, N, F = 9, 4, 5
 
@@ -217,27 +216,57 @@ def test_folded_layers_compute_the_same(rng):
         pyrnn.Tanh(dtype="float64"), make(rng, 2),
     ]  # fmt: skip
     values = [layer.state_dict() for layer in layers]
-    folded = fold_batch_norms(layers)
-    assert [type(layer).__name__ for layer in folded] == [
-        "Conv1d", "ReLU", "Linear", "Conv1d", "Tanh", "BatchNorm1d", "Conv1d", "Tanh", "BatchNorm1d",
+    values = [layer.state_dict() for layer in layers]
+    model = pyrnn.Sequential(*layers)
+    folded = pyrnn.fold_batch_norms(model)
+    assert [(name, type(layer).__name__) for name, layer in folded._attributes().items() if name.isdigit()] == [
+        ("1", "Conv1d"), ("3", "ReLU"), ("5", "Linear"), ("8", "Conv1d"), ("9", "Tanh"), ("10", "BatchNorm1d"),
+        ("11", "Conv1d"), ("12", "Tanh"), ("13", "BatchNorm1d"),
     ]  # fmt: skip
     x = rng.standard_normal((12, 2, 6))
     for lengths in (None, [12, 7]):
-        whole = pyrnn.Sequential(*layers)(x, lengths=lengths)
-        ours = pyrnn.Sequential(*folded)(x, lengths=lengths)
+        whole, ours = model(x, lengths=lengths), folded(x, lengths=lengths)
         np.testing.assert_allclose(ours[:3], whole[:3], rtol=0, atol=1e-13)
-    for layer, before in zip(layers, values, strict=True):
+    folded.load_state_dict({name: value * 0 for name, value in folded.state_dict().items()})  # its own arrays
+    for layer, before in zip(model, values, strict=True):
         for name, value in layer.state_dict().items():
             np.testing.assert_array_equal(value, before[name])
-    assert folded[1] is layers[3]
 
 
-def test_what_a_norm_is_not_folded_into(rng):
-    table = pyrnn.Embedding(F, F, dtype="float64")
-    for neighbours in (
-        [pyrnn.Linear(F, F, weight=table, dtype="float64"), make(rng)],
-        [pyrnn.Linear(3, F + 1, dtype="float64"), make(rng)],  # does not fit: its own error is better
-        [pyrnn.GRU(3, F, dtype="float64"), make(rng)],
-        [make(rng)],
-    ):
-        assert fold_batch_norms(neighbours) == neighbours
+def test_folded_branches(rng):
+    """A norm behind what others take too stays; models inside of it, and shared tables."""
+    o = {"dtype": "float64", "rng": 0}
+    inner = pyrnn.Sequential(head=pyrnn.Linear(F, F, **o), norm=make(rng))
+    table = pyrnn.Embedding(F, F, **o)
+    inputs = {
+        "conv": ["x"], "norm": ["conv"], "skip": ["x"], "after": ["skip"], "sum": ["norm", "after", "skip"],
+        "first": ["sum"], "head": ["first"], "inner": ["head"], "logits": ["inner"], "last": ["logits"],
+    }  # fmt: skip
+    model = pyrnn.Graph(
+        inputs, conv=pyrnn.Conv1d(F, F, 3, padding="causal", **o), norm=make(rng), skip=pyrnn.Linear(F, F, **o),
+        after=make(rng), sum=pyrnn.Merge("add", dtype="float64"), first=make(rng), head=pyrnn.Linear(F, F, **o),
+        inner=inner, logits=pyrnn.Linear(F, F, weight=table, dtype="float64"), last=make(rng),
+    )  # fmt: skip
+    folded = pyrnn.fold_batch_norms(model)
+    assert folded.inputs == {
+        "conv": ["x"], "skip": ["x"], "after": ["skip"], "sum": ["conv", "after", "skip"], "head": ["sum"],
+        "inner": ["head"], "logits": ["inner"], "last": ["logits"],
+    }  # fmt: skip
+    assert [type(layer).__name__ for layer in folded.inner] == ["Linear"]
+    assert folded.logits._table is not table
+    x = rng.standard_normal((T, N, F))
+    np.testing.assert_allclose(folded(x), model(x), rtol=0, atol=1e-12)
+    stream = folded.stream(N)
+    np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), folded(x))
+
+
+@pytest.mark.parametrize("behind", [pyrnn.GRU(F, F), pyrnn.Conv1d(F, F, 3, padding=1), pyrnn.Tanh()])
+def test_what_a_norm_is_not_folded_into(behind):
+    model = pyrnn.Sequential(pyrnn.Linear(3, F + 1), pyrnn.BatchNorm1d(F), behind)  # does not fit: its error is better
+    assert [type(layer).__name__ for layer in pyrnn.fold_batch_norms(model)][:2] == ["Linear", "BatchNorm1d"]
+
+
+@pytest.mark.parametrize("model", [pyrnn.BatchNorm1d(F), [pyrnn.Linear(2, 2)], None])
+def test_what_is_no_model_is_not_folded(model):
+    with pytest.raises(TypeError, match=r"fold_batch_norms: model is .*, expected a Sequential or a Graph"):
+        pyrnn.fold_batch_norms(model)

@@ -76,6 +76,17 @@ def test_rtneural_between(steps, left, tmp_path):
     expected = np.where(y > 0, y, np.expm1(y))[0 if left == steps else 4 :]
     model = pyrnn.from_json(written(tmp_path / "x.json", described))
     np.testing.assert_allclose(model(x), expected, rtol=0, atol=2e-6)
+    assert "BatchNorm1d" in repr(model)  # behind a function, with none behind it
+
+
+def test_rtneural_norm_becomes_a_part(tmp_path):
+    kernel, norm = draw(2, 4), [draw(4), draw(4), draw(4), draw(4) ** 2 + 1]
+    described = rtneural(("dense", 4, [kernel], {}), ("batchnorm", 4, norm, {"epsilon": 0.01}), inputs=2)
+    x = draw(20, 2)
+    model = pyrnn.from_json(written(tmp_path / "x.json", described))
+    assert [type(layer).__name__ for layer in model] == ["Linear"]
+    expected = (x @ kernel - norm[2]) / np.sqrt(norm[3] + 0.01) * norm[0] + norm[1]
+    np.testing.assert_allclose(model(x), expected, rtol=0, atol=2e-6)
 
 
 def changed(layer, **changes):

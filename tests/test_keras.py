@@ -191,6 +191,19 @@ def test_layers_in_line(tmp_path):
     ]
 
 
+def test_a_norm_becomes_a_part(tmp_path):
+    kernel, bias = draw(3, 4), draw(4)
+    norm = {"gamma:0": draw(4), "beta:0": draw(4), "moving_mean:0": draw(4), "moving_variance:0": draw(4) ** 2 + 1}
+    described = sequential(
+        ("Dense", {"units": 4, "activation": "linear", "use_bias": True}), ("BatchNormalization", {"epsilon": 0.01})
+    )
+    h5(tmp_path / "x.h5", {"l0": {"kernel:0": kernel, "bias:0": bias}, "l1": norm}, described)
+    model = pyrnn.from_keras(tmp_path / "x.h5")
+    assert [type(layer).__name__ for layer in model] == ["Linear"]
+    y = (X @ kernel + bias - norm["moving_mean:0"]) / np.sqrt(norm["moving_variance:0"] + 0.01)
+    np.testing.assert_allclose(model(X), y * norm["gamma:0"] + norm["beta:0"], rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize(("whole", "axis", "known"), [(True, 2, True), (True, 1, False), (False, 1, True)])
 def test_the_last_axis_by_its_number(whole, axis, known, tmp_path):
     """Behind a recurrent layer it is 2, or 1 where the last step alone goes on."""

@@ -281,7 +281,7 @@ CASES = {
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
     "minibatches", "held_out", "families", "from_json", "from_keras", "from_onnx", "load", "read_weights", "save",
-    "to_onnx", "to_torch",
+    "to_onnx", "to_torch", "fold_batch_norms",
 }  # fmt: skip
 
 

@@ -632,6 +632,72 @@ def test_pooling_with_words():
     as_onnxruntime("MaxPool", normals(1, 2, 4, 5, 3), kinds=[FLOAT, onnx.TensorProto.INT64], **how)
 
 
+def test_windows_that_do_not_fit():
+    """They give no steps, as our own layers have it; onnxruntime has an error for some."""
+    for steps in range(4):
+        for op, more in (("MaxPool", ()), ("AveragePool", ()), ("Conv", (normals(5, 3, 4),))):
+            how = {} if more else {"kernel_shape": [4]}
+            proto, feeds = single(op, normals(2, 3, steps), *more, **how)
+            assert pyrnn.from_onnx(proto)(**feeds)["o0"].shape == (2, 5 if more else 3, 0)
+    x = np.ones((3, 2, 5), "f4")
+    layer = pyrnn.MaxPool1d(4)
+    np.testing.assert_array_equal(pyrnn.from_onnx(pyrnn.to_onnx(layer))(x=x, lengths=np.full(2, 3))["y"], layer(x))
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+def test_norms_of_all_places(p):
+    as_onnxruntime("GlobalLpPool", normals(2, 3, 5, 4), p=p)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {}, {"pads": [1, 2], "output_padding": [1]}, {"dilations": [2]}, {"output_shape": [13]},
+        {"output_shape": [12], "auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("group", "stride"), [(1, 2), (2, 2), (4, 2)])
+def test_transposed_convolutions(how, group, stride):
+    weight, bias = normals(4, 3, 3), normals(3 * group)
+    as_onnxruntime("ConvTranspose", normals(2, 4, 7), weight, bias, known=(1, 2), group=group, strides=[stride], **how)
+    if not how:
+        picture = normals(2, 4, 7, 5), normals(4, 3, 3, 2)
+        as_onnxruntime("ConvTranspose", *picture, group=group, strides=[stride, 3], opset=11)
+        refused_by_both("with 3 groups", "ConvTranspose", normals(2, 4, 7), weight, group=3)
+
+
+def test_norms_become_a_part():
+    """Of the product or convolution before them, or else of the one behind; one stays, before a padded convolution."""
+
+    def norm(k, channels):
+        rng = np.random.default_rng(k)
+        values = {f"{name}{k}": rng.normal(size=channels).astype("f4") for name in "sbm"}
+        values[f"v{k}"] = rng.uniform(0.5, 2, channels).astype("f4")
+        return node("BatchNormalization", f"a{k} s{k} b{k} m{k} v{k}", f"a{k + 1}", epsilon=0.01), values
+
+    nodes, constants = [], {"w1": normals(6, 2, 3), "w4": normals(4, 6, 2), "w6": normals(3, 4, 1), "w9": normals(5, 3)}
+    for k, channels in ((0, 4), (2, 6), (5, 4), (8, 3), (10, 5)):
+        one, values = norm(k, channels)
+        nodes.append(one)
+        constants |= values
+    nodes += [
+        node("Conv", "a1 w1", "a2", group=2), node("Relu", "a3", "a4"), node("Conv", "a4 w4", "a5"),
+        node("Conv", "a6 w6", "a7", pads=[1, 1]), node("ReduceMean", "a7", "a8", axes=[2], keepdims=0),
+        node("Gemm", "a9 w9", "a10", transB=1),
+    ]  # fmt: skip
+    nodes.sort(key=lambda one: int(one.output[0][1:]))
+    proto = model(nodes, [floats("a0", None, 4, None)], [floats("a11", None, 5)], constants)
+    ours, x = pyrnn.from_onnx(proto), normals(2, 4, 9)
+    np.testing.assert_allclose(ours(x)["a11"], opened(proto).run(None, {"a0": x})[0], rtol=0, atol=1e-5)
+    assert not [title for title in ours._program._titles if "BatchNormalization" in title]
+    one, values = norm(0, 4)
+    padded = model([one, node("Conv", "a1 w", "a2", pads=[1, 1])], [floats("a0", None, 4, None)], [floats("a2", None, 6, None)],
+                   values | {"w": normals(6, 4, 3)})  # fmt: skip
+    ours = pyrnn.from_onnx(padded)
+    np.testing.assert_allclose(ours(x)["a2"], opened(padded).run(None, {"a0": x})[0], rtol=0, atol=1e-5)
+    assert len(ours._program._titles) == 2
+
+
 @pytest.mark.parametrize("size", [1, 3, 5, 9])
 def test_lrn(size):
     as_onnxruntime("LRN", normals(2, 4, 3, 2), size=size, alpha=0.5, beta=0.6, bias=2.0)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.checks import Array, shown
 from ..core.layer import at_most
+from ..layers.fold import folded, in_line
 from ..layers.graph import INPUT, Graph, Merge
 from ..layers.learned_state import LearnedState
 from ..layers.linear import Linear
@@ -30,7 +31,8 @@ def from_json(path: str | os.PathLike[str]) -> Any:
     """The model in a JSON file of RTNeural, GuitarML (Automated-GuitarAmpModelling) or NAM (Neural Amp Modeler, .nam).
 
     x is (T, N, I) or (T, I). Of RTNeural: layers dense, time-distributed-dense, lstm, gru, conv1d, batchnorm, prelu and
-    activation, a Sequential; its conv1d are causal where they keep the number of steps. Of GuitarML and AIDA-X: inputs
+    activation, a Sequential; its conv1d are causal where they keep the number of steps, a batchnorm becomes a part of the
+    layer beside it (`fold_batch_norms`). Of GuitarML and AIDA-X: inputs
     that are added to what comes out, in a Graph. Of NAM: architecture LSTM, whose learned first state, with which calls
     and streams begin, is a `LearnedState`. Sample rates, levels and what else is said of sound is left out. ValueError
     with the name of the file for other layers and architectures, and for numbers that have no place.
@@ -116,16 +118,15 @@ def _with_skip(layers: dict[str, Any], skip: Any, inputs: int, outputs: int) -> 
     """The layers one after the other, and the first `skip` inputs added to what comes out."""
     if type(skip) not in (int, bool) or skip < 0 or skip > inputs or (skip and skip not in (1, outputs)):
         raise ValueError(f"it adds {shown(skip)} of {inputs} inputs to {outputs} outputs")
+    layers, wires = folded(layers, in_line(list(layers)))
     if not skip:
         return Sequential(**layers)
-    names = list(layers)
-    wires = {name: [before] for before, name in zip([INPUT, *names], names, strict=False)}
-    source = INPUT
+    source, last = INPUT, list(layers)[-1]
     if (inputs, outputs) != (skip, skip):
         passed = Linear(inputs, outputs, bias=False)
         passed.params["weight"] = np.eye(outputs, inputs) if skip == outputs else np.eye(1, inputs).repeat(outputs, 0)
         layers["skip"], wires["skip"], source = passed, [INPUT], "skip"
-    return Graph(wires | {"sum": [names[-1], source]}, **layers, sum=Merge("add"))
+    return Graph(wires | {"sum": [last, source]}, **layers, sum=Merge("add"))
 
 
 # ---- RTNeural

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core.checks import cut, shown
 from ..core.layer import Layer, at_most
+from ..layers.fold import folded, in_line
 from ..layers.graph import INPUT, Function, Graph
 from ..layers.sequential import Sequential
 from . import keras, keras_layers
@@ -47,7 +48,8 @@ def from_keras(source: Any, config: Any = None) -> Any:
             so may one of numbers as "activation"
 
     A Sequential, or a Graph where layers meet; of one layer the layer, where it has a counterpart by itself. What was
-    for training alone, and `stateful`, is left out: a call begins with zeros, `stream` goes on. OSError or ValueError
+    for training alone, and `stateful`, is left out: a call begins with zeros, `stream` goes on; a BatchNormalization
+    becomes a part of the layer beside it, where it can (`fold_batch_norms`). OSError or ValueError
     with the name of the file and of the layer, for one that is damaged, that has no counterpart here, whose arrays have
     no place, and for what is not told. Nothing that the file holds is run: a Lambda has no counterpart.
 
@@ -99,10 +101,8 @@ def _model(model: keras.Model, config: Any) -> Any:
         raise ValueError("it has no layers")
     if described is not None and described["class_name"] not in MODELS and len(layers) == 1:
         return next(iter(layers.values()))
-    before = [INPUT, *inputs]
-    if all(sources == [before[k]] for k, sources in enumerate(inputs.values())):
-        return Sequential(**layers)
-    return Graph(inputs, **layers)
+    layers, inputs = folded(layers, inputs)
+    return Sequential(**layers) if inputs == in_line(list(layers)) else Graph(inputs, **layers)
 
 
 def _ends(node: Node, ends: Mapping[str, str]) -> list[str]:

@@ -2,36 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..core.checks import Array, quietly
+from ..core.checks import Array, quietly, shown
 from ..core.layer import Layer
 from .conv import Conv1d
+from .graph import INPUT, Graph
 from .linear import Linear
 from .norm import BatchNorm1d
+from .sequential import Sequential
+
+Wires = Mapping[str, Sequence[str]]  # of each layer whose results it takes, as in a Graph
+
+
+def fold_batch_norms(model: Any) -> Any:
+    """A copy of a Sequential or Graph for inference, with as few BatchNorm1d as can be: calls and streams give the same
+    to rounding, in fewer steps.
+
+    Each goes into the Conv1d or Linear before it, or else into the one behind it; it stays where there is none, where
+    others take that result too, and before a Conv1d whose zeros around x it does not see. Steps behind `lengths` are
+    what the layer that is left makes of them. Models inside of it are folded too. TypeError for what is neither of
+    them. `from_keras`, `from_json` and `from_onnx` give models that are folded.
+
+        model = pyrnn.fold_batch_norms(pyrnn.from_torch(module))
+    """
+    if type(model) not in (Sequential, Graph):
+        raise TypeError(f"fold_batch_norms: model is {shown(model)}, expected a Sequential or a Graph")
+    return _folded(copy.deepcopy(model))
+
+
+def in_line(names: Sequence[str]) -> dict[str, list[str]]:
+    """The wires of layers one after the other."""
+    return {name: [before] for before, name in zip([INPUT, *names], names, strict=False)}
 
 
 @quietly
-def fold_batch_norms(layers: Sequence[Layer]) -> list[Layer]:
-    """Layers that one after the other compute what these do when they are called, with as few BatchNorm1d as can be:
-    each goes into the Conv1d or Linear before it, or else into the one behind it. Those are new; the others are the
-    same objects, also a BatchNorm1d between others, or before a Conv1d whose zeros around x it does not see.
-
-        model = pyrnn.Sequential(*fold_batch_norms([conv, norm, pyrnn.ReLU(), head]))
-    """
-    out: list[Layer] = []
-    for layer in layers:
-        before = out[-1] if out else None
+def folded(layers: Mapping[str, Any], wires: Wires) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Layers and their wires without the norms that can be parts of others. Layers that change are new."""
+    readers = Counter(source for sources in wires.values() for source in sources)
+    gone: dict[str, str] = {}  # norms, and the layers that give their results now
+    kept: dict[str, Any] = {}
+    left: dict[str, list[str]] = {}
+    for name, sources in wires.items():
+        layer, own = layers[name], [gone.get(source, source) for source in sources]
+        layer = _folded(layer) if type(layer) in (Sequential, Graph) else layer
+        before = kept.get(own[0]) if len(own) == 1 and readers[sources[0]] == 1 else None
         if isinstance(layer, BatchNorm1d) and _takes(before, layer.num_features, behind=True):
-            out[-1] = _with_norm_behind(before, layer)
+            kept[own[0]] = _like(before, *behind(*_values(before), *_line(layer)))
+            gone[name] = own[0]
         elif isinstance(before, BatchNorm1d) and _takes(layer, before.num_features, behind=False):
-            out[-1] = _with_norm_before(before, layer)
+            kept[name] = _like(layer, *ahead(*_values(layer), *_line(before), getattr(layer, "groups", 1)))
+            del kept[own[0]]
+            left[name] = left.pop(own[0])
         else:
-            out.append(layer)
-    return out
+            kept[name], left[name] = layer, own
+    return kept, left
+
+
+def _folded(model: Any) -> Any:
+    layers = {name: value for name, value in model._attributes().items() if isinstance(value, Layer)}
+    kept, wires = folded(layers, model.inputs if type(model) is Graph else in_line(list(layers)))
+    return Sequential(**kept) if type(model) is Sequential else Graph(wires, **kept)
+
+
+def line(mean: Array, variance: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array]:
+    """What a norm multiplies by and adds, in float64."""
+    scale = weight.astype(np.float64) / np.sqrt(variance.astype(np.float64) + eps)
+    return scale, bias - mean * scale
+
+
+def behind(weight: Array, bias: Array, scale: Array, shift: Array) -> tuple[Array, Array]:
+    """weight (O, ...) and bias (O,) of a product or convolution, with the line of each of its outputs behind it."""
+    return weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias * scale + shift
+
+
+def ahead(weight: Array, bias: Array, scale: Array, shift: Array, groups: int = 1) -> tuple[Array, Array]:
+    """weight (O, I / groups, ...) and bias (O,), with the line of each of its inputs before it; a convolution's that
+    sees no padding."""
+    # Each output meets the features of its group.
+    scale, shift = (np.repeat(part.reshape(groups, -1), len(weight) // groups, axis=0) for part in (scale, shift))
+    kernel = weight.reshape(*weight.shape[:2], -1)
+    moved = bias + np.einsum("oik,oi->o", kernel, shift)
+    return (kernel * scale[:, :, None]).reshape(weight.shape), moved
 
 
 def _takes(layer: Any, features: int, behind: bool) -> bool:
@@ -43,31 +100,8 @@ def _takes(layer: Any, features: int, behind: bool) -> bool:
     return False
 
 
-def _with_norm_behind(layer: Any, norm: BatchNorm1d) -> Layer:
-    scale, shift = _line(norm)
-    weight, bias = _values(layer)
-    return _like(layer, weight * scale.reshape(-1, *[1] * (weight.ndim - 1)), bias * scale + shift)
-
-
-def _with_norm_before(norm: BatchNorm1d, layer: Any) -> Layer:
-    scale, shift = _line(norm)
-    weight, bias = _values(layer)
-    groups = getattr(layer, "groups", 1)
-    # Each output meets the features of its group.
-    scale, shift = (np.repeat(part.reshape(groups, -1), len(weight) // groups, axis=0) for part in (scale, shift))
-    kernel = weight.reshape(*weight.shape[:2], -1)
-    bias = bias + np.einsum("oik,oi->o", kernel, shift)
-    return _like(layer, (kernel * scale[:, :, None]).reshape(weight.shape), bias)
-
-
 def _line(norm: BatchNorm1d) -> tuple[Array, Array]:
-    """What a call of the norm multiplies by and adds."""
-    mean, variance, weight, bias = (
-        array.astype(np.float64)
-        for array in (norm.running_mean, norm.running_var, norm.params["weight"], norm.params["bias"])
-    )
-    scale = weight / np.sqrt(variance + norm.eps)
-    return scale, bias - mean * scale
+    return line(norm.running_mean, norm.running_var, norm.params["weight"], norm.params["bias"], norm.eps)
 
 
 def _values(layer: Any) -> tuple[Array, Array]:

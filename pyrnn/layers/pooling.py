@@ -163,7 +163,7 @@ class MaxPool1d(Layer):
     """The largest number of each feature among `kernel_size` steps, every `stride` steps (kernel_size by default).
 
     As torch.nn.MaxPool1d without padding. With ceil_mode the steps that are left at the end, too few for the kernel,
-    give one more. The gradient goes to the step of the maximum, the first of equal ones. No parameters. TypeError and
+    give one more. The gradient goes to the step of the maximum, the first of equal ones, or the last of NaN. No parameters. TypeError and
     ValueError for arguments that make no layer.
 
         y = pyrnn.MaxPool1d(2)(x, lengths=[5, 2])  # (T, N, F) -> (T // 2, N, F); or (N, T, F) with batch_first, (T, F)
@@ -259,7 +259,7 @@ class MaxPool1d(Layer):
         y = np.full((steps, *x.shape[1:]), -np.inf, self.dtype)
         places = np.zeros(y.shape, np.int64)
         for k, read in self._reads(len(y)):
-            better = (x[read] > y) | (np.isnan(x[read]) & ~np.isnan(y))
+            better = (x[read] > y) | np.isnan(x[read])
             np.copyto(y, x[read], where=better)
             places[better] = k
         return y, places

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...core.checks import FLOAT_DTYPES, Array
+from ...core.checks import FLOAT_DTYPES, Array, quietly
+from ...layers import fold
 from .elementwise import MAKERS as FUNCTIONS
 from .graph import Graph, Node, Values, alive
 
@@ -22,7 +23,7 @@ ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "LeakyRelu", "Elu", "HardSigmoid", "So
 def fuse(graph: Graph, values: Values) -> None:
     """Changes the nodes of a graph, not what it computes but for rounding."""
     graph.nodes = [as_linear(node, values) for node in graph.nodes]
-    for rule in (add_bias, normalise, activate, squeeze):
+    for rule in (add_bias, norm_behind, norm_ahead, activate, squeeze):
         _follow(graph, values, rule)
     graph.nodes = continue_convolutions(graph.nodes)
 
@@ -92,29 +93,61 @@ def add_bias(first: Node, second: Node, values: Values) -> bool:
     return bias is not None
 
 
-def normalise(first: Node, second: Node, values: Values) -> bool:
+def norm_behind(first: Node, second: Node, values: Values) -> bool:
     """A convolution or LINEAR and what a BatchNormalization does to its channels."""
-    parts = [second.known(k) for k in range(1, 5)]
-    if second.op != "BatchNormalization" or len(second.outputs) > 1 or any(part is None for part in parts):
+    line, parts = _line(second), _weights(first)
+    if line is None or parts is None or line[0].shape != parts[0].shape[:1]:
         return False
-    if first.op != "Conv" and not (first.op == LINEAR and first.attributes["rows"]):
-        return False
-    weight, bias = first.known(1), first.known(2)
-    given = second.attributes
-    training = given.get("training_mode", 0) if second.opset >= 14 else not given.get("is_test", 1)
-    if weight is None or (first.has(2) and bias is None) or training or weight.dtype not in FLOAT_DTYPES:
-        return False
-    scale, shift, mean, variance = (np.asarray(part, np.float64) for part in parts)
-    factor = scale / np.sqrt(variance + given.get("epsilon", 1e-5))
-    if factor.shape != weight.shape[:1]:
-        return False
-    moved = shift + ((0 if bias is None else bias) - mean) * factor
-    first.inputs = [
-        first.inputs[0],
-        values.constant((weight * factor.reshape(-1, *[1] * (weight.ndim - 1))).astype(weight.dtype)),
-        values.constant(moved.astype(weight.dtype)),
-    ]
+    _set(first, fold.behind(*parts, *line), values)
     return True
+
+
+def norm_ahead(first: Node, second: Node, values: Values) -> bool:
+    """A BatchNormalization, and a convolution without padding or LINEAR of what it makes."""
+    line, parts = _line(first), _weights(second)
+    groups, padding = second.attributes.get("group", 1), second.attributes.get("auto_pad", "NOTSET")
+    if line is None or parts is None or not isinstance(groups, int) or groups < 1 or len(parts[0]) % groups:
+        return False
+    if padding not in ("NOTSET", "", "VALID") or any(second.attributes.get("pads", ())):
+        return False
+    if line[0].shape != (parts[0].shape[1] * groups,):
+        return False
+    second.inputs[0] = first.inputs[0]
+    _set(second, fold.ahead(*parts, *line, groups), values)
+    first.op, first.title, first.opset, first.attributes = second.op, second.title, second.opset, second.attributes
+    first.inputs, first.proto = second.inputs, second.proto
+    return True
+
+
+@quietly
+def _line(norm: Node) -> tuple[Array, Array] | None:
+    """What a BatchNormalization multiplies by and adds, where that is known."""
+    parts = [norm.known(k) for k in range(1, 5)]
+    if norm.op != "BatchNormalization" or len(norm.outputs) > 1 or any(part is None for part in parts):
+        return None
+    given = norm.attributes
+    if given.get("training_mode", 0) if norm.opset >= 14 else not given.get("is_test", 1):
+        return None
+    weight, bias, mean, variance = (np.asarray(part, np.float64) for part in parts)
+    if len({part.shape for part in (weight, bias, mean, variance)}) > 1 or weight.ndim != 1:
+        return None
+    return fold.line(mean, variance, weight, bias, given.get("epsilon", 1e-5))
+
+
+def _weights(node: Node) -> tuple[Array, Array] | None:
+    """Weight and bias of a convolution, or of a LINEAR of rows, where they are known."""
+    if node.op != "Conv" and not (node.op == LINEAR and node.attributes["rows"]):
+        return None
+    weight, bias = node.known(1), node.known(2)
+    if weight is None or weight.ndim < 2 or weight.dtype not in FLOAT_DTYPES or (node.has(2) and bias is None):
+        return None
+    return weight, np.zeros(len(weight), weight.dtype) if bias is None else bias
+
+
+@quietly
+def _set(node: Node, parts: tuple[Array, Array], values: Values) -> None:
+    dtype = node.known(1).dtype  # type: ignore[union-attr]
+    node.inputs = [node.inputs[0], *(values.constant(part.astype(dtype)) for part in parts)]
 
 
 def activate(first: Node, second: Node, values: Values) -> bool:

@@ -91,10 +91,11 @@ def padded(x: Array, pads: list[tuple[int, int]], fill: Any) -> Array:
 
 
 def windows(x: Array, kernel: tuple[int, ...], strides: list[int], dilations: list[int]) -> Array:
-    """(N, C, ...) -> (N, C, places..., kernel...), a view."""
+    """(N, C, ...) -> (N, C, places..., kernel...), a view; no places where a window does not fit."""
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
     if any(n < r for n, r in zip(x.shape[2:], reach, strict=True)):
-        raise ValueError(f"a window of {reach} does not fit into {x.shape[2:]}")
+        places = (max((n - r) // s + 1, 0) for n, r, s in zip(x.shape[2:], reach, strides, strict=True))
+        return np.zeros((*x.shape[:2], *places, *kernel), x.dtype)
     view: Array = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, x.ndim)))
     index: Any = tuple(slice(None, None, step) for step in (1, 1, *strides, *dilations))
     chosen: Array = view[index]
@@ -170,6 +171,45 @@ def any_convolution(node: Node) -> Function:
         y = np.concatenate(parts, 1) if groups > 1 else parts[0]
         y = y if bias is None else y + bias
         return np.moveaxis(y.reshape(rows, *places, len(weight)), -1, 1)
+
+    return run
+
+
+def transposed_convolution(node: Node) -> Function:
+    """ConvTranspose: what each position of the kernel makes of x, added where it belongs."""
+    groups = node.attributes.get("group", 1)
+
+    def run(x: Array, weight: Array, bias: Array | None = None) -> Array:
+        spatial, kernel = weight.ndim - 2, weight.shape[2:]
+        if x.ndim != weight.ndim or x.shape[1] != len(weight) or len(weight) % groups:
+            raise ValueError(f"x has shape {x.shape}, its weight {weight.shape}, with {groups} groups")
+        strides, dilations, pads = spread(node, spatial)
+        more = node.attributes.get("output_padding") or [0] * spatial
+        parts = zip(x.shape[2:], kernel, strides, dilations, more, strict=True)
+        whole = [max((n - 1) * s + d * (k - 1) + 1, 0) + m for n, k, s, d, m in parts]
+        told = node.attributes.get("output_shape", [])[-spatial:]
+        if pads == "VALID":
+            pads = [(0, 0)] * spatial
+        if told or isinstance(pads, str):
+            shape = told or [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+            missing = [max(w - n, 0) for w, n in zip(whole, shape, strict=True)]
+            upper = pads == "SAME_UPPER"
+            pads = [(m // 2, m - m // 2) if upper else (m - m // 2, m // 2) for m in missing]
+        else:
+            shape = [w - before - behind for w, (before, behind) in zip(whole, pads, strict=True)]
+        rows, places = len(x), x.shape[2:]
+        flat = np.moveaxis(x, 1, -1).reshape(rows * math.prod(places), groups, len(weight) // groups)
+        matrices = weight.reshape(groups, len(weight) // groups, -1)
+        each = np.concatenate([product(flat[:, k], matrix.T) for k, matrix in enumerate(matrices)], 1)
+        each = np.moveaxis(each.reshape(rows, *places, groups * weight.shape[1], *kernel), 1 + spatial, 1)
+        ends = [max(w, before + n) for w, n, (before, _) in zip(whole, shape, pads, strict=True)]
+        y = np.zeros((*each.shape[:2], *ends), x.dtype)
+        for place in np.ndindex(kernel):
+            steps = zip(place, places, strides, dilations, strict=True)
+            y[(..., *(slice(k * d, k * d + n * s, s) for k, n, s, d in steps))] += each[(..., *place)]
+        cut = tuple(slice(before, before + n) for n, (before, _) in zip(shape, pads, strict=True))
+        y = y[(..., *cut)]
+        return y if bias is None else y + bias.reshape(-1, *[1] * spatial)
 
     return run
 
@@ -260,15 +300,24 @@ def _globally(reduce: Function) -> Callable[[Node], Made]:
     return lambda node: lambda x: reduce(x, tuple(range(2, x.ndim)))
 
 
+def _global_norm(node: Node) -> Made:
+    p = node.attributes.get("p", 2)
+    return _globally(lambda x, axes: (np.abs(x) ** p).sum(axes, keepdims=True, dtype=x.dtype) ** x.dtype.type(1 / p))(
+        node
+    )
+
+
 MAKERS: dict[str, Callable[[Node], Made]] = {
     "MatMul": lambda node: np.matmul,
     "Gemm": _gemm,
     LINEAR: linear,
     CONTINUED: continued_convolution,
     "Conv": convolution,
+    "ConvTranspose": transposed_convolution,
     "MaxPool": pooling,
     "AveragePool": pooling,
     "LRN": _over_channels,
+    "GlobalLpPool": _global_norm,
     "GlobalMaxPool": _globally(lambda x, axes: x.max(axes, keepdims=True)),
     "GlobalAveragePool": _globally(lambda x, axes: x.mean(axes, keepdims=True, dtype=x.dtype)),
 }
