@@ -4,9 +4,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <mutex>
-#include <new>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -64,6 +65,13 @@ Cache& cache() {
 
 }  // namespace
 
+NoMemory::NoMemory(double bytes) {
+  const char* const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+  std::size_t unit = 0;
+  for (; bytes >= 1024 && unit + 1 < std::size(units); ++unit) bytes /= 1024;
+  std::snprintf(message_, sizeof message_, "Unable to allocate %.3g %s", bytes, units[unit]);
+}
+
 void* take_memory(std::size_t& bytes, std::size_t spare) {
   if (bytes >= smallest_kept) {
     Cache& kept = cache();
@@ -84,7 +92,7 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
   }
   const bool huge = (huge_page - bytes % huge_page) % huge_page <= spare && bytes >= huge_page / 2;
   const std::size_t alignment = huge ? huge_page : 64;
-  if (bytes > SIZE_MAX - alignment) throw std::bad_alloc();
+  if (bytes > SIZE_MAX - alignment) throw NoMemory(double(bytes));
   bytes = (bytes + alignment - 1) / alignment * alignment;
   auto keep_at_most = [](std::size_t most) {
     std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
@@ -94,7 +102,7 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
   if (!memory) {
     keep_at_most(0);
     memory = std::aligned_alloc(alignment, bytes);
-    if (!memory) throw std::bad_alloc();
+    if (!memory) throw NoMemory(double(bytes));
   }
   keep_at_most(cache().use(bytes));
 #if defined(__linux__)

@@ -4,14 +4,25 @@
 
 #include <cstddef>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "base/integers.hpp"
 
 namespace pyrnn {
 
+// So many bytes are more than there is: in Python a MemoryError that says how many.
+class NoMemory : public std::bad_alloc {
+ public:
+  explicit NoMemory(double bytes);
+  const char* what() const noexcept override { return message_; }
+
+ private:
+  char message_[48];
+};
+
 // At least `bytes` on a cache line's border, uninitialised; `bytes` becomes what there is, at most `spare` more (and
-// always up to a cache line). Throws std::bad_alloc.
+// always up to a cache line). Throws NoMemory.
 void* take_memory(std::size_t& bytes, std::size_t spare);
 void give_back_memory(void* memory, std::size_t bytes) noexcept;
 

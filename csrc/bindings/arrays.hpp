@@ -199,14 +199,19 @@ template <class F> auto with_dtype(const std::string& call, const std::string& n
 }
 
 // A result. A large one lies in memory that results before it have given back: the system's would be mapped, and its
-// pages met one by one, anew at every call.
+// pages met one by one, anew at every call. Where there is no memory NumPy is asked, whose error names the shape.
 template <class T> py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
   constexpr std::size_t large = 128 << 10;
   std::size_t bytes = sizeof(T);
   for (const py::ssize_t n : shape)
     if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) return py::array_t<T>(shape);
   if (bytes < large) return py::array_t<T>(shape);
-  auto memory = std::make_unique<Buffer<T>>(i64(bytes / sizeof(T)), bytes / 8);
+  std::unique_ptr<Buffer<T>> memory;
+  try {
+    memory = std::make_unique<Buffer<T>>(i64(bytes / sizeof(T)), bytes / 8);
+  } catch (const std::bad_alloc&) {
+    return py::array_t<T>(shape);
+  }
   const T* data = memory->get();
   const py::capsule owner(memory.get(), [](void* kept) { delete static_cast<Buffer<T>*>(kept); });
   memory.release();

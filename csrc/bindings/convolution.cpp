@@ -243,6 +243,8 @@ py::object convolution_stream(py::handle weight, py::handle bias, py::handle bat
   return with_dtype(name, "weight", weight, [&]<class T>() -> py::object {
     const ConvolutionWeights<T> weights(name, weight, bias, stride, dilation, groups);
     const i64 before = to_integer(name, "before", before_, 0, weights.size.reach());
+    const double past = double(weights.size.reach()) * double(batch) * double(weights.size.C) * sizeof(T);
+    if (past > 0x1p60) throw NoMemory(past);
     const T *w = weights.weight.data(), *b = bias.is_none() ? nullptr : weights.bias.data();
     std::unique_ptr<ConvolutionStream<T>> stream;
     {

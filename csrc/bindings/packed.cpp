@@ -65,7 +65,8 @@ template <class T> struct WindowRows {
     const i64 steps = apart ? U * w.K : x.steps + w.before + w.after;
     if (apart) row = w.K * x.C;
     i64 count;
-    if (__builtin_mul_overflow(x.N * x.C, steps, &count) || count > i64(1) << 59) throw std::bad_alloc();
+    if (__builtin_mul_overflow(x.N * x.C, steps, &count) || count > i64(1) << 59)
+      throw NoMemory(double(x.N * x.C) * double(steps) * sizeof(T));
     memory = Buffer<T>(count);
     batch = steps * x.C, data = memory.get();
     T* to = memory.get();

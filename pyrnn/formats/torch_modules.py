@@ -220,7 +220,8 @@ def _refuse_unknown(source: Any, config: Mapping[str, Any]) -> None:
 
 
 def _refuse_shared(source: Any) -> None:
-    """ValueError for a module with parameters that runs twice: torch's state dict has both names, a layer here one."""
+    """ValueError for a module with parameters that runs twice, and for a parameter that two of them have: torch's state
+    dict has both names, a layer here one."""
     met: dict[int, str] = {}
     for name, module in source.named_modules(remove_duplicate=False):
         first = met.setdefault(id(module), name)
@@ -228,6 +229,14 @@ def _refuse_shared(source: Any) -> None:
             raise ValueError(
                 f"from_torch: {name} of the Sequential is {first} again ({type(module).__name__}), with the same "
                 "parameters, which its layers here would have twice; take its parts one by one"
+            )
+    parameters: dict[int, str] = {}
+    for name, parameter in source.named_parameters(remove_duplicate=False):
+        first = parameters.setdefault(id(parameter), name)
+        if first != name:
+            raise ValueError(
+                f"from_torch: {name} of the Sequential is {first} again, which its layers here would have twice; take "
+                "its parts one by one (a Linear shares an Embedding's table by weight=)"
             )
 
 

@@ -296,7 +296,7 @@ def sigmoid_slope(x: Array) -> Array:
 
 
 def normal_probability(x: Array) -> Array:
-    """P(X < x) for a normal X, exact to rounding where it is small, too.
+    """P(X < x) for a normal X, to a few units in its last place, or x^2 of them far below 0, where it is small.
 
     Of z = |x| it is exp(-z^2 / 2) r p(1 - r) beyond z, r = 8 / (4 + z), with a polynomial p that was interpolated at
     Chebyshev's points: the way of Shepherd & Laframboise 1981.

@@ -70,7 +70,10 @@ class Conv1d(Layer):
         elif isinstance(padding, str):
             raise ValueError(f"{call}: padding is {shown(padding)}, expected an integer, 'same' or 'causal'")
         else:
-            self.padding = self._before = self._after = integer(call, "padding", padding, 0, MOST)
+            try:
+                self.padding = self._before = self._after = integer(call, "padding", padding, 0, MOST)
+            except TypeError as error:
+                raise TypeError(f"{error}, 'same' or 'causal'") from None
         shapes: Shapes = {"weight": (self.out_channels, self.in_channels // self.groups, self.kernel_size)}
         if self.bias:
             shapes["bias"] = (self.out_channels,)

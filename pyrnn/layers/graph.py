@@ -38,6 +38,8 @@ class Graph(Sequential):
         call = type(self).__name__
         if not isinstance(inputs, Mapping) or not inputs:
             raise TypeError(f"{call}: inputs is {shown(inputs)}, expected a dict of lists of names")
+        if INPUT in inputs or INPUT in named:
+            raise ValueError(f"{call}: a layer has the name {INPUT!r}, which is that of what the model is given")
         known = {INPUT}
         for name, sources in inputs.items():
             if not isinstance(sources, (list, tuple)) or not sources:

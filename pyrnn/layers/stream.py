@@ -77,6 +77,8 @@ class LayerStream:
         stream.take([0, 0, 2])  # a search that splits its first hypothesis and drops the second
         """
         chosen = self._chosen(rows)
+        if not len(chosen):
+            raise ValueError(f"{self._call}: rows is empty, expected at least one")
         self._set(self._compiled.take(chosen), len(chosen))
 
     def _set(self, compiled: Any, rows: int) -> None:

@@ -35,6 +35,8 @@ def read(source: Any) -> tuple[Any, str, tuple[str, ...]]:
         name = "the ModelProto"
     elif isinstance(source, (bytes, bytearray, memoryview)):
         name = "the bytes"
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"from_onnx: source is {shown(source)}, expected a path, the bytes of a file or a ModelProto")
     else:
         path, name = existing(source, FILE)
         if not os.path.isfile(path):
