@@ -228,7 +228,8 @@ def test_initial_values():
         ((1, 1, (3,)), TypeError, r"kernel_size is \(3,\), expected an integer"),
         ((1, 1, 3, 0), ValueError, "stride is 0, expected at least 1"),
         ((1, 1, 3, 1, -1), ValueError, "padding is -1, expected at least 0"),
-        ((1, 1, 3, 1, 0.5), TypeError, "padding is 0.5, expected an integer"),
+        ((1, 1, 3, 1, 0.5), TypeError, "padding is 0.5, expected an integer, 'same' or 'causal'"),
+        ((1, 1, 3, 1, True), TypeError, "padding is True, expected an integer, 'same' or 'causal'"),
         ((1, 1, 3, 1, "valid"), ValueError, "padding is 'valid', expected an integer, 'same' or 'causal'"),
         ((1, 1, 3, 2, "same"), ValueError, "padding is 'same' and stride 2, expected a stride of 1 with it"),
         ((1, 1, 3, 1, 0, 0), ValueError, "dilation is 0, expected at least 1"),
@@ -334,7 +335,7 @@ def test_more_than_memory_can_hold():
         lambda: pyrnn.Conv1d(1, 64, 1, padding=2**31 - 1)(np.ones((1, 2**20, 1), "f4")),
         lambda: pyrnn.Conv1d(1, 1, 2, dilation=2**31 - 1).stream(2**31 - 1),
     ):
-        with pytest.raises(MemoryError):
+        with pytest.raises(MemoryError, match=r"Unable to allocate .* [GTPE]iB"):
             call()
 
 

@@ -105,6 +105,7 @@ def test_lengths_in_a_graph():
         ({"a": ["x"], "b": [3]}, ValueError, "'b' takes 3, which is not before it"),
         ({"a": ["x"]}, ValueError, r"inputs names \['a'\], the layers are \['a', 'b'\]"),
         ({"a": ["x"], "b": ["x"]}, ValueError, "nobody takes the result of 'a'"),
+        ({"x": ["x"], "b": ["x"]}, ValueError, "a layer has the name 'x', which is that of what the model is given"),
     ],
 )
 def test_a_graph_that_is_none(inputs, error, message):

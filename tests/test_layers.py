@@ -684,7 +684,8 @@ def test_stream_take(make, rng):
         assert_same(stream.state, alone.state)
         assert repr(stream).endswith(f".stream(batch={len(chosen)})")
         step(x[2])  # of the stream as it was before
-    for wrong, message in [([], "empty"), ([5], "0 to 4"), ([-1], "0 to 4"), ([0.5], "integers"), ([[0]], "axis")]:
+    empty = rf"^{type(layer).__name__}.stream: rows is empty, expected at least one"
+    for wrong, message in [([], empty), ([5], "0 to 4"), ([-1], "0 to 4"), ([0.5], "integers"), ([[0]], "axis")]:
         stream = layer.stream(5)
         with pytest.raises((TypeError, ValueError), match=message):
             stream.take(wrong)

@@ -330,7 +330,7 @@ def test_max_pool_is_that_of_torch(kernel, stride, batch_first, rng):
     torch = pytest.importorskip("torch")
     layer = pyrnn.MaxPool1d(kernel, stride, batch_first, dtype="float64")
     x = rng.integers(0, 4, (13, N, F)).astype("f8")  # with equal ones
-    x[3, 1, 2], x[5, 0] = np.nan, -np.inf
+    x[3, 1, 2], x[5, 0], x[:4, 1, 0] = np.nan, -np.inf, np.nan
     theirs = torch.from_numpy(x.transpose(1, 2, 0).copy()).requires_grad_()
     expected = torch.nn.functional.max_pool1d(theirs, kernel, stride)
     y, pullback = layer.vjp(x.swapaxes(0, 1) if batch_first else x)
@@ -376,6 +376,7 @@ def test_a_stream_of_max_pool(kernel, stride, rng):
         (lambda: stream.step(x[0, :, :2]), r"x has shape \(4, 2\), expected \(4, 7\)"),
         (lambda: stream(x[:, :2]), r"x has shape \(29, 2, 7\), expected \(T, 4, 7\)"),
         (lambda: layer.stream(2).step(x[0]), r"x has shape \(4, 7\), expected \(2, F\)"),
+        (lambda: layer.stream(2).take([]), r"MaxPool1d.stream: rows is empty"),
         (lambda: pyrnn.MaxPool1d(0), "MaxPool1d: kernel_size is 0"),
         (lambda: pyrnn.MaxPool1d(2, 0), "MaxPool1d: stride is 0"),
     ):

@@ -465,7 +465,9 @@ def test_what_is_no_model(tmp_path):
         pyrnn.from_onnx(tmp_path / "x.onnx")
     with pytest.raises(IsADirectoryError, match="is a directory, expected an ONNX file"):
         pyrnn.from_onnx(tmp_path)
-    with pytest.raises(TypeError, match=r"^from_onnx: source is 3\.5, expected a path, the bytes of a file or a ModelProto"):
+    with pytest.raises(
+        TypeError, match=r"^from_onnx: source is 3\.5, expected a path, the bytes of a file or a ModelProto"
+    ):
         pyrnn.from_onnx(3.5)
     for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(ValueError, match=r"^the bytes: it is no ONNX file, or a damaged one"):
@@ -691,8 +693,10 @@ def test_norms_become_a_part():
     np.testing.assert_allclose(ours(x)["a11"], opened(proto).run(None, {"a0": x})[0], rtol=0, atol=1e-5)
     assert not [title for title in ours._program._titles if "BatchNormalization" in title]
     one, values = norm(0, 4)
-    padded = model([one, node("Conv", "a1 w", "a2", pads=[1, 1])], [floats("a0", None, 4, None)], [floats("a2", None, 6, None)],
-                   values | {"w": normals(6, 4, 3)})  # fmt: skip
+    nodes = [one, node("Conv", "a1 w", "a2", pads=[1, 1])]
+    padded = model(
+        nodes, [floats("a0", None, 4, None)], [floats("a2", None, 6, None)], values | {"w": normals(6, 4, 3)}
+    )
     ours = pyrnn.from_onnx(padded)
     np.testing.assert_allclose(ours(x)["a2"], opened(padded).run(None, {"a0": x})[0], rtol=0, atol=1e-5)
     assert len(ours._program._titles) == 2

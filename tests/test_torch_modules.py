@@ -220,7 +220,8 @@ def test_layers_that_would_act_on_another_axis():
 def test_modules_that_run_twice():
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    act, linear = nn.ReLU(), nn.Linear(4, 4)
+    act, linear, table, tied = nn.ReLU(), nn.Linear(4, 4), nn.Embedding(4, 4), nn.Linear(4, 4)
+    tied.weight = table.weight
     inner = nn.Sequential(act, nn.Tanh())
     module = nn.Sequential(nn.Linear(4, 5), act, inner, nn.Linear(5, 3), act, inner)
     layer = pyrnn.from_torch(module)
@@ -230,6 +231,7 @@ def test_modules_that_run_twice():
         (nn.Sequential(linear, act, linear), r"2 of the Sequential is 0 again \(Linear\)"),
         (nn.Sequential(linear, nn.Sequential(act, linear)), "1.1 of the Sequential is 0 again"),
         (nn.Sequential(nn.Sequential(linear), nn.Sequential(linear)), "1.0 of the Sequential is 0.0 again"),
+        (nn.Sequential(table, nn.Sequential(act, tied)), "1.1.weight of the Sequential is 0.weight again"),
     ]:
         with pytest.raises(ValueError, match=f"from_torch: {message}"):
             pyrnn.from_torch(module)

@@ -31,11 +31,11 @@ def from_json(path: str | os.PathLike[str]) -> Any:
     """The model in a JSON file of RTNeural, GuitarML (Automated-GuitarAmpModelling) or NAM (Neural Amp Modeler, .nam).
 
     x is (T, N, I) or (T, I). Of RTNeural: layers dense, time-distributed-dense, lstm, gru, conv1d, batchnorm, prelu and
-    activation, a Sequential; its conv1d are causal where they keep the number of steps, a batchnorm becomes a part of the
-    layer beside it (`fold_batch_norms`). Of GuitarML and AIDA-X: inputs
-    that are added to what comes out, in a Graph. Of NAM: architecture LSTM, whose learned first state, with which calls
-    and streams begin, is a `LearnedState`. Sample rates, levels and what else is said of sound is left out. ValueError
-    with the name of the file for other layers and architectures, and for numbers that have no place.
+    activation, a Sequential; its conv1d are causal where they keep the number of steps, a batchnorm becomes a part of
+    the layer beside it (`fold_batch_norms`). Of GuitarML and AIDA-X: inputs that are added to what comes out, in a
+    Graph. Of NAM: architecture LSTM, whose learned first state, with which calls and streams begin, is a
+    `LearnedState`. Sample rates, levels and what else is said of sound is left out. ValueError with the name of the
+    file for other layers and architectures, and for numbers that have no place.
 
         model = pyrnn.from_json("amp.nam")
         stream = model.stream()

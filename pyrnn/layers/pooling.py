@@ -163,8 +163,8 @@ class MaxPool1d(Layer):
     """The largest number of each feature among `kernel_size` steps, every `stride` steps (kernel_size by default).
 
     As torch.nn.MaxPool1d without padding. With ceil_mode the steps that are left at the end, too few for the kernel,
-    give one more. The gradient goes to the step of the maximum, the first of equal ones, or the last of NaN. No parameters. TypeError and
-    ValueError for arguments that make no layer.
+    give one more. The gradient goes to the step of the maximum, the first of equal ones, the last of NaN. No
+    parameters. TypeError and ValueError for arguments that make no layer.
 
         y = pyrnn.MaxPool1d(2)(x, lengths=[5, 2])  # (T, N, F) -> (T // 2, N, F); or (N, T, F) with batch_first, (T, F)
     """

@@ -206,9 +206,10 @@ def transposed_convolution(node: Node) -> Function:
         y = np.zeros((*each.shape[:2], *ends), x.dtype)
         for place in np.ndindex(kernel):
             steps = zip(place, places, strides, dilations, strict=True)
-            y[(..., *(slice(k * d, k * d + n * s, s) for k, n, s, d in steps))] += each[(..., *place)]
-        cut = tuple(slice(before, before + n) for n, (before, _) in zip(shape, pads, strict=True))
-        y = y[(..., *cut)]
+            meets: Any = (..., *(slice(k * d, k * d + n * s, s) for k, n, s, d in steps))
+            y[meets] += each[(..., *place)]  # type: ignore[arg-type]
+        left: Any = (..., *(slice(before, before + n) for n, (before, _) in zip(shape, pads, strict=True)))
+        y = y[left]
         return y if bias is None else y + bias.reshape(-1, *[1] * spatial)
 
     return run
