@@ -465,9 +465,7 @@ def test_what_is_no_model(tmp_path):
         pyrnn.from_onnx(tmp_path / "x.onnx")
     with pytest.raises(IsADirectoryError, match="is a directory, expected an ONNX file"):
         pyrnn.from_onnx(tmp_path)
-    with pytest.raises(
-        TypeError, match=r"^from_onnx: source is 3\.5, expected a path, the bytes of a file or a ModelProto"
-    ):
+    with pytest.raises(TypeError, match=r"^from_onnx: source is 3\.5, expected a path, the bytes of a file or"):
         pyrnn.from_onnx(3.5)
     for content in (b"", b"hello", b"\x89PNG\r\n\x1a\n"):
         with pytest.raises(ValueError, match=r"^the bytes: it is no ONNX file, or a damaged one"):

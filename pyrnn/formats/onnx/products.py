@@ -207,10 +207,10 @@ def transposed_convolution(node: Node) -> Function:
         for place in np.ndindex(kernel):
             steps = zip(place, places, strides, dilations, strict=True)
             meets: Any = (..., *(slice(k * d, k * d + n * s, s) for k, n, s, d in steps))
-            y[meets] += each[(..., *place)]  # type: ignore[arg-type]
+            y[meets] += each[(..., *place)]
         left: Any = (..., *(slice(before, before + n) for n, (before, _) in zip(shape, pads, strict=True)))
-        y = y[left]
-        return y if bias is None else y + bias.reshape(-1, *[1] * spatial)
+        result: Array = y[left]
+        return result if bias is None else result + bias.reshape(-1, *[1] * spatial)
 
     return run
 
