@@ -86,6 +86,15 @@ def test_the_best_parameters_are_kept(rng):
     assert loss == pytest.approx(history.valid[history.best], rel=1e-6)
 
 
+def test_the_first_of_equal_epochs_is_the_best(rng):
+    sequences, classes = ragged(rng)
+    model = classifier()
+    still = pyrnn.SGD(model, lr=0.0)
+    history = pyrnn.fit(model, sequences, classes, pyrnn.cross_entropy, valid=0.2, epochs=9, optimizer=still,
+                        schedule=None, patience=3, rng=0)  # fmt: skip
+    assert (history.best, len(history.valid)) == (0, 4)
+
+
 @pytest.mark.parametrize("how", ["callback", "interrupt"])
 def test_the_end_comes_early(rng, how):
     """A callback that returns True, and Ctrl-C: the best parameters are there."""

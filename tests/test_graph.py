@@ -94,6 +94,17 @@ def test_lengths_in_a_graph():
     assert last.output_lengths([6, 2]) is None
 
 
+def test_a_stream_waits_where_one_branch_does():
+    """None where anything a layer takes is not there yet; the states of what did run have gone on."""
+    conv = pyrnn.Conv1d(1, 1, 2, rng=0)
+    model = pyrnn.Graph({"conv": ["x"], "sum": ["conv", "x"], "twice": ["sum"]}, conv=conv, sum=pyrnn.Merge("add"),
+                        twice=pyrnn.Merge("add"))  # fmt: skip
+    x = draw(3, 1).astype("f4")
+    stream = model.stream()
+    assert stream.step(x[0]) is None
+    np.testing.assert_array_equal([stream.step(x_t) for x_t in x[1:]], conv(x) + x[1:])
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [

@@ -3,6 +3,7 @@
 import io
 import struct
 import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ def many(file):
     file.attrs["bytes"] = np.bytes_(b"x" * 30_000)
     file.attrs["names"] = np.array([b"a", b"bbb"])
     file.attrs["texts"] = np.array(["a", "bü", ""], h5py.string_dtype())
+    file.attrs["layers"] = [f"layer_{k}" for k in range(200)]
     file.attrs["number"] = 3
     file.attrs["numbers"] = np.arange(3.0)
     file.attrs["nothing"] = h5py.Empty("f")
@@ -99,6 +101,7 @@ def test_attributes():
     found = hdf5.read(written(many)).attributes
     assert found.pop("bytes") == "x" * 30_000
     np.testing.assert_array_equal(found.pop("numbers"), np.arange(3.0))
+    assert found.pop("layers") == [f"layer_{k}" for k in range(200)]
     assert found == {
         **{"text": "ü", "names": ["a", "bbb"], "texts": ["a", "bü", ""], "number": 3},
         **{"nothing": None, "none": [], "compound": None},
@@ -201,6 +204,102 @@ def overlapping_names(count=1000):
     names = b"b" * 40_000 + b"\0"
     found = header((0x11, struct.pack("<QQ", 96 + 16 + 24, heap)))
     return SUPERBLOCK + found + node + b"HEAP\0\0\0\0" + struct.pack("<QQQ", len(names), 0, heap + 32) + names
+
+
+def dataset(*messages):
+    """A file with one array, "a", whose header says this."""
+    root = header((6, b"\1\0\1a" + struct.pack("<Q", 96 + 16 + 8 + 12)))
+    return SUPERBLOCK + root + header(*messages)
+
+
+def of_bytes(shape, layout, *more):
+    """An array of bytes."""
+    space = struct.pack(f"<BBBB{len(shape)}Q", 2, len(shape), 0, 1, *shape)
+    return dataset((1, space), (3, struct.pack("<BBBBI4x", 0x10, 0, 0, 0, 1)), (8, layout), *more)
+
+
+def in_pieces(shape, piece, *pieces, filters=None):
+    """The same, of pieces: (corner, content, the filters left out), each with room for it behind the tree."""
+    rank = len(shape)
+    layout = struct.pack(f"<BBBQ{rank + 1}I", 3, 2, rank + 1, 0, *piece, 1)
+    more = () if filters is None else ((0x0B, filters),)
+    tree = len(of_bytes(shape, layout, *more))
+    where = tree + 24 + len(pieces) * (8 + 8 * (rank + 1) + 8)
+    node = struct.pack("<4sBBHQQ", b"TREE", 1, 0, len(pieces), 2**64 - 1, 2**64 - 1)
+    for corner, content, skipped in pieces:
+        node += struct.pack(f"<II{rank}QQQ", len(content), skipped, *corner, 0, where)
+        where += len(content)
+    layout = struct.pack(f"<BBBQ{rank + 1}I", 3, 2, rank + 1, tree, *piece, 1)
+    return of_bytes(shape, layout, *more) + node + b"".join(content for _, content, _ in pieces)
+
+
+def contiguous(address, size):
+    return struct.pack("<BBQQ", 3, 1, address, size)
+
+
+def nested(depth):
+    def fill(file):
+        for _ in range(depth):
+            file = file.create_group("g")
+
+    return written(fill)
+
+
+def test_by_hand():
+    """What the damaged files below are made of is read where it is whole."""
+    compact = struct.pack("<BBH", 3, 0, 3) + b"\1\2\3"
+    deflate = struct.pack("<BB6xHHHHIxxxx", 1, 1, 1, 0, 1, 1, 6)
+    for content in (
+        of_bytes([3], compact),
+        of_bytes([3], contiguous(96 + 24 + 12, 3)),
+        in_pieces([3], [2], ([0], b"\1\2", 0), ([2], b"\3\0", 0)),
+        in_pieces([3], [2], ([0], zlib.compress(b"\1\2"), 0), ([2], b"\3\0", 1), filters=deflate),
+    ):
+        array = hdf5.read(content).entries["a"]
+        assert array.shape == (3,)
+    np.testing.assert_array_equal(array, [1, 2, 3])
+    assert list(hdf5.read(nested(64)).entries) == ["g"]
+
+
+DAMAGED = {
+    "a contiguous array beyond the end": (of_bytes([3], contiguous(10**6, 3)), "it reaches beyond its end"),
+    "a contiguous array that is short": (of_bytes([3], contiguous(96, 2)), "a ends before its 3 elements do"),
+    "a compact array that is short": (
+        of_bytes([3], struct.pack("<BBH", 3, 0, 3) + b"\1"), "a ends before its 3 elements do",
+    ),
+    "a message longer than its block": (
+        SUPERBLOCK + struct.pack("<BBHIII", 1, 0, 1, 1, 16, 0) + struct.pack("<HHB3x", 6, 100, 0) + bytes(200),
+        "a message is longer than its block",
+    ),
+    "a message that is short": (
+        dataset((1, b"\2\1\0\1"), (3, b"\x10\0\0\0\1\0\0\0"), (8, bytes(2))), "a message is too short",
+    ),
+    "a piece that is short": (in_pieces([3], [3], ([0], b"\1\2", 0)), "a piece of a is none"),
+    "a piece that is long": (in_pieces([3], [3], ([0], b"\1\2\3\4", 0)), "a piece of a is none"),
+    "a piece outside": (in_pieces([3], [3], ([3], b"\1\2\3", 0)), "a piece of a is none"),
+    "a piece that is missing": (in_pieces([3], [2], ([0], b"\1\2", 0)), "a has never been written as a whole"),
+    "groups in groups": (nested(65), "lies in more than 64 groups"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_what_is_damaged(case):
+    content, message = DAMAGED[case]
+    with pytest.raises(ValueError, match=message):
+        hdf5.read(content)
+
+
+def test_texts_are_not_sought_again_and_again():
+    """A text of a heap that is longer there than its element says ends with it, one that is shorter does too."""
+    content = bytearray(written(lambda file: file.attrs.create("texts", ["abc", "de"], dtype=h5py.string_dtype())))
+    heap = content.index(b"GCOL")
+    first = content.index(struct.pack("<IQI", 3, heap, 2))
+    struct.pack_into("<I", content, first, 2)
+    struct.pack_into("<I", content, first + 16, 2**30)
+    assert hdf5.read(bytes(content)).attributes["texts"] == ["ab", "de"]
+    struct.pack_into("<I", content, first + 12, 77)
+    with pytest.raises(ValueError, match="a text is missing"):
+        hdf5.read(bytes(content))
 
 
 @pytest.mark.parametrize("content", [overlapping_blocks(), overlapping_names()], ids=["blocks", "names"])

@@ -369,6 +369,16 @@ def test_a_stream_of_max_pool(kernel, stride, rng):
         stream = copy.copy(stream)
         stream.state = stream.state
     np.testing.assert_array_equal(parts, y)
+    stream = layer.stream(N)
+    stream(x[: kernel + 1])  # the next is due at another step than at first
+    other = layer.stream(N)
+    other.state = stream.state
+    np.testing.assert_array_equal(other(x[kernel + 1 :]), y[1 + (layer.stride == 1) :])
+    if stream.state[1] != kernel:
+        with pytest.raises(ValueError, match="rows that begin anew have their next step of y after"):
+            stream.reset([0])
+    stream.reset()
+    np.testing.assert_array_equal(stream(x), y)
     alone = layer.stream()
     np.testing.assert_array_equal([done for done in map(alone.step, x[:, 1]) if done is not None], y[:, 1])
     for call, match in (

@@ -538,6 +538,34 @@ def test_constants_do_not_grow_without_end():
 
 
 @pytest.mark.parametrize(
+    ("op", "arrays", "length"),
+    [
+        ("Add", (np.ones((2**10, 1), "f4"), np.ones((1, 2**10), "f4")), 2**20),
+        ("Gather", (np.ones((1, 2**16), "f4"), np.zeros(2**8, "i8")), 2**24),
+        ("Expand", (np.ones((1, 2**10), "f4"), np.array([2**16, 1])), 2**26),
+        ("Tile", (np.ones(2**10, "f4"), np.array([2**10])), 2**20),
+        ("Range", (np.array(0), np.array(2**20), np.array(1)), 2**20),
+        ("ConstantOfShape", (np.array([2**20]),), 2**20),
+    ],
+)
+def test_what_is_much_is_not_a_constant(op, arrays, length):
+    """Of constants, it is made when the model runs."""
+    proto, _ = single(op, *arrays, known=range(len(arrays)))
+    ours = pyrnn.from_onnx(proto)
+    assert len(ours._program._titles) == 1
+    assert ours()["o0"].size == length
+
+
+def test_many_that_are_not_much_are_much():
+    """What constants take of the memory that a model may ask for adds up."""
+    nodes = [node("ConstantOfShape", "shape", f"y{k}") for k in range(16)]
+    proto = model(nodes, [], [floats(f"y{k}", None) for k in range(16)], {"shape": [2**16]})
+    ours = pyrnn.from_onnx(proto)
+    assert 8 < len(ours._program._titles) < 16
+    assert all(not y.any() and y.size == 2**16 for y in ours().values())
+
+
+@pytest.mark.parametrize(
     ("op", "attributes", "constant", "match"),
     [
         ("Gather", {"axis": 2**40}, np.array(0), "axis is 1099511627776"),

@@ -187,6 +187,9 @@ def test_a_stream_of_a_decoder_has_the_bits_of_the_whole(rng, cell, vector, memo
     stream.reset()
     np.testing.assert_array_equal(stream(tokens[:2]), whole[:2])
     ahead.state = stream.state
+    turned = copy.copy(ahead)
+    turned.take([2, 0, 1])
+    np.testing.assert_array_equal(turned(tokens[2:, [2, 0, 1]]), whole[2:, [2, 0, 1]])
     ahead.take([2, 0, 0, 1])
     np.testing.assert_array_equal(ahead(tokens[2:, [2, 0, 0, 1]]), whole[2:, [2, 0, 0, 1]])
     ahead.reset()

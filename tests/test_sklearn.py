@@ -259,6 +259,15 @@ def test_a_forecast_is_better_than_that_nothing_changes():
     assert np.all(model.predict(4) < quantiles[0.9])
 
 
+def test_quantiles_do_not_cross(monkeypatch):
+    """They are in order where the network's are not, each by its own name."""
+    model = forecaster(quantiles=(0.5, 0.9, 0.1), epochs=1).fit(waves(series=1)[:, 0])
+    given = np.array([[9.0, 3, 1, 2], [9, 1, 2, 3]])[:, None]  # (h, series, the forecast and three quantiles)
+    monkeypatch.setattr(model, "_forecasts", lambda call, h, x: given)
+    found = {quantile: np.ravel(values).tolist() for quantile, values in model.predict_quantiles(2).items()}
+    assert found == {0.5: [2, 2], 0.9: [3, 3], 0.1: [1, 1]}
+
+
 def test_the_baselines_of_a_backtest():
     y = waves(series=1)[:, 0]
     errors = forecaster(season=5).backtest(y, folds=3)

@@ -75,6 +75,7 @@ class Reader:
         self.content = content
         self.memory = MOST_MEMORY * len(content)
         self.met: set[int] = set()  # addresses of headers and nodes; each is met once
+        self.heaps: dict[int, dict[int, tuple[int, int]]] = {}  # by address the objects of a collection by number
         self.left = 2 * len(content)  # bytes of blocks, heaps, texts in these and pieces, which do not overlap
         self.parts = len(content) // 8  # messages, entries and objects of heaps that there is room for, and more
 
@@ -350,19 +351,26 @@ class Reader:
         length, address, number = self.parsed("IQI", data)
         if length == 0:
             return b""
+        if address not in self.heaps:
+            self.heaps[address] = dict(self.collection(address))
+        if number not in self.heaps[address]:
+            raise ValueError("it is damaged: a text is missing")
+        start, size = self.heaps[address][number]
+        return self.once(start, min(length, size))
+
+    def collection(self, address: int) -> Iterator[tuple[int, tuple[int, int]]]:
+        """The objects of a collection of the global heap: number, where it begins, how many bytes it has."""
         if self.take(address, 4) != b"GCOL":
             raise ValueError("it is damaged: a text is missing")
         end = address + self.numbers("Q", address + 8)[0]
         start = address + 16
         while start + 16 <= end:
             self.count()
-            own, size = self.numbers("H6xQ", start)
-            if own == number:
-                return self.once(start + 16, min(length, size))
-            if own == 0:
+            number, size = self.numbers("H6xQ", start)
+            if number == 0:
                 break
+            yield number, (start + 16, size)
             start += 16 + (size + 7) // 8 * 8
-        raise ValueError("it is damaged: a text is missing")
 
     def array(self, found: dict[int, bytes], name: str, said: Any) -> Array:
         """The array of a header's messages; what its attribute `dtype` said is needed for bfloat16."""
