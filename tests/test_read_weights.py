@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -280,6 +281,24 @@ def test_more_memory_than_the_file_has(tmp_path):
         archive.writestr("a.npy", bytes(10**8))
     with pytest.raises(ValueError, match=r"y\.npz: "):
         pyrnn.read_weights(tmp_path / "y.npz")
+
+
+def test_lengths_that_a_file_only_claims(tmp_path):
+    """Take no memory: of a text in a pickle, of numbers behind one."""
+    whole = (GOLDEN / "torch_legacy.pt").read_bytes()
+    numbers = whole.rindex(b".") + 1  # behind the last pickle
+    for content in (
+        b"\x80\2B" + struct.pack("<I", 2**32 - 1) + b"x",
+        b"\x80\4\x8d" + struct.pack("<Q", 2**40) + b"x",
+        whole[:numbers] + struct.pack("<q", 2**34) + whole[numbers + 8 :],
+    ):
+        (tmp_path / "x.pt").write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match=r"x\.pt: (EOFError|it ends before its numbers do|pickle data was trunc)"):
+            pyrnn.read_weights(tmp_path / "x.pt")
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 10**7
 
 
 def forms(tmp_path):

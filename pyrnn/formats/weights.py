@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -46,15 +47,28 @@ def within(call: str, path: Any, expected: str, read: Callable[[BinaryIO, int], 
         raise TypeError(f"{call}: {error}") from None
     if not os.path.isfile(path):
         raise OSError(f"{name} is no regular file, expected {expected}")
-    with open(path, "rb") as file:
+    with Whole(io.FileIO(path)) as file:
         try:
-            return read(file, os.fstat(file.fileno()).st_size)
+            return read(file, file.size)
         except MemoryError:
             raise ValueError(f"{name}: there is no memory for what it says it holds") from None
         except ImportError:
             raise
         except Exception as error:  # whatever a damaged file makes of a reader
-            raise ValueError(f"{name}: {error or type(error).__name__}") from error
+            raise ValueError(f"{name}: {str(error) or type(error).__name__}") from error
+
+
+class Whole(io.BufferedReader):
+    """A file, of which no more is asked than there is: Python takes memory for all that a reader asks for."""
+
+    def __init__(self, raw: io.FileIO) -> None:
+        super().__init__(raw)
+        self.size = os.fstat(self.fileno()).st_size
+
+    def read(self, count: int | None = -1, /) -> bytes:
+        """At most so many bytes, all of the rest where there are fewer."""
+        less = count is not None and 0 <= count < self.size - self.tell()
+        return super().read(count if less else -1)
 
 
 def _reader(file: BinaryIO) -> Any:
