@@ -5,13 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import _command, _moved, data, kernels  # noqa: F401  _command before all others
-from .associative.dense import DenseHopfield
-from .associative.hopfield import Hopfield
-from .associative.modern import ModernHopfield
-from .associative.net import CapacityWarning
 from .core.model import Model
-from .layers import init
-from .layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from .layers.attention import (
     AdditiveAttention,
     MultiheadAttention,
@@ -20,35 +14,19 @@ from .layers.attention import (
     scaled_dot_product_attention,
     scaled_dot_product_attention_vjp,
 )
-from .layers.conv import Conv1d
-from .layers.decoder import Decoder
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
-from .layers.jordan import Jordan
 from .layers.linear import Linear
-from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
-from .layers.ode import ODERNN
-from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
 from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
-from .layers.seq2seq import EncoderDecoder
 from .layers.sequential import Sequential
-from .text import decoding
 from .threads import get_num_threads, set_num_threads, threads
-from .training import schedules
-from .training.bptt import truncated_bptt
-from .training.gradient_flow import GradientFlow, gradient_flow
-from .training.losses import (
-    binary_cross_entropy,
-    cross_entropy,
-    hinge,
-    mean_squared_error,
-    negative_log_likelihood,
-    pinball,
-)
-from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 
 if TYPE_CHECKING:
     from . import baselines, metrics, plots, reference, text
+    from .associative.dense import DenseHopfield
+    from .associative.hopfield import Hopfield
+    from .associative.modern import ModernHopfield
+    from .associative.net import CapacityWarning
     from .formats.json_models import from_json
     from .formats.keras_models import from_keras
     from .formats.native import load, save
@@ -56,11 +34,32 @@ if TYPE_CHECKING:
     from .formats.onnx.model import from_onnx
     from .formats.torch_modules import from_torch, to_torch
     from .formats.weights import read_weights
+    from .layers import init
+    from .layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+    from .layers.conv import Conv1d
+    from .layers.decoder import Decoder
     from .layers.fold import fold_batch_norms
     from .layers.graph import Graph, Merge
+    from .layers.jordan import Jordan
     from .layers.learned_state import LearnedState
-    from .text import ngrams
+    from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
+    from .layers.ode import ODERNN
+    from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
+    from .layers.seq2seq import EncoderDecoder
+    from .text import decoding, ngrams
+    from .training import schedules
+    from .training.bptt import truncated_bptt
     from .training.fit import fit
+    from .training.gradient_flow import GradientFlow, gradient_flow
+    from .training.losses import (
+        binary_cross_entropy,
+        cross_entropy,
+        hinge,
+        mean_squared_error,
+        negative_log_likelihood,
+        pinball,
+    )
+    from .training.optim import SGD, Adagrad, Adam, AdamW, RMSprop, clip_grad_norm, clip_grad_value
 
     __version__: str
 
@@ -157,22 +156,43 @@ __all__ = [
 ]
 
 _LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
-_LATER_FROM = {  # functions and classes, and their modules
-    "Graph": "layers.graph",
-    "LearnedState": "layers.learned_state",
-    "Merge": "layers.graph",
-    "fit": "training.fit",
-    "fold_batch_norms": "layers.fold",
-    "from_json": "formats.json_models",
-    "from_keras": "formats.keras_models",
-    "from_onnx": "formats.onnx.model",
-    "from_torch": "formats.torch_modules",
-    "load": "formats.native",
-    "read_weights": "formats.weights",
-    "save": "formats.native",
-    "to_onnx": "formats.onnx.export",
-    "to_torch": "formats.torch_modules",
+_LATER_FROM = {  # functions and classes by their modules
+    "associative.dense": ("DenseHopfield",),
+    "associative.hopfield": ("Hopfield",),
+    "associative.modern": ("ModernHopfield",),
+    "associative.net": ("CapacityWarning",),
+    "formats.json_models": ("from_json",),
+    "formats.keras_models": ("from_keras",),
+    "formats.native": ("load", "save"),
+    "formats.onnx.export": ("to_onnx",),
+    "formats.onnx.model": ("from_onnx",),
+    "formats.torch_modules": ("from_torch", "to_torch"),
+    "formats.weights": ("read_weights",),
+    "layers.activations": ("ELU", "GELU", "LeakyReLU", "PReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"),
+    "layers.conv": ("Conv1d",),
+    "layers.decoder": ("Decoder",),
+    "layers.fold": ("fold_batch_norms",),
+    "layers.graph": ("Graph", "Merge"),
+    "layers.jordan": ("Jordan",),
+    "layers.learned_state": ("LearnedState",),
+    "layers.norm": ("BatchNorm1d", "LayerNorm", "LogSoftmax"),
+    "layers.ode": ("ODERNN",),
+    "layers.pooling": ("LastStep", "MaxOverTime", "MaxPool1d", "MeanOverTime"),
+    "layers.seq2seq": ("EncoderDecoder",),
+    "training.bptt": ("truncated_bptt",),
+    "training.fit": ("fit",),
+    "training.gradient_flow": ("GradientFlow", "gradient_flow"),
+    "training.losses": (
+        "binary_cross_entropy",
+        "cross_entropy",
+        "hinge",
+        "mean_squared_error",
+        "negative_log_likelihood",
+        "pinball",
+    ),
+    "training.optim": ("Adagrad", "Adam", "AdamW", "RMSprop", "SGD", "clip_grad_norm", "clip_grad_value"),
 }
+_HOMES = {name: module for module, names in _LATER_FROM.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:
@@ -181,10 +201,11 @@ def __getattr__(name: str) -> Any:
         import importlib
 
         return importlib.import_module(f".{name}", __name__)
-    if name in _LATER_FROM:
+    if name in _HOMES:
         import importlib
 
-        return getattr(importlib.import_module(f".{_LATER_FROM[name]}", __name__), name)
+        found = globals()[name] = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        return found
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,36 +1,17 @@
 """Layers: what is called with arrays, has parameters, and gives gradients back."""
 
-from .activations import ELU as ELU
-from .activations import GELU as GELU
-from .activations import LeakyReLU as LeakyReLU
-from .activations import PReLU as PReLU
-from .activations import ReLU as ReLU
-from .activations import Sigmoid as Sigmoid
-from .activations import SiLU as SiLU
-from .activations import Softmax as Softmax
-from .activations import Tanh as Tanh
-from .conv import Conv1d as Conv1d
-from .decoder import Decoder as Decoder
-from .dropout import Dropout as Dropout
-from .dropout import dropout_mask as dropout_mask
-from .embedding import Embedding as Embedding
-from .jordan import Jordan as Jordan
-from .linear import Linear as Linear
-from .norm import BatchNorm1d as BatchNorm1d
-from .norm import LayerNorm as LayerNorm
-from .norm import LogSoftmax as LogSoftmax
-from .ode import ODERNN as ODERNN
-from .pooling import LastStep as LastStep
-from .pooling import MaxOverTime as MaxOverTime
-from .pooling import MaxPool1d as MaxPool1d
-from .pooling import MeanOverTime as MeanOverTime
-from .recurrent import GRU as GRU
-from .recurrent import LSTM as LSTM
-from .recurrent import RNN as RNN
-from .recurrent import SLSTM as SLSTM
-from .recurrent import IndRNN as IndRNN
-from .recurrent import LayerNormLSTM as LayerNormLSTM
-from .recurrent import MinGRU as MinGRU
-from .recurrent import MinLSTM as MinLSTM
-from .seq2seq import EncoderDecoder as EncoderDecoder
-from .sequential import Sequential as Sequential
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """The layers, which were all in a module of this name once."""
+    import pyrnn
+
+    from . import dropout
+
+    if name == "dropout_mask":
+        return dropout.dropout_mask
+    found = getattr(pyrnn, name) if name in pyrnn.__all__ else None
+    if getattr(found, "__module__", "").startswith(f"{__name__}."):
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
