@@ -376,7 +376,7 @@ def test_import_brings_in_nothing_but_numpy():
     assert not foreign
     standard = [n for n in new if n.split(".")[0] in sys.stdlib_module_names]
     assert len(standard) <= 5, f"import pyrnn pulls in {standard}: import at the first use what is seldom needed"
-    assert len([name for name in new if not name.startswith("pyrnn._core.")]) <= 60
+    assert len([name for name in new if not name.startswith("pyrnn._core.")]) <= 40
 
 
 def test_reference_and_version_come_at_first_use():
