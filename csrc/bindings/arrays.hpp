@@ -90,7 +90,7 @@ template <class T> py::array to_typed(const std::string& call, const std::string
 // The same, C-ordered and aligned: a copy where it was not.
 template <class T> py::array_t<T> to_packed(const std::string& call, const std::string& name, py::handle object) {
   py::array a = to_typed<T>(call, name, object);
-  constexpr int plain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  constexpr int plain = int(py::array::c_style) | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
   if ((a.flags() & plain) == plain) return py::reinterpret_steal<py::array_t<T>>(a.release());
   if (!(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) a = py::array(a.attr("copy")("C"));
   return py::array_t<T, py::array::c_style | py::array::forcecast>(a);

@@ -183,7 +183,7 @@ py::object activated(py::handle x_, const std::string& activation) {
     const bool rows = act == Activation::softmax || act == Activation::log_softmax;
     const py::array x = to_typed<T>(call, "x", x_);
     if (rows && (x.ndim() == 0 || x.shape(x.ndim() - 1) == 0)) wrong_shape(call, "x", x, "(..., O)");
-    constexpr int plain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    constexpr int plain = int(py::array::c_style) | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
     py::array y;
     if ((x.flags() & plain) == plain) {
       y = empty<T>({x.shape(), x.shape() + x.ndim()});
