@@ -3,7 +3,7 @@
 # ruff: noqa: N801
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, final, overload
 
 import numpy as np
 
@@ -23,7 +23,12 @@ def bandwidth(bytes: int, threads: int) -> float: ...
 
 @final
 class Pullback:
+    @overload
     def __call__(self, dy: Array | None, dstate: Entries | None, grads: Entries) -> Result: ...
+    @overload
+    def __call__(
+        self, dy: Array | None, dstate: Entries | None, grads: Entries, need_dx: bool
+    ) -> tuple[Array | None, State]: ...
 
 @final
 class PackedLinear:

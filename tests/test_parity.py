@@ -330,6 +330,23 @@ def test_gradients_are_added_where_asked_for(variant):
             np.testing.assert_allclose(grads[k], 1 + whole[k], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.parametrize("backend", [kernels, reference], ids=["kernels", "reference"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_but_the_gradient_of_x(variant, backend):
+    """With need_dx=False the other gradients are the same bits; of a table too."""
+    for rows, more in (((5, 4), {}), ((9,), {"ids": np.random.default_rng(1).integers(0, 9, (5, 4))})):
+        problem = Problem(variant, 5, 4, 6, 17, rng=np.random.default_rng(4), outputs=7)
+        x = np.random.default_rng(0).normal(size=(*rows, 6))
+        found = []
+        for need in (True, False):
+            _, pullback = problem.op(backend).vjp(x, problem.state, problem.weights, **problem.option, **more)
+            grads = problem.zero_grads()
+            dx, dstate = pullback(problem.dy, problem.dstate, grads, need_dx=need)
+            assert (dx is not None) is need
+            found.append([*dstate, *(g for g in grads if g is not None)])
+        assert_same_bits(*found)
+
+
 @pytest.mark.parametrize("variant", [v for v, (op, _, _) in VARIANTS.items() if len(CELLS[op].states) > 1])
 def test_entries_of_a_state_may_be_none(variant):
     """They are zeros."""

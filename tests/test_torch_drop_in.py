@@ -597,6 +597,12 @@ def of_vmap(module):
     return torch.func.vmap(lambda x: module(x)[0])(x)
 
 
+def batched_gradients(module):
+    y, _ = module(torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(5, 2, 3))
+    gradients = torch.stack([torch.ones_like(y), torch.linspace(0, 1, y.numel()).reshape(y.shape).to(y)])
+    return torch.autograd.grad(y, list(module.parameters()), gradients, is_grads_batched=True)
+
+
 def forward_mode(module):
     x = torch.linspace(-1, 1, 30, dtype=torch.float64).reshape(5, 2, 3)
     return torch.func.jvp(lambda x: module(x)[0], (x,), (torch.ones_like(x),))
@@ -619,6 +625,7 @@ IMPOSSIBLE = {
     second: "second derivative",
     of_func: "torch.func",
     of_vmap: "torch.func",
+    batched_gradients: "is_grads_batched",
     forward_mode: "torch.func",
     low_precision: "torch.bfloat16",
     autocast: "autocast",
@@ -749,6 +756,8 @@ def test_attention_refuses():
     (dq,) = torch.autograd.grad(attend(q, q, q).sum(), q, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
         dq.sum().backward()
+    with pytest.raises(RuntimeError, match="is_grads_batched"):
+        torch.autograd.grad(attend(q, q, q), q, torch.ones(3, *q.shape, dtype=q.dtype), is_grads_batched=True)
 
 
 def test_attention_as_an_operator():

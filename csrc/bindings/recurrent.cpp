@@ -189,8 +189,8 @@ class Pullback {
   Pullback(const RecurrentOp& op, Given<T> given, std::unique_ptr<Recording<T>> recording)
       : op_(op), call_(std::string(op.name) + ".pullback"), kept_(Kept<T>{std::move(given), std::move(recording)}) {}
 
-  py::tuple call(py::handle dy, py::handle dstate, py::handle grads) {
-    return std::visit([&](auto& kept) { return run(kept, dy, dstate, grads); }, kept_);
+  py::tuple call(py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
+    return std::visit([&](auto& kept) { return run(kept, dy, dstate, grads, need_dx); }, kept_);
   }
 
  private:
@@ -201,12 +201,12 @@ class Pullback {
 
   // Looking at the arguments may run other threads and other code, so what is kept is taken out first, for this call
   // alone, and put back if they are refused.
-  template <class T> py::tuple run(Kept<T>& kept, py::handle dy, py::handle dstate, py::handle grads) {
+  template <class T> py::tuple run(Kept<T>& kept, py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
     if (!kept.recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
     Kept<T> mine = std::move(kept);
     bool used = false;
     try {
-      return run(mine.given, *mine.recording, dy, dstate, grads, used);
+      return run(mine.given, *mine.recording, dy, dstate, grads, need_dx, used);
     } catch (...) {
       if (!used) kept = std::move(mine);
       throw;
@@ -215,7 +215,7 @@ class Pullback {
 
   template <class T>
   py::tuple run(const Given<T>& given, Recording<T>& recording, py::handle dy_, py::handle dstate_, py::handle grads_,
-                bool& used) {
+                bool need_dx, bool& used) {
     const Rows& rows = recording.rows();
     const Sizes size = recording.layer().size;
     std::vector<py::object> kept;
@@ -239,19 +239,25 @@ class Pullback {
     });
     const bool padding = !given.looked_up && has_padding(rows);
     const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
-    py::array dx = padding ? zeros<T>(shape) : empty<T>(shape), dtable;
+    py::object dx = py::none();
+    Steps<T> dx_steps{};  // data null: not wanted
+    py::array found, dtable;
+    if (need_dx || given.looked_up) {
+      found = padding ? zeros<T>(shape) : empty<T>(shape);
+      dx_steps =
+          given.looked_up ? Steps<T>{static_cast<T*>(found.mutable_data()), 0, size.I} : writable_steps<T>(found);
+    }
     if (given.looked_up) dtable = zeros<T>({given.table_rows, size.I});
     States<T> out{};
     const py::tuple dstate_out = new_state<T>(op_, {rows.N}, size, out);
-    Steps<T> dx_steps{static_cast<T*>(dx.mutable_data()), 0, size.I};
-    if (!given.looked_up) dx_steps = writable_steps<T>(dx);
     used = true;
     {
       const WithoutGil released;
       recording.backward(dy, dstate, dx_steps, out, grads);
     }
     if (given.looked_up) given.put_rows(dx_steps.data, dtable);
-    return py::make_tuple(given.looked_up ? dtable : dx, dstate_out);
+    if (need_dx) dx = given.looked_up ? dtable : found;
+    return py::make_tuple(dx, dstate_out);
   }
 
   const RecurrentOp& op_;
@@ -322,9 +328,12 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
 }
 
 void bind_pullback(py::module_& m) {
-  py::class_<Pullback> pullback(m, "Pullback",
-                                "The way back of one vjp call: pullback(dy, dstate, grads) -> (dx, dstate).");
-  pullback.def("__call__", &Pullback::call, py::arg("dy"), py::arg("dstate"), py::arg("grads"));
+  py::class_<Pullback> pullback(
+      m, "Pullback",
+      "The way back of one vjp call: pullback(dy, dstate, grads) -> (dx, dstate); without need_dx, (None, "
+      "dstate) in less time.");
+  pullback.def("__call__", &Pullback::call, py::arg("dy"), py::arg("dstate"), py::arg("grads"),
+               py::arg("need_dx") = true);
   pullback.attr("__new__") = never_made();
 }
 

@@ -150,7 +150,7 @@ template <class T> struct Run {
   // Backward only.
   Transposed<T> transposed;
   Steps<const T> dy;     // data null: zero
-  Steps<T> dx;           // like x
+  Steps<T> dx;           // like x; data null: not wanted, for x [T,N,I]
   States<T> dstate{};    // [one,Pp or Hp] gradients of the states, carried from step to step
   T* dinner = nullptr;   // [one,Hp]
   Packed<T> grads;       // added to

@@ -50,7 +50,7 @@ template <class T> class Recording {
  public:
   Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every);
   void forward(States<const T> in, Steps<T> y, States<T> out);
-  // dx, like x, is written at valid steps, dstate_out in full; grads are added to.
+  // dx, like x (without ids it may be null), is written at valid steps, dstate_out in full; grads are added to.
   void backward(Steps<const T> dy, States<const T> dstate_in, Steps<T> dx, States<T> dstate_out,
                 const Weights<T>& grads);
 

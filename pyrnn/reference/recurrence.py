@@ -28,7 +28,7 @@ from ..core.pullback import Once
 Entries = Sequence["np.ndarray | None"]  # weights or a state, None where absent
 State = tuple[np.ndarray, ...]
 Back = tuple[np.ndarray, State]  # gradients of x and of the state before a step
-Pullback = Callable[["np.ndarray | None", "Entries | None", Entries], tuple[np.ndarray, State]]
+Pullback = Callable[..., tuple[Any, State]]  # see `vjp`
 
 
 class Cell:
@@ -129,12 +129,12 @@ def vjp(
     lengths: np.ndarray | None, reset: np.ndarray | None, reverse: bool, checkpoint_every: int | None,
     out: np.ndarray | None,
 ) -> tuple[tuple[np.ndarray, State], Pullback]:  # fmt: skip
-    """As `forward`, and the way back: pullback(dy, dstate, grads) -> dx, dstate. It may be called once.
+    """As `forward`, and the way back: pullback(dy, dstate, grads, need_dx=True) -> dx, dstate. It may be called once.
 
     dy (like y), dstate (like state) and each entry of dstate may be None for zeros. The gradients of the weights are
     added into those arrays of `grads` (like weights) that are not None. No gradient crosses a reset; none comes from
-    the padding or reaches it. dx is like x. x must stay as it is until then, if it is no table; everything else is
-    copied.
+    the padding or reaches it. dx is like x, or None with need_dx=False. x must stay as it is until then, if it is no
+    table; everything else is copied.
 
     This is backpropagation through time (Werbos 1990). With checkpoint_every = k only every k-th state is kept, and
     the steps in between are computed again on the way back (Gruslys et al. 2016).
@@ -185,7 +185,9 @@ def vjp(
 
     kept = Once("reference pullback", segments)
 
-    def pullback(dy: np.ndarray | None, dstate: Entries | None, grads: Entries) -> tuple[np.ndarray, State]:
+    def pullback(
+        dy: np.ndarray | None, dstate: Entries | None, grads: Entries, need_dx: bool = True
+    ) -> tuple[np.ndarray | None, State]:
         dy = np.zeros(y.shape, x.dtype) if dy is None else dy
         _check("dy", dy, y.shape, x.dtype)
         dnow = _own_state("dstate", dstate, widths, batch, x.dtype)
@@ -207,6 +209,8 @@ def vjp(
         for grad, d in zip(grads, dw, strict=True):
             if grad is not None:
                 grad += d
+        if not need_dx:
+            return None, dnow
         if ids is None:
             return dx, dnow
         dtable = np.zeros_like(table)

@@ -61,6 +61,22 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         self.network_ = Summary(rnn, outputs, self.dropout, rng)
         self._optimizer, self._rng = Adam(self.network_, lr=self.learning_rate), rng
 
+    def fit(self, X: Any, y: Any, lengths: Any = None) -> Any:  # noqa: N803
+        """Train from the start. ValueError for what is not finite or does not fit together.
+
+        estimator.fit(X, y)
+        """
+        sequences, targets = self._start(X, y, lengths)
+        return self._learn(sequences, targets, epochs=self.epochs, valid=self._held_out(len(targets)),
+                           patience=self.patience)  # fmt: skip
+
+    def _start(self, X: Any, y: Any, lengths: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
+        """A new network for these, and the sequences and targets that `_learn` takes."""
+        raise NotImplementedError
+
+    def _learn(self, sequences: Sequence[Array], targets: Array, **how: Any) -> Any:
+        raise NotImplementedError
+
     def _train(self, sequences: Sequence[Array], targets: Array, loss: Any, **how: Any) -> Any:
         x = [self._scale(sequence) for sequence in sequences]
         self.history_ = fit(self.network_, x, targets, loss, batch_size=self.batch_size, optimizer=self._optimizer,
@@ -155,15 +171,6 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         classifier.score(others, their_speakers)
     """
 
-    def fit(self, X: Any, y: Any, lengths: Any = None) -> RNNClassifier:  # noqa: N803
-        """Train from the start. ValueError for what is not finite or does not fit together.
-
-        classifier.fit(X, y)
-        """
-        sequences, targets = self._start(X, y, lengths, None)
-        return self._learn(sequences, targets, epochs=self.epochs, valid=self._held_out(len(targets)),
-                           patience=self.patience)  # fmt: skip
-
     def partial_fit(self, X: Any, y: Any, classes: Any = None, lengths: Any = None) -> RNNClassifier:  # noqa: N803
         """One pass over these sequences, at the full learning rate. The first call says all `classes` that there will
         be, None for those of y; the scale of the features is that of its X.
@@ -204,7 +211,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
         """
         return float(accuracy_score(y, self.predict(X, lengths), sample_weight=sample_weight))
 
-    def _start(self, X: Any, y: Any, lengths: Any, classes: Any) -> tuple[Sequence[Array], Array]:  # noqa: N803
+    def _start(self, X: Any, y: Any, lengths: Any, classes: Any = None) -> tuple[Sequence[Array], Array]:  # noqa: N803
         sequences = self._read(X, lengths, reset=True)
         refuse_hidden_parts("RNNClassifier", "y", y)
         y = column_or_1d(y, warn=True)
@@ -245,15 +252,6 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
-
-    def fit(self, X: Any, y: Any, lengths: Any = None) -> RNNRegressor:  # noqa: N803
-        """Train from the start. ValueError for what is not finite or does not fit together.
-
-        regressor.fit(X, y)
-        """
-        sequences, numbers = self._start(X, y, lengths)
-        return self._learn(sequences, numbers, epochs=self.epochs, valid=self._held_out(len(numbers)),
-                           patience=self.patience)  # fmt: skip
 
     def partial_fit(self, X: Any, y: Any, lengths: Any = None) -> RNNRegressor:  # noqa: N803
         """One pass over these sequences, at the full learning rate. The scales are those of the first call.

@@ -81,8 +81,8 @@ class OnTape(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         *tensors, _, out = ctx.saved_tensors
-        if transformed():
-            raise RuntimeError(f"{_NAME}: the way back under {transformed()} is torch's alone")
+        if transform := transformed(gradients):
+            raise RuntimeError(f"{_NAME}: the way back under {transform} is torch's alone")
         with torch.no_grad():
             found: Any = _backward(ctx.call, gradients[0], out.numpy(force=True), ctx.stats, tensors)
         if torch.is_grad_enabled():

@@ -68,17 +68,19 @@ class Packing:
         valid = np.arange(counts[0]) < counts[:, None]
         self.shape = valid.shape  # (T, N)
         self.lengths = valid.sum(axis=0)
-        self._places = tensor(np.flatnonzero(valid))
+        self._places = np.flatnonzero(valid)
+        self._sources = valid.cumsum() - 1
 
     def padded(self, data: Tensor) -> Array:
         """(S, features) -> (T, N, features); what lies in the padding is nobody's business."""
-        steps, rows = self.shape
-        padded = data.new_empty(steps * rows, data.shape[1]).index_copy_(0, self._places, data.detach())
-        return padded.numpy().reshape(steps, rows, -1)
+        if len(data) != len(self._places):
+            raise RuntimeError(f"PackedSequence: data has {len(data)} rows, batch_sizes are of {len(self._places)}")
+        return data.numpy(force=True).take(self._sources, axis=0).reshape(*self.shape, data.shape[1])
 
     def packed(self, padded: Array) -> Tensor:
         """(T, N, features) -> (S, features)."""
-        return tensor(padded.reshape(-1, padded.shape[2])).index_select(0, self._places)
+        steps, rows, features = padded.shape
+        return tensor(padded.reshape(steps * rows, features).take(self._places, axis=0))
 
 
 class Recording(NamedTuple):
@@ -148,7 +150,7 @@ def pull(
     stack: Stack, recording: Recording, gradients: Sequence[Tensor | None], state: bool, needed: Sequence[bool]
 ) -> list[Tensor | None]:
     """The gradients of [x, weights...], or with `state` of [x, initial states..., weights...], from those of y and the
-    final states. None for weights that do not need one."""
+    final states. `needed`: of which of them; None for x and weights that do not need one."""
     pulls, packing, weights, work = recording
     dy, *dfinals = gradients
     dh: Any = None
@@ -159,10 +161,11 @@ def pull(
         dh = dh.swapaxes(0, 1) if stack.batch_first else dh
     count = len(pulls)
     dstates: Any = [None] * count
-    if any(part is not None for part in dfinals):
+    if dfinals[0] is not None or dfinals[-1] is not None:
         parts = [dstates if part is None else part.numpy(force=True) for part in dfinals]
         dstates = list(zip(*parts, strict=True))
-    dweights = [np.zeros(w.shape, w.dtype) if need else None for w, need in zip(weights, needed, strict=True)]
+    need_dx, own_needed = needed[0], needed[-len(weights) :]
+    dweights = [np.zeros(w.shape, w.dtype) if need else None for w, need in zip(weights, own_needed, strict=True)]
     entries = stack.entries(dweights)
     make_way(2 * work)
     directions = 2 if stack.bidirectional else 1
@@ -173,14 +176,20 @@ def pull(
         for k in range(directions):
             own = dh if dh is None or directions == 1 else dh[:, :, k * width : (k + 1) * width]
             other = dx
-            dx, dinitials[first + k] = pulls[first + k](own, dstates[first + k], entries[first + k])
+            dx, dinitials[first + k] = pulls[first + k](
+                own, dstates[first + k], entries[first + k], need_dx or first > 0
+            )
             if other is not None:
                 combine(np.add, dx, other)
         del pulls[first:]
         dh = dx
-    dh = dh.swapaxes(0, 1) if packing is None and stack.batch_first else dh
-    dinput = packing.packed(dh) if packing else tensor(dh)
-    return [dinput, *(_joined(dinitials) if state else ()), *(None if g is None else tensor(g) for g in dweights)]
+    found: list[Tensor | None] = [None]
+    if need_dx:
+        dh = dh.swapaxes(0, 1) if packing is None and stack.batch_first else dh
+        found = [packing.packed(dh) if packing else tensor(dh)]
+    if state:
+        found += _joined(dinitials)
+    return found + [None if g is None else tensor(g) for g in dweights]
 
 
 # ---------------------------------------------------------------------------------------------------- on the tape
@@ -202,7 +211,7 @@ class OnTape(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         stack, batch_sizes, states = ctx.call
         inputs = ctx.saved_tensors  # which finds out that one has been changed, or that the graph has been freed
-        twice, transform = torch.is_grad_enabled(), transformed()
+        twice, transform = torch.is_grad_enabled(), transformed(gradients)
         if stack.fallback and (twice or transform):
             return None, None, None, *by_torch(stack, batch_sizes, states, inputs, gradients, ctx.needs_input_grad[3:])
         if transform:
@@ -211,7 +220,7 @@ class OnTape(torch.autograd.Function):
         if recording is None:  # a retained graph: the way forward once more
             x, *rest = inputs
             recording = run(stack, x, batch_sizes, rest[:states], rest[states:], True)[1]
-        found = pull(stack, recording, gradients, states > 0, ctx.needs_input_grad[4 + states :])
+        found = pull(stack, recording, gradients, states > 0, ctx.needs_input_grad[3:])
         if twice:
             message = f"pyrnn.torch: {stack.mode} has no second derivative; with fallback=True it is torch's own"
             found = applied(DifferentiableOnce, message, len(found), *found, *inputs, *gradients)
@@ -285,7 +294,7 @@ def recurrent_backward(
     back, so that walks forward once more."""
     stack = Stack(mode, bias, num_layers, bidirectional, batch_first)
     recording = run(stack, x, batch_sizes, state, weights, True)[1]
-    found = pull(stack, recording, gradients, len(state) > 0, [True] * len(weights))
+    found = pull(stack, recording, gradients, len(state) > 0, [True] * (1 + len(weights)))
     return [g for g in found if g is not None]
 
 

@@ -12,6 +12,8 @@ from torch.autograd import forward_ad
 _DTYPES = (torch.float32, torch.float64)
 _PLAIN = (Tensor, torch.nn.Parameter)
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor
+
 tensor = torch.from_numpy
 
 
@@ -28,12 +30,16 @@ def traced(tensors: Iterable[Tensor]) -> bool:
     return torch.compiler.is_compiling() or torch._C._is_tracing() or any(type(t) not in _PLAIN for t in tensors)
 
 
-def transformed() -> str:
-    """Which transform that sees into operations is under way, where only torch's own can be seen into; "" if none."""
+def transformed(gradients: Iterable[Tensor | None] = ()) -> str:
+    """Which transform that sees into operations is under way, where only torch's own can be seen into; "" if none. On
+    the way back one may be known by its gradients alone."""
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform"
     if forward_ad._current_level >= 0:
         return "forward-mode differentiation"
+    for t in gradients:
+        if t is not None and _is_batched(t):
+            return "is_grads_batched=True"
     return ""
 
 
