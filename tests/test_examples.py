@@ -172,6 +172,7 @@ FLAWS = [  # example, what is written, the file it is told to read, what it says
     ("capitals", files(a_txt="Short. Text.\n"), "a.txt",
      "a.txt: 0 characters in the lines before the last tenth are too few"),
     ("capitals", files(a_txt="No line end. " * 500), "a.txt", "a.txt: 0 characters in the lines"),
+    ("torch_tagger", files(a_txt="A line.\n\n"), "a.txt", "a.txt: 1 lines are too few, expected at least 20"),
     ("char_lm", files(a_txt="abc " * 8), "a.txt", "a.txt is too short: 29 characters to train on"),
 ]  # fmt: skip
 
@@ -311,6 +312,25 @@ def test_forecasting_command(rng, tmp_path):
     assert np.all(ours[1:] < seasonal[1:])  # the wave repeats exactly
     assert all(0 < int(line[5].rstrip("%")) <= 100 for line in lines)
     assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+# torch tagger ----------------------------------------------------------------------------------------------------
+
+
+def test_torch_tagger_command(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("torch")
+    words = np.array(["Anna", "a", "who", "Bob", "or", "sees"])
+    lines = [" ".join(rng.choice(words, n)) for n in rng.integers(1, 9, 60)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    options = ("--updates", 45, "--hidden", 8, "--batch", 12, "--plot", tmp_path / "speed.png")
+    output = run("torch_tagger", "--data", tmp_path / "a.txt", *options)
+    before, after = (re.search(rf"^{way} +(.*)%$", output, re.M)[1].split() for way in ("torch", "accelerated"))
+    np.testing.assert_allclose(np.array(before[:2], float), np.array(after[:2], float), rtol=1e-3)
+    assert before[3] == after[3]
+    assert float(re.search(r"losses at most (\S+) apart", output)[1]) < 1e-4
+    assert float(before[1]) < 0.7 * float(before[0])
+    assert (tmp_path / "speed.png").stat().st_size > 10_000
 
 
 # ball ------------------------------------------------------------------------------------------------------------

@@ -18,13 +18,13 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
 from pyrnn import data as splits
+from pyrnn import text
 
 from . import count_option, data_option, enough, lesson, reading
 
@@ -32,9 +32,9 @@ TURN = 20  # updates of one model before it is the other one's turn
 WAYS = ("torch", "accelerated")
 
 
-def read(path: str | Path) -> list[str]:
+def read(path: str) -> list[str]:
     """The lines of a text that have letters."""
-    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line for _, line in text.lines(path)]
     enough(path, "lines", len(lines), 20)
     return lines
 
@@ -85,7 +85,7 @@ def race(model: Any, batches: Sequence[tuple[Any, Any]]) -> tuple[dict[str, Any]
             for k, (ids, tags) in enumerate(batches[first : first + TURN], first):
                 start = time.perf_counter()
                 adams[way].zero_grad()
-                loss = cross_entropy(each(ids), tags.data)
+                loss: Any = cross_entropy(each(ids), tags.data)
                 loss.backward()
                 adams[way].step()
                 losses[WAYS.index(way), k] = loss.item()
@@ -111,24 +111,24 @@ def draw(path: str, losses: np.ndarray, seconds: np.ndarray, mean: int = 10) -> 
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     count = losses.shape[1] // mean * mean
     steps, clock = np.arange(mean, count + 1, mean), seconds.cumsum(axis=1)[:, mean - 1 : count : mean]
-    for axes, where, label in zip(figure.subplots(1, 2, sharey=True), ((steps, steps), clock), ("updates", "seconds"),
-                                  strict=True):  # fmt: skip
-        for k, (way, style) in enumerate(zip(WAYS, ({"linewidth": 4, "alpha": 0.45}, {"linewidth": 1.5}), strict=True)):
-            colour = (plots.VALID, plots.TRAIN)[k]
-            axes.plot(where[k], losses[k, :count].reshape(-1, mean).mean(axis=1), color=colour, label=way, **style)
+    panels: Any = figure.subplots(1, 2, sharey=True)
+    looks = ({"color": plots.VALID, "linewidth": 4, "alpha": 0.45}, {"color": plots.TRAIN, "linewidth": 1.5})
+    for axes, where, label in zip(panels, (np.stack([steps, steps]), clock), ("updates", "seconds"), strict=True):
+        for k, (way, look) in enumerate(zip(WAYS, looks, strict=True)):
+            axes.plot(where[k], losses[k, :count].reshape(-1, mean).mean(axis=1), label=way, **look)
         axes.set(xlabel=label, yscale="log", xlim=(0, None))
         axes.grid(color=plots.GRID)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set(ylabel="cross-entropy, nats a letter", title="the same losses")
-    figure.axes[1].set(title=f"{clock[0, -1] / clock[1, -1]:.1f} times as fast")
-    figure.axes[1].legend(frameon=False)
+    panels[0].set(ylabel="cross-entropy, nats a letter", title="the same losses")
+    panels[1].set(title=f"{clock[0, -1] / clock[1, -1]:.1f} times as fast")
+    panels[1].legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 
 @lesson(__doc__)
 @data_option("a text with capitals", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
 @count_option("--hidden", 64, "Hidden units of a direction.")
-@count_option("--updates", 400, "Updates of each model.", least=10)
+@count_option("--updates", 200, "Updates of each model.", least=10)
 @count_option("--batch", 32, "Lines of an update.")
 def main(data: str, hidden: int, updates: int, batch: int, plot: str | None, seed: int) -> None:
     with reading():

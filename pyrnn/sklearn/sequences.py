@@ -302,7 +302,7 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
         numbers: Array = y
         return numbers
 
-    def _learn(self, sequences: Sequence[Array], y: Array, **how: Any) -> RNNRegressor:
-        check_consistent_length(sequences, y)
-        self._train(sequences, self._target(y.reshape(len(y), -1)), mean_squared_error, **how)
+    def _learn(self, sequences: Sequence[Array], targets: Array, **how: Any) -> RNNRegressor:
+        check_consistent_length(sequences, targets)
+        self._train(sequences, self._target(targets.reshape(len(targets), -1)), mean_squared_error, **how)
         return self
