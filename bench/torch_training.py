@@ -4,7 +4,10 @@ A step: zero_grad, forward, backward of a loss over all outputs, fused Adam. Bot
 losses over the first steps must agree before anything is timed. Then they take turns; the ratio is the median over the
 turns of torch's time divided by ours.
 
-    python bench/torch_training.py [--threads 2] [--seconds 2] [--cell LSTM]
+Then the price of a call whose work is next to nothing: of our modules, of torch's, of an empty torch.autograd.Function
+with as many inputs and outputs, which is what torch's tape itself takes, and of the kernels alone; one thread.
+
+    python bench/torch_training.py [--threads 2] [--seconds 2] [--cell LSTM] [--calls]
 """
 
 from __future__ import annotations
@@ -15,13 +18,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import pyrnn
 import pyrnn.torch
+from pyrnn.torch.tensors import applied
 
 
 class Shape(NamedTuple):
@@ -109,16 +113,87 @@ def measure(cell: str, shape: Shape, seconds: float) -> tuple[float, float, floa
     return ours, other, statistics.median(b / a for a, b in times)
 
 
+class Empty(torch.autograd.Function):
+    """apply(x, weights...) -> y, h, c: nothing but what goes over the tape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, *weights: torch.Tensor) -> Any:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, *weights)
+        return tuple(x.new_empty(x.shape) for _ in range(3))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor | None) -> Any:
+        return None, *(torch.empty_like(w) for w in ctx.saved_tensors[1:])
+
+
+def least(run: Callable[[], Any], seconds: float, count: int = 200) -> float:
+    """Microseconds a call, of the fastest so many calls in a row."""
+    best, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        best = min(best, (time.perf_counter() - start) / count)
+    return 1e6 * best
+
+
+def calls(seconds: float) -> None:
+    """Print what a call of an LSTM of 4 units costs that reads one step of one row."""
+    torch.set_num_threads(1)
+    theirs = torch.nn.LSTM(4, 4)
+    parameters = list(theirs.parameters())
+    x = torch.randn(1, 1, 4)
+    dy = torch.ones_like(x)
+    arrays = [p.detach().numpy() for p in parameters]
+    entries = arrays + [None] * (len(pyrnn.cells.CELLS["lstm"].weights) - len(arrays))
+    grads = [None if w is None else w.copy() for w in entries]
+    kernel, given = pyrnn.kernels.lstm, x.numpy()
+
+    def empty() -> Any:
+        return applied(Empty, x, *parameters)
+
+    def in_torch(forward: Callable[[], Any]) -> tuple[Callable[[], Any], ...]:
+        def without_tape() -> None:
+            with torch.no_grad():
+                forward()
+
+        def both_ways() -> None:
+            for parameter in parameters:
+                parameter.grad = None
+            forward()[0].backward(dy)
+
+        return without_tape, forward, both_ways
+
+    def kernels_both_ways() -> None:
+        kernel.vjp(given, None, entries)[1](dy.numpy(), None, grads, need_dx=False)
+
+    ours = pyrnn.torch.LSTM(4, 4)
+    ours._parameters = theirs._parameters
+    alone = (lambda: kernel.forward(given, None, entries), lambda: kernel.vjp(given, None, entries), kernels_both_ways)
+    sides = {
+        "ours": in_torch(lambda: ours(x)),
+        "torch": in_torch(lambda: theirs(x)),
+        "an empty Function": in_torch(empty),
+        "the kernels alone": alone,
+    }
+    print(f"\n{'us a call of next to no work':30} {'no tape':>9} {'forward':>9} {'and backward':>13}")
+    for name, runs in sides.items():
+        nothing, forward, both = (least(run, seconds) for run in runs)
+        print(f"{name:30} {nothing:9.1f} {forward:9.1f} {both:13.1f}", flush=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", choices=["LSTM", "GRU", "RNN"], action="append")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each shape")
+    parser.add_argument("--calls", action="store_true", help="the price of a call alone")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     pyrnn.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, {pyrnn.kernels.isa()}, float32; ms a training step")
-    for title, shapes in (("whole batches", SHAPES), ("packed sequences", RAGGED)):
+    for title, shapes in (("whole batches", SHAPES), ("packed sequences", RAGGED)) * (not options.calls):
         ratios = []
         print(f"\n{title:40} {'cell':5} {'ours':>9} {'torch':>9} {'ratio':>7}")
         for shape in shapes:
@@ -129,6 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
                 name += f" L={shape.layers}" * (shape.layers > 1) + " both ways" * shape.bidirectional
                 print(f"{name:40} {cell:5} {ours * 1e3:9.3f} {other * 1e3:9.3f} {ratio:7.2f}", flush=True)
         print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+    calls(options.seconds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.checks import Array
 from ..layers.attention.functional import Call, Options, checked, summed
-from .tensors import DifferentiableOnce, applied, obstacle, tensor, traced, transformed
+from .tensors import DifferentiableOnce, applied, obstacle, taped, tensor, traced, transformed
 
 _NAME = "pyrnn.torch.scaled_dot_product_attention"
 
@@ -42,7 +42,7 @@ def scaled_dot_product_attention(
         raise RuntimeError(f"{_NAME}: {why}")
     if traced(tensors):
         out: Tensor = attention(query, key, value, attn_mask, is_causal, scale, enable_gqa)[0]
-    elif torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+    elif taped(tensors):
         out = applied(OnTape, query, key, value, attn_mask, is_causal, scale, enable_gqa)
     else:
         out = tensor(_forward(query, key, value, attn_mask, is_causal, scale, enable_gqa)[1])

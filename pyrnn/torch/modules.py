@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from ..core.checks import boolean, shown
 from .recurrent import OnTape, Stack, new_states, recurrent, run
-from .tensors import applied, obstacle, plain, refused
+from .tensors import applied, obstacle, plain, refused, taped
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -107,7 +107,7 @@ def _call(
         if batch_sizes is not None and not state:  # the number of rows is then in a shape
             state = new_states(stack, weights, x, int(batch_sizes[0]))
         result: Sequence[Tensor] = recurrent(x, batch_sizes, list(state), list(weights), *stack[:5])
-    elif torch.is_grad_enabled() and True in [t.requires_grad for t in (x, *state, *weights)]:
+    elif taped((*weights, x, *state)):
         result = applied(OnTape, stack, batch_sizes, len(state), x, *state, *weights)
     else:
         result = run(stack, x, batch_sizes, state, weights, False)[0]

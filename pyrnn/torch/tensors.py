@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 _DTYPES = (torch.float32, torch.float64)
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter))
 
 _is_batched = torch._C._functorch.is_legacy_batchedtensor
 
@@ -22,12 +22,26 @@ def plain(tensors: Iterable[Tensor], dtype: torch.dtype) -> bool:
     for t in tensors:
         if type(t) not in _PLAIN or t.dtype is not dtype or not t.is_cpu:
             return False
-    return dtype in _DTYPES and not (traced(()) or transformed() or torch.is_autocast_enabled("cpu"))
+    return dtype in _DTYPES and not (recorded() or transformed() or torch.is_autocast_enabled("cpu"))
+
+
+def recorded() -> bool:
+    """Whether a call is to be recorded, not run."""
+    return torch.compiler.is_compiling() or torch._C._is_tracing()
 
 
 def traced(tensors: Iterable[Tensor]) -> bool:
-    """Whether a call is to be recorded, not run, or is given tensors that only look like ones."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing() or any(type(t) not in _PLAIN for t in tensors)
+    """Whether a call is to be recorded, or is given tensors that only look like ones."""
+    return recorded() or any(type(t) not in _PLAIN for t in tensors)
+
+
+def taped(tensors: Iterable[Tensor]) -> bool:
+    """Whether torch's tape is to know of what is done to these."""
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t.requires_grad:
+                return True
+    return False
 
 
 def transformed(gradients: Iterable[Tensor | None] = ()) -> str:
