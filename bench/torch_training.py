@@ -127,7 +127,7 @@ class Empty(torch.autograd.Function):
         return None, *(torch.empty_like(w) for w in ctx.saved_tensors[1:])
 
 
-def least(run: Callable[[], Any], seconds: float, count: int = 200) -> float:
+def least(run: Callable[[], Any], seconds: float, count: int = 50) -> float:
     """Microseconds a call, of the fastest so many calls in a row."""
     best, end = math.inf, time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -192,18 +192,23 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     pyrnn.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, {pyrnn.kernels.isa()}, float32; ms a training step")
+    cells = options.cell or ["LSTM", "GRU", "RNN"]
+    print(f"torch {torch.__version__}, {options.threads} threads, {pyrnn.kernels.isa()}, float32")
     for title, shapes in (("whole batches", SHAPES), ("packed sequences", RAGGED)) * (not options.calls):
         ratios = []
-        print(f"\n{title:40} {'cell':5} {'ours':>9} {'torch':>9} {'ratio':>7}")
+        print(
+            f"\n| {title}: T, N, I, H; ms, ours / torch's (ratio) | {' | '.join(cells)} |\n|---|" + "---|" * len(cells)
+        )
         for shape in shapes:
-            for cell in options.cell or ["LSTM", "GRU", "RNN"]:
+            name = f"{shape.steps}, {shape.batch}, {shape.inputs}, {shape.hidden}"
+            name += f", {shape.layers} layers" * (shape.layers > 1) + ", both ways" * shape.bidirectional
+            print(f"| {name}", end="", flush=True)
+            for cell in cells:
                 ours, other, ratio = measure(cell, shape, options.seconds)
                 ratios.append(ratio)
-                name = f"T={shape.steps} N={shape.batch} I={shape.inputs} H={shape.hidden}"
-                name += f" L={shape.layers}" * (shape.layers > 1) + " both ways" * shape.bidirectional
-                print(f"{name:40} {cell:5} {ours * 1e3:9.3f} {other * 1e3:9.3f} {ratio:7.2f}", flush=True)
-        print(f"geometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
+                print(f" | {1e3 * ours:.3g} / {1e3 * other:.3g} ({ratio:.2f})", end="", flush=True)
+            print(" |")
+        print(f"\ngeometric mean {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}")
     calls(options.seconds)
 
 
