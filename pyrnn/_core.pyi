@@ -27,7 +27,7 @@ class Pullback:
     def __call__(self, dy: Array | None, dstate: Entries | None, grads: Entries) -> Result: ...
     @overload
     def __call__(
-        self, dy: Array | None, dstate: Entries | None, grads: Entries, need_dx: bool
+        self, dy: Array | None, dstate: Entries | None, grads: Entries, need_dx: bool = True
     ) -> tuple[Array | None, State]: ...
 
 @final
