@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "alignment/contract.hpp"
 #include "associative/contract.hpp"
 #include "attention/contract.hpp"
 #include "convolution/contract.hpp"
@@ -19,6 +20,7 @@ template <class T> struct Kernels {
   LinearKernels<T> linear;
   ConvolutionKernels<T> convolution;
   LossKernels<T> losses;
+  AlignmentKernels<T> alignment;
   OptimiserKernels<T> optimisers;
   HopfieldKernels<T> hopfield;
   AttentionKernels<T> attention;

@@ -1,5 +1,6 @@
 // The table of kernels, compiled once per instruction set (PYRNN_ISA) and dtype (PYRNN_DTYPE). Those of the cells are
 // compiled by themselves, recurrent/kernel.cpp.
+#include "alignment/kernel.hpp"
 #include "associative/kernel.hpp"
 #include "attention/additive.hpp"
 #include "attention/kernel.hpp"
@@ -22,6 +23,7 @@ template <> const Kernels<PYRNN_DTYPE>& kernel_table() {
                                 LinearLoop<T>::kernels,
                                 ConvolutionLoop<T>::kernels,
                                 {cross_entropy<T>},
+                                alignment_kernels<T>,
                                 {adam<T>, sgd<T>, rmsprop<T>, sum_of_squares<T>},
                                 HopfieldLoop<T>::kernels,
                                 attention_kernels<T>,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .layers import init
     from .layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
     from .layers.conv import Conv1d
+    from .layers.crf import CRF
     from .layers.decoder import Decoder
     from .layers.fold import fold_batch_norms
     from .layers.graph import Graph, Merge
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
     from .layers.seq2seq import EncoderDecoder
     from .text import decoding, ngrams
+    from .text.ctc import ctc
     from .training import schedules
     from .training.bptt import truncated_bptt
     from .training.fit import fit
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "CRF",
     "ELU",
     "GELU",
     "GRU",
@@ -121,6 +124,7 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "cross_entropy",
+    "ctc",
     "data",
     "decoding",
     "fit",
@@ -170,6 +174,7 @@ _LATER_FROM = {  # functions and classes by their modules
     "formats.weights": ("read_weights",),
     "layers.activations": ("ELU", "GELU", "LeakyReLU", "PReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"),
     "layers.conv": ("Conv1d",),
+    "layers.crf": ("CRF",),
     "layers.decoder": ("Decoder",),
     "layers.fold": ("fold_batch_norms",),
     "layers.graph": ("Graph", "Merge"),
@@ -179,6 +184,7 @@ _LATER_FROM = {  # functions and classes by their modules
     "layers.ode": ("ODERNN",),
     "layers.pooling": ("LastStep", "MaxOverTime", "MaxPool1d", "MeanOverTime"),
     "layers.seq2seq": ("EncoderDecoder",),
+    "text.ctc": ("ctc",),
     "training.bptt": ("truncated_bptt",),
     "training.fit": ("fit",),
     "training.gradient_flow": ("GradientFlow", "gradient_flow"),

@@ -150,6 +150,26 @@ class cross_entropy:
     @staticmethod
     def forward(logits: Array, targets: Array, weights: Array | None = None) -> tuple[float, Array]: ...
 
+class ctc:
+    @staticmethod
+    def forward(
+        logits: Array, targets: Array, target_lengths: Array, lengths: Array | None = None, blank: int = 0
+    ) -> tuple[Array, Array]: ...
+
+class crf:
+    @staticmethod
+    def forward(
+        scores: Array, tags: Array, transitions: Array, start: Array, end: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array, Array, Array, Array]: ...
+    @staticmethod
+    def marginals(
+        scores: Array, transitions: Array, start: Array, end: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array]: ...
+    @staticmethod
+    def decode(
+        scores: Array, transitions: Array, start: Array, end: Array, lengths: Array | None = None
+    ) -> tuple[Array, Array]: ...
+
 class hopfield:
     @staticmethod
     def pack(on: Array) -> Array: ...

@@ -218,6 +218,12 @@ template <class T> py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
   return py::array_t<T>(shape, data, owner);
 }
 
+// (steps, N, features), uninitialised: the rows one after the other in memory where those of x are, or the steps.
+template <class T> py::array laid_out_as(const py::array& x, i64 steps, i64 features) {
+  if (x.strides(1) > x.strides(0)) return empty<T>({x.shape(1), steps, features}).attr("swapaxes")(0, 1);
+  return empty<T>({steps, x.shape(1), features});
+}
+
 template <class T> py::array_t<T> zeros(const std::vector<py::ssize_t>& shape) {
   py::array_t<T> a = empty<T>(shape);
   std::memset(a.mutable_data(), 0, std::size_t(a.nbytes()));

@@ -63,12 +63,6 @@ template <class T> struct ConvolutionCall {
   }
 };
 
-// (steps, N, features), uninitialised: the rows one after the other in memory where those of x are, or the steps.
-template <class T> py::array laid_out_as(const py::array& x, i64 steps, i64 features) {
-  if (x.strides(1) > x.strides(0)) return empty<T>({x.shape(1), steps, features}).attr("swapaxes")(0, 1);
-  return empty<T>({steps, x.shape(1), features});
-}
-
 py::object convolve(py::handle x, py::handle weight, py::handle bias, py::handle stride, py::handle dilation,
                     py::handle groups, py::handle before, py::handle after, py::handle lengths) {
   const std::string name = "conv1d.forward";

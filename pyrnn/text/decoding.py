@@ -9,6 +9,9 @@ recurrent layers, or their only axis; so a beam can repeat and reorder them (lis
 
 Or over a stream of N rows, such as `Decoder.stream` or the `stream` of a Sequential that begins with an Embedding: it
 takes the place of the function, and the state is None. Decoding works on a copy, the stream stays where it is.
+
+What decodes the logits of connectionist temporal classification is here too, `ctc_greedy`, `ctc_beam_search` and
+`ctc_align`; it is imported at the first use.
 """
 
 from __future__ import annotations
@@ -36,6 +39,10 @@ from ..core.checks import (
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from .ctc import ctc_align as ctc_align
+    from .ctc import ctc_beam_search as ctc_beam_search
+    from .ctc import ctc_greedy as ctc_greedy
 
 Step = Callable[[Any, Array], "tuple[Array, Any]"]
 
@@ -291,3 +298,11 @@ def _end(call: str, value: Any) -> int | None:
 
 def _temperature(call: str, value: Any) -> float:
     return real(call, "temperature", value, 0, float(np.finfo(np.float64).max))
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("ctc_align", "ctc_beam_search", "ctc_greedy"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import ctc
+
+    return getattr(ctc, name)

@@ -108,6 +108,15 @@ class NGram:
             _, probabilities = self._level(k, np.full(self.size, row), words, probabilities)
         return probabilities
 
+    def __call__(self, context: ArrayLike) -> Array:
+        """The log probabilities (V,) of all tokens after a context (T,): a language model for
+        `pyrnn.decoding.ctc_beam_search`.
+
+        model([3, 1])
+        """
+        result: Array = np.log(self.distribution(context))
+        return result
+
     def bits(self, ids: ArrayLike | Sequence[ArrayLike]) -> float:
         """The cross-entropy in bits per token: the mean of -log2 P; 0 for no tokens.
 
