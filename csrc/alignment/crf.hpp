@@ -76,34 +76,51 @@ template <class T> struct CrfLoop {
 
   // ---- products
 
-  // out[j] (+)= sum_k x[k * step] matrix[k][j], for B vectors of j.
-  template <int B>
-  static void columns(const double* x, i64 step, const double* matrix, i64 width, i64 count, bool add, double* out) {
-    Doubles acc[B];
-#pragma GCC unroll 8
-    for (int b = 0; b < B; ++b) acc[b] = add ? load(out + b * L) : Doubles{};
-    for (i64 k = 0; k < count; ++k) {
-      const Doubles value = splat(x[k * step]);
-#pragma GCC unroll 8
-      for (int b = 0; b < B; ++b) acc[b] = fma(value, load(matrix + k * width + b * L), acc[b]);
-    }
-#pragma GCC unroll 8
-    for (int b = 0; b < B; ++b) store(out + b * L, acc[b]);
+  // f.template operator()<B>(j) for blocks of B vectors from column j on, `most` or what is left.
+  template <int most, class F> static void in_blocks(i64 width, F f, i64 j = 0) {
+    for (; width - j >= most * L; j += most * L) f.template operator()<most>(j);
+    if constexpr (most > 1) in_blocks<most - 1>(width, f, j);
   }
 
+  // out[j] (+)= sum_k x[k * step] matrix[k][j]
   static void product(const double* x, i64 step, const double* matrix, i64 width, i64 count, bool add, double* out) {
-    i64 j = 0;
-    for (; width - j > 8 * L; j += 8 * L) columns<8>(x, step, matrix + j, width, count, add, out + j);
-    switch ((width - j) / L) {
-      case 8: return columns<8>(x, step, matrix + j, width, count, add, out + j);
-      case 7: return columns<7>(x, step, matrix + j, width, count, add, out + j);
-      case 6: return columns<6>(x, step, matrix + j, width, count, add, out + j);
-      case 5: return columns<5>(x, step, matrix + j, width, count, add, out + j);
-      case 4: return columns<4>(x, step, matrix + j, width, count, add, out + j);
-      case 3: return columns<3>(x, step, matrix + j, width, count, add, out + j);
-      case 2: return columns<2>(x, step, matrix + j, width, count, add, out + j);
-      default: return columns<1>(x, step, matrix + j, width, count, add, out + j);
-    }
+    in_blocks<8>(width, [&]<int B>(i64 j) {
+      Doubles acc[B];
+#pragma GCC unroll 8
+      for (int b = 0; b < B; ++b) acc[b] = add ? load(out + j + b * L) : Doubles{};
+      for (i64 k = 0; k < count; ++k) {
+        const Doubles value = splat(x[k * step]);
+#pragma GCC unroll 8
+        for (int b = 0; b < B; ++b) acc[b] = fma(value, load(matrix + k * width + j + b * L), acc[b]);
+      }
+#pragma GCC unroll 8
+      for (int b = 0; b < B; ++b) store(out + j + b * L, acc[b]);
+    });
+  }
+
+  // out[j] = max_k x[k] + matrix[k][j], and the first k that gives it.
+  static void largest(const double* x, const double* matrix, i64 width, i64 count, double* out, i64* from) {
+    in_blocks<4>(width, [&]<int B>(i64 j) {
+      Doubles most[B];
+      IntVec<double> first[B] = {};
+#pragma GCC unroll 4
+      for (int b = 0; b < B; ++b) most[b] = splat(x[0]) + load(matrix + j + b * L);
+      for (i64 k = 1; k < count; ++k) {
+        const Doubles value = splat(x[k]);
+        const IntVec<double> number = k - IntVec<double>{};
+#pragma GCC unroll 4
+        for (int b = 0; b < B; ++b) {
+          const Doubles sum = value + load(matrix + k * width + j + b * L);
+          const IntVec<double> more = sum > most[b];
+          most[b] = select<double>(more, sum, most[b]);
+          first[b] = more ? number : first[b];
+        }
+      }
+      for (int b = 0; b < B; ++b) {
+        store(out + j + b * L, most[b]);
+        std::memcpy(from + j + b * L, &first[b], sizeof first[b]);
+      }
+    });
   }
 
   // x[k] e^transitions[k * step] for V tags as terms 2^exponent; returns their sum, the largest being 1 to 4.
@@ -126,6 +143,12 @@ template <class T> struct CrfLoop {
     const double unit = reduce_max<double>(most);
     for (i64 k = 0; k < width; k += L) store(to + k, load(m + k) * power(load(e + k) - splat(unit)));
     return unit;
+  }
+
+  static double total(const double* x, i64 width) {
+    Doubles sums{};
+    for (i64 j = 0; j < width; j += L) sums += load(x + j);
+    return PYRNN_ISA::sum<double>(sums);
   }
 
   // ---- a row
@@ -186,10 +209,8 @@ template <class T> struct CrfLoop {
       store_scaled(work.behind_m + j, work.behind_e + j,
                    normalised(load_scaled(m + j, e + j) * exp_scaled(load(w.end + j))));
     const double unit = in_one_unit(work.behind_m, work.behind_e, width, work.product);
-    double total = 0;
-    for (i64 j = 0; j < w.V; ++j) total += work.product[j];
     constexpr double log2 = 0.693147180559945309417;
-    return std::log(total) + unit * log2;
+    return std::log(total(work.product, width)) + unit * log2;
   }
 
   // From x to to = x e^transitions, or its transpose; the sums of powers, which are x in one unit, are kept.
@@ -216,9 +237,8 @@ template <class T> struct CrfLoop {
       for (i64 j = 0; j < width; j += L)  // the ways to there are of no more use
         store_scaled(m + j, e + j, load_scaled(m + j, e + j) * load_scaled(work.behind_m + j, work.behind_e + j));
       in_one_unit(m, e, width, p);
-      double total = 0;
-      for (i64 j = 0; j < V; ++j) total += p[j];
-      for (i64 j = 0; j < V; ++j) p[j] /= total;
+      const Doubles inverse = splat(1 / total(p, width));
+      for (i64 j = 0; j < width; j += L) store(p + j, load(p + j) * inverse);
       write(c, n, t, p, out.at(t, n));
       if (gradients) {
         const i64 tag = c.tags[t * c.N + n];
@@ -265,14 +285,17 @@ template <class T> struct CrfLoop {
     double *sums = work.sums + t * width, *m = work.m + (t - 1) * width, *e = work.e + (t - 1) * width;
     g.others[c.tags[(t - 1) * c.N + n] * width + c.tags[t * c.N + n]] -= 1;
     for (i64 j = 0; j < c.V; ++j)
-      if (sums[j] != 0) {
-        sums[j] = work.posterior[j] / sums[j];
-      } else if (work.posterior[j] != 0) {
+      if (sums[j] == 0 && work.posterior[j] != 0) {
         double exponent;
         const double total = term_by_term(m, e, w.transitions + j, width, c.V, work.terms, &exponent);
         for (i64 i = 0; i < c.V; ++i) g.others[i * width + j] += work.posterior[j] * (work.terms[i] / total);
       }
-    for (i64 j = c.V; j < width; ++j) sums[j] = 0;
+    for (i64 j = 0; j < width; j += L) {
+      const Doubles sum = load(sums + j);
+      const IntVec<double> none = sum == Doubles{};
+      store(sums + j,
+            select<double>(none, Doubles{}, load(work.posterior + j) / select<double>(none, splat(1.0), sum)));
+    }
   }
 
   static void add_up(const CrfWeights& w, const CrfGradients* g, i64 parts, i64 N, T* dtransitions, T* dstart,
@@ -318,18 +341,7 @@ template <class T> struct CrfLoop {
     for (i64 t = 0; t < steps; ++t) {
       relative(c.scores.at(t, n), V, width, work.scores);
       if (t > 0) {
-        for (i64 j = 0; j < width; j += L) {
-          Doubles most = splat(work.best[0]) + load(w.transitions + j);
-          IntVec<double> from{};
-          for (i64 i = 1; i < V; ++i) {
-            const Doubles x = splat(work.best[i]) + load(w.transitions + i * width + j);
-            const IntVec<double> more = x > most;
-            most = select<double>(more, x, most);
-            from = more ? IntVec<double>{} + i : from;
-          }
-          store(work.next + j, most);
-          std::memcpy(work.from + t * width + j, &from, sizeof from);
-        }
+        largest(work.best, w.transitions, width, V, work.next, work.from + t * width);
         std::swap(work.best, work.next);
       }
       for (i64 j = 0; j < width; j += L) store(work.best + j, load(work.best + j) + load(work.scores + j));

@@ -64,19 +64,28 @@ PYRNN_INLINE Scaled sum(Scaled a, Scaled b, Scaled c) {
 // to[k] = x[k] less the largest, which is returned: NaN where one is NaN or infinity. -infinity is impossible, and so
 // is what lies between n and `width`.
 template <class T> double relative(const T* x, i64 n, i64 width, double* to) {
-  constexpr double infinity = __builtin_inf();
-  double largest = -infinity;
+  constexpr T infinity = T(__builtin_inf());
+  Vec<T> most = splat(-infinity);
+  IntVec<T> nan{};
+  i64 k = 0;
+  for (; k + lanes<T> <= n; k += lanes<T>) {
+    const Vec<T> v = load(x + k);
+    most = max(v, most);
+    nan |= v != v;
+  }
+  T largest = reduce_max<T>(most);
   bool strange = false;
-  for (i64 k = 0; k < n; ++k) {
-    largest = double(x[k]) > largest ? double(x[k]) : largest;
+  for (int lane = 0; lane < lanes<T>; ++lane) strange |= nan[lane] != 0;
+  for (; k < n; ++k) {
+    largest = x[k] > largest ? x[k] : largest;
     strange |= x[k] != x[k];
   }
-  for (i64 k = 0; k < n; ++k) {
-    const double d = double(x[k]) - largest;
-    to[k] = double(x[k]) == -infinity ? impossible : d < least ? least : d;
+  for (k = 0; k < n; ++k) {
+    const double d = double(x[k]) - double(largest);
+    to[k] = x[k] == -infinity ? impossible : d < least ? least : d;
   }
-  for (i64 k = n; k < width; ++k) to[k] = impossible;
-  return strange || largest == infinity ? __builtin_nan("") : largest;
+  for (; k < width; ++k) to[k] = impossible;
+  return strange || largest == infinity ? __builtin_nan("") : double(largest);
 }
 
 }  // namespace pyrnn::PYRNN_ISA
