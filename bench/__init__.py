@@ -16,7 +16,9 @@ from . import (
     attention,
     cells,
     conv1d,
+    crf,
     cross_entropy,
+    ctc,
     embedding,
     hopfield,
     linear,
@@ -30,7 +32,7 @@ from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
     op.name: op
-    for module in (cells, attention, linear, conv1d, cross_entropy, embedding, optim, hopfield, onnx_models)
+    for module in (cells, attention, linear, conv1d, cross_entropy, ctc, crf, embedding, optim, hopfield, onnx_models)
     for op in module.OPS
 }
 

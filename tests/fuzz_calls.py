@@ -230,6 +230,8 @@ def call_flat_op(rng):
     dtype = rng.choice(["f4", "f8"])
     x, weight = normal(rng, dtype, N, I), normal(rng, dtype, V, I)
     ids, flat = rng.integers(0, V, N), [normal(rng, dtype, 20) ** 2 for _ in range(4)]
+    z, tags = normal(rng, dtype, T, N, V), rng.integers(0, V, (T, N))
+    weights = {"a": normal(rng, dtype, V, V), "start": normal(rng, dtype, V), "end": normal(rng, dtype, V)}
     adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0, "step": 1}
     sgd = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.0, "nesterov": True}
     rms = {"lr": 0.1, "keep": 0.9, "add": 0.1, "eps": 1e-8, "weight_decay": 0.0, "momentum": 0.9}
@@ -245,6 +247,14 @@ def call_flat_op(rng):
         (kernels.embedding.forward, {"ids": ids, "weight": weight}, 2),
         (kernels.embedding.backward, {"dy": x, "ids": ids, "dweight": weight}, 3),
         (kernels.cross_entropy.forward, {"z": normal(rng, dtype, N, V), "t": ids, "w": np.ones(N, dtype)}, 3),
+        (
+            kernels.ctc.forward,
+            {"z": z, "t": tags.T.copy(), "n": ids % (T + 1), "lengths": ids % (T + 1), "blank": 0},
+            4,
+        ),
+        (kernels.crf.forward, {"z": z, "tags": tags, **weights, "lengths": ids % (T + 1)}, 6),
+        (kernels.crf.marginals, {"z": z, **weights, "lengths": ids % (T + 1)}, 5),
+        (kernels.crf.decode, {"z": z, **weights, "lengths": ids % (T + 1)}, 5),
         (kernels.adam.step, {"params": flat[0], "grads": flat[1], "m": flat[2], "v": flat[3], **adam}, 4),
         (kernels.sgd.step, {"params": flat[0], "grads": flat[1], "velocity": flat[2], **sgd}, 3),
         (kernels.rmsprop.step, {"params": flat[0], "grads": flat[1], "sq": flat[2], "v": flat[3], **rms}, 4),
@@ -451,7 +461,21 @@ def call_the_rest(rng):
     linear, embedding = pyrnn.Linear(I, V, rng=0), pyrnn.Embedding(V, I, rng=0)
     logits, targets = rng.standard_normal((T, N, V)), rng.integers(0, V, (T, N))
     options = {"lengths": [4, 2, 0], "mask": targets > 2, "batch_first": False}
+    crf, fit = (
+        pyrnn.CRF(V, forbidden=[(None, 1), (2, 2)], rng=0),
+        [ids[:k] % (V - 1) + 1 for k, ids in enumerate(targets.T)],
+    )
     calls = [
+        (pyrnn.ctc, {"logits": logits, "targets": fit, "lengths": [4, 2, 0], "blank": 0, "infeasible": "zero"}),
+        (pyrnn.ctc, {"logits": logits, "targets": targets.T, "target_lengths": [2, 1, 0], "batch_first": False}),
+        (pyrnn.decoding.ctc_greedy, {"logits": logits, "lengths": [4, 2, 0], "blank": 0}),
+        (pyrnn.decoding.ctc_beam_search, {"logits": logits, "beam_width": 3, "lm": lambda ids: np.zeros(V)}),
+        (pyrnn.decoding.ctc_align, {"logits": logits, "targets": fit, "lengths": [4, 4, 4], "blank": 0}),
+        (pyrnn.CRF, {"num_tags": V, "forbidden": [(0, 1), (None, 2)], "batch_first": True}),
+        (crf.vjp, {"scores": logits, "tags": targets * 0 + 3, "lengths": options["lengths"]}),
+        (crf.vjp(logits, targets * 0 + 3)[1], {"dloss": 1.0}),
+        (crf.decode, {"scores": logits, "lengths": options["lengths"]}),
+        (crf.marginals, {"scores": logits, "lengths": options["lengths"]}),
         (linear, {"x": rng.standard_normal((T, N, I))}),
         (linear.vjp(rng.standard_normal((N, I)))[1], {"dy": rng.standard_normal((N, V))}),
         (embedding, {"ids": targets}),

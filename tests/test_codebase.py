@@ -289,6 +289,20 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (pyrnn.Conv1d.__call__, "(self, x, *, lengths=None)"),
         (pyrnn.Conv1d.output_lengths, "(self, lengths)"),
         (pyrnn.Conv1d.stream, "(self, batch=1)"),
+        (
+            pyrnn.ctc,
+            "(logits, targets, *, lengths=None, target_lengths=None, blank=0, batch_first=False, infeasible='error')",
+        ),
+        (pyrnn.decoding.ctc_greedy, "(logits, *, lengths=None, blank=0)"),
+        (
+            pyrnn.decoding.ctc_beam_search,
+            "(logits, *, beam_width=16, lengths=None, blank=0, lm=None, lm_weight=0.5, token_bonus=0.0)",
+        ),
+        (pyrnn.decoding.ctc_align, "(logits, targets, *, lengths=None, target_lengths=None, blank=0)"),
+        (pyrnn.CRF, "(num_tags, *, batch_first=False, forbidden=None, dtype='float32', rng=None)"),
+        (pyrnn.CRF.vjp, "(self, scores, tags, lengths=None)"),
+        (pyrnn.CRF.decode, "(self, scores, lengths=None)"),
+        (pyrnn.CRF.marginals, "(self, scores, lengths=None)"),
         (pyrnn.BatchNorm1d, "(num_features, eps=1e-05, momentum=0.1, batch_first=False, *, dtype='float32')"),
         (
             pyrnn.MaxPool1d,

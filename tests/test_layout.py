@@ -108,6 +108,23 @@ def losses(g):
     yield pyrnn.binary_cross_entropy(g(T, N, F), g.marks(T, N, F), **ids)
 
 
+def aligned(g):
+    lengths, targets = 10 + g.ids(T - 9, N), 1 + g.ids(F - 1, N, 5)
+    more = {"lengths": lengths, "target_lengths": g.ids(6, N)}
+    yield pyrnn.ctc(g(T, N, F), targets, **more)
+    yield pyrnn.ctc(g(N, T, F), targets, batch_first=True, **more)
+    yield decoding.ctc_align(g(T, N, F), targets, **more)
+    yield decoding.ctc_greedy(g(T, N, F), lengths=lengths)
+    yield [beam[0] for beam in decoding.ctc_beam_search(g(T, N, F), lengths=lengths, beam_width=3)]
+
+
+def tagged(g):
+    crf, lengths = pyrnn.CRF(F, dtype=g.dtype, rng=0), g.ids(T, N)
+    loss, pullback = crf.vjp(g(T, N, F), g.ids(F, T, N), lengths)
+    yield loss, pullback(), *crf.grads.values()
+    yield crf.decode(g(T, N, F), lengths), crf.marginals(g(T, N, F), lengths)
+
+
 def modern(g):
     net = pyrnn.ModernHopfield(g(T, WIDE), dtype=g.dtype)
     result, pullback = net.vjp(g(N, WIDE), max_steps=3)
@@ -271,6 +288,8 @@ CASES = {
     (
         "cross_entropy", "hinge", "negative_log_likelihood", "mean_squared_error", "pinball", "binary_cross_entropy"
     ): losses,
+    ("ctc", "ctc_align", "ctc_beam_search", "ctc_greedy"): aligned,
+    ("CRF",): tagged,
     ("SGD", "RMSprop", "Adam", "AdamW", "Adagrad", "clip_grad_norm", "clip_grad_value"): optimisers,
     ("truncated_bptt",): cut,
     ("fit",): fitted,

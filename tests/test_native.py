@@ -37,6 +37,7 @@ def trained_norm():
 LAYERS = {
     "AdditiveAttention": lambda: pyrnn.AdditiveAttention(3, 4, 5, rng=0),
     "BatchNorm1d": trained_norm,
+    "CRF": lambda: pyrnn.CRF(3, forbidden=[(None, 2), (0, 2)], rng=0),
     "Conv1d": lambda: pyrnn.Conv1d(4, 6, 3, 2, "causal", 1, 2, dtype="float64", rng=0),
     "ELU": lambda: pyrnn.ELU(0.5),
     "GELU": lambda: pyrnn.GELU("tanh"),

@@ -94,6 +94,18 @@ def test_losses(rng, kind, reduction):
     pyrnn.binary_cross_entropy(x, np.ones((3, 4)), pos_weight=1e300, reduction=reduction)
 
 
+def test_sequences_that_are_aligned_and_tagged(rng, kind):
+    x = like(np.ones((5, 2, 4), "f4"), kind, rng)
+    pyrnn.ctc(x, [[1, 2], [3]])
+    pyrnn.decoding.ctc_greedy(x)
+    pyrnn.decoding.ctc_align(x, [[1, 2], [3]])
+    crf = pyrnn.CRF(4, rng=0)
+    _, pullback = crf.vjp(x, np.zeros((5, 2), int))
+    pullback(like(np.ones(1), kind, rng)[0])
+    crf.decode(x)
+    crf.marginals(x)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training(rng, kind, dtype):
     layer = pyrnn.GRU(4, 4, dtype=dtype, rng=0)

@@ -828,6 +828,64 @@ def test_cross_entropy(dtype):
         assert np.max(np.abs(dlogits - dexpected), initial=0) <= tolerance(dtype, classes) / max(rows, 1) * 4
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_ctc(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        steps, rows = int(rng.choice([0, 1, 2, 9, 40])), int(rng.choice([0, 1, 2, 5, 9]))
+        classes, longest = int(rng.choice([*SIZES, 90])), int(rng.choice([0, 1, 3, 8, 17]))
+        logits = (rng.standard_normal((steps, rows, classes)) * rng.choice([0, 1, 10, 200])).astype(dtype)
+        targets, counts = rng.integers(0, classes, (rows, longest)), rng.integers(0, longest + 1, rows)
+        blank = int(rng.integers(classes))
+        targets[targets == blank] = (blank + 1) % classes
+        counts[:] = 0 if classes == 1 else counts
+        lengths = random_lengths(rng, steps, rows) if rng.random() < 0.7 else None
+        more = [targets, counts, *([] if lengths is None else [lengths])]
+        losses, dlogits = kernels.ctc.forward(relay(rng, logits), *(relay(rng, a) for a in more), blank=blank)
+        expected, dexpected = reference.ctc.forward(logits.astype(np.float64), *more, blank=blank)
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(np.isfinite(losses), finite)
+        losses, expected = losses[finite], expected[finite]
+        bound = tolerance(dtype, steps + classes)
+        assert np.max(np.abs(losses - expected), initial=0) <= bound * np.max(expected, initial=1)
+        assert dlogits.dtype == dtype
+        bound += 1e-15 * np.max(expected, initial=0)  # of the reference, whose logarithms are as large
+        assert np.max(np.abs(dlogits - dexpected), initial=0) <= bound / max(rows, 1) * 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_crf(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        steps, rows = int(rng.choice([0, 1, 2, 9, 30])), int(rng.choice([0, 1, 2, 5, 20]))
+        classes = int(rng.choice(SIZES))
+        scale = rng.choice([0, 1, 10, 200])
+        scores, *weights = ((rng.standard_normal(shape) * scale).astype(dtype) for shape in (
+            (steps, rows, classes), (classes, classes), (classes,), (classes,)
+        ))  # fmt: skip
+        tags = rng.integers(0, classes, (steps, rows))
+        lengths = random_lengths(rng, steps, rows) if rng.random() < 0.7 else np.full(rows, steps)
+        laid = [relay(rng, a) for a in (*weights, lengths)]
+        wide = [*(w.astype(np.float64) for w in weights), lengths]
+        given, exact = relay(rng, scores), scores.astype(np.float64)
+        losses, *gradients = kernels.crf.forward(given, relay(rng, tags), *laid)
+        expected, *dexpected = reference.crf.forward(exact, tags, *wide)
+        marginals, totals = kernels.crf.marginals(given, *laid)
+        likely, log_sums = reference.crf.marginals(exact, *wide)
+        largest = max(np.max(np.abs(log_sums), initial=1), np.max(expected, initial=1))
+        np.testing.assert_allclose(totals, log_sums, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-14 * largest)
+        bound = tolerance(dtype, steps + classes) + 1e-14 * largest  # as above
+        assert np.max(np.abs(marginals - likely), initial=0) <= bound
+        for one, other in zip(gradients, dexpected, strict=True):
+            assert one.dtype == dtype
+            assert np.max(np.abs(one - other), initial=0) <= bound * max(steps, 1)
+        best, best_scores = kernels.crf.decode(given, *laid)
+        others, other_scores = reference.crf.decode(exact, *wide)
+        np.testing.assert_array_equal(best, others)
+        np.testing.assert_allclose(best_scores, other_scores, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("backend", [kernels, reference])
 def test_cross_entropy_never_reads_rows_of_weight_zero(backend):
     """Neither their logits nor their targets, which need not be classes."""

@@ -123,16 +123,18 @@ template <class T> struct CrfLoop {
     });
   }
 
-  // x[k] e^transitions[k * step] for V tags as terms 2^exponent; returns their sum, the largest being 1 to 4.
+  // x[k] e^transitions[k * step] for V tags, all in units of the largest, which has number `most`; their sum.
   static double term_by_term(const double* m, const double* e, const double* transitions, i64 step, i64 V,
-                             double* terms, double* exponent) {
+                             double* terms, i64& most) {
     constexpr double log2e = Constants<double>::log2e;
-    double most = 2 * impossible;
-    for (i64 k = 0; k < V; ++k) most = std::max(most, std::floor(e[k] + transitions[k * step] * log2e));
+    most = 0;
+    for (i64 k = 1; k < V; ++k)
+      if (e[k] + transitions[k * step] * log2e > e[most] + transitions[most * step] * log2e) most = k;
     double total = 0;
-    for (i64 k = 0; k < V; ++k)
-      total += terms[k] = m[k] * std::exp2(std::max(e[k] - most + transitions[k * step] * log2e, -2000.0));
-    *exponent = most;
+    for (i64 k = 0; k < V; ++k) {
+      const double exponent = (e[k] - e[most]) + (transitions[k * step] - transitions[most * step]) * log2e;
+      total += terms[k] = m[k] * std::exp2(std::clamp(exponent, -2000.0, 1.0));
+    }
     return total;
   }
 
@@ -220,11 +222,15 @@ template <class T> struct CrfLoop {
     product(powers, 1, matrix, w.width, w.V, false, sums);
     for (i64 j = 0; j < w.width; j += L)
       store_scaled(m + j, e + j, {load(sums + j), splat(unit) + load(exponents + j)});
+    const i64 of_to = transposed ? w.width : 1, of_from = transposed ? 1 : w.width;
     for (i64 j = 0; j < w.V; ++j)
       if (sums[j] < small) {
+        i64 most;
+        const double total = term_by_term(x_m, x_e, w.transitions + j * of_to, of_from, w.V, terms, most);
+        const double log2 = w.transitions[j * of_to + most * of_from] * Constants<double>::log2e;
+        m[j] = total * std::exp2(log2 - std::floor(log2));
+        e[j] = x_e[most] + std::floor(log2);
         sums[j] = 0;
-        m[j] = term_by_term(x_m, x_e, w.transitions + (transposed ? j * w.width : j), transposed ? 1 : w.width, w.V,
-                            terms, &e[j]);
       }
   }
 
@@ -286,8 +292,8 @@ template <class T> struct CrfLoop {
     g.others[c.tags[(t - 1) * c.N + n] * width + c.tags[t * c.N + n]] -= 1;
     for (i64 j = 0; j < c.V; ++j)
       if (sums[j] == 0 && work.posterior[j] != 0) {
-        double exponent;
-        const double total = term_by_term(m, e, w.transitions + j, width, c.V, work.terms, &exponent);
+        i64 most;
+        const double total = term_by_term(m, e, w.transitions + j, width, c.V, work.terms, most);
         for (i64 i = 0; i < c.V; ++i) g.others[i * width + j] += work.posterior[j] * (work.terms[i] / total);
       }
     for (i64 j = 0; j < width; j += L) {

@@ -42,9 +42,10 @@ py::tuple ctc_forward(py::handle logits_, py::handle targets_, py::handle target
         wrong_value(call, at("target_lengths", std::size_t(n)) + " is " + std::to_string(end) + ", expected 0 to " +
                               std::to_string(c.S));
       for (i64 i = 0; i < end; ++i)
-        if (const i64 id = targets[std::size_t(n * c.S + i)]; id < 0 || id >= c.V)
-          wrong_value(call, "row " + std::to_string(n) + " of targets holds " + std::to_string(id) +
-                                ", expected 0 to " + std::to_string(c.V - 1));
+        if (const i64 id = targets[std::size_t(n * c.S + i)]; id < 0 || id >= c.V || id == c.blank)
+          wrong_value(call,
+                      "row " + std::to_string(n) + " of targets holds " + std::to_string(id) +
+                          (id == c.blank ? ", which is the blank" : ", expected 0 to " + std::to_string(c.V - 1)));
     }
     c.targets = targets.data(), c.lengths = lengths.data(), c.target_lengths = target_lengths.data();
     py::array_t<double> losses = empty<double>({c.N});

@@ -13,11 +13,11 @@ from ..core.checks import (
     Array,
     Rng,
     boolean,
-    cut,
     float_dtype,
     integer,
     integer_array,
     lengths_array,
+    quietly,
     real_array,
     shape_error,
     shaped_array,
@@ -75,8 +75,8 @@ class CRF(Layer):
 
         crf = pyrnn.CRF(3, forbidden=pyrnn.CRF.bio(["O", "B-city", "I-city"]))
         """
-        if isinstance(tags, str) or not all(isinstance(tag, str) for tag in tags):
-            raise TypeError(f"CRF.bio: tags is {shown(tags)}, expected names")
+        if not isinstance(tags, (list, tuple)) or not all(isinstance(tag, str) for tag in tags):
+            raise TypeError(f"CRF.bio: tags is {shown(tags)}, expected a list of names")
         inside = [(k, {f"B-{tag[2:]}", tag}) for k, tag in enumerate(tags) if tag.startswith("I-")]
         pairs: list[list[int | None]] = [[None, k] for k, _ in inside]
         return pairs + [[k, to] for to, allowed in inside for k, tag in enumerate(tags) if tag not in allowed]
@@ -111,12 +111,12 @@ class CRF(Layer):
             (np.ascontiguousarray(layout.back(dscores)), np.concatenate([d.reshape(-1) for d in dweights])),
         )
 
+        @quietly
         def pullback(dloss: ArrayLike = 1.0) -> Array:
-            factor = self.dtype.type(shaped_array(kept.call, "dloss", dloss, np.dtype("float64"), ()))
+            factor = shaped_array(kept.call, "dloss", dloss, self.dtype, ())
             dscores, dweights = kept.take()
-            with np.errstate(all="ignore"):
-                self._flat[1][:] += factor * dweights
-                dscores *= factor
+            self._flat[1][:] += factor * dweights
+            dscores *= factor
             return dscores
 
         return loss, pullback
@@ -198,11 +198,13 @@ class CRF(Layer):
 
 def _pairs(call: str, forbidden: Any, tags: int) -> list[list[int | None]]:
     """As plain lists, checked."""
+    if not isinstance(forbidden, (list, tuple, np.ndarray)):
+        raise TypeError(f"{call}: forbidden is {shown(forbidden)}, expected a list of pairs (from, to)")
     pairs: list[list[int | None]] = []
     for k, pair in enumerate(forbidden.tolist() if isinstance(forbidden, np.ndarray) else forbidden):
         name = f"forbidden[{k}]"
         if not isinstance(pair, (list, tuple, np.ndarray)) or len(pair) != 2 or (pair[0] is None and pair[1] is None):
-            raise ValueError(f"{call}: {name} is {cut(shown(pair))}, expected a pair (from, to) of tags")
+            raise ValueError(f"{call}: {name} is {shown(pair)}, expected a pair (from, to) of tags")
         pairs.append([None if tag is None else integer(call, name, tag, 0, tags - 1) for tag in pair])
     return pairs
 

@@ -22,10 +22,10 @@ def forward(
     losses, dlogits = np.zeros(rows), np.zeros_like(logits)
     for n in range(rows):
         ids = targets[n, : target_lengths[n]]
-        if np.any((ids < 0) | (ids >= classes)):
-            raise ValueError(
-                f"row {n} of targets holds {ids[(ids < 0) | (ids >= classes)][0]}, expected 0 to {classes - 1}"
-            )
+        bad = ids[(ids < 0) | (ids >= classes) | (ids == blank)]
+        if bad.size:
+            reason = "which is the blank" if bad[0] == blank else f"expected 0 to {classes - 1}"
+            raise ValueError(f"row {n} of targets holds {bad[0]}, {reason}")
         end = steps if lengths is None else lengths[n]
         losses[n], dlogits[:end, n] = _row(logits[:end, n].astype(np.float64), ids, blank)
     return losses, dlogits / np.asarray(max(rows, 1), logits.dtype)
@@ -45,7 +45,7 @@ def _row(logits: np.ndarray, ids: np.ndarray, blank: int) -> tuple[float, np.nda
 
     def before(s: int) -> list[int]:
         """From where state s is reached in one step."""
-        skips = s > 1 and path[s] != blank and path[s] != path[s - 2]
+        skips = s % 2 == 1 and s > 1 and path[s] != path[s - 2]
         return [k for k in (s, s - 1, s - 2 if skips else -1) if k >= 0]
 
     there = np.full((steps, states), -np.inf)  # log p of all ways to state s at step t, with it

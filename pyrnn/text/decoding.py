@@ -300,9 +300,16 @@ def _temperature(call: str, value: Any) -> float:
     return real(call, "temperature", value, 0, float(np.finfo(np.float64).max))
 
 
+_LATER = ("ctc_align", "ctc_beam_search", "ctc_greedy")
+
+
 def __getattr__(name: str) -> Any:
-    if name not in ("ctc_align", "ctc_beam_search", "ctc_greedy"):
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import ctc
 
     return getattr(ctc, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])
