@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .layers.ode import ODERNN
     from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
     from .layers.seq2seq import EncoderDecoder
+    from .layers.transformer import TransformerEncoderLayer
     from .text import decoding, ngrams
     from .text.ctc import ctc
     from .training import schedules
@@ -117,6 +118,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "TransformerEncoderLayer",
     "__version__",
     "attention_weights",
     "baselines",
@@ -184,6 +186,7 @@ _LATER_FROM = {  # functions and classes by their modules
     "layers.ode": ("ODERNN",),
     "layers.pooling": ("LastStep", "MaxOverTime", "MaxPool1d", "MeanOverTime"),
     "layers.seq2seq": ("EncoderDecoder",),
+    "layers.transformer": ("TransformerEncoderLayer",),
     "text.ctc": ("ctc",),
     "training.bptt": ("truncated_bptt",),
     "training.fit": ("fit",),

@@ -465,7 +465,12 @@ def call_the_rest(rng):
         pyrnn.CRF(V, forbidden=[(None, 1), (2, 2)], rng=0),
         [ids[:k] % (V - 1) + 1 for k, ids in enumerate(targets.T)],
     )
+    encoder, wide = pyrnn.TransformerEncoderLayer(8, 2, 5, rng=0), rng.standard_normal((T, N, 8))
     calls = [
+        (encoder.vjp, {"x": wide, "lengths": [4, 2, 0], "is_causal": True, "attn_mask": np.ones((T, T), bool)}),
+        (encoder.vjp(wide)[1], {"dy": wide}),
+        (encoder.stream, {"batch": 2}),
+        (encoder.stream(N).step, {"x": wide[0]}),
         (pyrnn.ctc, {"logits": logits, "targets": fit, "lengths": [4, 2, 0], "blank": 0, "infeasible": "zero"}),
         (pyrnn.ctc, {"logits": logits, "targets": targets.T, "target_lengths": [2, 1, 0], "batch_first": False}),
         (pyrnn.decoding.ctc_greedy, {"logits": logits, "lengths": [4, 2, 0], "blank": 0}),

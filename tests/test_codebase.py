@@ -299,6 +299,14 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
             "(logits, *, beam_width=16, lengths=None, blank=0, lm=None, lm_weight=0.5, token_bonus=0.0)",
         ),
         (pyrnn.decoding.ctc_align, "(logits, targets, *, lengths=None, target_lengths=None, blank=0)"),
+        (
+            pyrnn.TransformerEncoderLayer,
+            "(embed_dim, num_heads, dim_feedforward=2048, dropout=0.1, activation='relu', norm_first=False,"
+            " batch_first=False, *, num_kv_heads=None, dtype='float32', rng=None)",
+        ),
+        (pyrnn.TransformerEncoderLayer.__call__, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
+        (pyrnn.TransformerEncoderLayer.vjp, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
+        (pyrnn.TransformerEncoderLayer.stream, "(self, batch=1)"),
         (pyrnn.CRF, "(num_tags, *, batch_first=False, forbidden=None, dtype='float32', rng=None)"),
         (pyrnn.CRF.vjp, "(self, scores, tags, lengths=None)"),
         (pyrnn.CRF.decode, "(self, scores, lengths=None)"),

@@ -27,6 +27,7 @@ LAYERS = [
     pyrnn.MaxPool1d(3, 2),
     pyrnn.Conv1d(4, 6, 3, padding="same", groups=2, bias=False),
     pyrnn.BatchNorm1d(4, 1e-3, batch_first=True),
+    pyrnn.TransformerEncoderLayer(8, 4, 6, norm_first=True, num_kv_heads=2, dtype="float64"),
     pyrnn.CRF(3, batch_first=True, forbidden=[(None, 2), (0, 2)]),
     *(kind() for kind in (pyrnn.ReLU, pyrnn.SiLU, pyrnn.Tanh, pyrnn.Sigmoid, pyrnn.Softmax)),
     *(pyrnn.LeakyReLU(0.2), pyrnn.PReLU(3), pyrnn.ELU(2.0), pyrnn.GELU("tanh")),

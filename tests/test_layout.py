@@ -108,6 +108,13 @@ def losses(g):
     yield pyrnn.binary_cross_entropy(g(T, N, F), g.marks(T, N, F), **ids)
 
 
+def encoder(g):
+    layer = pyrnn.TransformerEncoderLayer(F, 3, 30, 0.0, dtype=g.dtype, rng=0)
+    stream = layer.stream(N)
+    walked = both_ways(g, layer, g(T, N, F), g.ids(T, N), attn_mask=g.marks(T, T))
+    return walked, stream.step(g(N, F)), stream(g(T, N, F))
+
+
 def aligned(g):
     lengths, targets = 10 + g.ids(T - 9, N), 1 + g.ids(F - 1, N, 5)
     more = {"lengths": lengths, "target_lengths": g.ids(6, N)}
@@ -250,6 +257,7 @@ CASES = {
     ("LastStep",): plain_layer(lambda dtype: pyrnn.LastStep(dtype=dtype)),
     ("PositionalEncoding",): plain_layer(lambda dtype: pyrnn.PositionalEncoding(F, dtype=dtype)),
     ("MultiheadAttention",): multihead,
+    ("TransformerEncoderLayer",): encoder,
     ("AdditiveAttention",): model(
         lambda **o: pyrnn.AdditiveAttention(F, 9, 12, **o), draw(N, 5, F), draw(N, T, 9), draw(N, T, 8),
         kv_lengths=lambda g: g.ids(T, N),

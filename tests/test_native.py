@@ -69,6 +69,7 @@ LAYERS = {
     "MultiheadAttention": lambda: pyrnn.MultiheadAttention(8, 4, num_kv_heads=2, rng=0),
     "ODERNN": lambda: pyrnn.ODERNN(3, 4, rng=0),
     "PositionalEncoding": lambda: pyrnn.PositionalEncoding(8),
+    "TransformerEncoderLayer": lambda: pyrnn.TransformerEncoderLayer(8, 4, 6, 0.0, "gelu", num_kv_heads=2, rng=0),
     "Sequential": sequential,
 } | {name: lambda name=name: make_layer(name, 3, 5, 2, dtype="float64") for name in VARIANTS}
 

@@ -63,6 +63,11 @@ def test_layers_of_several_arrays(rng, kind):
     out, pullback = layer.vjp(query, key, kv_lengths=[3, 1])
     np.testing.assert_array_equal(layer(query, key, kv_lengths=[3, 1]), out)
     pullback(like(out, kind, rng))
+    for activation in ("relu", "gelu"):
+        encoder = pyrnn.TransformerEncoderLayer(4, 2, 5, 0.0, activation, rng=0)
+        out, pullback = encoder.vjp(query, lengths=[2, 1, 0], is_causal=True)
+        np.testing.assert_array_equal(encoder(query, lengths=[2, 1, 0], is_causal=True), out)
+        pullback(like(out, kind, rng))
     out, pullback = pyrnn.scaled_dot_product_attention_vjp(query, key, key)
     pullback(like(out, kind, rng))
     pyrnn.attention_weights(query, key)

@@ -38,6 +38,7 @@ MADE = {
     "scaled_dot_product_attention_vjp": lambda: pyrnn.scaled_dot_product_attention_vjp(*[numbers(T, F)] * 3),
     "MultiheadAttention": lambda: pyrnn.MultiheadAttention(F, 2, rng=0).vjp(numbers(T, N, F)),
     "AdditiveAttention": lambda: pyrnn.AdditiveAttention(F, F, 3, rng=0).vjp(numbers(N, T, F), numbers(N, T, F)),
+    "TransformerEncoderLayer": lambda: pyrnn.TransformerEncoderLayer(F, 2, 5, rng=0).vjp(numbers(T, N, F)),
     "PositionalEncoding": lambda: pyrnn.PositionalEncoding(F).vjp(numbers(T, N, F)),
     "Jordan": lambda: pyrnn.Jordan(F, 5, 2, rng=0).vjp(numbers(T, N, F)),
     "ODERNN": lambda: pyrnn.ODERNN(F, 5, rng=0).vjp(numbers(T, N, F), [0.0, 1.0, 2.0]),
