@@ -261,7 +261,17 @@ def weights():
     return lambda: net.weights
 
 
-@pytest.mark.parametrize("make", [attention, attention_back, linear, recall, weights])
+def alignments():
+    logits = np.random.default_rng(0).standard_normal((2000, 128, 30), np.float32)
+    return lambda: pyrnn.ctc(logits, np.tile([1, 2], (128, 60)))
+
+
+def tags():
+    scores = np.random.default_rng(0).standard_normal((400, 300, 40), np.float32)
+    return lambda: pyrnn.CRF(40, rng=0).vjp(scores, np.zeros((400, 300), int))
+
+
+@pytest.mark.parametrize("make", [attention, attention_back, linear, recall, weights, alignments, tags])
 def test_long_calls_are_left_early(make):
     """On one thread: while the caller's has no CPU, others of a call go on."""
     with pyrnn.threads(1):

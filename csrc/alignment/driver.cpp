@@ -14,15 +14,19 @@ namespace {
 
 constexpr i64 most_parts = 16;
 
-// f(work, task) for each task, with `bytes` of memory for each thread; `work` is in multiply-adds.
+// f(work, task) for each task, with `bytes` of memory for each thread; `work` is in multiply-adds. A call that its user
+// ends throws Interrupted.
 template <class F> void in_tasks_with_memory(i64 work, i64 tasks, i64 bytes, F f) {
   Team team(work, int(std::min<i64>(threads_worth(work), std::max<i64>(tasks, 1))));
   std::vector<Buffer<char>> memory;
   for (int part = 0; part < team.size(); ++part) memory.emplace_back(bytes);
+  Watch watch;
   in_tasks(team, tasks, [&](int part, i64 task) {
-    f(memory[std::size_t(part)].get(), task);
+    if (part == 0) watch.poll();
+    if (!watch.ended()) f(memory[std::size_t(part)].get(), task);
     return false;
   });
+  watch.check();
 }
 
 i64 longest(const i64* lengths, i64 N) { return N ? *std::max_element(lengths, lengths + N) : 0; }
