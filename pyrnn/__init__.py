@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import _command, _moved, data, kernels  # noqa: F401  _command before all others
 from .core.model import Model
-from .layers.attention import (
-    AdditiveAttention,
-    MultiheadAttention,
-    PositionalEncoding,
-    attention_weights,
-    scaled_dot_product_attention,
-    scaled_dot_product_attention_vjp,
-)
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.linear import Linear
@@ -36,6 +28,14 @@ if TYPE_CHECKING:
     from .formats.weights import read_weights
     from .layers import init
     from .layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+    from .layers.attention import (
+        AdditiveAttention,
+        MultiheadAttention,
+        PositionalEncoding,
+        attention_weights,
+        scaled_dot_product_attention,
+        scaled_dot_product_attention_vjp,
+    )
     from .layers.conv import Conv1d
     from .layers.crf import CRF
     from .layers.decoder import Decoder
@@ -175,6 +175,14 @@ _LATER_FROM = {  # functions and classes by their modules
     "formats.torch_modules": ("from_torch", "to_torch"),
     "formats.weights": ("read_weights",),
     "layers.activations": ("ELU", "GELU", "LeakyReLU", "PReLU", "ReLU", "SiLU", "Sigmoid", "Softmax", "Tanh"),
+    "layers.attention": (
+        "AdditiveAttention",
+        "MultiheadAttention",
+        "PositionalEncoding",
+        "attention_weights",
+        "scaled_dot_product_attention",
+        "scaled_dot_product_attention_vjp",
+    ),
     "layers.conv": ("Conv1d",),
     "layers.crf": ("CRF",),
     "layers.decoder": ("Decoder",),

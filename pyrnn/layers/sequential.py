@@ -10,7 +10,6 @@ from ..core.checks import MOST, Array, Rng, integer
 from ..core.layer import Layer
 from ..core.model import Model
 from ..core.pullback import Pullback
-from .attention import MultiheadAttention
 from .chain import ChainStream
 
 if TYPE_CHECKING:
@@ -166,6 +165,8 @@ def behind(layer: Any, lengths: Any) -> Any:
 def _argument(kind: Any, method: str) -> str | None:
     """The name of the argument."""
     import inspect
+
+    from .attention import MultiheadAttention
 
     if issubclass(kind, MultiheadAttention):
         return "kv_lengths"
