@@ -1,6 +1,11 @@
 // The instruction sets this build holds, best first, and the choice among them.
 #include "dispatch.hpp"
 
+#if defined(__aarch64__) && !defined(__APPLE__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
@@ -12,12 +17,15 @@ namespace pyrnn {
   template <class T> const Kernels<T>& kernel_table(); \
   template <> const Kernels<float>& kernel_table();    \
   template <> const Kernels<double>& kernel_table();   \
+  const Forms<float>& forms();                         \
   }
 
 PYRNN_DECLARE(x86_64_v2)
 PYRNN_DECLARE(x86_64_v3)
 PYRNN_DECLARE(x86_64_v4)
+PYRNN_DECLARE(x86_64_v4_dot)
 PYRNN_DECLARE(arm64)
+PYRNN_DECLARE(arm64_dot)
 
 namespace {
 
@@ -34,21 +42,32 @@ bool has_v4() {
 bool has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
 bool has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
 #endif
+bool has_vnni() { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+#elif defined(__APPLE__)
+bool has_dot() { return true; }
+#else
+bool has_dot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
+
+// A set of the build, with the forms of another namespace of its own where some of its CPUs can do more.
+#define PYRNN_SET(name, supported, set, of_forms) \
+  {name, supported, set::kernel_table<float>, set::kernel_table<double>, of_forms::forms}
 
 const InstructionSet sets[] = {
 #ifdef PYRNN_HAS_x86_64_v4  // defined by the build for each set it holds
-    {"x86-64-v4", has_v4, x86_64_v4::kernel_table<float>, x86_64_v4::kernel_table<double>},
+    PYRNN_SET("x86-64-v4-vnni", has_vnni, x86_64_v4, x86_64_v4_dot),
+    PYRNN_SET("x86-64-v4", has_v4, x86_64_v4, x86_64_v4),
 #endif
 #ifdef PYRNN_HAS_x86_64_v3
-    {"x86-64-v3", has_v3, x86_64_v3::kernel_table<float>, x86_64_v3::kernel_table<double>},
+    PYRNN_SET("x86-64-v3", has_v3, x86_64_v3, x86_64_v3),
 #endif
 #ifdef PYRNN_HAS_x86_64_v2
-    {"x86-64-v2", has_v2, x86_64_v2::kernel_table<float>, x86_64_v2::kernel_table<double>},
+    PYRNN_SET("x86-64-v2", has_v2, x86_64_v2, x86_64_v2),
 #endif
 #ifdef PYRNN_HAS_arm64
-    {"arm64-neon", [] { return true; }, arm64::kernel_table<float>, arm64::kernel_table<double>},
+    PYRNN_SET("arm64-dotprod", has_dot, arm64, arm64_dot),
+    PYRNN_SET("arm64-neon", [] { return true; }, arm64, arm64),
 #endif
 };
 
@@ -85,6 +104,11 @@ template <> const Kernels<float>& kernels<float>() {
 
 template <> const Kernels<double>& kernels<double>() {
   static const Kernels<double>& table = instruction_set().float64();
+  return table;
+}
+
+const Forms<float>& forms() {
+  static const Forms<float>& table = instruction_set().forms();
   return table;
 }
 

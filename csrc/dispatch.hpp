@@ -6,6 +6,7 @@
 #include "alignment/contract.hpp"
 #include "associative/contract.hpp"
 #include "attention/contract.hpp"
+#include "base/forms.hpp"
 #include "convolution/contract.hpp"
 #include "linear/contract.hpp"
 #include "losses/contract.hpp"
@@ -36,6 +37,7 @@ struct InstructionSet {
   bool (*supported)();
   const Kernels<float>& (*float32)();
   const Kernels<double>& (*float64)();
+  const Forms<float>& (*forms)();
 };
 
 // Chosen at the first call; throws std::invalid_argument for a PYRNN_ISA that is unknown or beyond this CPU.
@@ -47,5 +49,8 @@ std::vector<const char*> instruction_sets();
 template <class T> const Kernels<T>& kernels();
 template <> const Kernels<float>& kernels<float>();
 template <> const Kernels<double>& kernels<double>();
+
+// Of matrices in fewer bits, which floats alone are multiplied with.
+const Forms<float>& forms();
 
 }  // namespace pyrnn

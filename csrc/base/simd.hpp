@@ -393,4 +393,71 @@ template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n
 #endif
 }
 
+// Sums of products of bytes. A word of each lane holds four weights; a vector of whole numbers from -127 to 127 lies as
+// `put` leaves it, and four of them, which are `words` 32-bit words, meet a register of weights: added to each lane is
+// the sum of its four products, exactly. Where the instruction takes one factor without a sign, the numbers lie
+// `offset` higher than they are.
+struct Dot {
+#if defined(__AVX512VNNI__) || defined(__ARM_FEATURE_DOTPROD) || !defined(__x86_64__)
+  static constexpr int words = 1;
+#else
+  static constexpr int words = 2;  // of halves: the first and the third, the second and the fourth
+#endif
+#if defined(__AVX512VNNI__)
+  static constexpr int offset = 128;
+#else
+  static constexpr int offset = 0;
+#endif
+  using Sums = IntVec<float>;
+
+  // A register of numbers to lanes / 4 * words words.
+  static PYRNN_INLINE void put(Sums numbers, std::int32_t* to) {
+    constexpr int L = lanes<float>;
+    if constexpr (words == 1) {
+      typedef std::int8_t Packed __attribute__((vector_size(L)));
+      const Packed bytes = __builtin_convertvector(numbers + offset, Packed);
+      std::memcpy(to, &bytes, sizeof bytes);
+    } else {
+      typedef std::int16_t Packed __attribute__((vector_size(2 * L)));
+      const Packed halves = [&]<int... i>(std::integer_sequence<int, i...>) {
+        const Packed in_order = __builtin_convertvector(numbers, Packed);
+        return __builtin_shufflevector(in_order, in_order, (i / 4 * 4 + i % 2 * 2 + i % 4 / 2)...);
+      }(std::make_integer_sequence<int, L>{});
+      std::memcpy(to, &halves, sizeof halves);
+    }
+  }
+
+  static PYRNN_INLINE Sums spread(std::int32_t word) { return word - Sums{}; }
+
+  static PYRNN_INLINE Sums add(Sums sums, Sums weights, const Sums (&numbers)[words]) {
+#if defined(__AVX512VNNI__)
+    return (Sums)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)numbers[0], (__m512i)weights);
+#elif defined(__ARM_FEATURE_DOTPROD)
+    return (Sums)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)numbers[0]);
+#elif defined(__x86_64__)
+    typedef std::int16_t Halves __attribute__((vector_size(register_bytes)));
+    const Halves odd = (Halves)weights >> 8, even = (Halves)weights << 8 >> 8;
+    return sums + times(even, (Halves)numbers[0]) + times(odd, (Halves)numbers[1]);
+#else
+    for (int i = 0; i < 4; ++i) sums += (weights << (24 - 8 * i) >> 24) * (numbers[0] << (24 - 8 * i) >> 24);
+    return sums;
+#endif
+  }
+
+ private:
+#if defined(__AVX512F__)
+  template <class Halves> static PYRNN_INLINE Sums times(Halves a, Halves b) {
+    return (Sums)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+  }
+#elif defined(__AVX2__)
+  template <class Halves> static PYRNN_INLINE Sums times(Halves a, Halves b) {
+    return (Sums)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+  }
+#elif defined(__x86_64__)
+  template <class Halves> static PYRNN_INLINE Sums times(Halves a, Halves b) {
+    return (Sums)_mm_madd_epi16((__m128i)a, (__m128i)b);
+  }
+#endif
+};
+
 }  // namespace pyrnn::PYRNN_ISA

@@ -68,6 +68,7 @@ template <> inline const char* dtype_name<double>() { return "float64"; }
 template <> inline const char* dtype_name<i64>() { return "int64"; }
 template <> inline const char* dtype_name<bool>() { return "bool"; }
 template <> inline const char* dtype_name<std::int8_t>() { return "int8"; }
+template <> inline const char* dtype_name<std::uint16_t>() { return "uint16"; }
 template <> inline const char* dtype_name<std::int32_t>() { return "int32"; }
 template <> inline const char* dtype_name<std::uint32_t>() { return "uint32"; }
 

@@ -5,6 +5,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/encoded.hpp"
 #include "dispatch.hpp"
 #include "linear/driver.hpp"
 
@@ -61,7 +62,7 @@ template <class T> py::object linear_small(Raw* x, Raw* weight, Raw* bias) {
   for (int axis = 0; axis + 1 < x->nd; ++axis)
     if (x->dimensions[axis] > m.few_rows || (m.M *= x->dimensions[axis]) > m.few_rows) return {};
   if (!m.is_small()) return {};
-  m.x = reinterpret_cast<const T*>(x->data), m.weight = reinterpret_cast<const T*>(weight->data);
+  m.x = reinterpret_cast<const T*>(x->data), m.weight.data = reinterpret_cast<const T*>(weight->data);
   if (bias) m.bias = reinterpret_cast<const T*>(bias->data);
   py::array y = new_array(x, x->nd - 1, m.O, x);
   linear_forward(kernels<T>().linear, m, static_cast<T*>(y.mutable_data()));
@@ -77,9 +78,11 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
       return y;
   const std::string call = "linear.forward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
-    const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
+    const GivenMatrix<T> given = to_any_matrix<T>(call, "weight", weight_);
+    const py::array& weight = given.numbers;
+    if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(O, I)");
     Linear<T> m;
-    m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
+    m.O = weight.shape(0), m.I = weight.shape(1), m.weight = given.matrix;
     py::array x = to_typed<T>(call, "x", x_);
     if (x.ndim() < 1 || x.shape(x.ndim() - 1) != m.I) wrong_shape(call, "x", x, "(..., " + std::to_string(m.I) + ")");
     if (x.ndim() != 2 || !has_plain_rows<T>(x)) x = to_packed<T>(call, "x", x);

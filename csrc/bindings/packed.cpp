@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/bindings.hpp"
+#include "bindings/encoded.hpp"
 #include "dispatch.hpp"
 #include "linear/driver.hpp"
 
@@ -200,7 +201,7 @@ py::object activated(py::handle x_, const std::string& activation) {
 
 // weight [O,I] as it is, or in the order of the rows of windows.
 template <class T>
-Either packed(const std::string& call, const T* weight, i64 O, i64 I, py::handle bias_, const std::string& activation) {
+Either packed(const std::string& call, const Matrix<const T>& weight, i64 O, i64 I, py::handle bias_, const std::string& activation) {
   py::array_t<T> bias;
   if (!bias_.is_none()) {
     bias = to_packed<T>(call, "bias", bias_);
@@ -211,11 +212,12 @@ Either packed(const std::string& call, const T* weight, i64 O, i64 I, py::handle
 }
 
 py::object packed_linear(py::handle weight_, py::handle bias, const std::string& activation) {
-  return with_dtype(packed_call, "weight", weight_, [&]<class T>() -> py::object {
-    const py::array_t<T> weight = to_packed<T>(packed_call, "weight", weight_);
+  return with_dtype_of_matrix(packed_call, "weight", weight_, [&]<class T>() -> py::object {
+    const GivenMatrix<T> given = to_any_matrix<T>(packed_call, "weight", weight_);
+    const py::array& weight = given.numbers;
     if (weight.ndim() != 2) wrong_shape(packed_call, "weight", weight, "(O, I)");
     return py::cast(std::make_unique<PackedObject>(
-        packed<T>(packed_call, weight.data(), weight.shape(0), weight.shape(1), bias, activation)));
+        packed<T>(packed_call, given.matrix, weight.shape(0), weight.shape(1), bias, activation)));
   });
 }
 

@@ -313,6 +313,9 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
   return with_dtype(name, "x", x, [&]<class T>() {
     const auto parsed = parse_weights<T>(name, "weights", op, chosen, weights);
+    const Weights<const T>& w = parsed.pointers;
+    if (w.ih.form || w.hh.form || w.hr.form)
+      throw py::type_error(name + ": weights of bfloat16 or int8 have no way back, expected " + dtype_name<T>());
     Call<T> call(name, op, parsed.size, x, state, ids, lengths, reset, reverse, out);
     const Inputs<T> inputs = call.given.inputs();
     std::unique_ptr<Recording<T>> recording;

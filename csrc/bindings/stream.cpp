@@ -3,6 +3,7 @@
 #include <variant>
 
 #include "bindings/bindings.hpp"
+#include "bindings/encoded.hpp"
 #include "bindings/exclusive.hpp"
 #include "bindings/weights.hpp"
 #include "recurrent/driver.hpp"
@@ -214,7 +215,7 @@ py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle lay
     wrong_type(name, "layers", layers, "a sequence of weight tuples");
   const auto given = py::reinterpret_borrow<py::sequence>(layers);
   const py::sequence first = to_sequence(name, "layers[0]", py::object(given[0]), op.weights.size());
-  return with_dtype(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
+  return with_dtype_of_matrix(name, "weight_ih", py::object(first[0]), [&]<class T>() -> py::object {
     std::vector<ParsedWeights<T>> parsed;
     for (std::size_t i = 0; i < given.size(); ++i) {
       parsed.push_back(parse_weights<T>(name, at("layers", i), op, chosen, py::object(given[i])));

@@ -1,6 +1,8 @@
 // What weights say about a layer's sizes, and whether they fit each other: see weights.hpp.
 #include "bindings/weights.hpp"
 
+#include "bindings/encoded.hpp"
+
 namespace pyrnn {
 
 namespace {
@@ -48,7 +50,17 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   ParsedWeights<T> w;
   for (std::size_t i = 0; i < op.weights.size(); ++i) {
     const py::object entry = given[i];
-    w.arrays.push_back(entry.is_none() ? entry : py::object(to_packed<T>(call, op.weights[i].name, entry)));
+    const Role role = op.weights[i].role;
+    if (entry.is_none()) {
+      w.arrays.push_back(entry);
+    } else if (role == Role::ih || role == Role::hh || role == Role::hr) {
+      const GivenMatrix<T> matrix = to_any_matrix<T>(call, op.weights[i].name, entry);
+      (role == Role::ih ? w.pointers.ih : role == Role::hh ? w.pointers.hh : w.pointers.hr) = matrix.matrix;
+      w.arrays.push_back(matrix.numbers);
+      w.scales.push_back(matrix.scale);
+    } else {
+      w.arrays.push_back(to_packed<T>(call, op.weights[i].name, entry));
+    }
   }
   auto present = [&](Role role) {
     for (std::size_t i = 0; i < op.weights.size(); ++i)

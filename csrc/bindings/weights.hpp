@@ -25,11 +25,11 @@ template <class F> void each_weight(const RecurrentOp& op, F f) {
 // Makes `data`, of this weight, part of `w`.
 template <class T> void put(Weights<T>& w, const CellWeight& weight, i64 unit, T* data, int gates, i64 H) {
   switch (weight.role) {
-    case Role::ih: w.ih = data; break;
-    case Role::hh: w.hh = data; break;
+    case Role::ih: w.ih.data = data; break;
+    case Role::hh: w.hh.data = data; break;
     case Role::b_ih: w.b_ih = data; break;
     case Role::b_hh: w.b_hh = data; break;
-    case Role::hr: w.hr = data; break;
+    case Role::hr: w.hr.data = data; break;
     case Role::unit:
       for (i64 v = 0; v < weight.vectors(gates); ++v) w.unit[std::size_t(unit + v)] = data ? data + v * H : nullptr;
   }
@@ -38,11 +38,13 @@ template <class T> void put(Weights<T>& w, const CellWeight& weight, i64 unit, T
 // The arrays of one layer's weights, kept alive, and what they say about its sizes.
 template <class T> struct ParsedWeights {
   std::vector<py::object> arrays;  // as passed; None where absent
+  std::vector<py::array> scales;   // of those that are int8
   Weights<const T> pointers;
   Sizes size;
   CellKind kind;
 };
 
+// Matrices may be encoded (encoded.hpp).
 template <class T>
 ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, Chosen chosen,
                                py::handle object);

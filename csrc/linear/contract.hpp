@@ -1,6 +1,7 @@
 // A linear map of rows, as its kernel (kernel.hpp, compiled per instruction set) is given it by the driver.
 #pragma once
 
+#include "base/forms.hpp"
 #include "base/memory.hpp"
 
 namespace pyrnn {
@@ -9,13 +10,14 @@ inline constexpr i64 linear_block = 256;  // rows whose share of a weight gradie
 
 template <class T> struct Linear {
   i64 M = 0, I = 0, O = 0;
-  const T *weight = nullptr, *bias = nullptr;  // [O,I], [O] or null
+  Matrix<const T> weight;                      // [O,I]
+  const T* bias = nullptr;                     // [O] or null
   const T *x = nullptr, *dy = nullptr;         // [M,I], [M,O]
   i64 x_row = 0, dy_row = 0;
 
   // So little that a product packs nothing: it takes neither memory nor threads.
   static constexpr i64 few_rows = 3, few_weights = 1 << 14;
-  bool is_small() const { return M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights; }
+  bool is_small() const { return !weight.form && M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights; }
 };
 
 // Of what comes out of a packed map; the last two over the numbers of a row.
@@ -35,7 +37,8 @@ template <class T> struct LinearKernels {
   int lanes, columns;                                                         // columns: of a LinearScratch
   void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
   void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
-  void (*forward)(const Linear<T>&, const T* panels, T* y, int part, int parts);
+  // `prepared` [M,.] is memory for what the form of the weight, if it has one, makes of the rows of x.
+  void (*forward)(const Linear<T>&, const T* panels, T* prepared, T* y, int part, int parts);
   void (*forward_few)(const Linear<T>&, T* y);       // of a small one
   void (*activate)(Activation, T* y, i64 M, i64 O);  // in place
   void (*input_grads)(const Linear<T>&, const T* panels, T* dx, int part, int parts);

@@ -18,7 +18,8 @@ constexpr i64 least_rows = 48, least_groups = 4;
 
 template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T>& m, T* y) {
   if (m.is_small()) return k.forward_few(m, y);
-  const Buffer<T> panels(round_up(m.O, k.lanes) * m.I);
+  const Buffer<T> panels(packed_size(m.weight.form, 1, m.I, ceil_div(m.O, k.lanes), k.lanes));
+  const Buffer<T> prepared(m.M * prepared_size(m.weight.form, m.I));
   {
     Team team(m.O * m.I);
     in_parts(team, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
@@ -27,7 +28,7 @@ template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T
   Team team(work);
   Watch watch;
   in_watched_parts(team, work, m.M / least_rows, watch,
-                   [&](int, i64 part, i64 parts) { k.forward(m, panels.get(), y, int(part), int(parts)); });
+                   [&](int, i64 part, i64 parts) { k.forward(m, panels.get(), prepared.get(), y, int(part), int(parts)); });
 }
 
 template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<T>& m, T* dx, T* dweight, T* dbias) {
@@ -66,8 +67,15 @@ template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<
 }
 
 template <class T>
-PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const T* weight, const T* bias, Activation act)
-    : I(I), O(O), kernels_(k), activation_(act), panels_(round_up(O, k.lanes) * I), bias_(bias ? O : 0) {
+PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const Matrix<const T>& weight, const T* bias,
+                              Activation act)
+    : I(I),
+      O(O),
+      kernels_(k),
+      form_(weight.form),
+      activation_(act),
+      panels_(packed_size(form_, 1, I, ceil_div(O, k.lanes), k.lanes)),
+      bias_(bias ? O : 0) {
   Linear<T> m;
   m.I = I, m.O = O, m.weight = weight;
   Team team(O * I);
@@ -77,16 +85,18 @@ PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const T* 
 
 template <class T> void PackedLinear<T>::forward(const T* x, i64 N, i64 x_batch, i64 U, i64 x_row, T* y) const {
   const i64 work = N * U * O * I;
+  const i64 size = prepared_size(form_, I);
+  const Buffer<T> prepared(N * U * size);
   Team team(work);
   Watch watch;
   in_watched_parts(team, work, N * U / least_rows, watch, [&](int, i64 part, i64 parts) {
     const Slice mine(N * U, part, parts);
     Linear<T> m;
-    m.I = I, m.O = O, m.bias = bias_.get(), m.x_row = x_row;
+    m.I = I, m.O = O, m.weight.form = form_, m.bias = bias_.get(), m.x_row = x_row;
     for (i64 row = mine.begin; row < mine.end; row += m.M) {
       const i64 n = row / U, u = row % U;
       m.M = std::min(U - u, mine.end - row), m.x = x + n * x_batch + u * x_row;
-      kernels_.forward(m, panels_.get(), y + row * O, 0, 1);
+      kernels_.forward(m, panels_.get(), prepared.get() + row * size, y + row * O, 0, 1);
     }
     kernels_.activate(activation_, y + mine.begin * O, mine.end - mine.begin, O);
   });

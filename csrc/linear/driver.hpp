@@ -15,7 +15,7 @@ template <class T> void linear_backward(const LinearKernels<T>&, const Linear<T>
 // Weights packed once, for models that run many times.
 template <class T> class PackedLinear {
  public:
-  PackedLinear(const LinearKernels<T>&, i64 I, i64 O, const T* weight, const T* bias, Activation);
+  PackedLinear(const LinearKernels<T>&, i64 I, i64 O, const Matrix<const T>& weight, const T* bias, Activation);
   // y [N,U,O], written, of N times U rows: row u of n begins at x + n * x_batch + u * x_row. They may overlap.
   void forward(const T* x, i64 N, i64 x_batch, i64 U, i64 x_row, T* y) const;
 
@@ -23,6 +23,7 @@ template <class T> class PackedLinear {
 
  private:
   const LinearKernels<T>& kernels_;
+  const Form<T>* const form_;
   const Activation activation_;
   Buffer<T> panels_, bias_;
 };

@@ -17,18 +17,23 @@ template <class T> struct LinearLoop {
 
   static void pack(const Linear<T>& m, T* panels, int part, int parts) {
     const Slice groups(groups_of<T>(m.O), part, parts);
-    pyrnn::PYRNN_ISA::pack(m.weight, m.I, std::span(gate), m.O, m.I, groups.begin, groups.end, panels);
+    if (m.weight.form) return m.weight.form->pack(m.weight, gate, m.O, m.I, groups.begin, groups.end, panels);
+    pyrnn::PYRNN_ISA::pack(m.weight.data, m.I, std::span(gate), m.O, m.I, groups.begin, groups.end, panels);
   }
 
   static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
     const Slice groups(groups_of<T>(m.I), part, parts);
-    pyrnn::PYRNN_ISA::pack_transposed(m.weight, m.O, m.I, groups.begin, groups.end, panels);
+    pyrnn::PYRNN_ISA::pack_transposed(m.weight.data, m.O, m.I, groups.begin, groups.end, panels);
   }
 
-  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part.
-  static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const T* bias, i64 M, i64 outputs,
-                       T* out, int part, int parts) {
+  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one.
+  static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const Form<T>* form, T* prepared,
+                       const T* bias, i64 M, i64 outputs, T* out, int part, int parts) {
     const Slice mine(M, part, parts);
+    if (const i64 size = prepared_size(form, K)) {
+      for (i64 m = mine.begin; m < mine.end; ++m) form->prepare(a + m * a_row, K, prepared + m * size);
+      a = prepared, a_row = size;
+    }
     const i64 groups = groups_of<T>(outputs), runs = ceil_div(groups, group_block);
     for (i64 run = 0; run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
@@ -41,15 +46,18 @@ template <class T> struct LinearLoop {
         const T *rows[max_rows], *from[max_rows];
         T* to[max_rows];
         for (int r = 0; r < n; ++r) rows[r] = a + (m + r) * a_row, from[r] = start, to[r] = sums[r];
-        accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
-                             to, L, g1 - g0);
+        if (form)
+          form->accumulate(1, n, rows, K, panels + g0 * form->panel_size(1, K), from, to, L, g1 - g0);
+        else
+          accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L},
+                               from, to, L, g1 - g0);
         for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * outputs + g0 * L);
       }
     }
   }
 
-  static void forward(const Linear<T>& m, const T* panels, T* y, int part, int parts) {
-    multiply(m.x, m.x_row, m.I, m.I, panels, m.bias, m.M, m.O, y, part, parts);
+  static void forward(const Linear<T>& m, const T* panels, T* prepared, T* y, int part, int parts) {
+    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, part, parts);
   }
 
   // The same for a few rows without panels: squares of W are turned in registers, which takes no longer than packing
@@ -66,12 +74,12 @@ template <class T> struct LinearLoop {
       i64 k = 0;
       Vec<T> square[L];
       for (; k + L <= m.I; k += L) {
-        load_turned(m.weight + o * m.I + k, m.I, outputs, L, square);
+        load_turned(m.weight.data + o * m.I + k, m.I, outputs, L, square);
 #pragma GCC unroll 16
         for (int i = 0; i < L; ++i) add(i, k, square[i]);
       }
       if (k < m.I) {
-        load_turned(m.weight + o * m.I + k, m.I, outputs, m.I - k, square);
+        load_turned(m.weight.data + o * m.I + k, m.I, outputs, m.I - k, square);
         for (int i = 0; i < int(m.I - k); ++i) add(i, k, square[i]);
       }
       for (int r = 0; r < R; ++r) store(y + r * m.O + o, sums[r], outputs);
@@ -118,7 +126,7 @@ template <class T> struct LinearLoop {
   }
 
   static void input_grads(const Linear<T>& m, const T* panels, T* dx, int part, int parts) {
-    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, nullptr, m.M, m.I, dx, part, parts);
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, nullptr, nullptr, nullptr, m.M, m.I, dx, part, parts);
   }
 
   // Sums over rows run in blocks, in ascending order, whatever the parts. Columns of x are copied side by side a few

@@ -11,6 +11,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "base/forms.hpp"
 #include "base/integers.hpp"
 #include "base/steps.hpp"
 #include "base/threads.hpp"
@@ -82,17 +83,17 @@ template <class T> using States = std::array<T*, most_states>;
 
 // The weights as the caller holds them (or their gradients, which are added to). Null where absent.
 template <class T> struct Weights {
-  T *ih = nullptr, *hh = nullptr;               // [G*H, I], [G*H, P]
+  Matrix<T> ih, hh;                             // [G*H, I], [G*H, P]
   T *b_ih = nullptr, *b_hh = nullptr;           // [G*H]
-  T* hr = nullptr;                              // [P, H]
+  Matrix<T> hr;                                 // [P, H]
   std::array<T*, most_unit_weights> unit = {};  // [H] each: numbers of a unit
   CellOptions options;
 };
 
 // The same as panels (panels.hpp). The layouts of gradients are those of the forward panels.
 template <class T> struct Packed {
-  T *ih = nullptr, *hh = nullptr, *inner = nullptr;  // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L]
-  T *bias = nullptr, *unit = nullptr;                // [Hp/L][slots][L], [Hp/L][unit weights][L]
+  PackedMatrix<T> ih, hh, inner;       // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L], or as their forms have it
+  T *bias = nullptr, *unit = nullptr;  // [Hp/L][slots][L], [Hp/L][unit weights][L]
   CellOptions options;
 };
 
@@ -145,6 +146,9 @@ template <class T> struct Run {
   i64 record_row = 0;   // distance of two records
   T* inner = nullptr;   // [states or one,Hp] what a stage leaves for the product of the next, of cells that have one
   T* projected = nullptr;  // [states or one,Pp] the record of a projection
+  T* prepared = nullptr;   // [threads][prepared_size] what products read of vectors, of matrices whose forms say so
+  i64 prepared_size = 0;
+  T* prepared_table = nullptr;  // the same of a table, for all threads
   Steps<T> y;              // [T,N,P]; data null: not wanted
 
   // Backward only.

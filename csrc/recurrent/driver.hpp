@@ -101,7 +101,7 @@ template <class T> class Stream {
   Rows rows_;
   Places places_;  // one for each row
   std::vector<Memory> states_;
-  Buffer<T> record_, inner_, projected_, zeros_;
+  Buffer<T> record_, inner_, projected_, prepared_, zeros_;
 };
 
 }  // namespace pyrnn

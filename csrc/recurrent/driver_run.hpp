@@ -9,12 +9,17 @@
 
 namespace pyrnn {
 
-template <class T> Packed<T> carve(Carver& from, const CellKernels<T>& cell, const Sizes& size) {
+// The forms of its matrices are those of `weights`, if there are any.
+template <class T>
+Packed<T> carve(Carver& from, const CellKernels<T>& cell, const Sizes& size, const Weights<const T>& weights = {}) {
   const i64 Hp = round_up(size.H, cell.lanes), Pp = round_up(size.P, cell.lanes);
+  auto matrix = [&](const Form<T>* form, i64 vectors, i64 columns, i64 units) {
+    return PackedMatrix<T>(from.take<T>(packed_size(form, vectors, columns, units / cell.lanes, cell.lanes)), form);
+  };
   Packed<T> out;
-  out.ih = from.take<T>(Hp * size.I * cell.x_vectors);
-  out.hh = from.take<T>(Hp * size.P * cell.h_vectors);
-  if (cell.inner) out.inner = from.take<T>(Pp * size.H);
+  out.ih = matrix(weights.ih.form, cell.x_vectors, size.I, Hp);
+  out.hh = matrix(weights.hh.form, cell.h_vectors, size.P, Hp);
+  if (cell.inner) out.inner = matrix((cell.projects ? weights.hr : weights.hh).form, 1, size.H, Pp);
   out.bias = from.take<T>(Hp * cell.slots);
   out.unit = from.take<T>(Hp * cell.unit_weights);
   return out;
@@ -48,8 +53,9 @@ template <class T> void final_states(const Run<T>& run, const Layer<T>& l, const
 // Memory for the table's records, where inputs are looked up.
 template <class T> Buffer<T> take_inputs(Run<T>& run, const Inputs<T>& inputs) {
   run.x = inputs.x, run.ids = inputs.ids, run.table_rows = inputs.table_rows;
-  Buffer<T> table(run.ids.data ? run.table_rows * run.record_row : 0);
-  run.table = table.get();
+  const i64 records = run.table_rows * run.record_row;
+  Buffer<T> table(run.ids.data ? records + run.table_rows * prepared_size(run.weights.ih.form, run.size.I) : 0);
+  run.table = table.get(), run.prepared_table = table.get() + records;
   return table;
 }
 

@@ -29,7 +29,17 @@ template <class T> i64 tasks_of(const Run<T>& run) {
 }  // namespace
 
 template <class T> i64 step_work(const Layer<T>& l) {
-  return l.Hp * l.size.I * l.cell.x_vectors + l.Hp * l.size.P * l.cell.h_vectors + (l.cell.inner ? l.Pp * l.size.H : 0);
+  const auto of = [](const PackedMatrix<T>& matrix, i64 numbers) {
+    return matrix.form ? numbers * matrix.form->bits / i64(8 * sizeof(T)) : numbers;
+  };
+  return of(l.packed.ih, l.Hp * l.size.I * l.cell.x_vectors) + of(l.packed.hh, l.Hp * l.size.P * l.cell.h_vectors) +
+         of(l.packed.inner, l.cell.inner ? l.Pp * l.size.H : 0);
+}
+
+// The inputs of a chunk, the outputs or the inner vectors of a step.
+template <class T> i64 most_prepared(const Packed<T>& weights, const Sizes& size, i64 rows, i64 chunk) {
+  return rows * std::max({chunk * prepared_size(weights.ih.form, size.I), prepared_size(weights.hh.form, size.P),
+                          prepared_size(weights.inner.form, size.H)});
 }
 
 i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
@@ -88,6 +98,9 @@ void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, vo
   Assistance assistance(run.assisted ? tasks_of(run) : 0);
   run.assistance = run.assisted ? &assistance : nullptr;
   run.watch = &watch;
+  run.prepared_size = most_prepared(layer.packed, layer.size, run.rows->N, run.chunk);
+  const Buffer<T> prepared((threads + run.assisted) * run.prepared_size);
+  run.prepared = prepared.get();
   auto job = [&](int member) {
     if (member < threads + run.assisted) kernel(run, member);
   };
@@ -96,6 +109,8 @@ void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, vo
 
 template i64 step_work(const Layer<float>&);
 template i64 step_work(const Layer<double>&);
+template i64 most_prepared(const Packed<float>&, const Sizes&, i64, i64);
+template i64 most_prepared(const Packed<double>&, const Sizes&, i64, i64);
 template void share(Run<float>&, const Layer<float>&, int);
 template void share(Run<double>&, const Layer<double>&, int);
 template Places places(const Run<float>&, const Layer<float>&, i64);

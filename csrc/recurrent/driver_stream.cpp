@@ -18,7 +18,7 @@ Stream<T>::Stream(Layers layers, i64 batch)
     : layers_(std::move(layers)),
       rows_(1, batch, nullptr, nullptr, 0, 0, false),
       places_(rows_, 1, std::max<i64>(batch, 1), 1, std::max<i64>(batch, 1), 1, 0) {
-  i64 record = 0, inner = 0, projected = 0, zeros = 0;
+  i64 record = 0, inner = 0, projected = 0, prepared = 0, zeros = 0;
   for (const Layer<T>& l : *layers_) {
     Memory memory;
     for (int k = 0; k < l.cell.states; ++k) {
@@ -29,11 +29,12 @@ Stream<T>::Stream(Layers layers, i64 batch)
     states_.push_back(std::move(memory));
     record = std::max(record, batch * l.record_row());
     if (l.cell.inner) inner = std::max(inner, batch * l.Hp);
+    prepared = std::max(prepared, most_prepared(l.packed, l.size, batch, 1));
     if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
     zeros = std::max({zeros, l.Hp, l.Pp});
   }
   record_ = Buffer<T>(record), inner_ = Buffer<T>(inner), projected_ = Buffer<T>(projected);
-  zeros_ = Buffer<T>(zeros).zero();
+  prepared_ = Buffer<T>(prepared), zeros_ = Buffer<T>(zeros).zero();
 }
 
 template <class T> Stream<T> Stream<T>::taken(const std::vector<i64>& rows) const {
@@ -67,7 +68,7 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
     if (i + 1 == layers_->size()) run.y = {y, 0, y_row};
     const i64 work = step_work(l) * rows_.N;
     if (work < 2 * work_per_thread) {
-      run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch;
+      run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch, run.prepared = prepared_.get();
       if (rows_.steps) l.cell.loop->forward(run, 0);
     } else {
       Team team(work);

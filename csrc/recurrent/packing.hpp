@@ -12,7 +12,9 @@ template <class T> struct Packing {
   static const Compiled<T>& compiled(const Cell& cell) { return static_cast<const Compiled<T>&>(cell); }
 
   // A projection has weights of its own; otherwise the inner product takes its gate's rows of weight_hh.
-  template <class U> static U* inner_weight(const Cell& c, const Weights<U>& w) { return c.projects ? w.hr : w.hh; }
+  template <class U> static const Matrix<U>& inner_weight(const Cell& c, const Weights<U>& w) {
+    return c.projects ? w.hr : w.hh;
+  }
 
   // f(slot, bias, gate) for each vector of a bias.
   template <class U, class Each> static void each_bias(const Compiled<T>& c, const Weights<U>& w, Each f) {
@@ -29,10 +31,14 @@ template <class T> struct Packing {
                    int parts) {
     const Compiled<T>& c = compiled(cell);
     const Slice mine(groups_of<T>(size.H), part, parts), mine_p(groups_of<T>(size.P), part, parts);
-    auto matrix = [](const T* weight, const ProductGates& gates, i64 units, i64 columns, const Slice& groups,
-                     T* panels) {
-      if (gates.count)
-        PYRNN_ISA::pack(weight, columns, std::span<const int>(gates), units, columns, groups.begin, groups.end, panels);
+    auto matrix = [](const Matrix<const T>& weight, const ProductGates& gates, i64 units, i64 columns,
+                     const Slice& groups, T* panels) {
+      const std::span<const int> gate(gates);
+      if (gates.count == 0) return;
+      if (weight.form)
+        weight.form->pack(weight, gate, units, columns, groups.begin, groups.end, panels);
+      else
+        PYRNN_ISA::pack(weight.data, columns, gate, units, columns, groups.begin, groups.end, panels);
     };
     matrix(w.ih, c.x_gates, size.H, size.I, mine, out.ih);
     matrix(w.hh, c.h_gates, size.H, size.P, mine, out.hh);

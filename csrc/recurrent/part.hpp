@@ -31,6 +31,7 @@ template <class T> class Part {
         one(r.one->rows()),
         states(r.states->rows()),
         records(r.records->rows()),
+        prepared(r.prepared + t * r.prepared_size),
         units(groups_of<T>(H), member, r.team),
         outputs(groups_of<T>(P), member, r.team) {}
 
@@ -41,6 +42,7 @@ template <class T> class Part {
   const int thread, threads, group, member;  // this part of the work: one thread's, at first
   const i64 H, P, I, Hp, Pp;
   const Places::Row *const one, *const states, *const records;
+  T* prepared;                 // this thread's
   const Slice units, outputs;  // this part's unit groups of H and of P
   i64 chunk_begin = 0;
 
@@ -121,15 +123,30 @@ template <class T> class Part {
     T* out[max_rows];
   };
 
-  // For `product`: the tiles of step s, whose rows fill(tile, place in it, row) describes.
+  // For `product`: the tiles of step s, whose rows fill(tile, place in it, row, how manieth of the group) describes.
   template <class Fill> auto tiles(i64 s, Fill fill) const {
     return [this, s, fill](auto f) {
       each_tile(s, [&](i64 j, int n) {
         Tile tile;
-        for (int r = 0; r < n; ++r) fill(tile, r, row(j + r));
+        for (int r = 0; r < n; ++r) fill(tile, r, row(j + r), j + r);
         f(tile, n);
       });
     };
+  }
+
+  // The vectors that a product with a matrix of `k` columns reads, by their number: as they are, or where its form has
+  // them prepared, what `prepare` has made of them in this thread's memory.
+  const T* vector(const PackedMatrix<T>& matrix, i64 k, i64 number, const T* as_it_is) const {
+    const i64 size = pyrnn::prepared_size(matrix.form, k);
+    return size ? prepared + number * size : as_it_is;
+  }
+  void prepare(const PackedMatrix<T>& matrix, i64 k, i64 number, const T* vector) const {
+    if (const i64 size = pyrnn::prepared_size(matrix.form, k)) matrix.form->prepare(vector, k, prepared + number * size);
+  }
+  // The same of the vectors from(row) of this group's rows at step s.
+  template <class From> void prepare_rows(const PackedMatrix<T>& matrix, i64 k, i64 s, From from) const {
+    if (pyrnn::prepared_size(matrix.form, k) == 0) return;
+    for (i64 i = 0, n = alive(s); i < n; ++i) prepare(matrix, k, i, from(row(i)));
   }
 
   // f(first group, one past the last) for a slice of unit groups, a few at a time.
@@ -146,9 +163,10 @@ template <class T> class Part {
   // this product). each(f) calls f(tile, rows of it) for every tile. Of panels that are too large for a level 2 cache,
   // all of the `many` tiles use one piece after the other.
   template <class Each>
-  static void product(int vectors, bool many, Each each, Segments seg, const T* panels, i64 k, i64 c_group, i64 g0,
-                      i64 g1) {
+  static void product(int vectors, bool many, Each each, Segments seg, const PackedMatrix<T>& panels, i64 k,
+                      i64 c_group, i64 g0, i64 g1) {
     if (vectors == 0) return;
+    if (panels.form) return product_in_form(vectors, many, each, panels, k, c_group, g0, g1);
     const i64 row = vectors * L, bytes = row * i64(sizeof(T));
     i64 groups = g1 - g0, piece = k;
     if (many && groups * k * bytes > cached_panels) {
@@ -163,7 +181,7 @@ template <class T> class Part {
         const i64 length = std::min(piece, k - from), shift = seg.count == 1 ? from : from / seg.length * seg.stride;
         const Segments part =
             seg.count == 1 ? Segments{1, length, 0} : Segments{length / seg.length, seg.length, seg.stride};
-        const Panels<T> panel{panels + (g * k + from) * row, row, k * row};
+        const Panels<T> panel{panels.panels + (g * k + from) * row, row, k * row};
         each([&](Tile& tile, int n) {
           for (int r = 0; r < n; ++r) {
             tile.a[r] += shift, tile.start[r] += (g - g0) * c_group, tile.out[r] += (g - g0) * c_group;
@@ -174,6 +192,20 @@ template <class T> class Part {
         });
       } while ((from += piece) < k);
     }
+  }
+
+  // The same with panels of another form, which are small enough to be used as a whole.
+  template <class Each>
+  static void product_in_form(int vectors, bool many, Each each, const PackedMatrix<T>& matrix, i64 k, i64 c_group,
+                              i64 g0, i64 g1) {
+    const i64 size = matrix.form->panel_size(vectors, k), fitting = cached_panels / (size * i64(sizeof(T)));
+    const i64 groups = many ? std::clamp(fitting, i64(1), g1 - g0) : g1 - g0;
+    for (i64 g = g0; g < g1; g += groups)
+      each([&](Tile& tile, int n) {
+        for (int r = 0; r < n; ++r) tile.start[r] += (g - g0) * c_group, tile.out[r] += (g - g0) * c_group;
+        matrix.form->accumulate(vectors, n, tile.a, k, matrix.panels + g * size, tile.start, tile.out, c_group,
+                                std::min(groups, g1 - g));
+      });
   }
 };
 

@@ -20,7 +20,7 @@ template <class T> class TimeLoop : Gradients<T> {
       Base::H, Base::P, Base::I, Base::Hp, Base::Pp, Base::units, Base::outputs, Base::chunk_begin, Base::record,
       Base::record_of, Base::stride, Base::inner, Base::before, Base::dstate, Base::dinner, Base::at, Base::row,
       Base::alive, Base::each_tile, Base::each_run, Base::tiles, Base::nothing, Base::each_row, Base::each_norm,
-      Base::product;
+      Base::product, Base::prepared, Base::prepare, Base::prepare_rows, Base::vector;
   using typename Base::Tile;
 
  public:
@@ -41,7 +41,7 @@ template <class T> class TimeLoop : Gradients<T> {
       f(*part);
       if (++t == end) return;
       other.emplace(run, t);
-      other->chunk_begin = chunk_begin;
+      other->chunk_begin = chunk_begin, other->prepared = prepared;
       part = &*other;
     }
   }
@@ -125,10 +125,19 @@ template <class T> class TimeLoop : Gradients<T> {
 
   void input_product(i64 from, i64 to) const {
     if (run.ids.data) return begin_records(from, to);
+    const PackedMatrix<T>& weights = run.weights.ih;
+    if (pyrnn::prepared_size(weights.form, I)) {
+      i64 number = 0;
+      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
+        for (int r = 0; r < n; ++r) prepare(weights, I, number++, at(run.x, s[r], j[r]));
+      });
+    }
     auto each = [&](auto f) {
+      i64 number = 0;
       each_tile(from, to, [&](const i64* s, const i64* j, int n) {
         Tile tile;
-        for (int r = 0; r < n; ++r) tile.a[r] = at(run.x, s[r], j[r]), tile.out[r] = record(s[r], j[r]);
+        for (int r = 0; r < n; ++r)
+          tile.a[r] = vector(weights, I, number++, at(run.x, s[r], j[r])), tile.out[r] = record(s[r], j[r]);
         f(tile, n);
       });
     };
@@ -149,11 +158,17 @@ template <class T> class TimeLoop : Gradients<T> {
 
   static void tabulate(const Run<T>& run, int part, int parts) {
     const Slice mine(run.table_rows, part, parts);
+    const auto* const form = run.weights.ih.form;
+    const i64 size = pyrnn::prepared_size(form, run.size.I);
+    if (size)
+      for (i64 v = mine.begin; v < mine.end; ++v)
+        form->prepare(run.x.at(0, v), run.size.I, run.prepared_table + v * size);
     auto each = [&](auto f) {
       for (i64 v = mine.begin; v < mine.end; v += max_rows) {
         const int n = int(std::min<i64>(max_rows, mine.end - v));
         Tile tile;
-        for (int r = 0; r < n; ++r) tile.a[r] = run.x.at(0, v + r), tile.out[r] = run.table + (v + r) * run.record_row;
+        for (int r = 0; r < n; ++r)
+          tile.a[r] = size ? run.prepared_table + (v + r) * size : run.x.at(0, v + r), tile.out[r] = run.table + (v + r) * run.record_row;
         f(tile, n);
       }
     };
@@ -190,24 +205,27 @@ template <class T> class TimeLoop : Gradients<T> {
   void multiply(const Stage& stage, i64 s) const {
     const bool many = rows.alive[s] > max_rows;
     const i64 group = stride(stage);
+    const Packed<T>& weights = run.weights;
+    if (stage.product == Product::output) prepare_rows(weights.hh, P, s, [&](i64 j) { return before(0, s, j); });
+    if (stage.product == Product::inner) prepare_rows(weights.inner, H, s, [&](i64 j) { return inner(s, j); });
     each_run(stage.projects ? outputs : units, [&](i64 g0, i64 g1) {
       const i64 from = g0 * group, first = from + stage.first * L;
       if (stage.product == Product::output) {
         const bool from_table = run.ids.data && cell.h_vectors == slots;
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
-          tile.a[r] = before(0, s, j);
+        auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64 number) {
+          tile.a[r] = vector(weights.hh, P, number, before(0, s, j));
           tile.out[r] = record(s, j) + first;
           tile.start[r] = from_table ? looked_up(s, j) + from : tile.out[r];
         });
-        product(cell.h_vectors, many, each, {1, P, 0}, run.weights.hh, P, group, g0, g1);
+        product(cell.h_vectors, many, each, {1, P, 0}, weights.hh, P, group, g0, g1);
       }
       if (stage.product == Product::inner) {
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
-          tile.a[r] = inner(s, j);
+        auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64 number) {
+          tile.a[r] = vector(weights.inner, H, number, inner(s, j));
           tile.out[r] = record_of(stage, s, j) + first;
           tile.start[r] = stage.projects ? nothing : tile.out[r];
         });
-        product(1, many, each, {1, H, 0}, run.weights.inner, H, group, g0, g1);
+        product(1, many, each, {1, H, 0}, weights.inner, H, group, g0, g1);
       }
       if (stage.norms)
         each_row(s, [&](i64 j) {
@@ -285,7 +303,7 @@ template <class T> class TimeLoop : Gradients<T> {
     each_run(stage.projects ? outputs : units, [&](i64 g0, i64 g1) {
       if (stage.leaves_inner) {
         const Stage& next = cell.last();
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
+        auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64) {
           tile.a[r] = record_of(next, s, j) + next.first * L;
           tile.start[r] = nothing;
           tile.out[r] = dinner(j) + g0 * L;
@@ -320,7 +338,7 @@ template <class T> class TimeLoop : Gradients<T> {
           for (int k = 1; k < cell.states; ++k) Base::template prefetch<0>(before(k, s - 1, j) + g0 * L, (g1 - g0) * L);
           if (run.dy.data) Base::template prefetch<0>(at(run.dy, s - 1, j) + g0 * L, std::min(g1 * L, P) - g0 * L);
         });
-      auto each = tiles(s, [&](Tile& tile, int r, i64 j) {
+      auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64) {
         tile.a[r] = record(s, j) + (cell.gradients_first + cell.h_first) * L;
         tile.start[r] = tile.out[r] = dstate(0, j) + g0 * L;
       });
