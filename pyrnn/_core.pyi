@@ -8,7 +8,8 @@ from typing import Any, ClassVar, final, overload
 import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
-Entries = Sequence[Array | None]  # weights or a state, None where absent
+Matrix = Array | tuple[Array, Array]  # of fewer bits: uint16, or int8 and a scale for each row
+Entries = Sequence[Matrix | None]  # weights or a state, None where absent
 State = tuple[Array, ...]
 Result = tuple[Array, State]
 
@@ -108,11 +109,11 @@ class additive_attention:
 
 class linear:
     @staticmethod
-    def forward(x: Array, weight: Array, bias: Array | None) -> Array: ...
+    def forward(x: Array, weight: Matrix, bias: Array | None) -> Array: ...
     @staticmethod
     def backward(dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None) -> Array: ...
     @staticmethod
-    def packed(weight: Array, bias: Array | None, activation: str = "identity") -> PackedLinear: ...
+    def packed(weight: Matrix, bias: Array | None, activation: str = "identity") -> PackedLinear: ...
     @staticmethod
     def windowed(
         weight: Array, bias: Array | None, activation: str = "identity", stride: int = 1, dilation: int = 1,
@@ -123,7 +124,7 @@ class linear:
 
 class embedding:
     @staticmethod
-    def forward(ids: Array, weight: Array) -> Array: ...
+    def forward(ids: Array, weight: Matrix) -> Array: ...
     @staticmethod
     def backward(dy: Array, ids: Array, dweight: Array) -> None: ...
 

@@ -148,19 +148,27 @@ py::object look_up(py::handle ids_, py::handle weight_) {
   if (Raw* ids = plain_array(ids_), *weight = plain_array(weight_); ids && weight && holds<i64>(ids))
     if (py::object y = of_dtype(weight, [&]<class T>() { return embedding_small<T>(ids, weight); })) return y;
   const std::string call = "embedding.forward";
-  return with_dtype(call, "weight", weight_, [&]<class T>() -> py::object {
-    const py::array_t<T> weight = to_weight<T>(call, weight_, "(V, E)");
+  return with_dtype_of_matrix(call, "weight", weight_, [&]<class T>() -> py::object {
+    const GivenMatrix<T> table = to_any_matrix<T>(call, "weight", weight_);
+    const py::array& weight = table.numbers;
+    if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(V, E)");
     const i64 E = weight.shape(1);
     const py::array given = to_typed<i64>(call, "ids", ids_);
     std::vector<py::ssize_t> shape(given.shape(), given.shape() + given.ndim());
     shape.push_back(E);
     const py::array_t<i64> ids = to_ids(call, "ids", given.attr("reshape")(-1), -1, weight.shape(0));
     py::array_t<T> y = empty<T>(shape);
-    const T* table = weight.data();
     const i64 *id = ids.data(), M = ids.size();
     T* out = y.mutable_data();
+    const void* const numbers = weight.data();
     const WithoutGil released;
-    embedding_forward(table, id, M, E, out);
+    if constexpr (std::is_same_v<T, float>) {
+      if (table.matrix.form == &forms().bfloat16)
+        embedding_forward(static_cast<const std::uint16_t*>(numbers), id, M, E, out);
+      if (table.matrix.form == &forms().int8)
+        embedding_forward(static_cast<const std::int8_t*>(numbers), table.matrix.scale, id, M, E, out);
+    }
+    if (!table.matrix.form) embedding_forward(static_cast<const T*>(numbers), id, M, E, out);
     return y;
   });
 }

@@ -2,6 +2,7 @@
 #include "linear/driver.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <vector>
 
 #include "base/threads.hpp"
@@ -104,6 +105,19 @@ template <class T> void PackedLinear<T>::forward(const T* x, i64 N, i64 x_batch,
 
 template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y) {
   for (i64 m = 0; m < M; ++m) std::copy_n(table + ids[m] * E, E, y + m * E);
+}
+
+void embedding_forward(const std::uint16_t* table, const i64* ids, i64 M, i64 E, float* y) {
+  for (i64 m = 0; m < M; ++m)
+    for (i64 i = 0; i < E; ++i, ++y) {
+      const std::uint32_t bits = std::uint32_t(table[ids[m] * E + i]) << 16;
+      std::memcpy(y, &bits, sizeof bits);
+    }
+}
+
+void embedding_forward(const std::int8_t* table, const float* scale, const i64* ids, i64 M, i64 E, float* y) {
+  for (i64 m = 0; m < M; ++m)
+    for (i64 i = 0; i < E; ++i, ++y) *y = float(table[ids[m] * E + i]) * scale[ids[m]];
 }
 
 template <class T> void embedding_backward(const T* dy, i64 dy_row, const i64* ids, i64 M, i64 E, T* dtable) {

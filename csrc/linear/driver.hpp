@@ -31,6 +31,10 @@ template <class T> class PackedLinear {
 // Row ids[m] of a table [V,E] to row m of y [M,E].
 template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y);
 
+// The same of a table of bfloat16, and of one of int8 with a scale for each row (base/forms.hpp).
+void embedding_forward(const std::uint16_t* table, const i64* ids, i64 M, i64 E, float* y);
+void embedding_forward(const std::int8_t* table, const float* scale, const i64* ids, i64 M, i64 E, float* y);
+
 // The way back: row m of dy, whose rows lie dy_row apart, is added to row ids[m] of dtable [V,E].
 template <class T> void embedding_backward(const T* dy, i64 dy_row, const i64* ids, i64 M, i64 E, T* dtable);
 

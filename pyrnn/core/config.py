@@ -13,6 +13,8 @@ from .checks import shown
 if TYPE_CHECKING:
     from .layer import Layer
 
+QUANTIZED = "quantized"  # in a config, beside the arguments: what `quantize` was called with
+
 
 def config(layer: Layer) -> dict[str, Any]:
     """The arguments of its class, from its attributes of the same names; of a model's layers types and configs."""
@@ -22,6 +24,8 @@ def config(layer: Layer) -> dict[str, Any]:
             values |= {child: _typed(layer, child, held) for child, held in children(layer).items()}
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             values[name] = _plain(layer, name)
+    if layer.quantized:
+        values[QUANTIZED] = layer.quantized
     return values
 
 
@@ -34,7 +38,10 @@ def made(call: str, name: str, value: Any) -> Any:
     kind = getattr(pyrnn, str(value["type"]), None)
     if value["type"] not in pyrnn.__all__ or not isinstance(kind, type):
         raise ValueError(f"{call}: the type of {name} is {shown(value['type'])}, expected the name of a layer of pyrnn")
-    return kind(**value["config"])
+    arguments = dict(value["config"])
+    form = arguments.pop(QUANTIZED, None)
+    layer = kind(**arguments)
+    return layer if form is None else layer.quantize(form)
 
 
 def described(layer: Layer) -> str:
@@ -43,7 +50,7 @@ def described(layer: Layer) -> str:
     count = f"  # {layer.num_parameters:,} parameters" if layer.num_parameters else ""
     if held:
         lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in held.items()]
-        return "\n".join([f"{type(layer).__name__}(", *lines, f"){count}"])
+        return "\n".join([f"{type(layer).__name__}(", *lines, f"){_quantized(layer)}{count}"])
     return line(layer) + count
 
 
@@ -59,7 +66,11 @@ def line(layer: Layer) -> str:
             parts.append(shown(value))
         elif value != parameter.default:
             parts.append(f"{name}={shown(value)}")
-    return f"{type(layer).__name__}({', '.join(parts)})"
+    return f"{type(layer).__name__}({', '.join(parts)}){_quantized(layer)}"
+
+
+def _quantized(layer: Layer) -> str:
+    return f".quantize({layer.quantized!r})" if layer.quantized else ""
 
 
 def _arguments(layer: Layer) -> dict[str, inspect.Parameter]:

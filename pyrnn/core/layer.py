@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 from collections import deque
@@ -14,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from . import config as config_of
-from .checks import MOST_NUMBERS, Array, Rng, generator, shown
-from .parameters import Buffers, Home, ParameterDict, Shapes, load
+from . import encoded
+from .checks import MOST_NUMBERS, Array, Rng, choice, generator, shown
+from .parameters import Buffers, FrozenParameters, Home, ParameterDict, Shapes, load, without_recording
 
 
 class Layer:
@@ -33,12 +35,16 @@ class Layer:
     _grads: ParameterDict
     _unwritten: ClassVar[tuple[str, ...]] = ("rng",)  # arguments that `config` leaves out
     _unseeded: bool = False  # its values were drawn without a seed, and nobody has asked for them
-    _derived: ClassVar[tuple[str, ...]] = ("_params", "_grads", "_home")  # not copied: made by _bind
+    _derived: ClassVar[tuple[str, ...]] = ("_params", "_grads", "_home")  # not copied: made by _bind or _pack
     _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
     _by_step: ClassVar[bool] = False  # a call is the same for every step by itself
     _has_stream: ClassVar[bool] = False  # stream(batch) gives the steps of a call
     _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
-    _unlearned: Mapping[str, Array] = {}  # what the state dict has beside the parameters, such as running statistics
+    # What the state dict has beside the parameters, such as running statistics; of a quantized layer all that it has.
+    _unlearned: Mapping[str, Array] = {}
+    _has_products: ClassVar[bool] = False  # its matrices are multiplied by kernels that take them in fewer bits, too
+    _frozen_numbers: int = 0  # of a quantized layer: how many its parameters were
+    quantized: str | None = None  # the form of its matrices where it is one of `quantize`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,14 +79,15 @@ class Layer:
         self._home = home
         part = slice(home.start, home.start + self._size)
         self._flat = home.params[part], home.grads[part]
-        self._params.rebind(self._views(self._flat[0]))
+        frozen = encoded.matrices(self._unlearned) if self.quantized else {}
+        self._params.rebind(self._views(self._flat[0]) | frozen)
         self._grads.rebind(self._views(self._flat[1]))
 
     def _move(self, home: Home) -> None:
         """Take the values along to there."""
         for new, old in zip((home.params, home.grads), self._flat, strict=True):
             new[home.start : home.start + self._size] = old
-        for stale in (*self._flat, *self._params.values(), *self._grads.values()):
+        for stale in (*self._flat, *(own[name] for own in (self._params, self._grads) for name in self._shapes)):
             stale.flags.writeable = False
         self._bind(home)
 
@@ -137,8 +144,9 @@ class Layer:
     @property
     def params(self) -> ParameterDict:
         """The parameters by name: live arrays."""
-        _asked_for((("", self),))
-        return self._params
+        leaves = self._leaves() if self.quantized else [("", self)]
+        _asked_for(leaves)
+        return self._frozen_params(leaves) if self.quantized else self._params
 
     @property
     def grads(self) -> ParameterDict:
@@ -152,6 +160,7 @@ class Layer:
 
     def _together(self) -> tuple[Sequence[tuple[str, Layer]], Buffers]:
         """The layers in `buffers`, as in `_leaves`, and these; of one look."""
+        self._refuse_training("buffers")
         leaves = (("", self),)
         _asked_for(leaves)
         return leaves, {self.dtype: self._flat}
@@ -159,7 +168,12 @@ class Layer:
     @property
     def num_parameters(self) -> int:
         """How many numbers the parameters are; shared ones count once."""
-        return sum(layer._size for _, layer in self._leaves())
+        return sum(layer._size + layer._frozen_numbers for _, layer in self._leaves())
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the numbers of its state dict take."""
+        return sum(array.nbytes for array in self._values().values())
 
     def config(self) -> dict[str, Any]:
         """The arguments of its class, of which JSON can hold all: `type(layer)(**layer.config())` makes its like, with
@@ -186,14 +200,12 @@ class Layer:
 
     def _values(self) -> Mapping[str, Array]:
         """The live arrays of the state dict."""
-        params = self.params
         leaves = self._leaves()
-        if not any(layer._unlearned for _, layer in leaves):
-            return params
+        _asked_for(leaves)
         return {
             prefix + name: value
             for prefix, layer in leaves
-            for name, value in {**layer._params, **layer._unlearned}.items()
+            for name, value in (*((name, layer._params[name]) for name in layer._shapes), *layer._unlearned.items())
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any], prefix: str = "") -> None:
@@ -204,7 +216,84 @@ class Layer:
         layer.load_state_dict(pyrnn.read_weights("model.pt"), prefix="encoder.rnn.")
         """
         self._inspect()
+        for _, layer in self._leaves():
+            layer._refuse_training("load_state_dict")
+        self._refuse_training("load_state_dict")
         load(f"{type(self).__name__}.load_state_dict", self._values(), state_dict, prefix)
+
+    def _take(self, state_dict: Mapping[str, Any]) -> None:
+        """Of a layer that nobody has seen yet: `load_state_dict`, though it may be quantized."""
+        load(type(self).__name__, self._values(), state_dict)
+        for _, layer in self._leaves():
+            if layer.quantized:
+                layer._pack()
+
+    def quantize(self, form: str) -> Any:
+        """Its like with the matrices in fewer bits, for calls and streams: in half or a quarter of the memory, and up to
+        as much faster where that is far; "int8" is faster with a batch, too.
+
+        "bfloat16"  the matrices are rounded to bfloat16: the same bits as the float32 layer whose matrices are rounded
+        "int8"      row r of a matrix is whole numbers times a scale, max|w_r| / 127, and so is each vector it meets: x
+                    or h of one row and step, r * h of the GRU with the reset before, the LSTM's output before its
+                    projection. Sums of products of whole numbers are exact, everything else is float32
+
+        Of a model these are the matrices of its recurrent layers, Linear, Embedding and MultiheadAttention; other
+        layers in it stay what they are. What comes is a copy that cannot be trained: `vjp`, `load_state_dict` and
+        assigning to `params` are a TypeError, `params` holds the numbers that it computes with. It can be saved.
+        ValueError for another form and for float64, TypeError for a layer or a model without such matrices.
+
+            small = layer.quantize("int8")
+            y, state = small(x)
+        """
+        call = f"{type(self).__name__}.quantize"
+        form = choice(call, "form", form, encoded.FORMS)
+        self._refuse_training("quantize")
+        frozen = copy.deepcopy(self)
+        chosen = [layer for _, layer in frozen._leaves() if layer._has_products]
+        if not chosen:
+            raise TypeError(f"{call}: it has no matrices of recurrent layers, Linear, Embedding or MultiheadAttention")
+        for layer in chosen:
+            if layer.quantized not in (None, form):
+                layer._refuse_training("quantize")
+            if layer.dtype != np.float32:
+                raise ValueError(f"{call}: {type(layer).__name__} is of {layer.dtype}, expected float32")
+        for layer in chosen:
+            if not layer.quantized:
+                layer._freeze(form)
+        frozen.quantized = form
+        return frozen
+
+    def _freeze(self, form: str) -> None:
+        """Keep the matrices in this form alone, and no parameters."""
+        kept: dict[str, Array] = dict(self._unlearned)
+        for name, array in self._params.items():
+            kept |= encoded.arrays(name, encoded.encode(array, form) if array.ndim == 2 else array.copy())
+        self._unlearned, self.quantized, self._frozen_numbers = kept, form, self._size
+        self._shapes, self._size = {}, 0
+        self._settle(np.zeros(0, self.dtype), np.zeros(0, self.dtype))
+        self._pack()
+
+    def _pack(self) -> None:
+        """Of a quantized layer: pack the matrices for its calls."""
+
+    def _frozen_params(self, leaves: Iterable[tuple[str, Layer]]) -> ParameterDict:
+        values = {prefix + name: value for prefix, layer in leaves for name, value in layer._params.items()}
+        arrays = {
+            name: encoded.decode(value) if isinstance(value, tuple) or value.dtype == np.uint16 else value.view()
+            for name, value in values.items()
+        }
+        return FrozenParameters(f"{type(self).__name__}.params", str(self.quantized), arrays)
+
+    def _refuse_training(self, method: str) -> None:
+        """TypeError for a quantized layer."""
+        if self.quantized:
+            message = f"the layer is quantized to {self.quantized}, and cannot be trained or changed"
+            raise TypeError(f"{type(self).__name__}.{method}: {message}")
+
+    def _refuse_recording(self) -> None:
+        """The same, but in a call that a model makes of its vjp."""
+        if not without_recording.get():
+            self._refuse_training("vjp")
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self._attributes().items() if name not in self._derived}
@@ -217,6 +306,8 @@ class Layer:
         self._restore(state)
         self.dtype = np.dtype(self.dtype.str)  # NumPy's own object again: see the fast path of every call
         self._settle(*state["_flat"])
+        if self.quantized:
+            self._pack()
 
     def _restore(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

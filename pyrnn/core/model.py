@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import config as config_of
-from .checks import Rng, generator, shown
+from .checks import Array, Rng, generator, shown
 from .layer import HOLDERS, OWN, Layer, Search, _asked_for
 from .parameters import Buffers, Home, ParameterDict, _span, without_recording
 
@@ -217,7 +217,7 @@ class Model(Layer):
         self._check_names(leaves)
         for mine, kind in ((self._params, "_params"), (self._grads, "_grads")):
             mine.rebind(
-                {prefix + name: array for prefix, layer in leaves for name, array in getattr(layer, kind).items()}
+                {prefix + name: getattr(layer, kind)[name] for prefix, layer in leaves for name in layer._shapes}
             )
         for stale in (part for parts in self._whole.values() for part in parts):
             stale.flags.writeable = False
@@ -228,8 +228,9 @@ class Model(Layer):
     @property
     def params(self) -> ParameterDict:
         """The parameters by name: live arrays."""
-        _asked_for(self._look_up())
-        return self._params
+        leaves = self._look_up()
+        _asked_for(leaves)
+        return self._frozen_params(leaves) if self.quantized else self._params
 
     @property
     def grads(self) -> ParameterDict:
@@ -237,7 +238,12 @@ class Model(Layer):
         self._look_up()
         return self._grads
 
+    def _values(self) -> Mapping[str, Array]:
+        self._look_up()
+        return super()._values()
+
     def _together(self) -> tuple[Sequence[tuple[str, Layer]], Buffers]:
+        self._refuse_training("buffers")
         with changing:
             leaves = self._look_up()
             if leaves and not self._whole:

@@ -81,6 +81,20 @@ class ParameterDict(dict[str, Array]):
         return dict, (dict(self),)
 
 
+class FrozenParameters(ParameterDict):
+    """The parameters of a quantized layer: read-only arrays of the numbers it computes with, made when asked for."""
+
+    def __init__(self, call: str, form: str, arrays: Mapping[str, Array]) -> None:
+        for array in arrays.values():
+            array.flags.writeable = False
+        super().__init__(call, arrays)
+        self._form = form
+
+    def update(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """A TypeError."""
+        raise TypeError(f"{self._call}: the layer is quantized to {self._form}, its parameters stay what they are")
+
+
 def write(call: str, targets: Mapping[str, Array], values: Mapping[str, Any]) -> None:
     """Copy each value into the target of its name, after all were checked: dtypes (TypeError), shapes (ValueError)."""
     checked = {

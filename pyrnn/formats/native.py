@@ -86,7 +86,9 @@ def load(path: str | os.PathLike[str], *, into: Any = None) -> Any:
         if into is None:
             with at_most(sum(array.size for array in arrays.values())):
                 into = made("load", "the model", {part: description[part] for part in ("type", "config")})
-        into.load_state_dict(arrays)
+            into._take(arrays)
+        else:
+            into.load_state_dict(arrays)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{name}: {error}") from error
     return into

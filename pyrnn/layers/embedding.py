@@ -28,7 +28,7 @@ class Embedding(Layer):
         y = layer([[3, 1], [4, 1]])  # integers in 0..V-1, (...) -> (..., E)
     """
 
-    _by_step = True
+    _by_step = _has_products = True
     _op: ClassVar[Any] = kernels.embedding
 
     def __init__(
@@ -71,6 +71,7 @@ class Embedding(Layer):
         y, pullback = layer.vjp(ids)
         pullback(dy)
         """
+        self._refuse_recording()
         flat, y = self._look_up(".vjp", ids)
 
         def back(dy: Array, flat: Array) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import kernels
 from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, real_array, shape_error
 from ..core.layer import Layer, Search
-from ..core.parameters import Home, ParameterDict, Shapes
+from ..core.parameters import Home, ParameterDict, Shapes, unrecorded
 from ..core.pullback import Pullback
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ class Linear(Layer):
 
     _by_step = True
     _op: ClassVar[Any] = kernels.linear
-    _derived = (*Layer._derived, "_weights")
+    _derived = (*Layer._derived, "_weights", "_compiled")
+    _has_products = True
+    _compiled: Any = None  # of a quantized layer
     _unwritten = ("rng", "weight")
     _sought = ("_table",)
 
@@ -85,9 +87,12 @@ class Linear(Layer):
 
         y = layer(x)
         """
+        y: Array
+        if self._compiled is not None:
+            y = self._compiled.forward(self._input("", x))
+            return y
         forward = self._op.forward
         weight, bias = self._weights if self._table is None else self._arrays("_params")
-        y: Array
         # Checked there, and not twice: a call of one row takes less time than the checks here.
         if type(x) is ndarray and x.dtype is self.dtype:
             try:
@@ -102,12 +107,18 @@ class Linear(Layer):
         super()._bind(home)
         self._weights = self._params.get("weight"), self._params.get("bias")
 
+    def _pack(self) -> None:
+        self._compiled = self._op.packed(*self._arrays("_params"))
+
     def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """y, pullback. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
 
         y, pullback = layer.vjp(x)
         dx = pullback(y - target)
         """
+        if self.quantized:
+            self._refuse_recording()
+            return self(x), unrecorded
         x = self._input(".vjp", x)
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)

@@ -58,8 +58,9 @@ class Recurrent(Layer, Generic[StateT]):
     _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
     _cell: ClassVar[Cell]  # its record
     _cell_name: ClassVar[str]
-    _has_stream = True
-    _derived = (*Layer._derived, "_weights", "_grad_weights")
+    _has_stream = _has_products = True
+    _derived = (*Layer._derived, "_weights", "_grad_weights", "_compiled")
+    _compiled: Sequence[Any] = ()  # of a quantized layer, for each layer and direction
 
     def __init_subclass__(cls, cell: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -119,6 +120,18 @@ class Recurrent(Layer, Generic[StateT]):
         self._weights = self._by_layer(self._params)
         self._grad_weights = self._by_layer(self._grads)
 
+    def _pack(self) -> None:
+        self._compiled = [self._op.stream([weights], 1, **self._options) for weights in self._weights]
+
+    def _forward(self, k: int, x: Array, state: Any, **given: Any) -> tuple[Array, tuple[Array, ...]]:
+        """Of one layer and direction: y, state."""
+        result: tuple[Array, tuple[Array, ...]]
+        if self._compiled:
+            result = self._compiled[k].forward(x, state, **given)
+        else:
+            result = self._op.forward(x, state, self._weights[k], **given, **self._options)
+        return result
+
     def _by_layer(self, arrays: ParameterDict) -> list[tuple[Array | None, ...]]:
         """One tuple in the op's order for each layer and direction, index layer*D + direction."""
         return [tuple(arrays.get(name + suffix) for name in self._cell.weights) for suffix in self._suffixes]
@@ -150,19 +163,15 @@ class Recurrent(Layer, Generic[StateT]):
         """
         if state is lengths is reset is ids is mask is None and self._takes_as_it_is(x):
             try:
-                y, final = self._op.forward(x, None, self._weights[0], **self._options)
+                y, final = self._forward(0, x, None)
                 return y, self._join((final,), True)
             except (TypeError, ValueError):  # the error, if there is one, is the layer's
                 pass
         x, states, lengths, reset, ids, layout, order = self._inputs("", x, state, lengths, reset, ids, mask)
-        forward, weights, options = self._op.forward, self._weights, self._options
 
         def run(k: int, x: Array, reverse: bool, out: Array | None) -> tuple[Array, tuple[Array, ...]]:
             own = ids if k < self._directions else None
-            result: tuple[Array, tuple[Array, ...]] = forward(
-                x, states[k], weights[k], ids=own, lengths=lengths, reset=reset, reverse=reverse, out=out, **options
-            )
-            return result
+            return self._forward(k, x, states[k], ids=own, lengths=lengths, reset=reset, reverse=reverse, out=out)
 
         return self._walk(run, x, x.shape if ids is None else ids.shape, layout, None, order)
 
@@ -182,6 +191,7 @@ class Recurrent(Layer, Generic[StateT]):
         """
         if without_recording.get():
             return self(x, state, lengths=lengths, reset=reset, ids=ids, mask=mask), unrecorded
+        self._refuse_training("vjp")
         if checkpoint_every is not None:
             call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)

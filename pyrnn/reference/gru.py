@@ -25,7 +25,7 @@ from .rnn import forth_and_back
 
 def _gates(w: Any) -> list[Any]:
     """(W, b) and (R, d) of r, z and n, out of the weights or their gradients; views."""
-    ih, hh = np.split(w.weight_ih, 3), np.split(w.weight_hh, 3)
+    ih, hh = linear.parts(w.weight_ih, 3), linear.parts(w.weight_hh, 3)
     bias_ih = [None] * 3 if w.bias_ih is None else np.split(w.bias_ih, 3)
     bias_hh = [None] * 3 if w.bias_hh is None else np.split(w.bias_hh, 3)
     return [[(ih[k], bias_ih[k]), (hh[k], bias_hh[k])] for k in range(3)]

@@ -1,18 +1,54 @@
-"""The affine map y = x W^T + b and its gradients; every product inside the recurrent cells is one of these."""
+"""The affine map y = x W^T + b and its gradients; every product inside the recurrent cells is one of these.
+
+On the way forward W may be a matrix in fewer bits:
+
+    uint16 (O, I)             bfloat16, the upper halves of the float32 that are multiplied
+    a pair, int8 q (O, I)     row o of W is s[o] q[o]. A vector x is brought to the same form, with the scale
+    and float32 s (O,)        t = max|x| / 127 and the numbers p = round(x / t), of two as near the even one. x W[o]^T
+                              is then (p . q[o]) (s[o] t), and p . q[o] a sum of whole numbers, which is exact. Where x
+                              holds NaN or infinity, t is NaN
+
+x is float32 then.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 
-def forward(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
+def forward(x: np.ndarray, weight: Any, bias: np.ndarray | None) -> np.ndarray:
     """y = x W^T + b.   x (..., I), weight (O, I), bias (O,) or None -> y (..., O)."""
-    y: np.ndarray = x @ weight.T
+    if isinstance(weight, tuple):
+        y = _of_whole_numbers(x, *weight)
+    else:
+        y = x @ (_widened(weight) if weight.dtype == np.uint16 else weight).T
     if bias is not None:
         y += bias
     return y
+
+
+def _widened(bits: np.ndarray) -> np.ndarray:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _of_whole_numbers(x: np.ndarray, q: np.ndarray, s: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        t = np.abs(x).max(axis=-1, keepdims=True, initial=0) / np.float32(127)
+        t = np.where(np.isfinite(t), t, np.float32(np.nan))
+        p = np.clip(np.where(t > 0, np.rint(x / t), 0), -127, 127)
+        sums = p.astype(np.float64) @ q.T.astype(np.float64)  # exact below 2**53
+        y: np.ndarray = sums.astype(np.float32) * (s * t)
+    return y
+
+
+def parts(weight: Any, count: int) -> list[Any]:
+    """A matrix cut into as many, one below the other: views."""
+    if isinstance(weight, tuple):
+        return list(zip(*(np.split(array, count) for array in weight), strict=True))
+    return list(np.split(weight, count))
 
 
 def backward(
@@ -45,8 +81,9 @@ def activated(x: np.ndarray, activation: str) -> np.ndarray:
 class PackedLinear:
     """The affine map of `forward`, and what `activated` makes of it, for weights that stay what they are."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, activation: str) -> None:
-        self._weight, self._bias, self._activation = weight.copy(), None if bias is None else bias.copy(), activation
+    def __init__(self, weight: Any, bias: np.ndarray | None, activation: str) -> None:
+        self._weight = tuple(map(np.copy, weight)) if isinstance(weight, tuple) else weight.copy()
+        self._bias, self._activation = None if bias is None else bias.copy(), activation
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """x (..., I) -> y (..., O)."""
@@ -81,8 +118,8 @@ class WindowedLinear:
         return self.forward(joined), joined
 
 
-def packed(weight: np.ndarray, bias: np.ndarray | None, activation: str = "identity") -> PackedLinear:
-    """weight (O, I), bias (O,) or None, copied."""
+def packed(weight: Any, bias: np.ndarray | None, activation: str = "identity") -> PackedLinear:
+    """weight (O, I), as in `forward`, bias (O,) or None, copied."""
     return PackedLinear(weight, bias, activation)
 
 

@@ -25,7 +25,7 @@ from .. import cells
 from ..core.checks import refuse_hidden
 from ..core.pullback import Once
 
-Entries = Sequence["np.ndarray | None"]  # weights or a state, None where absent
+Entries = Sequence[Any]  # weights or a state: arrays, or None where absent; matrices as in linear.py
 State = tuple[np.ndarray, ...]
 Back = tuple[np.ndarray, State]  # gradients of x and of the state before a step
 Pullback = Callable[..., tuple[Any, State]]  # see `vjp`
@@ -45,9 +45,10 @@ class Cell:
     def sizes(self, w: Any) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
         """The widths of the states, and the shape that each weight should have."""
         record = cells.CELLS[self.name]
-        hidden, inputs = w.weight_ih.shape[0] // len(record.gates), w.weight_ih.shape[1]
+        gates, inputs = _numbers(w.weight_ih).shape
+        hidden = gates // len(record.gates)
         projection = getattr(w, "weight_hr", None)
-        outputs = hidden if projection is None else projection.shape[0]
+        outputs = hidden if projection is None else _numbers(projection).shape[0]
         return record.widths(hidden, outputs), record.shapes(inputs, hidden, outputs)
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
@@ -92,7 +93,10 @@ def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any
         return forward(made, *rest)
 
     def vjp_of(*arguments: Any, **given: Any) -> Any:
-        made, rest = own(bound(vjp_of, arguments, given))
+        call = bound(vjp_of, arguments, given)
+        if any(weight is not None and _numbers(weight).dtype in ENCODED for weight in call.arguments["weights"]):
+            raise TypeError("weights of bfloat16 or int8 have no way back")
+        made, rest = own(call)
         return vjp(made, *rest)
 
     def stream_of(*arguments: Any, **given: Any) -> Stream:
@@ -141,7 +145,7 @@ def vjp(
     """
     w, widths = _own_weights(cell, weights, x.dtype)
     table = x
-    _check("x", x, (*x.shape[: 2 if ids is None else 1], w.weight_ih.shape[1]), x.dtype)
+    _check("x", x, (*x.shape[: 2 if ids is None else 1], _numbers(w.weight_ih).shape[1]), x.dtype)
     steps, batch = (x if ids is None else ids).shape[:2]
     lengths = _own_lengths(lengths, steps, batch)
     if ids is not None:
@@ -227,13 +231,14 @@ class Stream:
     """
 
     def __init__(self, cell: Any, layers: Sequence[Entries], batch: int) -> None:
-        dtype = np.asarray(layers[0][0]).dtype
+        first = _numbers(layers[0][0])
+        dtype = np.dtype(np.float32) if first.dtype in ENCODED else first.dtype
         owned = [_own_weights(cell, weights, dtype) for weights in layers]
         self._cell = cell
         self._weights = [w for w, _ in owned]
         widths = owned[0][1]
         for w, own_widths in owned[1:]:
-            _check("weight_ih", w.weight_ih, (len(w.weight_ih), widths[0]), dtype)
+            _check_weight("weight_ih", w.weight_ih, (len(_numbers(w.weight_ih)), widths[0]), dtype)
             if own_widths != widths:
                 raise ValueError(f"a layer has states of width {own_widths}, the first one of {widths}")
         self._state: State = tuple(np.zeros((len(layers), batch, width), dtype) for width in widths)
@@ -246,7 +251,7 @@ class Stream:
     def run(self, x: np.ndarray) -> np.ndarray:
         """x (T, N, I) -> y (T, N, width)."""
         outputs = self._state[0]
-        _check("x", x, (len(x), outputs.shape[1], self._weights[0].weight_ih.shape[1]), outputs.dtype)
+        _check("x", x, (len(x), outputs.shape[1], _numbers(self._weights[0].weight_ih).shape[1]), outputs.dtype)
         y = np.empty((len(x), *outputs.shape[1:]), outputs.dtype)
         for t in range(len(x)):
             h = x[t]
@@ -303,6 +308,27 @@ def _check(name: str, array: np.ndarray, shape: tuple[int, ...], dtype: Any) -> 
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
 
 
+ENCODED = (np.dtype(np.uint16), np.dtype(np.int8))  # of matrices in fewer bits
+
+
+def _numbers(weight: Any) -> np.ndarray:
+    """Of a pair the first."""
+    numbers: np.ndarray = weight[0] if isinstance(weight, tuple) else weight
+    return numbers
+
+
+def _check_weight(name: str, weight: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    numbers = _numbers(weight)
+    encoded = len(shape) == 2 and dtype == np.float32 and numbers.dtype in ENCODED
+    _check(name, numbers, shape, numbers.dtype if encoded else dtype)
+    if isinstance(weight, tuple):
+        _check(f"the scale of {name}", weight[1], shape[:1], dtype)
+
+
+def _copy(weight: Any) -> Any:
+    return tuple(map(np.copy, weight)) if isinstance(weight, tuple) else weight.copy()
+
+
 def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[int, ...]]:
     """Copies of the weights as cell.weights, and the widths of the state's entries."""
     w = cell.weights(*weights)
@@ -312,8 +338,8 @@ def _own_weights(cell: Any, weights: Entries, dtype: Any) -> tuple[Any, tuple[in
     widths, shapes = cell.sizes(w)
     for name, weight in zip(cell.weights._fields, w, strict=True):
         if weight is not None:
-            _check(name, weight, shapes[name], dtype)
-    return cell.weights(*(None if weight is None else weight.copy() for weight in w)), widths
+            _check_weight(name, weight, shapes[name], dtype)
+    return cell.weights(*(None if weight is None else _copy(weight) for weight in w)), widths
 
 
 def _check_grads(grads: Any, w: Any) -> None:

@@ -21,8 +21,9 @@ from ...core.checks import (
     shape_error,
     shape_text,
 )
+from ...core.encoded import rows
 from ...core.layer import Layer
-from ...core.parameters import Shapes
+from ...core.parameters import Shapes, unrecorded
 from ...core.pullback import AllOrNone, Pullback
 from .functional import Call, Options, checked, copied
 from .projection import Projection
@@ -50,6 +51,9 @@ class MultiheadAttention(Layer):
     """
 
     _op: ClassVar[Any] = kernels.linear
+    _has_products = True
+    _derived = (*Layer._derived, "_compiled")
+    _compiled: Mapping[str, Any] = {}  # of a quantized layer: its linear maps
 
     def __init__(
         self, embed_dim: int, num_heads: int, bias: bool = True,
@@ -130,6 +134,9 @@ class MultiheadAttention(Layer):
         out, pullback = layer.vjp(x, is_causal=True)
         dx, _, _ = pullback(out - target)
         """
+        if self.quantized:
+            self._refuse_recording()
+            return self(query, key, value, **arguments), unrecorded
         call = f"{type(self).__name__}.vjp"
         inputs, batched = self._inputs(call, query, key, value)
         inputs = _each(lambda x: np.array(x, order="C"), inputs)
@@ -185,16 +192,38 @@ class MultiheadAttention(Layer):
 
     # ---- parts of a call; arrays below have the batch axis
 
-    def _projections(self, arrays: Mapping[str, Array]) -> list[Projection]:
+    def _pack(self) -> None:
+        self._compiled = {}
+
+        def packed(weight: Any, bias: Array | None) -> Any:
+            return self._op.packed(weight, bias)
+
+        maps = self._projections(self._params)
+        named = dict(zip("qkv", (packed(map_.weight, map_.bias) for map_ in maps), strict=True))
+        if self._packed:
+            named["qkv"] = packed(*self._joint(self._params)[1:])
+        self._compiled = named | {"output": packed(*self._output(self._params)[1:])}
+
+    def _projections(self, arrays: Mapping[str, Array]) -> list[Any]:
         """The linear maps of query, key and value: their parameters, or copies or gradients of them."""
+        if self._compiled:
+            return [self._compiled[name] for name in "qkv"]
         bias = arrays.get("in_proj_bias")
         maps = []
         for k, (begin, end) in enumerate(pairwise(self._cuts)):
-            weight = arrays["in_proj_weight"][begin:end] if self._packed else arrays[f"{'qkv'[k]}_proj_weight"]
+            weight = rows(arrays["in_proj_weight"], begin, end) if self._packed else arrays[f"{'qkv'[k]}_proj_weight"]
             maps.append(Projection(self._op, weight, None if bias is None else bias[begin:end]))
         return maps
 
-    def _output(self, arrays: Mapping[str, Array]) -> Projection:
+    def _joint(self, arrays: Mapping[str, Array]) -> Any:
+        """The three in one."""
+        if self._compiled:
+            return self._compiled["qkv"]
+        return Projection(self._op, arrays["in_proj_weight"], arrays.get("in_proj_bias"))
+
+    def _output(self, arrays: Mapping[str, Array]) -> Any:
+        if self._compiled:
+            return self._compiled["output"]
         return Projection(self._op, arrays["out_proj.weight"], arrays.get("out_proj.bias"))
 
     def _projected(self, inputs: Sequence[Array], arrays: Mapping[str, Array]) -> list[Array]:
@@ -202,7 +231,7 @@ class MultiheadAttention(Layer):
         the bits of three."""
         query, key, value = inputs
         if self._packed and query is key is value:
-            y = Projection(self._op, arrays["in_proj_weight"], arrays.get("in_proj_bias")).forward(query)
+            y = self._joint(arrays).forward(query)
             parts = [y[..., begin:end] for begin, end in pairwise(self._cuts)]
         else:
             parts = [map_.forward(x) for map_, x in zip(self._projections(arrays), inputs, strict=True)]

@@ -11,7 +11,7 @@ class Projection(NamedTuple):
     """y = x W^T + b, on views of parameters, of copies of them, or of their gradients."""
 
     op: Any  # kernels.linear, or its twin
-    weight: Array  # (O, I)
+    weight: Any  # (O, I), of a quantized layer in fewer bits
     bias: Array | None  # (O,)
 
     def forward(self, x: Array) -> Array:

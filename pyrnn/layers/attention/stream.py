@@ -24,7 +24,7 @@ class AttentionStream:
 
     def __init__(self, layer: MultiheadAttention, batch: int, options: Options) -> None:
         self._layer = layer
-        self._weights = {name: array.copy() for name, array in layer.params.items()}
+        self._weights = {} if layer.quantized else {name: array.copy() for name, array in layer.params.items()}
         self._batch = batch
         self._options = options
         self._cache = np.empty((2, batch, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
@@ -94,7 +94,7 @@ class AttentionStream:
         now = self._options._replace(q_offset=before)
         attend = checked(call, now, query, cache[0, :, :, :after], cache[1, :, :, :after])
         heads = attend.forward()[0]
-        out = layer._output(weights).forward(layer._mixed(heads))
+        out: Array = layer._output(weights).forward(layer._mixed(heads))
         left = attend.bounds.get("left", -1)
         # What no later step sees goes, in whole runs: what stays keeps its place within a run, and results their bits.
         gone = max(0, after - left) // _RUN * _RUN if left >= 0 else 0
