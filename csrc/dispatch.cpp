@@ -67,7 +67,8 @@ const InstructionSet sets[] = {
 #endif
 #ifdef PYRNN_HAS_arm64
     PYRNN_SET("arm64-dotprod", has_dot, arm64, arm64_dot),
-    PYRNN_SET("arm64-neon", [] { return true; }, arm64, arm64),
+    PYRNN_SET(
+        "arm64-neon", [] { return true; }, arm64, arm64),
 #endif
 };
 

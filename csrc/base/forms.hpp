@@ -62,8 +62,7 @@ template <class T> struct Forms {
 };
 
 // The numbers of T that a packed matrix takes, of so many unit groups; those that a vector takes which it meets.
-template <class T>
-i64 packed_size(const Form<T>* form, i64 vectors, i64 columns, i64 groups, i64 lanes) {
+template <class T> i64 packed_size(const Form<T>* form, i64 vectors, i64 columns, i64 groups, i64 lanes) {
   return groups * (form && vectors ? form->panel_size(vectors, columns) : columns * vectors * lanes);
 }
 template <class T> i64 prepared_size(const Form<T>* form, i64 columns) {

@@ -117,9 +117,7 @@ struct Int8 {
     const Vec<float> by = splat(scale);
     for (i64 k = 0; k < columns; k += L, words += L / 4 * Dot::words) {
       const Vec<float> v = load(vector + k, columns - k);
-      Dot::put(finite && scale > 0
-                   ? __builtin_convertvector(max(min(round(v / by), 127.f), -127.f), Word)
-                   : Word{},
+      Dot::put(finite && scale > 0 ? __builtin_convertvector(max(min(round(v / by), 127.f), -127.f), Word) : Word{},
                words);
     }
   }
@@ -176,8 +174,7 @@ __attribute__((noinline)) i64 word_tiles(const float* const* a, i64 columns, con
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const i64 place = from + u * c_group + v * L;
-          store(c[r] + place,
-                F::end(acc[r][u][v], behind + u * group + v * F::extra * L, a[r], start[r] + place, L));
+          store(c[r] + place, F::end(acc[r][u][v], behind + u * group + v * F::extra * L, a[r], start[r] + place, L));
         }
   }
   return g;
@@ -199,8 +196,7 @@ template <class F> struct WordForm {
           const i64 r = gate[std::size_t(v)] * units + g * L + lane;
           const void* const row = F::row(weight.data, r, columns);
           for (i64 k = 0; k < words; ++k) {
-            const std::uint32_t word =
-                F::word(row, k * F::per_word, std::min(F::per_word, columns - k * F::per_word));
+            const std::uint32_t word = F::word(row, k * F::per_word, std::min(F::per_word, columns - k * F::per_word));
             std::memcpy(panel + (k * V + v) * L + lane, &word, sizeof word);
           }
           F::put_extra(row, columns, weight.scale ? weight.scale[r] : 1.f, panel + words * V * L + v * F::extra * L,

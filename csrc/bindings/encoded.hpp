@@ -1,5 +1,5 @@
-// Matrices in the forms of base/forms.hpp, as ops are given them: an array (R, K) of uint16, the upper halves of floats,
-// is one of bfloat16; a pair of int8 (R, K) and a scale for each row, float32 (R,), one of int8.
+// Matrices in the forms of base/forms.hpp, as ops are given them: an array (R, K) of uint16, the upper halves of
+// floats, is one of bfloat16; a pair of int8 (R, K) and a scale for each row, float32 (R,), one of int8.
 #pragma once
 
 #include <string>

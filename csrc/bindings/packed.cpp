@@ -201,7 +201,8 @@ py::object activated(py::handle x_, const std::string& activation) {
 
 // weight [O,I] as it is, or in the order of the rows of windows.
 template <class T>
-Either packed(const std::string& call, const Matrix<const T>& weight, i64 O, i64 I, py::handle bias_, const std::string& activation) {
+Either packed(const std::string& call, const Matrix<const T>& weight, i64 O, i64 I, py::handle bias_,
+              const std::string& activation) {
   py::array_t<T> bias;
   if (!bias_.is_none()) {
     bias = to_packed<T>(call, "bias", bias_);

@@ -10,14 +10,16 @@ inline constexpr i64 linear_block = 256;  // rows whose share of a weight gradie
 
 template <class T> struct Linear {
   i64 M = 0, I = 0, O = 0;
-  Matrix<const T> weight;                      // [O,I]
-  const T* bias = nullptr;                     // [O] or null
-  const T *x = nullptr, *dy = nullptr;         // [M,I], [M,O]
+  Matrix<const T> weight;               // [O,I]
+  const T* bias = nullptr;              // [O] or null
+  const T *x = nullptr, *dy = nullptr;  // [M,I], [M,O]
   i64 x_row = 0, dy_row = 0;
 
   // So little that a product packs nothing: it takes neither memory nor threads.
   static constexpr i64 few_rows = 3, few_weights = 1 << 14;
-  bool is_small() const { return !weight.form && M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights; }
+  bool is_small() const {
+    return !weight.form && M <= few_rows && O <= few_weights && I <= few_weights && O * I <= few_weights;
+  }
 };
 
 // Of what comes out of a packed map; the last two over the numbers of a row.

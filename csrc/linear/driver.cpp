@@ -28,8 +28,9 @@ template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T
   const i64 work = m.M * m.O * m.I;
   Team team(work);
   Watch watch;
-  in_watched_parts(team, work, m.M / least_rows, watch,
-                   [&](int, i64 part, i64 parts) { k.forward(m, panels.get(), prepared.get(), y, int(part), int(parts)); });
+  in_watched_parts(team, work, m.M / least_rows, watch, [&](int, i64 part, i64 parts) {
+    k.forward(m, panels.get(), prepared.get(), y, int(part), int(parts));
+  });
 }
 
 template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<T>& m, T* dx, T* dweight, T* dbias) {

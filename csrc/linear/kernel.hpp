@@ -49,8 +49,8 @@ template <class T> struct LinearLoop {
         if (form)
           form->accumulate(1, n, rows, K, panels + g0 * form->panel_size(1, K), from, to, L, g1 - g0);
         else
-          accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L},
-                               from, to, L, g1 - g0);
+          accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
+                               to, L, g1 - g0);
         for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * outputs + g0 * L);
       }
     }

@@ -149,7 +149,7 @@ template <class T> struct Run {
   T* prepared = nullptr;   // [threads][prepared_size] what products read of vectors, of matrices whose forms say so
   i64 prepared_size = 0;
   T* prepared_table = nullptr;  // the same of a table, for all threads
-  Steps<T> y;              // [T,N,P]; data null: not wanted
+  Steps<T> y;                   // [T,N,P]; data null: not wanted
 
   // Backward only.
   Transposed<T> transposed;

@@ -141,7 +141,8 @@ template <class T> class Part {
     return size ? prepared + number * size : as_it_is;
   }
   void prepare(const PackedMatrix<T>& matrix, i64 k, i64 number, const T* vector) const {
-    if (const i64 size = pyrnn::prepared_size(matrix.form, k)) matrix.form->prepare(vector, k, prepared + number * size);
+    if (const i64 size = pyrnn::prepared_size(matrix.form, k))
+      matrix.form->prepare(vector, k, prepared + number * size);
   }
   // The same of the vectors from(row) of this group's rows at step s.
   template <class From> void prepare_rows(const PackedMatrix<T>& matrix, i64 k, i64 s, From from) const {

@@ -168,7 +168,8 @@ template <class T> class TimeLoop : Gradients<T> {
         const int n = int(std::min<i64>(max_rows, mine.end - v));
         Tile tile;
         for (int r = 0; r < n; ++r)
-          tile.a[r] = size ? run.prepared_table + (v + r) * size : run.x.at(0, v + r), tile.out[r] = run.table + (v + r) * run.record_row;
+          tile.a[r] = size ? run.prepared_table + (v + r) * size : run.x.at(0, v + r),
+          tile.out[r] = run.table + (v + r) * run.record_row;
         f(tile, n);
       }
     };

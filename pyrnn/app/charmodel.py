@@ -25,6 +25,8 @@ import numpy as np
 from ..cells import CELLS
 from ..core import files
 from ..core.checks import file_name
+from ..core.config import QUANTIZED
+from ..core.encoded import SCALE
 from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.embedding import Embedding
@@ -95,7 +97,7 @@ def model_file(model: CharModel, training: Mapping[str, Any]) -> tuple[dict[str,
     description = {
         "kind": MODEL_KIND,
         "version": VERSION,
-        "model": model.sizes,
+        "model": model.sizes | ({QUANTIZED: model.quantized} if model.quantized else {}),
         "vocabulary": _as_json(model.vocabulary.characters),
         "training": dict(training),
     }
@@ -107,21 +109,24 @@ def save_model(path: str | os.PathLike[str], model: CharModel, training: Mapping
     files.save(path, *model_file(model, training))
 
 
-def load_model(path: str | os.PathLike[str]) -> CharModel:
-    """The model in a model file."""
-    return read_model(path)[0]
+def load_model(path: str | os.PathLike[str], weights: str | None = None) -> CharModel:
+    """The model in a model file, with its weights as they are or in another form, see `Layer.quantize`."""
+    model = read_model(path)[0]
+    return model if weights in (None, model.quantized) else model.quantize(weights)
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[CharModel, dict[str, Any]]:
     """The model in a model file, and what the file says of its training."""
     weights, description = files.load(path, MODEL_KIND)
     with _parts_of(file_name(path), description, ("model", "vocabulary", "training")):
-        sizes = description["model"]
+        sizes = dict(description["model"])
+        form = sizes.pop(QUANTIZED, None)
         Settings(**sizes)
         vocabulary = Vocabulary("".join(description["vocabulary"]))
         _check_sizes(weights, len(vocabulary), sizes["cell"], sizes["embed"], sizes["hidden"], sizes["layers"])
         model = CharModel(vocabulary, **sizes)
-        model.load_state_dict(weights)
+        model = model if form is None else model.quantize(form)
+        model._take(weights)
         return model, dict(description["training"])
 
 
@@ -132,7 +137,7 @@ def _as_json(characters: str) -> str | list[str]:
 
 def _check_sizes(weights: Mapping[str, np.ndarray], size: int, cell: str, embed: int, hidden: int, layers: int) -> None:
     """ValueError unless a model of these sizes has as many numbers as there are: before its memory is asked for."""
-    given = sum(array.size for array in weights.values())
+    given = sum(array.size for name, array in weights.items() if not name.endswith(SCALE))
     record = CELLS[cell]
     present = record.present(lambda argument: argument == "bias")
     first, other = (record.shapes(inputs, hidden) for inputs in (embed, hidden))

@@ -22,6 +22,7 @@ from .. import _command
 from ..associative.hopfield import RULES
 from ..cells import CELLS
 from ..core.checks import cut
+from ..core.encoded import FORMS
 from ..core.files import naming
 
 if TYPE_CHECKING:
@@ -327,6 +328,10 @@ def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: flo
 
 # ---------------------------------------------------------------------------------------------------- the others
 
+WEIGHTS = click.option(
+    "--weights", type=click.Choice(FORMS), help="Use the weights in this form.  [default: as they are]"
+)
+
 
 @cli.command()
 @click.argument("model", type=FILE)
@@ -336,11 +341,12 @@ def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: flo
 @click.option("--temperature", type=Real(min=0), default=TEMPERATURE, show_default=True,
               help="1: as likely as the model thinks; less: safer; 0: always the likeliest.")  # fmt: skip
 @click.option("--seed", type=SEED, help="The same sample each time.  [default: another one each time]")
-def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None) -> None:
+@WEIGHTS
+def sample(model: str, prompt: str, length: int, temperature: float, seed: int | None, weights: str | None) -> None:
     """Write text with a trained MODEL."""
     from . import charmodel
 
-    characters = charmodel.sample(charmodel.load_model(model), prompt, length, temperature, seed)
+    characters = charmodel.sample(charmodel.load_model(model, weights), prompt, length, temperature, seed)
     sys.stdout.write(prompt)
     _write(characters)
 
@@ -348,15 +354,16 @@ def sample(model: str, prompt: str, length: int, temperature: float, seed: int |
 @cli.command("eval")
 @click.argument("model", type=FILE)
 @click.argument("text", type=FILE)
+@WEIGHTS
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
-def evaluate(model: str, text: str, as_json: bool) -> None:
+def evaluate(model: str, text: str, weights: str | None, as_json: bool) -> None:
     """Bits per character of the UTF-8 file TEXT (- is the standard input) under a trained MODEL.
 
     The text is read from end to end. Its first character is not predicted: the mean is over all the others.
     """
     from . import charmodel
 
-    trained = charmodel.load_model(model)
+    trained = charmodel.load_model(model, weights)
     ids = trained.vocabulary.encode(_read(text), text)
     done, start = 0, time.monotonic()
 

@@ -229,8 +229,8 @@ class Layer:
                 layer._pack()
 
     def quantize(self, form: str) -> Any:
-        """Its like with the matrices in fewer bits, for calls and streams: in half or a quarter of the memory, and up to
-        as much faster where that is far; "int8" is faster with a batch, too.
+        """Its like with the matrices in fewer bits, for calls and streams: half or a quarter of the memory, and up to
+        as much faster where it is far; "int8" is faster with a batch, too.
 
         "bfloat16"  the matrices are rounded to bfloat16: the same bits as the float32 layer whose matrices are rounded
         "int8"      row r of a matrix is whole numbers times a scale, max|w_r| / 127, and so is each vector it meets: x
