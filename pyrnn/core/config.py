@@ -38,8 +38,10 @@ def made(call: str, name: str, value: Any) -> Any:
     kind = getattr(pyrnn, str(value["type"]), None)
     if value["type"] not in pyrnn.__all__ or not isinstance(kind, type):
         raise ValueError(f"{call}: the type of {name} is {shown(value['type'])}, expected the name of a layer of pyrnn")
-    arguments = dict(value["config"])
-    form = arguments.pop(QUANTIZED, None)
+    arguments, form = value["config"], None
+    if isinstance(arguments, Mapping) and QUANTIZED in arguments:
+        form = arguments[QUANTIZED]
+        arguments = {name: argument for name, argument in arguments.items() if name != QUANTIZED}
     layer = kind(**arguments)
     return layer if form is None else layer.quantize(form)
 
