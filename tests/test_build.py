@@ -3,6 +3,7 @@ kernel holds code that other instruction sets may come to run."""
 
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -90,7 +91,7 @@ OBJECTS = [  # but for a sanitizer's build, which keeps functions of std beside 
     path
     for cache in sorted(ROOT.glob("build/**/CMakeCache.txt"))
     if "PYRNN_SANITIZE:BOOL=ON" not in cache.read_text() and "mutants" not in cache.parts
-    for path in sorted(cache.parent.glob("CMakeFiles/kernels_*/**/*.cpp.o"))
+    for path in sorted(cache.parent.glob("CMakeFiles/[kf]*_*/**/*.cpp.o"))  # kernels_* and forms_*
     if path.stat().st_mtime > CHANGED
 ]
 
@@ -99,8 +100,9 @@ OBJECTS = [  # but for a sanitizer's build, which keeps functions of std beside 
 @pytest.mark.parametrize("compiled", OBJECTS, ids=lambda path: str(path.relative_to(ROOT / "build")))
 def test_instruction_sets_share_no_function(compiled):
     """Of a function that several object files hold the linker takes any, be it for AVX-512 on a CPU without."""
-    target = next(part for part in compiled.parts if part.startswith("kernels_"))
-    own = target.removeprefix("kernels_").rpartition("_")[0]  # kernels_x86_64_v4_float.dir
+    target = next(part for part in compiled.parts if part.startswith(("kernels_", "forms_")))
+    # kernels_x86_64_v4_float.dir, forms_x86_64_v4_dot.dir
+    own = re.fullmatch(r"(?:forms|kernels)_(.*?)(?:_float|_double)?\.dir", target)[1]
     listed = subprocess.run(["nm", "--defined-only", compiled], check=True, capture_output=True, text=True).stdout
     shared = [line for line in listed.splitlines() if line.split()[1] == "W"]
     namespace = f"5pyrnn{len(own)}{own}"  # mangled: not every nm can read the names of long lambdas

@@ -119,6 +119,29 @@ def test_samples(here, capsys):
     assert sample("--prompt", "fox", "--length", "20", "--temperature", "1.5", "--seed", "3") == expected
 
 
+@pytest.mark.parametrize("form", ["bfloat16", "int8"])
+def test_weights_in_fewer_bits(here, capsys, form):
+    """Of the file as it is, and of one whose weights are so already."""
+    model = charmodel.CharModel(Vocabulary.of(TEXT), "gru", 4, 8, rng=0)
+    charmodel.save_model("m", model, {})
+    frozen = model.quantize(form)
+    pyrnn.save("small", frozen)
+    assert os.path.getsize("small") < os.path.getsize("m")
+    bits = charmodel.bits_per_character(frozen, model.vocabulary.encode(TEXT))
+    assert bits == pytest.approx(charmodel.bits_per_character(model, model.vocabulary.encode(TEXT)), abs=0.05)
+    text = "".join(charmodel.sample(frozen, "fox", 20, 1.0, 3))
+    for file, options in (("m", ["--weights", form]), ("small", []), ("small", ["--weights", form])):
+        assert cli.main(["eval", file, "text.txt", "--json", *options]) == 0
+        assert json.loads(capsys.readouterr().out)["bits_per_char"] == bits
+        assert cli.main(["sample", file, "--prompt", "fox", "--length", "20", "--temperature", "1", "--seed", "3",
+                         *options]) == 0  # fmt: skip
+        assert capsys.readouterr().out == f"fox{text}\n"
+    other = {"int8": "bfloat16", "bfloat16": "int8"}[form]
+    assert cli.main(["eval", "small", "text.txt", "--weights", other]) == 1
+    assert f"small: its weights are of {form}, and cannot become {other}" in capsys.readouterr().err
+    assert cli.main(["eval", "m", "text.txt", "--weights", "int4"]) == 2
+
+
 def test_eval_prints_words(here, capsys):
     charmodel.save_model("m", charmodel.CharModel(Vocabulary.of(TEXT), "lstm", 4, 8, rng=0), {})
     assert cli.main(["eval", "m", "text.txt"]) == 0

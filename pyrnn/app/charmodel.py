@@ -110,9 +110,15 @@ def save_model(path: str | os.PathLike[str], model: CharModel, training: Mapping
 
 
 def load_model(path: str | os.PathLike[str], weights: str | None = None) -> CharModel:
-    """The model in a model file, with its weights as they are or in another form, see `Layer.quantize`."""
+    """The model in a model file, with its weights as they are or in another form, see `Layer.quantize`. ValueError too
+    where they are in one already that is not this."""
     model = read_model(path)[0]
-    return model if weights in (None, model.quantized) else model.quantize(weights)
+    if weights in (None, model.quantized):
+        return model
+    if model.quantized:
+        raise ValueError(f"{file_name(path)}: its weights are of {model.quantized}, and cannot become {weights}")
+    frozen: CharModel = model.quantize(weights)
+    return frozen
 
 
 def read_model(path: str | os.PathLike[str]) -> tuple[CharModel, dict[str, Any]]:
