@@ -26,13 +26,27 @@ from . import (
     onnx_models,
     optim,
     peers,
+    quantized,
     report,
 )  # fmt: skip
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
 OPS: dict[str, Op] = {
     op.name: op
-    for module in (cells, attention, linear, conv1d, cross_entropy, ctc, crf, embedding, optim, hopfield, onnx_models)
+    for module in (
+        cells,
+        quantized,
+        attention,
+        linear,
+        conv1d,
+        cross_entropy,
+        ctc,
+        crf,
+        embedding,
+        optim,
+        hopfield,
+        onnx_models,
+    )  # fmt: skip
     for op in module.OPS
 }
 

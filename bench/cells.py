@@ -40,5 +40,6 @@ def gru_step(state: Any, a: Any, weight_hh: Any, bias_hh: Any) -> Any:
 
 JAX_STEPS = {"rnn": rnn_step, "lstm": lstm_step, "gru": gru_step}
 ATTRIBUTES = {"gru": {"linear_before_reset": 1}}
-LAYERS_AND_STREAMS = [Cell(op, JAX_STEPS.get(op), ATTRIBUTES.get(op, {})).ops() for op in CELLS]
+CELL = {op: Cell(op, JAX_STEPS.get(op), ATTRIBUTES.get(op, {})) for op in CELLS}
+LAYERS_AND_STREAMS = [cell.ops() for cell in CELL.values()]
 OPS = tuple(layer for layer, _ in LAYERS_AND_STREAMS) + tuple(stream for _, stream in LAYERS_AND_STREAMS)

@@ -104,7 +104,8 @@ def onnx_run(
     results = [helper.make_tensor_value_info(name, kind, None) for name in wanted]
     constants = [numpy_helper.from_array(array, name) for name, array in given.items() if name not in fed]
     graph = helper.make_graph([node], "bench", feeds, results, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    domains = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=domains, ir_version=ir_version)
     session = onnx_session(model, settings)
     return lambda feeds: session.run(wanted, feeds)
 
