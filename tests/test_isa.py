@@ -40,6 +40,7 @@ def test_parity_and_same_bits(isa):
     chosen = [
         "test_parity.py",
         "test_same_bits.py",
+        "test_quantize.py",
         "-k",
         "not (long_and_wide or very_often or wider_than_a_cache or in_a_stack)",
     ]

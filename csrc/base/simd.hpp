@@ -393,6 +393,17 @@ template <class T> PYRNN_INLINE IntVec<T> load_mask(const std::uint8_t* p, i64 n
 #endif
 }
 
+// The upper halves of words, with zeros below.
+PYRNN_INLINE IntVec<float> upper_halves(IntVec<float> words) {
+#if defined(__x86_64__) && !defined(__AVX512F__)  // where a mask would take a register that products have not to spare
+  IntVec<float> halves = words >> 16;
+  asm("" : "+x"(halves));  // or the compiler takes a mask
+  return halves << 16;
+#else
+  return words & std::int32_t(0xffff0000);
+#endif
+}
+
 // Sums of products of bytes. A word of each lane holds four weights; a vector of whole numbers from -127 to 127 lies as
 // `put` leaves it, and four of them, which are `words` 32-bit words, meet a register of weights: added to each lane is
 // the sum of its four products, exactly. Where the instruction takes one factor without a sign, the numbers lie
@@ -427,19 +438,20 @@ struct Dot {
     }
   }
 
-  static PYRNN_INLINE Sums spread(std::int32_t word) { return word - Sums{}; }
-
-  static PYRNN_INLINE Sums add(Sums sums, Sums weights, const Sums (&numbers)[words]) {
+  // Of the numbers' words the one of this `phase`, in all lanes; each phase adds its share.
+  static PYRNN_INLINE Sums add(Sums sums, Sums weights, Sums numbers, int phase) {
 #if defined(__AVX512VNNI__)
-    return (Sums)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)numbers[0], (__m512i)weights);
+    (void)phase;
+    return (Sums)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)numbers, (__m512i)weights);
 #elif defined(__ARM_FEATURE_DOTPROD)
-    return (Sums)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)numbers[0]);
+    (void)phase;
+    return (Sums)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)numbers);
 #elif defined(__x86_64__)
     typedef std::int16_t Halves __attribute__((vector_size(register_bytes)));
-    const Halves odd = (Halves)weights >> 8, even = (Halves)weights << 8 >> 8;
-    return sums + times(even, (Halves)numbers[0]) + times(odd, (Halves)numbers[1]);
+    return sums + times(phase ? (Halves)weights >> 8 : (Halves)weights << 8 >> 8, (Halves)numbers);
 #else
-    for (int i = 0; i < 4; ++i) sums += (weights << (24 - 8 * i) >> 24) * (numbers[0] << (24 - 8 * i) >> 24);
+    (void)phase;
+    for (int i = 0; i < 4; ++i) sums += (weights << (24 - 8 * i) >> 24) * (numbers << (24 - 8 * i) >> 24);
     return sums;
 #endif
   }

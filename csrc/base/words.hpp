@@ -17,27 +17,21 @@ namespace pyrnn::PYRNN_ISA {
 using Word = IntVec<float>;
 PYRNN_INLINE Word load_word(const float* p) { return to_bits<float>(load(p)); }
 
-// Two k in a word, the first one below.
+// Two k in a word, the first one below. A word is unpacked in phases, and meets one number of each row in each of them.
 struct Bfloat16 {
   using Sum = Vec<float>;
+  using Number = Vec<float>;
   static constexpr i64 bits = 16, per_word = 2;
-  static constexpr int extra = 0;    // vectors behind the words of a panel, for each v
-  static constexpr int numbers = 2;  // registers of a row that a word meets
+  static constexpr int phases = 2;
+  static constexpr int extra = 0;  // vectors behind the words of a panel, for each v
   static constexpr bool prepares = false;
 
-  // The k-th word of a row; where k is the last of an odd number of columns, half of it.
-  struct Numbers {
-    Vec<float> x[2];
-  };
-  template <bool whole> static PYRNN_INLINE Numbers at(const float* row, i64 word) {
-    return {{splat(row[2 * word]), whole ? splat(row[2 * word + 1]) : Vec<float>{}}};
-  }
+  static PYRNN_INLINE Number number(const float* row, i64 word, int phase) { return splat(row[2 * word + phase]); }
   static PYRNN_INLINE Sum begin(const float*, const float* start) { return load(start); }
-  template <bool whole> static PYRNN_INLINE Sum add(Sum sum, Word w, const Numbers& n) {
-    sum = fma(n.x[0], from_bits<float>(w << 16), sum);
-    return whole ? fma(n.x[1], from_bits<float>(w & std::int32_t(0xffff0000)), sum) : sum;
+  static PYRNN_INLINE Sum add(Sum sum, Word w, Number x, int phase) {
+    return fma(x, from_bits<float>(phase ? upper_halves(w) : w << 16), sum);
   }
-  static PYRNN_INLINE Vec<float> end(Sum sum, const float*, const float*, const float*, i64) { return sum; }
+  static PYRNN_INLINE Vec<float> end(Sum sum, const float*, const float*, const float*) { return sum; }
 
   static i64 vector_size(i64) { return 0; }
   static std::uint32_t word(const void* row, i64 k, i64 n) {
@@ -54,26 +48,22 @@ struct Bfloat16 {
 // and what a sum begins at where the numbers of the vector lie higher than they are.
 struct Int8 {
   using Sum = Word;
+  using Number = Word;
   static constexpr i64 bits = 8, per_word = 4;
-  static constexpr int extra = 2, numbers = Dot::words;
+  static constexpr int phases = Dot::words, extra = 2;
   static constexpr bool prepares = true;
 
-  struct Numbers {
-    Word x[Dot::words];
-  };
-  template <bool> static PYRNN_INLINE Numbers at(const float* row, i64 word) {
-    std::int32_t words[Dot::words];
-    std::memcpy(words, row + 1 + word * Dot::words, sizeof words);
-    Numbers n;
-    for (int i = 0; i < Dot::words; ++i) n.x[i] = Dot::spread(words[i]);
-    return n;
+  static PYRNN_INLINE Number number(const float* row, i64 word, int phase) {
+    std::int32_t bits;
+    std::memcpy(&bits, row + 1 + word * Dot::words + phase, sizeof bits);
+    return bits - Word{};
   }
   static PYRNN_INLINE Sum begin(const float* behind, const float*) {
     return Dot::offset ? load_word(behind + lanes<float>) : Sum{};
   }
-  template <bool> static PYRNN_INLINE Sum add(Sum sum, Word w, const Numbers& n) { return Dot::add(sum, w, n.x); }
+  static PYRNN_INLINE Sum add(Sum sum, Word w, Number x, int phase) { return Dot::add(sum, w, x, phase); }
   // start + sum * (scale of the row of weights * scale of the vector)
-  static PYRNN_INLINE Vec<float> end(Sum sum, const float* behind, const float* row, const float* start, i64) {
+  static PYRNN_INLINE Vec<float> end(Sum sum, const float* behind, const float* row, const float* start) {
     return fma(__builtin_convertvector(sum, Vec<float>), load(behind) * splat(row[0]), load(start));
   }
 
@@ -125,12 +115,13 @@ struct Int8 {
 
 template <class F> PYRNN_INLINE i64 words_of(i64 columns) { return ceil_div(columns, F::per_word); }
 
-// As `tiles` in panels.hpp.
+// As `tiles` in panels.hpp. Where the registers hold the numbers of all phases beside the sums, a word is loaded once;
+// else it is for each phase.
 template <class F, int R, int U, int V>
 __attribute__((noinline)) i64 word_tiles(const float* const* a, i64 columns, const float* panels,
                                          const float* const* start, float* const* c, i64 c_group, i64 g, i64 groups) {
   constexpr int L = lanes<float>;
-  constexpr bool at_once = R * F::numbers + R * U * V + 3 < registers;  // all numbers of the rows
+  constexpr bool at_once = F::phases == 1 || R * F::phases + R * U * V + 3 <= registers;
   const i64 words = words_of<F>(columns), group = (words + F::extra) * V * L;
   for (; g + U <= groups; g += U) {
     const i64 from = g * c_group;
@@ -138,35 +129,42 @@ __attribute__((noinline)) i64 word_tiles(const float* const* a, i64 columns, con
     const float* const behind = panel + words * V * L;
     typename F::Sum acc[R][U][V];
 #pragma GCC unroll 8
-    for (int u = 0; u < U; ++u)
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v)
+      for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v)
           acc[r][u][v] = F::begin(behind + u * group + v * F::extra * L, start[r] + from + u * c_group + v * L);
-    const auto add = [&]<bool whole>(i64 word) __attribute__((always_inline)) {
-      typename F::Numbers x[R];
-      if constexpr (at_once)
+    // Phases [first, first + count) of a word of all vectors.
+    const auto add = [&]<int first, int count>(i64 word) __attribute__((always_inline)) {
+      typename F::Number x[R][count];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) x[r] = F::template at<whole>(a[r], word);
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 2
+        for (int i = 0; i < count; ++i) x[r][i] = F::number(a[r], word, first + i);
 #pragma GCC unroll 8
       for (int u = 0; u < U; ++u)
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const Word w = load_word(panel + u * group + v * L);
+#pragma GCC unroll 2
+          for (int i = 0; i < count; ++i)
 #pragma GCC unroll 8
-          for (int r = 0; r < R; ++r) {
-            if constexpr (!at_once) x[r] = F::template at<whole>(a[r], word);
-            acc[r][u][v] = F::template add<whole>(acc[r][u][v], w, x[r]);
-          }
+            for (int r = 0; r < R; ++r) acc[r][u][v] = F::add(acc[r][u][v], w, x[r][i], first + i);
         }
-      panel += V * L;
     };
-    const i64 whole = columns / F::per_word;
+    const i64 whole = F::prepares ? words : columns / F::per_word;
     i64 word = 0;
 #pragma GCC unroll 1
-    for (; word < whole; ++word) add.template operator()<true>(word);
-    if (word < words) add.template operator()<false>(word);
+    for (; word < whole; ++word, panel += V * L)
+      if constexpr (at_once) {
+        add.template operator()<0, F::phases>(word);
+      } else {
+        add.template operator()<0, 1>(word);
+        asm("" : "+r"(panel));  // or the compiler keeps the words, for which there are no registers
+        add.template operator()<1, 1>(word);
+      }
+    if (word < words) add.template operator()<0, 1>(word);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
@@ -174,7 +172,7 @@ __attribute__((noinline)) i64 word_tiles(const float* const* a, i64 columns, con
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
           const i64 place = from + u * c_group + v * L;
-          store(c[r] + place, F::end(acc[r][u][v], behind + u * group + v * F::extra * L, a[r], start[r] + place, L));
+          store(c[r] + place, F::end(acc[r][u][v], behind + u * group + v * F::extra * L, a[r], start[r] + place));
         }
   }
   return g;
