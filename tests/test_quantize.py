@@ -405,6 +405,15 @@ def test_the_state_dict_has_what_is_kept():
     assert {name: (a.dtype.name, a.shape) for name, a in state.items()} == {"weight": ("uint16", (2, 3))}
 
 
+@pytest.mark.parametrize("package", ["onnx", "torch"])
+def test_other_systems_get_the_layers_as_they_were(package):
+    pytest.importorskip(package)
+    export = {"onnx": pyrnn.to_onnx, "torch": pyrnn.to_torch}[package]
+    for model in (pyrnn.GRU(3, 4).quantize("int8"), pyrnn.Sequential(pyrnn.GRU(3, 4).quantize("int8"))):
+        with pytest.raises(ValueError, match="GRU is quantized to int8, expected what it was made of"):
+            export(model)
+
+
 # ---- wrong calls
 
 

@@ -314,6 +314,14 @@ class Layer:
             object.__setattr__(self, name, value)
 
 
+def refuse_quantized(call: str, model: Layer) -> None:
+    """ValueError for a model in which a layer is quantized."""
+    for _, layer in model._leaves():
+        if layer.quantized:
+            message = f"{type(layer).__name__} is quantized to {layer.quantized}, expected what it was made of"
+            raise ValueError(f"{call}: {message}")
+
+
 _allowance: ContextVar[list[int] | None] = ContextVar("_allowance", default=None)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..cells import ACTIVATIONS, CELLS
 from ..core.checks import Array, cut, shown
 from ..core.config import children
-from ..core.layer import Layer
+from ..core.layer import Layer, refuse_quantized
 from ..layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ..layers.attention.multihead import MultiheadAttention
 from ..layers.conv import Conv1d
@@ -340,7 +340,8 @@ def to_torch(layer: Any) -> Any:
     """The module of torch's that a layer is, with copies of its values; `from_torch` of it has the same bits.
 
     A Conv1d, BatchNorm1d or MaxPool1d of torch's takes (N, C, T). ValueError for a layer that torch does not have: its
-    name and what about it, and for a Sequential in which a layer would act on another axis. ImportError without torch.
+    name and what about it, for a Sequential in which a layer would act on another axis, and for what is quantized.
+    ImportError without torch.
 
         module = pyrnn.to_torch(pyrnn.GRU(8, 16))
     """
@@ -350,6 +351,7 @@ def to_torch(layer: Any) -> Any:
         raise ImportError("to_torch needs torch: pip install torch") from error
     if not isinstance(layer, Layer):
         raise TypeError(f"to_torch: layer is {shown(layer)}, expected a layer")
+    refuse_quantized("to_torch", layer)
     return _to_module(torch, layer, "")[0]
 
 
