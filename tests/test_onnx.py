@@ -267,7 +267,7 @@ def test_products(dtype):
 
 
 def test_quantized_lstm():
-    """Near onnxruntime's, which rounds the activations of every call too."""
+    """Near onnxruntime's, which rounds the activations of a whole call with one scale; on a kernel of its integers."""
     rng = np.random.default_rng(0)
     steps, rows, width, hidden = 12, 1, 16, 24
     weights = {"W": rng.normal(size=(1, width, 4 * hidden)), "R": rng.normal(size=(1, hidden, 4 * hidden))}
@@ -286,3 +286,14 @@ def test_quantized_lstm():
         (expected,) = session(model).run(None, {"X": x})
         found = pyrnn.from_onnx(model)(x)["Y"]
         assert np.sqrt(np.mean((found - expected) ** 2)) < 0.05 * expected.std()
+        layer = [np.concatenate([np.split(part, 4)[k] for k in (0, 2, 3, 1)]) for part in of_layer(inputs, hidden)]
+        own = [(layer[0], layer[1]), (layer[2], layer[3]), layer[4], layer[5], None, None]
+        np.testing.assert_array_equal(found[:, 0], pyrnn.kernels.lstm.forward(x, None, own)[0])
+
+
+def of_layer(inputs, hidden):
+    """Integers and scales of W and R, and both biases, (4*H, ...) each."""
+    for name in "WR":
+        yield np.ascontiguousarray(inputs[name][0].T)
+        yield np.broadcast_to(inputs[f"{name}_scale"].reshape(-1), 4 * hidden).copy()
+    yield from np.split(inputs["B"][0], 2)

@@ -39,8 +39,8 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     a Scan of their equations; dropout is left out. The arithmetic is the layer's dtype; onnxruntime has no RNN, LSTM
     and GRU of float64.
 
-    ValueError for what ONNX cannot say, with the name of the layer, and for what is quantized; TypeError for what is no layer; ImportError without
-    the onnx package; OSError where the file cannot be written.
+    ValueError for what ONNX cannot say, with the name of the layer, and for what is quantized; TypeError for what is no
+    layer; ImportError without the onnx package; OSError where the file cannot be written.
 
         pyrnn.to_onnx(pyrnn.LSTM(8, 16, rng=0), "lstm.onnx")
     """

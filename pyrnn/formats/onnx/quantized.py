@@ -85,18 +85,38 @@ def matmul_integer(node: Node) -> Made:
 
 
 def dynamic_quantize_lstm(node: Node) -> Made:
-    """onnxruntime's DynamicQuantizeLSTM with the weights that its integers stand for, in float32: near its results, not
-    equal, since that one rounds the activations of every call too."""
+    """onnxruntime's DynamicQuantizeLSTM on its own integers, where these are int8 without zero points, else with the
+    weights that they stand for, in float32: near its results, not equal, since that one rounds the activations of a
+    whole call with one scale."""
     for name, place in (("W", 1), ("R", 2), *((part, k) for k, part in enumerate(PARAMETERS, 8))):
         if node.known(place) is None:
             raise ValueError(f"{name} is not a constant")
     w, r = (np.swapaxes(restored(node, matrix, scale, zero), 1, 2) for matrix, scale, zero in ((1, 8, 9), (2, 10, 11)))
     values = node.values
     inputs = [node.inputs[0], values.constant(w), values.constant(r), *node.inputs[3:8]]
-    return recurrent.make(Node("LSTM", node.title, node.opset, values, inputs, node.outputs, node.attributes))
+    attributes = dict(node.attributes)
+    if all(fits_int8(node, matrix, zero) for matrix, zero in ((1, 9), (2, 11))):
+        attributes[recurrent.SCALES] = {name: scales(node, place) for name, place in (("W", 8), ("R", 10))}
+    return recurrent.make(Node("LSTM", node.title, node.opset, values, inputs, node.outputs, attributes))
 
 
 PARAMETERS = ("W_scale", "W_zero_point", "R_scale", "R_zero_point")
+
+
+def fits_int8(node: Node, *places: int) -> bool:
+    """Whether integers and zero points are those of our int8."""
+    matrix, zero = (node.known(place) for place in places)
+    assert matrix is not None
+    assert zero is not None
+    return matrix.dtype == np.int8 and not zero.any() and bool((matrix > -128).all())
+
+
+def scales(node: Node, place: int) -> Array:
+    """(D, 4*H), of (D,) or that."""
+    matrix, scale = node.known(1), node.known(place)
+    assert matrix is not None
+    assert scale is not None
+    return np.broadcast_to(scale.reshape(len(matrix), -1), (len(matrix), matrix.shape[2])).astype(np.float32)
 
 
 def restored(node: Node, *places: int) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from ... import kernels
 from ...cells import CELLS
 from ...core.checks import FLOAT_DTYPES, Array, shown
+from ...core.encoded import Int8
 from . import recurrence
 from .fusing import SQUEEZED
 from .graph import Node
@@ -54,8 +55,10 @@ def make(node: Node) -> Made:
         check(node, weights, len(reversals))
         made = []
         for d, (own, option) in enumerate(zip(functions, options, strict=True)):
-            parts = {name: array[d] for name, array in weights.items()}
+            parts: dict[str, Any] = {name: array[d] for name, array in weights.items()}
             if option is not None and parts["W"].dtype in FLOAT_DTYPES:
+                for name, scale in attributes.get(SCALES, {}).items():
+                    parts[name] = of_whole_numbers(parts[name], scale[d])
                 made.append(on_kernel(op, parts, option))
             else:
                 made.append(Direction(recurrence.walk(node, parts, own)))
@@ -121,9 +124,10 @@ def stepping(node: Node, step_from: Function, general: Function) -> Function:
     return run
 
 
+SCALES = "_scales"  # of a node whose weights W and R are whole numbers times these, (D, 4*H) each
 KNOWN = {
-    SQUEEZED, "activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size", "input_forget",
-    "layout", "linear_before_reset", "output_sequence",
+    SCALES, SQUEEZED, "activations", "activation_alpha", "activation_beta", "clip", "direction", "hidden_size",
+    "input_forget", "layout", "linear_before_reset", "output_sequence",
 }  # fmt: skip
 
 
@@ -191,7 +195,12 @@ def our_name(function: recurrence.Activation) -> str | None:
     return None
 
 
-def on_kernel(op: str, weights: dict[str, Array], options: dict[str, Any]) -> Direction:
+def of_whole_numbers(matrix: Array, scale: Array) -> Int8:
+    """The whole numbers of which the rows are, times their scales."""
+    return Int8(np.rint(matrix / np.where(scale == 0, 1, scale)[:, None]).astype(np.int8), scale)
+
+
+def on_kernel(op: str, weights: dict[str, Any], options: dict[str, Any]) -> Direction:
     """One direction, its weights packed once."""
     record = CELLS[op.lower()]
     order = [record.orders["onnx"].index(gate) for gate in record.gates]
@@ -210,10 +219,12 @@ def on_kernel(op: str, weights: dict[str, Array], options: dict[str, Any]) -> Di
     )
 
 
-def reordered(array: Array | None, order: list[int]) -> Array | None:
+def reordered(array: Any, order: list[int]) -> Any:
     """The gates along the first axis in another order."""
     if array is None:
         return None
+    if isinstance(array, Int8):
+        return Int8(*(reordered(part, order) for part in array))
     gates = np.split(array, len(order))
     return np.concatenate([gates[k] for k in order])
 
