@@ -100,10 +100,10 @@ def test_sums_of_whole_numbers_are_exact(columns):
 def test_the_largest_sums():
     """Far beyond 16 bits on the way, and with halves of words at their largest."""
     columns = 3000
-    for sign in (1, -1):
-        numbers = np.full((5, columns), 127 * sign, np.int8)
+    for number in (127, -127, -128):
+        numbers = np.full((5, columns), number, np.int8)
         y = kernels.linear.forward(np.full((2, columns), 127.0, np.float32), (numbers, np.ones(5, np.float32)), None)
-        np.testing.assert_array_equal(y, np.full((2, 5), sign * 127.0 * 127 * columns, np.float32))
+        np.testing.assert_array_equal(y, np.full((2, 5), number * 127.0 * columns, np.float32))
 
 
 @every_form
@@ -434,12 +434,11 @@ WRONG = {
     "scale has another length": ((GOOD[0], np.ones(7, np.float32)), ValueError),
     "scale is of float64": ((GOOD[0], np.ones(8)), TypeError),
     "numbers are of int16": ((GOOD[0].astype(np.int16), GOOD[1]), TypeError),
-    "-128": ((np.full((8, 3), -128, np.int8), GOOD[1]), ValueError),
     "one axis": ((np.ones(8, np.int8), GOOD[1]), ValueError),
     "no axis": ((np.ones((), np.int8), GOOD[1]), ValueError),
     "three": ((*GOOD, GOOD[1]), TypeError),
     "int8 without a scale": (GOOD[0], TypeError),
-    "too many columns": ((np.zeros((8, 133_145), np.int8), GOOD[1]), ValueError),
+    "too many columns": ((np.zeros((8, 132_105), np.int8), GOOD[1]), ValueError),
     "three axes of bfloat16": (np.ones((8, 3, 1), np.uint16), ValueError),
 }
 

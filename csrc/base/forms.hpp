@@ -3,7 +3,7 @@
 //
 //   bfloat16   rows of bfloat16, each the upper half of a float: the sums are chains of multiply-adds of floats, with
 //              the bits of the same matrix of floats
-//   int8       rows of whole numbers from -127 to 127, and a scale for each row. A vector is brought to the same form
+//   int8       rows of whole numbers, and a scale for each row. A vector is brought to the same form
 //              first, with a scale of its own, max |v| / 127. Sums of products of whole numbers are exact
 #pragma once
 
@@ -55,7 +55,7 @@ template <class T> struct Form {
 };
 
 // The most columns whose sums of products of whole numbers are sure to fit 32 bits.
-inline constexpr i64 most_int8_columns = 0x7fffffff / (127 * 127);
+inline constexpr i64 most_int8_columns = 0x7fffffff / (128 * 127);
 
 template <class T> struct Forms {
   Form<T> bfloat16, int8;

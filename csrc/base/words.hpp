@@ -80,9 +80,8 @@ struct Int8 {
     return static_cast<const std::int8_t*>(data) + r * columns;
   }
   static void put_extra(const void* row, i64 columns, float scale, float* behind, i64 lane) {
-    std::int32_t sum = 0;
-    for (i64 k = 0; k < columns; ++k) sum += static_cast<const std::int8_t*>(row)[k];
-    sum *= -Dot::offset;
+    std::uint32_t sum = 0;
+    for (i64 k = 0; k < columns; ++k) sum -= std::uint32_t(Dot::offset * static_cast<const std::int8_t*>(row)[k]);
     behind[lane] = scale;
     std::memcpy(behind + lanes<float> + lane, &sum, sizeof sum);
   }

@@ -1,8 +1,6 @@
 // What arrays say of a matrix in fewer bits: see encoded.hpp.
 #include "bindings/encoded.hpp"
 
-#include <algorithm>
-
 namespace pyrnn {
 
 bool is_encoded(py::handle object) {
@@ -26,8 +24,6 @@ template <class T> GivenMatrix<T> to_any_matrix(const std::string& call, const s
       const py::array_t<std::int8_t> numbers = to_packed<std::int8_t>(call, at(name, 0), py::object(pair[0]));
       const py::array_t<float> scale = to_packed<float>(call, at(name, 1), py::object(pair[1]));
       check_shape(call, at(name, 1), scale, {numbers.ndim() > 0 ? numbers.shape(0) : 0});
-      if (std::find(numbers.data(), numbers.data() + numbers.size(), -128) != numbers.data() + numbers.size())
-        wrong_value(call, at(name, 0) + " holds -128, expected -127 to 127");
       if (numbers.ndim() == 2 && numbers.shape(1) > most_int8_columns)
         wrong_shape(call, at(name, 0), numbers, "at most " + std::to_string(most_int8_columns) + " columns");
       given.numbers = numbers, given.scale = scale;

@@ -20,7 +20,7 @@ template <class T> struct GivenMatrix {
 bool is_encoded(py::handle object);
 
 // A matrix of T, or of float and encoded: TypeError for what is neither, ValueError for a scale of another length and
-// for -128, which is further from 0 than any whole number of this form. That it has two axes is still to be seen.
+// for more columns than sums are exact for. That it has two axes is still to be seen.
 template <class T> GivenMatrix<T> to_any_matrix(const std::string& call, const std::string& name, py::handle object);
 
 // float where it is encoded, else the dtype of the array: f<float>() or f<double>().
