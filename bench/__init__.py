@@ -46,7 +46,7 @@ OPS: dict[str, Op] = {
         optim,
         hopfield,
         onnx_models,
-    )  # fmt: skip
+    )
     for op in module.OPS
 }
 
