@@ -424,6 +424,11 @@ def test_a_narrow_beam(rng):
             np.testing.assert_allclose([s for _, s in found[n]], [np.logaddexp(*p) for p in kept.values()], rtol=1e-12)
 
 
+def test_a_beam_of_which_nothing_is_left():
+    logits = [[-np.inf, 0.0]] * 2  # never the blank, and the language model allows no id
+    assert decoding.ctc_beam_search(logits, lm=lambda ids: [-np.inf] * 2) == [[]]
+
+
 def test_wrong_arguments_of_a_beam():
     logits = np.zeros((3, 4))
     for options, error, message in [
@@ -431,6 +436,8 @@ def test_wrong_arguments_of_a_beam():
         ({"lm": 3}, TypeError, "lm is 3, expected a function of the ids so far"),
         ({"lm": lambda ids: np.zeros(3)}, ValueError, r"lm has shape \(3,\), expected \(4,\)"),
         ({"lm": lambda ids: [np.nan] * 4}, ValueError, "lm gives NaN"),
+        ({"lm": lambda ids: [np.inf] * 4}, ValueError, "lm gives an id a score of infinity"),
+        ({"lm": lambda ids: [0, -np.inf, 0, 0], "lm_weight": -1}, ValueError, "lm gives an id a score of infinity"),
         ({"lm_weight": "1"}, TypeError, "lm_weight is '1', expected a number"),
         ({"token_bonus": np.nan}, ValueError, "token_bonus is nan"),
     ]:

@@ -92,8 +92,9 @@ def ctc_beam_search(
                  `NGram`; it is asked once for each beginning that is kept
     score        log p(ids) + lm_weight * (sum of log probabilities of the ids by lm) + token_bonus * number of ids
 
-    logits (T, N, V), lengths and errors as in `ctc`; ValueError too for logits that are not finite. One list in a list
-    for logits (T, V). Nothing of score -inf is kept.
+    logits (T, N, V), lengths and errors as in `ctc`; ValueError too for logits that are NaN, infinity or all -inf,
+    and where lm gives NaN or a score of infinity. One list in a list for logits (T, V). Nothing of score -inf is kept:
+    a list is empty where there is nothing else.
 
         (best, score), *others = pyrnn.decoding.ctc_beam_search(logits[:, 0], lm=ngram)[0]
     """
@@ -116,7 +117,10 @@ def ctc_beam_search(
             raise checks.shape_error(call, "lm", logs.shape, f"({classes},)")
         if np.isnan(logs).any():
             raise ValueError(f"{call}: lm gives NaN")
-        return weight * logs.astype(np.float64) + bonus if weight else np.full(classes, bonus)
+        scores = weight * logs.astype(np.float64) + bonus if weight else np.full(classes, bonus)
+        if np.isposinf(scores).any():
+            raise ValueError(f"{call}: lm gives an id a score of infinity, at lm_weight {weight:g}")
+        return scores
 
     return [
         _beam(_log_softmax(call, values[:end, n]), width, blank, gains) if end else [(np.empty(0, np.int64), 0.0)]
@@ -146,6 +150,8 @@ def _beam(logs: Array, width: int, blank: int, gains: Callable[[tuple[int, ...]]
         blanks = total + step[blank]
         scores = np.concatenate([np.logaddexp(blanks, ids) + others, (longer + others[:, None] + gain).ravel()])
         best = np.flatnonzero(scores > -np.inf)
+        if not len(best):
+            return []
         if len(best) > width:
             best = np.flatnonzero(scores >= np.partition(scores, -width)[-width])
         best = best[np.argsort(-scores[best], kind="stable")][:width]
@@ -156,7 +162,6 @@ def _beam(logs: Array, width: int, blank: int, gains: Callable[[tuple[int, ...]]
         ids = np.where(stay, ids[origin], longer[origin, new])
         others = np.where(stay, others[origin], others[origin] + gain[origin, new])
         gain = np.array([gain[k] if same else gains(text) for k, text, same in zip(origin, texts, stay, strict=True)])
-        gain = gain.reshape(len(texts), -1)
     scores = np.logaddexp(blanks, ids) + others
     order = np.argsort(-scores, kind="stable")
     return [(np.array(texts[k], np.int64), float(scores[k])) for k in order]
