@@ -429,6 +429,11 @@ def test_a_beam_of_which_nothing_is_left():
     assert decoding.ctc_beam_search(logits, lm=lambda ids: [-np.inf] * 2) == [[]]
 
 
+def test_sequences_of_several_lengths_for_one_row():
+    with pytest.raises(ValueError, match="ctc: targets holds 2 sequences, expected 1"):
+        pyrnn.ctc(np.zeros((5, 3)), [[1], [1, 2]])
+
+
 def test_wrong_arguments_of_a_beam():
     logits = np.zeros((3, 4))
     for options, error, message in [

@@ -229,7 +229,7 @@ def _targets(
 ) -> tuple[Array, Array, Array]:
     """Ids (N, S), blank where they do not count, how many count in each row, and how many steps it needs."""
     _, rows, classes = shape
-    if isinstance(targets, (list, tuple)) and target_lengths is None and (layout.batched or np.ndim(targets) != 1):
+    if isinstance(targets, (list, tuple)) and target_lengths is None and (layout.batched or _holds_sequences(targets)):
         sequences = [checks.integer_array(call, f"targets[{n}]", ids) for n, ids in enumerate(targets)]
         if len(sequences) != rows:
             raise ValueError(f"{call}: targets holds {len(sequences)} sequences, expected {rows}")
@@ -259,6 +259,11 @@ def _targets(
         raise ValueError(f"{call}: row {n} of targets holds {ids[n, k]}, {reason}")
     needed = counts + ((ids[:, 1:] == ids[:, :-1]) & there[:, 1:]).sum(axis=1)
     return np.where(there, ids, blank), counts, needed
+
+
+def _holds_sequences(targets: list[Any] | tuple[Any, ...]) -> bool:
+    """Whether these are sequences of ids, not the ids of one."""
+    return any(isinstance(part, (list, tuple)) or np.ndim(part) for part in targets[:1])
 
 
 def _check_feasible(call: str, needed: Array, steps: Array) -> None:
