@@ -260,6 +260,19 @@ def test_folded_branches(rng):
     np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), folded(x))
 
 
+class Scaled(pyrnn.BatchNorm1d):
+    """A norm that is another function."""
+
+    def __call__(self, x, *, lengths=None):
+        return 100 * super().__call__(x, lengths=lengths)
+
+
+def test_norms_of_others_are_not_folded(rng):
+    model = pyrnn.Sequential(pyrnn.Linear(3, 3, rng=0), Scaled(3))
+    x = rng.standard_normal((4, 2, 3)).astype("f4")
+    np.testing.assert_array_equal(pyrnn.fold_batch_norms(model)(x), model(x))
+
+
 @pytest.mark.parametrize("behind", [pyrnn.GRU(F, F), pyrnn.Conv1d(F, F, 3, padding=1), pyrnn.Tanh()])
 def test_what_a_norm_is_not_folded_into(behind):
     model = pyrnn.Sequential(pyrnn.Linear(3, F + 1), pyrnn.BatchNorm1d(F), behind)  # does not fit: its error is better

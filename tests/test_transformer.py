@@ -108,6 +108,15 @@ def test_the_same_bits(activation, norm_first, dtype, rng):
     assert_same_bits([np.stack([stream.step(x_t) for x_t in x])], [whole])
     assert stream.length == 11
     stream.reset()
+    stream(x[:4])
+    other = copy.copy(stream)
+    other(-x[4:6])
+    assert (other.length, stream.length) == (6, 4)
+    assert_same_bits([stream(x[4:])], [whole[4:]])
+    stream.reset()
+    stream(np.concatenate([x[:4], -x[4:6]]))
+    assert_same_bits([other(x[:3])], [stream(x[:3])])
+    stream.reset()
     assert_same_bits([stream(x[:4]), stream(x[4:5]), stream(x[5:])], [whole[:4], whole[4:5], whole[5:]])
 
 

@@ -52,10 +52,10 @@ def folded(layers: Mapping[str, Any], wires: Wires) -> tuple[dict[str, Any], dic
         layer, own = layers[name], [gone.get(source, source) for source in sources]
         layer = _folded(layer) if type(layer) in (Sequential, Graph) else layer
         before = kept.get(own[0]) if len(own) == 1 and readers[sources[0]] == 1 else None
-        if isinstance(layer, BatchNorm1d) and _takes(before, layer.num_features, behind=True):
+        if type(layer) is BatchNorm1d and _takes(before, layer.num_features, behind=True):
             kept[own[0]] = _like(before, *behind(*_values(before), *_line(layer)))
             gone[name] = own[0]
-        elif isinstance(before, BatchNorm1d) and _takes(layer, before.num_features, behind=False):
+        elif type(before) is BatchNorm1d and _takes(layer, before.num_features, behind=False):
             kept[name] = _like(layer, *ahead(*_values(layer), *_line(before), getattr(layer, "groups", 1)))
             del kept[own[0]]
             left[name] = left.pop(own[0])

@@ -216,6 +216,12 @@ class TransformerStream:
         self._attention = self._layer.self_attn.stream(batch)
         self._batch = batch
 
+    def __copy__(self) -> TransformerStream:
+        """A stream that goes on by itself from the same steps."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), _attention=copy.copy(self._attention))
+        return other
+
     def __repr__(self) -> str:
         layer = self._layer
         return f"{type(layer).__name__}({layer.embed_dim}, {layer.num_heads}).stream(batch={self._batch})"

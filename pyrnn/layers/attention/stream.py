@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .multihead import MultiheadAttention
 
-
+Self = TypeVar("Self", bound="AttentionStream")
 _RUN = 1024  # keys are summed in runs of so many (key_run in csrc/attention/contract.hpp)
 
 
@@ -32,6 +32,12 @@ class AttentionStream:
         checked(f"{type(layer).__name__}.stream", options, query, *self._cache)  # what is wrong with them
         self._length = 0
         self._first = 0  # the step of the cache's first key
+
+    def __copy__(self: Self) -> Self:
+        """A stream that goes on by itself from the same steps."""
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), _cache=self._cache.copy())
+        return other
 
     def __repr__(self) -> str:
         return f"{config_of.line(self._layer)}.stream(batch={self._batch})"
