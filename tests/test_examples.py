@@ -4,6 +4,7 @@ The figures themselves are reached by the commands in their docstrings, which ta
 """
 
 import importlib
+import json
 import re
 import subprocess
 import sys
@@ -174,6 +175,10 @@ FLAWS = [  # example, what is written, the file it is told to read, what it says
     ("capitals", files(a_txt="No line end. " * 500), "a.txt", "a.txt: 0 characters in the lines"),
     ("torch_tagger", files(a_txt="A line.\n\n"), "a.txt", "a.txt: 1 lines are too few, expected at least 20"),
     ("char_lm", files(a_txt="abc " * 8), "a.txt", "a.txt is too short: 29 characters to train on"),
+    ("slots", files(train_jsonl="{}\n"), "", "train.jsonl, line 1: '{}', expected an object with intent and parts"),
+    ("slots", files(train_jsonl='{"intent": "a", "parts": [[1, null]]}'), "", "train.jsonl, line 1: "),
+    ("slots", files(train_jsonl='{"intent": "a", "parts": [["Go", null]]}\n' * 3), "",
+     "train.jsonl: 3 requests are too few"),
 ]  # fmt: skip
 
 
@@ -792,6 +797,105 @@ def test_captions_command(tmp_path):
     assert 0 <= float(re.search(r"all: ([\d.]+)% of 2000 scenes", output)[1]) <= 100
     assert re.search(r"^For instance: a ", output, re.M)
     assert (tmp_path / "c.png").stat().st_size > 10_000
+
+
+# slots -----------------------------------------------------------------------------------------------------------
+
+
+def request_files(folder, rng, counts=(300, 60)):
+    """Requests whose slots are found by the words around them, some with two words and some next to another slot."""
+    for name, count in zip(("train", "test"), counts, strict=True):
+        lines = []
+        for _ in range(count):
+            city = " ".join(rng.choice(["Rome", "Paris", "York", "Lima"], rng.integers(1, 3)))
+            song = " ".join(rng.choice(["hello", "Paris", "sun"], rng.integers(1, 3)))
+            lines.append([
+                {"intent": "weather", "parts": [["is it hot in ", None], [f" {city}", "city"], [" ", None],
+                                                [rng.choice(["now", "today"]), "time"], ["?", None]]},
+                {"intent": "play", "parts": [["play ", None], [song, "song"]]},
+            ][rng.integers(2)])  # fmt: skip
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def test_slots_are_read_with_their_ends_and_found_again(tmp_path, rng):
+    from pyrnn.examples import slots
+
+    part = [
+        ["Play\u00e9 ", None],
+        [" New York's ", "song"],
+        ["2", "count"],
+        ["times", "unit"],
+        [" ", "none"],
+        ["!", None],
+    ]
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps({'intent': 'play', 'parts': part})}\n" * 20, encoding="utf-8")
+    request = slots.read(tmp_path / "a.jsonl")[7]
+    assert request.words == ["Play\u00e9", "New", "York", "'", "s", "2", "times", "!"]
+    assert request.tags == ["O", "B-song", *["I-song"] * 3, "B-count", "B-unit", "O"]
+    assert request.slots == {(7, 17, "song"), (18, 19, "count"), (19, 24, "unit")}
+    assert slots.spans(request, request.tags) == request.slots
+    said = ["O", "I-song", "B-song", "I-song", "I-count", "I-count", "O", "B-unit"]
+    assert slots.spans(request, said) == {(7, 10, "song"), (11, 16, "song"), (16, 19, "count"), (25, 26, "unit")}
+    for read in map(slots.read, request_files(tmp_path, rng).glob("t*.jsonl")):
+        assert all(slots.spans(request, request.tags) == request.slots for request in read)
+
+
+def test_slots_without_crf_choose_each_tag_alone(tmp_path, rng):
+    from pyrnn.examples import slots
+
+    requests = slots.read(request_files(tmp_path, rng) / "train.jsonl")
+    network = slots.train(requests[:64], False, 8, 1, rng)
+    assert not any(values.any() for values in network.crf.params.values())
+    ids, lengths, *letters = network.arrays(requests[:9])
+    assert letters[1].reshape(ids.shape)[0].tolist() == [len(request.words[0]) for request in requests[:9]]
+    scores, _ = network(ids, lengths, *letters)
+    tags = [[network.tags.index(tag) for tag in request.tags] for request in requests[:9]]
+    padded = pyrnn.data.pad(tags)[0]
+    mean, _ = pyrnn.cross_entropy(scores, padded, lengths=lengths)
+    assert network.crf.vjp(scores, padded, lengths)[0] == pytest.approx(mean * lengths.mean(), rel=1e-5)
+    for row, length, one in zip(scores.argmax(-1).T, lengths, network.read(requests[:9])[0], strict=True):
+        assert one == [network.tags[k] for k in row[:length]]
+
+
+def test_slots_pullback_is_the_gradient(tmp_path, rng):
+    """Of a weight in each layer, by differences of the loss; without dropout a call and vjp are the same function."""
+    from pyrnn.examples import slots
+
+    requests = slots.read(request_files(tmp_path, rng) / "train.jsonl")[:6]
+    network = slots.Network(requests, True, 5, rng)
+    network.drop.p = 0.0
+    arrays = network.arrays(requests)
+    (scores, logits), pullback = network.vjp(*arrays)
+    directions = rng.normal(size=scores.shape), rng.normal(size=logits.shape)
+    directions[0][np.arange(len(scores))[:, None] >= arrays[1]] = 0
+    pullback(*directions)
+
+    def value():
+        return sum(float(np.sum(a * b)) for a, b in zip(network(*arrays), directions, strict=True))
+
+    for name in ["embed.weight", "embed_letters.weight", "spell.weight_hh_l0_reverse", "rnn.weight_ih_l0",
+                 "slots.weight", "intent.bias"]:  # fmt: skip
+        weight, grad = network.params[name], network.grads[name]
+        place = np.unravel_index(np.abs(grad).argmax(), grad.shape)
+        kept, ends = weight[place], []
+        for step in (0.01, -0.01):
+            weight[place] = kept + step
+            ends.append(value())
+        weight[place] = kept
+        assert grad[place] == pytest.approx((ends[0] - ends[1]) / 0.02, rel=2e-2), name
+
+
+def test_slots_command(tmp_path, rng):
+    pytest.importorskip("matplotlib")
+    output = run("slots", "--data", request_files(tmp_path, rng), "--hidden", 16, "--epochs", 6,
+                 "--plot", tmp_path / "s.png")  # fmt: skip
+    rows = re.findall(r"^(with\w*) CRF +(\d+ .*?) +slots F1 ([\d.]+)% +intent ([\d.]+)%$", output, re.M)
+    assert [row[:2] for row in rows] == [
+        (way, part) for way in ("without", "with") for part in ("15 held out", "60 of the test")
+    ]
+    assert min(float(figure) for row in rows[2:] for figure in row[2:]) > 90
+    assert (tmp_path / "s.png").stat().st_size > 10_000
 
 
 # name_writer -----------------------------------------------------------------------------------------------------
