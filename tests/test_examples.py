@@ -531,7 +531,7 @@ def test_translations_are_learned_by_heart(rng):
 def test_translation_command(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "p.tsv").write_text(some_phrases(), encoding="utf-8")
-    arguments = ("--hidden", 16, "--epochs", 30, "--plot", tmp_path / "a.png")
+    arguments = ("--hidden", 16, "--epochs", 60, "--plot", tmp_path / "a.png")
     output = run("translation", "--data", tmp_path / "p.tsv", *arguments)
     for name in ("without attention", "with attention"):
         greedy, beam = (float(found) for found in re.search(rf"^{name} +([\d.]+)% +([\d.]+)%", output, re.M).groups())
@@ -896,6 +896,97 @@ def test_slots_command(tmp_path, rng):
     ]
     assert min(float(figure) for row in rows[2:] for figure in row[2:]) > 90
     assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
+# spoken_digits ---------------------------------------------------------------------------------------------------
+
+
+def digit_file(path, rng, **changed):
+    """Each of four digits noise and then a tone of its own, 18 times by each of two speakers, one of them softer."""
+    digit, speaker, take = (part.ravel() for part in np.meshgrid([0, 3, 6, 9], ["a", "b"], np.arange(18)))
+    lengths = rng.integers(900, 1300, len(digit))
+    tones = [
+        np.sin(2 * np.pi * (300 + 300 * int(d)) / 8000 * np.arange(n)) for d, n in zip(digit, lengths, strict=True)
+    ]
+    sounds = [
+        rng.normal(0, 20, len(tone)) + (4000 if who == "a" else 2000) * tone * (np.arange(len(tone)) > 400)
+        for tone, who in zip(tones, speaker, strict=True)
+    ]
+    arrays = {
+        "audio": np.concatenate(sounds).astype("int16"),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+        "digit": digit.astype("int8"),
+        "speaker": speaker,
+        "take": take,
+    }
+    arrays |= changed
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_mel_bands_follow_the_tone():
+    from pyrnn.examples import spoken_digits as d
+
+    bands = d.mel_bands()
+    assert bands.shape == (129, 40)
+    assert bands.min() == 0 < bands.max() <= 1
+    hertz = np.arange(129) * 8000 / 256
+    centres = 700 * (10 ** (np.arange(1, 41) / 41 * np.log10(1 + 4000 / 700)) - 1)  # the same formula, in other terms
+    between = (hertz > centres[0]) & (hertz < centres[-1])
+    np.testing.assert_allclose(bands[between].sum(axis=1), 1, atol=1e-12)  # two neighbours share each frequency
+    x = d.log_mel(np.sin(2 * np.pi * centres[25] / 8000 * np.arange(800)) * (np.arange(800) >= 400))
+    assert x.shape == (11, 40)
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-6)
+    assert (x[9] - x[1]).argmax() == 25
+
+
+def test_spoken_digits_hide_bands_and_frames_in_training_only(rng):
+    from pyrnn.examples import spoken_digits as d
+
+    hide, x = d.Hide(rng), np.ones((30, 50, d.BANDS), "float32")
+    assert np.array_equal(hide(x), x)
+    y, _ = hide.vjp(x)
+    assert x.all()
+    assert set(np.unique(y)) == {0, 1}
+    frames, bands = (~y.any(axis=axis) for axis in (2, 0))  # (T, N), (N, BANDS)
+    assert 0 < frames.sum(axis=0).max() < 10
+    assert 7 < bands.sum(axis=1).max() < 15
+    assert np.array_equal(y == 0, frames[:, :, None] | bands)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"take": None}, "there is no array 'take', expected audio, offsets, digit, speaker, take"),
+        ({"offsets": np.arange(9)}, "expected 145 offsets"),
+        ({"digit": np.full(144, 10)}, "digit has 10, expected 0 to 9"),
+        ({"take": np.zeros(144, int)}, "0 recordings of takes from 10 on are too few"),
+    ],
+)
+def test_spoken_digits_need_their_arrays(changed, message, rng, tmp_path):
+    output = run("spoken_digits", "--data", digit_file(tmp_path / "d.npz", rng, **changed), code=1)
+    assert output.startswith("Error: ")
+    assert message in output
+
+
+def test_spoken_digits_need_an_archive(tmp_path):
+    (tmp_path / "d.npz").write_text("no archive")
+    assert "d.npz is no .npz archive" in run("spoken_digits", "--data", tmp_path / "d.npz", code=1)
+
+
+def test_spoken_digits_command(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("spoken_digits", "--data", digit_file(tmp_path / "d.npz", rng), "--hidden", 16, "--epochs", 60,
+                 "--plot", tmp_path / "d.png")  # fmt: skip
+    known = [float(part) for part in re.findall(r"^takes \d to \d: ([\d.]+)% of 40 right$", output, re.M)]
+    assert len(known) == 2
+    assert min(known) > 60  # by chance 25
+    new = [float(part) for part in re.findall(r"^[ab], never heard: ([\d.]+)% of 72 right$", output, re.M)]
+    total = float(re.search(r"^([\d.]+)% right of 144 recordings by speakers never heard$", output, re.M)[1])
+    assert total == pytest.approx(np.mean(new), abs=0.11)
+    assert total > 40
+    assert (tmp_path / "d.png").stat().st_size > 10_000
 
 
 # name_writer -----------------------------------------------------------------------------------------------------
