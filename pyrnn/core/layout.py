@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import Array, integer_array, shape_error, shape_text
+from .checks import Array, integer_array, lengths_array, shape_error, shape_text
 
 
 class Layout(NamedTuple):
@@ -55,6 +55,11 @@ class Layout(NamedTuple):
     def shape(self, steps: Any, rows: Any, *width: Any) -> tuple[Any, ...]:
         """Of the caller's array, in numbers or letters."""
         return (*((steps,) if not self.batched else (rows, steps) if self.batch_first else (steps, rows)), *width)
+
+    def lengths(self, call: str, lengths: Any, steps: int, rows: int) -> Array:
+        """The caller's valid steps of each row, (N,), of one integer where there is one row alone; errors as those of
+        `lengths_array`."""
+        return lengths_array(call, lengths, steps, rows if self.batched else None)
 
 
 def valid_steps(steps: int, rows: int, lengths: Array | None) -> Array:

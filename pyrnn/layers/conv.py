@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import kernels
-from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, lengths_array, real_array, shown
+from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, real_array, shown
 from ..core.layer import Layer
 from ..core.layout import Layout, output_steps
 from ..core.parameters import Shapes
@@ -144,7 +144,7 @@ class Conv1d(Layer):
         first = layout.steps_first(array)
         steps, rows = first.shape[:2]
         if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, rows if layout.batched else None).copy()
+            lengths = layout.lengths(call, lengths, steps, rows).copy()
         y = self._op.forward(
             first, self._params["weight"], self._params.get("bias"), lengths=lengths, before=self._before,
             after=self._after, **self._options(),

@@ -16,7 +16,6 @@ from ..core.checks import (
     float_dtype,
     integer,
     integer_array,
-    lengths_array,
     quietly,
     real_array,
     shape_error,
@@ -168,7 +167,7 @@ class CRF(Layer):
         steps, rows, _ = values.shape
         if lengths is None:
             return values, layout, np.full(rows, steps)
-        return values, layout, lengths_array(call, lengths, steps, rows if layout.batched else None)
+        return values, layout, layout.lengths(call, lengths, steps, rows)
 
     def _tags(self, call: str, tags: Any, layout: Layout, values: Array, ends: Array) -> Array:
         """(T, N), 0 in the padding."""

@@ -13,7 +13,6 @@ from ..core.checks import (
     boolean,
     float_dtype,
     integer,
-    lengths_array,
     quietly,
     real,
     real_array,
@@ -258,5 +257,5 @@ class BatchNorm1d(Layer):
             return array, None
         layout = Layout.of(call, "x", array.shape, self.batch_first, (self.num_features,))
         steps, rows = layout.steps_first(array).shape[:2]
-        own = lengths_array(call, lengths, steps, rows if layout.batched else None)
+        own = layout.lengths(call, lengths, steps, rows)
         return array, layout.back(valid_steps(steps, rows, own))

@@ -134,7 +134,7 @@ class ODERNN(Model):
         x = layout.steps_first(x).copy()
         length, rows = x.shape[:2]
         if lengths is not None:
-            lengths = checks.lengths_array(call, lengths, length, rows if layout.batched else None)
+            lengths = layout.lengths(call, lengths, length, rows)
         seen = valid = valid_steps(length, rows, lengths)
         if observed is not None:
             marks = checks.boolean_array(call, "observed", observed, steps_shape, str(steps_shape))

@@ -13,7 +13,6 @@ from ..core.checks import (
     boolean,
     float_dtype,
     integer,
-    lengths_array,
     quietly,
     real_array,
     shape_error,
@@ -309,5 +308,5 @@ def steps_of(call: str, x: Any, lengths: Any, batch_first: bool, dtype: np.dtype
     array = layout.steps_first(array)
     steps, rows = array.shape[:2]
     if lengths is not None:
-        lengths = lengths_array(call, lengths, steps, rows if layout.batched else None)
+        lengths = layout.lengths(call, lengths, steps, rows)
     return array, valid_steps(steps, rows, lengths)[:, :, None], layout

@@ -23,7 +23,6 @@ from ..core.checks import (
     float_dtype,
     integer,
     integer_array,
-    lengths_array,
     real,
     real_array,
     shape_error,
@@ -277,7 +276,7 @@ class Recurrent(Layer, Generic[StateT]):
         if state is not None:
             states = list(zip(*self._parts(call, "state", state, batch), strict=True))
         if lengths is not None:
-            lengths = lengths_array(call, lengths, steps, batch)
+            lengths = layout.lengths(call, lengths, steps, rows)
         marks: dict[str, Array] = {}
         for kind, value in (("reset", reset), ("mask", mask)):
             if value is not None:

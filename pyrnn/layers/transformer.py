@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import MOST, Array, Rng, boolean, choice, float_dtype, integer, lengths_array, real, real_array
+from ..core.checks import MOST, Array, Rng, boolean, choice, float_dtype, integer, real, real_array
 from ..core.layout import Layout, valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
@@ -202,7 +202,7 @@ class TransformerEncoderLayer(Model):
         if lengths is None:
             return array, None, None
         steps, rows, _ = layout.steps_first(array).shape
-        ends = lengths_array(call, lengths, steps, rows if layout.batched else None)
+        ends = layout.lengths(call, lengths, steps, rows)
         valid = layout.back(valid_steps(steps, rows, ends)[:, :, None])
         return np.where(valid, array, self.dtype.type(0)), valid, ends
 

@@ -221,7 +221,7 @@ def _logits(call: str, logits: Any, lengths: Any, batch_first: bool = False) -> 
     steps, rows, _ = values.shape
     if lengths is None:
         return values, layout, np.full(rows, steps)
-    return values, layout, checks.lengths_array(call, lengths, steps, rows if layout.batched else None)
+    return values, layout, layout.lengths(call, lengths, steps, rows)
 
 
 def _targets(

@@ -285,7 +285,7 @@ def _valid(call: str, lengths: Any, shape: tuple[int, ...], batch_first: bool) -
         raise ValueError(f"{call}: lengths needs targets of one or two axes, they have shape {shape}")
     layout = Layout(batch_first, batched=len(shape) == 2)
     steps, rows = (*shape, 1) if len(shape) == 1 else shape[::-1] if batch_first else shape
-    given = checks.lengths_array(call, lengths, steps, rows if layout.batched else None)
+    given = layout.lengths(call, lengths, steps, rows)
     return layout.back(valid_steps(steps, rows, given))
 
 
