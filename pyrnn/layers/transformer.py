@@ -117,8 +117,9 @@ class TransformerEncoderLayer(Model):
 
         def feed(x: Array) -> Array:
             h, pull1 = self.linear1.vjp(x)
-            slope = h > 0 if self.activation == "relu" else GELU(dtype=self.dtype)._slope(h)
-            h, undrop1 = self._dropped(self._activated(h))
+            activation: Any = (ReLU if self.activation == "relu" else GELU)(dtype=self.dtype)
+            slope = h > 0 if self.activation == "relu" else activation._slope(h)
+            h, undrop1 = self._dropped(activation(h))
             y, pull2 = self.linear2.vjp(h)
             y, undrop2 = self._dropped(y)
 
@@ -183,10 +184,8 @@ class TransformerEncoderLayer(Model):
         )
         if relu:
             return lambda x: second.forward(first.forward(x))
-        return lambda x: second.forward(self._activated(first.forward(x)))
-
-    def _activated(self, h: Array) -> Array:
-        return (ReLU if self.activation == "relu" else GELU)(dtype=self.dtype)(h)
+        gelu = GELU(dtype=self.dtype)
+        return lambda x: second.forward(gelu(first.forward(x)))
 
     def _dropped(self, x: Array) -> tuple[Array, Back]:
         if not self.dropout:

@@ -194,15 +194,11 @@ class MultiheadAttention(Layer):
 
     def _pack(self) -> None:
         self._compiled = {}
-
-        def packed(weight: Any, bias: Array | None) -> Any:
-            return self._op.packed(weight, bias)
-
-        maps = self._projections(self._params)
-        named = dict(zip("qkv", (packed(map_.weight, map_.bias) for map_ in maps), strict=True))
+        maps = dict(zip("qkv", self._projections(self._params), strict=True))
         if self._packed:
-            named["qkv"] = packed(*self._joint(self._params)[1:])
-        self._compiled = named | {"output": packed(*self._output(self._params)[1:])}
+            maps["qkv"] = self._joint(self._params)
+        maps["output"] = self._output(self._params)
+        self._compiled = {name: map_.packed() for name, map_ in maps.items()}
 
     def _projections(self, arrays: Mapping[str, Array]) -> list[Any]:
         """The linear maps of query, key and value: their parameters, or copies or gradients of them."""

@@ -19,6 +19,10 @@ class Projection(NamedTuple):
         y: Array = self.op.forward(x, self.weight, self.bias)
         return y
 
+    def packed(self) -> Any:
+        """The same map for many calls, as the weights are now."""
+        return self.op.packed(self.weight, self.bias)
+
     def backward(self, dy: Array, x: Array, grads: Projection) -> Array:
         """dx; the gradients of weight and bias are added to those of `grads`."""
         dx: Array = self.op.backward(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from .multihead import MultiheadAttention
 
-Self = TypeVar("Self", bound="AttentionStream")
+
 _RUN = 1024  # keys are summed in runs of so many (key_run in csrc/attention/contract.hpp)
 
 
@@ -33,7 +33,7 @@ class AttentionStream:
         self._length = 0
         self._first = 0  # the step of the cache's first key
 
-    def __copy__(self: Self) -> Self:
+    def __copy__(self) -> AttentionStream:
         """A stream that goes on by itself from the same steps."""
         other = object.__new__(type(self))
         vars(other).update(vars(self), _cache=self._cache.copy())
