@@ -35,9 +35,8 @@ def case(shape: Shape, direction: str, settings: Settings) -> Case:
         chosen = torch.from_numpy(tags)
         if direction == "forward":
             return torch.inference_mode()(lambda: torch_decode(x, *given))
-        return peers.torch_both(
-            lambda: torch_loss(x, chosen, *given), [x, *given], torch.ones((), dtype=x.dtype)
-        )  # fmt: skip
+        one = torch.ones((), dtype=x.dtype)
+        return peers.torch_both(lambda: torch_loss(x, chosen, *given), [x, *given], one)
 
     return Case(
         ours=loss_and_gradients if direction == "both" else lambda: kernels.crf.decode(scores, *weights)[0],

@@ -1,5 +1,5 @@
 // What the kernels of sequences that are aligned or tagged (kernel.hpp, compiled per instruction set) are given by the
-// driver. All numbers between input and result are double, whatever the dtype.
+// driver. Sums over paths are of doubles, whatever the dtype.
 #pragma once
 
 #include "base/memory.hpp"
