@@ -151,7 +151,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
     A recurrent layer reads the sequence; its final states, and the maximum and the mean of its outputs, go to a linear
     layer, which is trained with the cross-entropy.
 
-    cell                 "gru", "lstm", "rnn", "indrnn", "mingru", "minlstm", "layernormlstm" or "slstm"
+    cell                 "gru", "lstm", "rnn" or another of this library's, in small letters
     hidden_size, num_layers, bidirectional   of the recurrent layer
     dropout              of its outputs, between layers too
     epochs, batch_size   at most so many passes over the sequences, in minibatches of so many

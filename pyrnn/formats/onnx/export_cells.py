@@ -297,7 +297,10 @@ def _body(layer: Any, weights: dict[str, Array], prefix: str) -> Any:
     body = Body(layer, prefix)
     states = [f"{prefix}{name}_in" for name in layer._cell.states]
     mask, a = f"{prefix}valid", f"{prefix}a"
-    new = STEPS[layer._cell_name](body, weights, a, states)
+    step = STEPS.get(layer._cell_name)
+    if step is None:
+        raise ValueError(f"to_onnx: {type(layer).__name__} has no form in ONNX here")
+    new = step(body, weights, a, states)
     kept = [body.add("Where", mask, after, old) for after, old in zip(new, states, strict=True)]
     y = body.add("Where", mask, new[0], body.number(0))
     gates = len(layer._cell.gates) * layer.hidden_size
