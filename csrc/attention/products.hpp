@@ -84,7 +84,7 @@ template <class T> struct AttentionProducts {
           const i64 first = j + g * L;
           const T* from = keys + first * key_row + e;
           i64 row = key_row;
-          prefetch_rows(from, row, by_turns * L);
+          prefetch_rows(from, row, by_turns * L * row);
           if (first + L > count || e + L > E) {
             copy_rows(from, row, std::min<i64>(L, count - first), std::min<i64>(L, E - e), square);
             from = square, row = L;

@@ -222,12 +222,12 @@ PYRNN_INLINE void load_turned(const T* from, i64 row, i64 rows, i64 width, Vec<T
   transpose<T>(block);
 }
 
-// Asks for the L rows that begin `ahead` rows further on. They are read across, which no prefetcher of a CPU sees
+// Asks for L rows that begin `ahead` numbers further on. They are read across, which no prefetcher of a CPU sees
 // through. They may lie outside of any array.
 template <class T> PYRNN_INLINE void prefetch_rows(const T* from, i64 row, i64 ahead) {
   constexpr int step = lanes<T> < 4 ? lanes<T> : 4;
   const std::uintptr_t bytes = std::uintptr_t(row) * sizeof(T);
-  std::uintptr_t at = std::uintptr_t(from) + std::uintptr_t(ahead) * bytes;
+  std::uintptr_t at = std::uintptr_t(from) + std::uintptr_t(ahead) * sizeof(T);
 #pragma GCC unroll 4
   for (int i = 0; i < lanes<T>; i += step, at += std::uintptr_t(step) * bytes)
 #pragma GCC unroll 4
@@ -244,12 +244,12 @@ void pack(const T* weight, i64 row, std::span<const int, V> gate, i64 units, i64
   for (i64 g = g0; g < g1; ++g) {
     T* panel = panels + g * columns * vectors * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
-    for (i64 k = 0; k < columns; k += L) {
-      const i64 width = columns - k < L ? columns - k : L;
-      for (i64 v = 0; v < vectors; ++v) {
-        const T* source = weight + (gate[std::size_t(v)] * units + g * L) * row + k;
+    for (i64 v = 0; v < vectors; ++v) {  // L rows at a time: of all gates, they would drive each other out of a cache
+      const T* source = weight + (gate[std::size_t(v)] * units + g * L) * row;
+      for (i64 k = 0; k < columns; k += L, source += L) {
+        const i64 width = columns - k < L ? columns - k : L;
         Vec<T> block[L];
-        prefetch_rows(source, row, L);
+        prefetch_rows(source, row, 4 * L);
         load_turned(source, row, valid, width, block);
         T* const to = panel + (k * vectors + v) * L;
         if (width == L)
@@ -270,10 +270,10 @@ void unpack_add(const T* panels, std::span<const int> gate, i64 units, i64 colum
   for (i64 g = g0; g < g1; ++g) {
     const T* panel = panels + g * columns * V * L;
     const i64 valid = units - g * L < L ? units - g * L : L;
-    for (i64 k = 0; k < columns; k += L) {
-      const i64 width = columns - k < L ? columns - k : L;
-      for (i64 v = 0; v < V; ++v) {
-        T* target = weight + (gate[std::size_t(v)] * units + g * L) * columns + k;
+    for (i64 v = 0; v < V; ++v) {
+      T* target = weight + (gate[std::size_t(v)] * units + g * L) * columns;
+      for (i64 k = 0; k < columns; k += L, target += L) {
+        const i64 width = columns - k < L ? columns - k : L;
         Vec<T> block[L];
         for (int i = 0; i < L; ++i) block[i] = i < width ? load(panel + ((k + i) * V + v) * L) : Vec<T>{};
         transpose<T>(block);
