@@ -34,10 +34,9 @@ def test_choice_is_told(isa):
     assert python("import pyrnn; print(pyrnn.kernels.isa())", PYRNN_ISA=isa).strip() == isa
 
 
-@pytest.mark.parametrize("isa", LOWER)
-def test_parity_and_same_bits(isa):
-    """The same tests, on a share of the random cases, but for those about caches and lengths. A set that has the same
-    kernels as the best one, but for those of fewer bits, needs theirs alone.
+def started_on(isa, folder):
+    """The same tests, under way, on a share of the random cases, but for those about caches and lengths. A set that has
+    the same kernels as the best one, but for those of fewer bits, needs theirs alone.
     """
     same = pyrnn.kernels.isa().startswith(f"{isa}-")
     chosen = (
@@ -51,14 +50,31 @@ def test_parity_and_same_bits(isa):
             "not (long_and_wide or very_often or wider_than_a_cache or in_a_stack)",
         ]
     )
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
-        env=python_environment(PYRNN_ISA=isa, PYRNN_TEST_CASES="20"),
-        cwd=HERE,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-5000:] + result.stderr[-2000:]
+    with open(folder / isa, "w") as out:  # a pipe that nobody reads would fill
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *chosen],
+            env=python_environment(PYRNN_ISA=isa, PYRNN_TEST_CASES="20"),
+            cwd=HERE,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Of all lower sets, side by side: (process, its output)."""
+    folder = tmp_path_factory.mktemp("runs")
+    started = {isa: (started_on(isa, folder), folder / isa) for isa in LOWER}
+    yield started
+    for process, _ in started.values():
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("isa", LOWER)
+def test_parity_and_same_bits(isa, runs):
+    process, out = runs[isa]
+    assert process.wait() == 0, out.read_text()[-7000:]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
