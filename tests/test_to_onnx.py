@@ -1,5 +1,6 @@
 """to_onnx: every layer and option, by onnxruntime, and read again by from_onnx."""
 
+import operator
 import os
 
 import numpy as np
@@ -10,6 +11,7 @@ onnx = pytest.importorskip("onnx")
 from cells import VARIANTS, enlargement, keep_in_range, make_layer  # noqa: E402
 
 import pyrnn  # noqa: E402
+from pyrnn import reference  # noqa: E402
 from pyrnn.layers.stack import Recurrent  # noqa: E402
 
 T, N, I, H = 7, 4, 3, 5  # noqa: E741  as everywhere
@@ -81,6 +83,65 @@ def test_recurrent_layers(variant, layers, dtype):
         feeds = {"x": x, "lengths": LENGTHS} | {n: s for n, s in zip(names, state, strict=True)}
         expected = {"y": y} | {f"{n}_out": s for n, s in zip(names, finals, strict=True)}
         check(layer, feeds, expected, room=enlargement(VARIANTS[variant][1]) / 10 + 1)
+
+
+def other_step(monkeypatch, equation):
+    """An IndRNN whose reference makes h' = equation(W x, h)."""
+
+    def forward(self, w, x, before):
+        return (equation(reference.linear.forward(x, w.weight_ih, None), before[0]),), None
+
+    monkeypatch.setattr(reference.indrnn.Cell, "forward", forward)
+    return pyrnn.IndRNN(I, H, rng=0)
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        lambda a, h: np.sin(a) - np.cos(h) ** 2,
+        lambda a, h: np.sign(a) * np.sqrt(np.abs(h)) + np.log(1.5 + np.tanh(h)) / 2,
+        lambda a, h: np.where((h < a) | (h >= 0.5) & ~(a <= -0.1), -np.maximum(a, h), h),
+        lambda a, h: np.where(np.isinf(1 / np.minimum(h, 0)), h + 1, h - 1),
+        lambda a, h: np.where((h == 0) | np.isnan(a), np.exp(a), np.log1p(np.clip(h, 0, 2))),
+        lambda a, h: np.tanh(a),
+        lambda a, h: np.where(h < a, a.dtype.type(1), a.dtype.type(-1)),
+        lambda a, h: (h - h.mean(axis=1, keepdims=True)) * np.mean(a, axis=1, keepdims=True),
+    ],
+)
+def test_equations_of_a_step(monkeypatch, equation):
+    """What a step may be made of, though no cell is made of it now."""
+    layer = other_step(monkeypatch, equation)
+    x, h = np.random.default_rng(0).normal(size=(T, N, I)).astype("f4"), np.zeros((1, N, H), "f4")
+    y = [h[0]]
+    with np.errstate(divide="ignore"):
+        for t in range(T):
+            y.append(equation(x[t] @ layer.params["weight_ih_l0"].T, y[-1]))
+        check(layer, {"x": x, "lengths": np.full(N, T), "h": h}, {"y": np.stack(y[1:]), "h_out": y[-1][None]})
+
+
+@pytest.mark.parametrize(
+    ("equation", "match"),
+    [
+        (lambda a, h: np.arctan2(a, h), "numpy.arctan2 is not known"),
+        (lambda a, h: np.sort(h), "numpy.sort is not"),
+        (lambda a, h: operator.iadd(a, h), "numpy.add in place is not known"),
+        (lambda a, h: np.add.reduce(h), "numpy.add is not"),
+        (lambda a, h: sum(np.split(h, H)), "numpy.split along axis 0"),
+        (lambda a, h: h - h.mean(axis=0), "numpy.mean along axis 0"),
+        (lambda a, h: a if h > 0 else h, "a branch that depends on numbers"),
+        (lambda a, h: h[:, ::-1], "object is not subscriptable"),
+        (lambda a, h: h.cumsum(), "no attribute 'cumsum'"),
+    ],
+)
+def test_equations_that_onnx_is_not_told(monkeypatch, equation, match):
+    with pytest.raises(ValueError, match=f"to_onnx: IndRNN has no form in ONNX here, for its step in .*: .*{match}"):
+        pyrnn.to_onnx(other_step(monkeypatch, equation))
+
+
+def test_what_no_state_has_a_part_in_is_made_of_all_steps_at_once():
+    (scan,) = [node for node in pyrnn.to_onnx(pyrnn.MinLSTM(I, H)).graph.node if node.op_type == "Scan"]
+    (body,) = [attribute.g for attribute in scan.attribute if attribute.name == "body"]
+    assert {node.op_type for node in body.node} == {"Mul", "Add", "Where"}
 
 
 def test_the_same_bits_again():

@@ -25,9 +25,7 @@ def forward(x: np.ndarray, weight: Any, bias: np.ndarray | None) -> np.ndarray:
         y = _of_whole_numbers(x, *weight)
     else:
         y = x @ (_widened(weight) if weight.dtype == np.uint16 else weight).T
-    if bias is not None:
-        y += bias
-    return y
+    return y if bias is None else y + bias
 
 
 def _widened(bits: np.ndarray) -> np.ndarray:

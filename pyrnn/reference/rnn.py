@@ -30,9 +30,10 @@ ActBackward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def softsign(a: np.ndarray) -> np.ndarray:
     """a / (1 + |a|), of infinity too."""
-    with np.errstate(invalid="ignore"):
-        s: np.ndarray = np.where(np.isinf(a), np.sign(a), a / (1 + np.abs(a)))
-    return s.astype(a.dtype)
+    limits = np.finfo(a.dtype)
+    a = np.clip(a, limits.min, limits.max)
+    s: np.ndarray = a / (1 + np.abs(a))
+    return s
 
 
 ACTIVATIONS: dict[str, Act] = {

@@ -30,14 +30,15 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         h, c, n, m = before
-        c = np.where(n != 0, c, 0)
+        begun = n != 0
+        c = np.where(begun, c, 0)
         a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
         lasting = log_sigmoid(a_f) + m
-        past = (n != 0) & (lasting > a_i)
+        past = begun & (lasting > a_i)
         m_new = np.where(past, lasting, a_i)
         i = np.exp(a_i - m_new)
-        f = np.where(n != 0, np.exp(np.minimum(lasting - m_new, 0)), 0)
+        f = np.where(begun, np.exp(np.minimum(lasting - m_new, 0)), 0)
         g, o = np.tanh(a_g), sigmoid(a_o)
         c_new = f * c + i * g
         n_new = f * n + i

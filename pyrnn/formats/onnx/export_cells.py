@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from ... import reference
 from ...core.checks import Array
 from .recurrent import PEEPHOLES
+from .tracing import Given, Step
 from .writing import Value, Writer, steps_first, valid, zero
 
 # Our activations by the names of ONNX, with activation_alpha and activation_beta.
@@ -111,136 +112,6 @@ def _activations(layer: Any) -> list[str]:
 
 # ---- cells that are no operator
 
-# The equations of a step: (body, weights, a = W x + b of the step, states) -> the next states. `weights` are the
-# layer's, by our names, as constants in the graph of the step.
-Step = Callable[["Body", dict[str, Array], str, list[str]], list[str]]
-
-
-class Body(Writer):
-    """The graph of one step, in words of the field."""
-
-    def __init__(self, layer: Any, prefix: str) -> None:
-        super().__init__(prefix)
-        self.layer = layer
-        self.dtype = layer.dtype
-
-    def number(self, value: float) -> str:
-        """A constant of the layer's dtype."""
-        return self.constant(value, self.dtype)
-
-    def sum(self, *names: str) -> str:
-        """The sum of two or more."""
-        total, *others = names
-        for name in others:
-            total = self.add("Add", total, name)
-        return total
-
-    def product(self, a: str, b: str) -> str:
-        """Number by number."""
-        return str(self.add("Mul", a, b))
-
-    def times(self, x: str, weight: Array) -> str:
-        """x W^T."""
-        return str(self.add("MatMul", x, self.constant(weight.T)))
-
-    def split(self, a: str, count: int) -> list[str]:
-        """The gates of (N, G*H)."""
-        return list(self.add("Split", a, self.integers(*[self.layer.hidden_size] * count), axis=1, outputs=count))
-
-    def log_sigmoid(self, a: str) -> str:
-        """min(a, 0) - log(1 + exp(-|a|)), finite for finite a."""
-        small = self.add("Exp", self.add("Neg", self.add("Abs", a)))
-        log = self.add("Log", self.add("Add", small, self.number(1)))
-        return str(self.add("Sub", self.add("Min", a, self.number(0)), log))
-
-    def norm(self, a: str, scale: Array, bias: Array | None = None) -> str:
-        """A layer norm over the last axis."""
-        return layer_norm(self, a, self.layer, scale, bias)
-
-    def activation(self, name: str, a: str) -> str:
-        """One of those of the cells, by operators that runtimes have of every dtype."""
-        op, numbers = ACTIVATIONS[name]
-        if op == "HardSigmoid":
-            alpha, beta = (self.number(number) for number in numbers)
-            return str(self.add("Clip", self.sum(self.product(a, alpha), beta), self.number(0), self.number(1)))
-        if op == "Softsign":
-            return str(self.add("Div", a, self.sum(self.add("Abs", a), self.number(1))))
-        return a if op == "Affine" else str(self.add(op, a))
-
-
-def layer_norm(writer: Writer, a: str, layer: Any, scale: Array, bias: Array | None) -> str:
-    """As the cell has it: mean and variance in two passes, an eps of the layer's dtype."""
-    centred = writer.add("Sub", a, writer.add("ReduceMean", a, axes=[-1]))
-    variance = writer.add("ReduceMean", writer.add("Mul", centred, centred), axes=[-1])
-    deviation = writer.add("Sqrt", writer.add("Add", variance, writer.constant(layer.eps, layer.dtype)))
-    y = writer.add("Mul", writer.add("Div", centred, deviation), writer.constant(scale))
-    return str(y if bias is None else writer.add("Add", y, writer.constant(bias)))
-
-
-def _lstm(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    h, c = states
-    i, f, g, o = body.split(body.sum(a, body.times(h, w["weight_hh"])), 4)
-    p_i, p_f, p_o = np.split(w["weight_ch"], 3) if "weight_ch" in w else (None, None, None)
-
-    def peeping(gate: str, weight: Array | None, cell: str) -> str:
-        return gate if weight is None else body.sum(gate, body.product(cell, body.constant(weight)))
-
-    layer = body.layer
-    i, f = (body.activation(layer.gate_activation, peeping(k, p, c)) for k, p in ((i, p_i), (f, p_f)))
-    new = body.sum(body.product(f, c), body.product(i, body.activation(layer.activation, g)))
-    o = body.activation(layer.gate_activation, peeping(o, p_o, new))
-    h = body.product(o, body.activation(layer.activation, new))
-    return [body.times(h, w["weight_hr"]) if "weight_hr" in w else h, new]
-
-
-def _indrnn(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    a = body.sum(a, body.product(states[0], body.constant(w["weight_hh"])))
-    return [body.activation(body.layer.nonlinearity, a)]
-
-
-def _mixed(body: Body, share: str, h: str, new: str) -> str:
-    """share * h + (1 - share) * new."""
-    return body.sum(body.product(share, h), body.product(body.add("Sub", body.number(1), share), new))
-
-
-def _mingru(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    z, n = body.split(a, 2)
-    return [_mixed(body, body.add("Sub", body.number(1), body.add("Sigmoid", z)), states[0], n)]
-
-
-def _minlstm(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    i, f, n = body.split(a, 3)
-    share = body.add("Sigmoid", body.add("Sub", body.log_sigmoid(f), body.log_sigmoid(i)))
-    return [_mixed(body, share, states[0], n)]
-
-
-def _layernormlstm(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    h, c = states
-    hidden = body.norm(body.times(h, w["weight_hh"]), w["norm_hh"])
-    i, f, g, o = body.split(body.sum(a, hidden), 4)
-    i, f, o = (body.add("Sigmoid", gate) for gate in (i, f, o))
-    new = body.sum(body.product(f, c), body.product(i, body.add("Tanh", g)))
-    return [body.product(o, body.add("Tanh", body.norm(new, w["norm_c"], w["bias_c"]))), new]
-
-
-def _slstm(body: Body, w: dict[str, Array], a: str, states: list[str]) -> list[str]:
-    h, c, n, m = states
-    i, f, g, o = body.split(body.sum(a, body.times(h, w["weight_hh"])), 4)
-    past = body.add("Not", body.add("Equal", n, body.number(0)))  # where n is 0 there is none
-    lasting = body.sum(body.log_sigmoid(f), body.add("Where", past, m, body.number(0)))
-    top = body.add("Where", past, body.add("Max", lasting, i), i)
-    i = body.add("Exp", body.add("Sub", i, top))
-    f = body.add("Where", past, body.add("Exp", body.add("Sub", lasting, top)), body.number(0))
-    c = body.sum(body.product(f, body.add("Where", past, c, body.number(0))), body.product(i, body.add("Tanh", g)))
-    n = body.sum(body.product(f, n), i)
-    return [body.product(body.add("Sigmoid", o), body.add("Div", c, n)), c, n, top]
-
-
-STEPS: dict[str, Step] = {
-    "lstm": _lstm, "indrnn": _indrnn, "mingru": _mingru, "minlstm": _minlstm, "layernormlstm": _layernormlstm,
-    "slstm": _slstm,
-}  # fmt: skip
-
 
 def _scan(
     writer: Writer, layer: Any, k: int, x: Value, lengths: str, before: list[str], prefix: str
@@ -250,8 +121,6 @@ def _scan(
     rows = writer.length(x.name, 1)
     outputs, finals = [], []
     for d in range(layer._directions):
-        weights = dict(zip(layer._cell.weights, layer._weights[k * layer._directions + d], strict=True))
-        present = {name: array for name, array in weights.items() if array is not None}
         if before:
             place = writer.integers(d)
             states = [writer.add("Squeeze", writer.add("Gather", s, place, axis=0), writer.integers(0)) for s in before]
@@ -260,12 +129,12 @@ def _scan(
                 writer.add("Expand", zero(writer, layer.dtype), writer.add("Concat", rows, writer.integers(n), axis=0))
                 for n in layer._widths
             ]
-        a = _input_product(writer, layer, present, x.name)
-        back = [d, d]
+        body, scanned = _body(writer, layer, k * layer._directions + d, x.name, f"{prefix}l{k}_{d}_")
+        inputs = [mask, *scanned]
         y, *last = _reordered(
             writer.add(
-                "Scan", *states, mask, a, outputs=len(states) + 1, body=_body(layer, present, f"{prefix}l{k}_{d}_"),
-                num_scan_inputs=2, scan_input_directions=back, scan_output_directions=[d],
+                "Scan", *states, *inputs, outputs=len(states) + 1, body=body, num_scan_inputs=len(inputs),
+                scan_input_directions=[d] * len(inputs), scan_output_directions=[d],
             )
         )  # fmt: skip
         outputs.append(y)
@@ -281,30 +150,25 @@ def _reordered(names: list[str]) -> list[str]:
     return [names[-1], *names[:-1]]
 
 
-def _input_product(writer: Writer, layer: Any, w: dict[str, Array], x: str) -> str:
-    """W x and the biases, of all steps at once."""
-    a: str = writer.add("MatMul", x, writer.constant(w["weight_ih"].T))
-    biases = [w[name] for name in ("bias_ih", "bias_hh") if name in w]
-    if "norm_ih" in w:
-        return layer_norm(writer, a, layer, w["norm_ih"], w.get("bias_ih"))
-    for bias in biases:
-        a = writer.add("Add", a, writer.constant(bias))
-    return a
-
-
-def _body(layer: Any, weights: dict[str, Array], prefix: str) -> Any:
-    """One step: states, whether it is valid, and its input product -> states, y."""
-    body = Body(layer, prefix)
-    states = [f"{prefix}{name}_in" for name in layer._cell.states]
-    mask, a = f"{prefix}valid", f"{prefix}a"
-    step = STEPS.get(layer._cell_name)
-    if step is None:
-        raise ValueError(f"to_onnx: {type(layer).__name__} has no form in ONNX here")
-    new = step(body, weights, a, states)
-    kept = [body.add("Where", mask, after, old) for after, old in zip(new, states, strict=True)]
-    y = body.add("Where", mask, new[0], body.number(0))
-    gates = len(layer._cell.gates) * layer.hidden_size
+def _body(writer: Writer, layer: Any, k: int, x: str, prefix: str) -> tuple[Any, list[str]]:
+    """One step of layer and direction k, as the reference has it: states, whether it is valid, and what is scanned ->
+    states, y; and what that is, by name."""
+    body = Writer(prefix)
+    step = Step(writer, body, layer.dtype)
+    states, mask = [f"{prefix}{name}_in" for name in layer._cell.states], f"{prefix}valid"
+    cell = getattr(reference, layer._cell_name).Cell(**layer._options)
+    before = tuple(Given(name, layer.dtype, True) for name in states)
+    try:
+        after, _ = cell.forward(cell.weights(*layer._weights[k]), Given(x, layer.dtype, False), before)
+    except (TypeError, AttributeError) as error:
+        raise ValueError(
+            f"to_onnx: {type(layer).__name__} has no form in ONNX here, for its step in pyrnn/reference: {error}"
+        ) from error
+    new = [step.name(value) for value in after]
+    kept = [body.add("Where", mask, now, old) for now, old in zip(new, states, strict=True)]
+    y = body.add("Where", mask, new[0], zero(body, layer.dtype))
     inputs = [body.value(name, ("N", n), layer.dtype) for name, n in zip(states, layer._widths, strict=True)]
-    inputs += [body.value(mask, ("N", 1), np.bool_), body.value(a, ("N", gates), layer.dtype)]
+    inputs += [body.value(mask, ("N", 1), np.bool_), *step.inputs]
     outputs = [body.value(name, ("N", n), layer.dtype) for name, n in zip(kept, layer._widths, strict=True)]
-    return body.graph("step", inputs, [*outputs, body.value(y, ("N", layer._output), layer.dtype)])
+    outputs.append(body.value(y, ("N", layer._output), layer.dtype))
+    return body.graph("step", inputs, outputs), list(step.scanned)

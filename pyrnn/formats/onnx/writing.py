@@ -72,8 +72,8 @@ class Writer:
         """What has been written, as a GraphProto."""
         return self._onnx.helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
 
-    def value(self, name: str, shape: Axes, dtype: Any) -> Any:
-        """An input or output of a graph, as a ValueInfoProto."""
+    def value(self, name: str, shape: tuple[int | str | None, ...], dtype: Any) -> Any:
+        """An input or output of a graph, as a ValueInfoProto. None: a length that the graph tells."""
         kind = self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self._onnx.helper.make_tensor_value_info(name, kind, shape)
 
