@@ -64,9 +64,10 @@ template <class T> class Gradients : public Part<T> {
     });
   }
 
-  // What steps [from, to) add to the weight gradients: sums over (step, row) in ascending order, unit group by unit
-  // group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied side by side; a
-  // cell of one slot takes several groups at a time, to have enough independent sums.
+  // What steps [from, to) add to the gradients of weights and biases: sums over (step, row) in ascending order, unit
+  // group by unit group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied
+  // side by side, and summed for the biases on the way; a cell of one slot takes several groups at a time, to have
+  // enough independent sums.
   void weight_grads(i64 from, i64 to, int part, int parts) const {
     const i64 n = rows.first[to] - rows.first[from];
     const i64 groups_per_sum = cell.groups_per_sum, sums = cell.filled;  // vectors of a unit group that go into it
@@ -111,7 +112,8 @@ template <class T> class Gradients : public Part<T> {
       }
   }
 
-  // The vectors of some unit groups, of n records, to [n][vectors][L]; their sums are added to `sums` on the way.
+  // The vectors of some unit groups, of n records, to [n][vectors][L]; their sums are added to `sums` on the way (the
+  // gradients of the biases).
   static void copy_records(const T* from, i64 stride, const i64* places, i64 vectors, i64 n, T* to, T* sums) {
     for (i64 i = 0; i < vectors; ++i) {
       Vec<T> total{};

@@ -23,7 +23,8 @@
 //   forward       a Step: from pre-activations `a` and `before` to the record, `after` of the states it sets, `inner`
 //   backward      from the record, `before`, `after`, and `d` of the states it sets or `inner` (then a gradient) to the
 //                 gradients of the pre-activations in `a`, and `d_before` of the states it sets or reads. `d_before` of
-//                 a state that a later stage sets holds that one's share, and else 0
+//                 a state that a later stage sets holds that one's share, and else 0. What an earlier stage needs of a
+//                 slot in which gradients lie by then, or has to add to its own, goes there by one of `back_slots`
 #pragma once
 
 #include <array>
