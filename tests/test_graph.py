@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import pyrnn
+from pyrnn.layers.stack import LAYERS
 
 
 def draw(*shape):
@@ -181,7 +182,7 @@ def learned(make=pyrnn.LSTM, layers=2, **options):
     return layer
 
 
-@pytest.mark.parametrize("make", [pyrnn.LSTM, pyrnn.GRU, pyrnn.SLSTM])
+@pytest.mark.parametrize("make", LAYERS.values())
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_it_begins_with_its_state(make, batch_first):
     layer, x = learned(make, batch_first=batch_first), draw(*((2, 6, 3) if batch_first else (6, 2, 3)))

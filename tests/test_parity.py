@@ -1036,14 +1036,15 @@ def test_no_inputs(variant, dtype):
 
 @pytest.mark.parametrize("backend", [kernels, reference])
 @pytest.mark.parametrize("held", [np.nan, np.inf])
-def test_an_slstm_without_a_past_reads_neither_c_nor_m(rng, backend, held):
-    """Unit by unit: where n is 0."""
-    problem = Problem("slstm", 3, 4, 5, 9, rng=rng)
+@pytest.mark.parametrize("op", [op for op, record in CELLS.items() if "n" in record.states])
+def test_without_a_past_a_unit_reads_its_output_alone(rng, backend, held, op):
+    """Of the sLSTM, whose state c is divided by n: where n is 0 neither c nor m is read."""
+    problem = Problem(op, 3, 4, 5, 9, rng=rng)
+    state = dict(zip(CELLS[op].states, problem.state, strict=True))
     without = rng.random((4, 9)) < 0.5
-    problem.state[2][without] = 0
-    for k in (1, 3):
-        problem.state[k][without] = 0
+    for name in state.keys() - {"h"}:
+        state[name][without] = 0
     expected = problem.results(backend)
-    for k in (1, 3):
-        problem.state[k][without] = held
+    for name in state.keys() - {"h", "n"}:
+        state[name][without] = held
     assert_same_bits(problem.results(backend), expected)

@@ -14,7 +14,7 @@ import pyrnn  # noqa: E402
 from pyrnn import reference  # noqa: E402
 from pyrnn.layers.stack import Recurrent  # noqa: E402
 
-T, N, I, H = 7, 4, 3, 5  # noqa: E741  as everywhere
+T, N, I, H, P = 7, 4, 3, 5, 4  # noqa: E741  as everywhere
 LENGTHS = np.array([7, 0, 3, 5])
 TOLERANCE = 1e-5
 
@@ -86,13 +86,14 @@ def test_recurrent_layers(variant, layers, dtype):
 
 
 def other_step(monkeypatch, equation):
-    """An IndRNN whose reference makes h' = equation(W x, h)."""
+    """An LSTM with a projection V, whose reference makes h' = equation(V x, h)."""
 
     def forward(self, w, x, before):
-        return (equation(reference.linear.forward(x, w.weight_ih, None), before[0]),), None
+        h, c = before
+        return (equation(reference.linear.forward(x, w.weight_hr, None), h), c), None
 
-    monkeypatch.setattr(reference.indrnn.Cell, "forward", forward)
-    return pyrnn.IndRNN(I, H, rng=0)
+    monkeypatch.setattr(reference.lstm.Cell, "forward", forward)
+    return pyrnn.LSTM(H, H, proj_size=P, rng=0)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +112,14 @@ def other_step(monkeypatch, equation):
 def test_equations_of_a_step(monkeypatch, equation):
     """What a step may be made of, though no cell is made of it now."""
     layer = other_step(monkeypatch, equation)
-    x, h = np.random.default_rng(0).normal(size=(T, N, I)).astype("f4"), np.zeros((1, N, H), "f4")
+    x, c = np.random.default_rng(0).normal(size=(T, N, H)).astype("f4"), np.ones((1, N, H), "f4")
+    h = np.zeros((1, N, P), "f4")
     y = [h[0]]
     with np.errstate(divide="ignore"):
         for t in range(T):
-            y.append(equation(x[t] @ layer.params["weight_ih_l0"].T, y[-1]))
-        check(layer, {"x": x, "lengths": np.full(N, T), "h": h}, {"y": np.stack(y[1:]), "h_out": y[-1][None]})
+            y.append(equation(x[t] @ layer.params["weight_hr_l0"].T, y[-1]))
+        feeds = {"x": x, "lengths": np.full(N, T), "h": h, "c": c}
+        check(layer, feeds, {"y": np.stack(y[1:]), "h_out": y[-1][None], "c_out": c})
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_equations_of_a_step(monkeypatch, equation):
         (lambda a, h: np.sort(h), "numpy.sort is not"),
         (lambda a, h: operator.iadd(a, h), "numpy.add in place is not known"),
         (lambda a, h: np.add.reduce(h), "numpy.add is not"),
-        (lambda a, h: sum(np.split(h, H)), "numpy.split along axis 0"),
+        (lambda a, h: sum(np.split(h, P)), "numpy.split along axis 0"),
         (lambda a, h: h - h.mean(axis=0), "numpy.mean along axis 0"),
         (lambda a, h: a if h > 0 else h, "a branch that depends on numbers"),
         (lambda a, h: h[:, ::-1], "object is not subscriptable"),
@@ -134,14 +137,16 @@ def test_equations_of_a_step(monkeypatch, equation):
     ],
 )
 def test_equations_that_onnx_is_not_told(monkeypatch, equation, match):
-    with pytest.raises(ValueError, match=f"to_onnx: IndRNN has no form in ONNX here, for its step in .*: .*{match}"):
+    with pytest.raises(ValueError, match=f"to_onnx: LSTM has no form in ONNX here, for its step in .*: .*{match}"):
         pyrnn.to_onnx(other_step(monkeypatch, equation))
 
 
 def test_what_no_state_has_a_part_in_is_made_of_all_steps_at_once():
-    (scan,) = [node for node in pyrnn.to_onnx(pyrnn.MinLSTM(I, H)).graph.node if node.op_type == "Scan"]
+    graph = pyrnn.to_onnx(pyrnn.LSTM(I, H, proj_size=P)).graph
+    (scan,) = [node for node in graph.node if node.op_type == "Scan"]
     (body,) = [attribute.g for attribute in scan.attribute if attribute.name == "body"]
-    assert {node.op_type for node in body.node} == {"Mul", "Add", "Where"}
+    products = [[node.op_type for node in nodes].count("MatMul") for nodes in (graph.node, body.node)]
+    assert products == [1, 2]  # of x; of h, and the projection
 
 
 def test_the_same_bits_again():
@@ -194,7 +199,7 @@ def models(batch_first):
             ), True, 0,
         ),
         "judge": (pyrnn.Sequential(pyrnn.LSTM(I, 6, rng=1, **of), pyrnn.LastStep(**of), inner), True, I),
-        "summary": (pyrnn.Sequential(pyrnn.SLSTM(I, 6, rng=1, **of), pyrnn.MaxOverTime(**of)), True, I),
+        "summary": (pyrnn.Sequential(pyrnn.LSTM(I, 6, proj_size=4, rng=1, **of), pyrnn.MaxOverTime(**of)), True, I),
         "attention": (pyrnn.Sequential(pyrnn.MultiheadAttention(8, 4, num_kv_heads=2, rng=0, **of)), True, 8),
         "positions": (
             pyrnn.Sequential(pyrnn.PositionalEncoding(8, **of), pyrnn.MultiheadAttention(8, 2, bias=False, **of)),

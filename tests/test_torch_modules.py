@@ -5,6 +5,8 @@ import pytest
 from cells import VARIANTS, make_layer
 
 import pyrnn
+from pyrnn.cells import CELLS
+from pyrnn.layers.stack import LAYERS
 
 LSTM = {"weight_ih_l0": np.ones((12, 2)), "weight_hh_l0": np.ones((12, 3))}
 BIASES = {"bias_ih_l0": np.zeros(12), "bias_hh_l0": np.zeros(12)}
@@ -284,7 +286,7 @@ def test_layers_that_torch_does_not_have():
         (pyrnn.LSTM(2, 3, peephole=True), "torch's LSTM has no peephole=True"),
         (pyrnn.GRU(2, 3, reset_after=False), "torch's GRU has no reset_after=False"),
         (pyrnn.RNN(2, 3, nonlinearity="sigmoid"), "torch's RNN has no nonlinearity='sigmoid'"),
-        (pyrnn.SLSTM(2, 3), "torch has no SLSTM"),
+        *((LAYERS[op](2, 3), f"torch has no {LAYERS[op].__name__}") for op in CELLS if "torch" not in CELLS[op].orders),
         (pyrnn.Sequential(pyrnn.GRU(2, 3), pyrnn.LastStep()), "torch has no LastStep"),
         (pyrnn.MultiheadAttention(4, 2, num_kv_heads=1), "torch's MultiheadAttention has no num_kv_heads=1"),
         (pyrnn.Dropout(0.5, per_sequence=True), "torch's Dropout has no per_sequence=True"),

@@ -15,13 +15,7 @@ import numpy as np
 
 from . import linear, recurrence
 from .recurrence import Back, State
-from .rnn import sigmoid
-
-
-def log_sigmoid(a: np.ndarray) -> np.ndarray:
-    """log(1 / (1 + exp(-a))), finite for finite a."""
-    result: np.ndarray = np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
-    return result
+from .rnn import log_sigmoid, sigmoid
 
 
 class Cell(recurrence.Cell):

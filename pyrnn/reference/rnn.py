@@ -24,6 +24,12 @@ def sigmoid(a: np.ndarray) -> np.ndarray:
     return s
 
 
+def log_sigmoid(a: np.ndarray) -> np.ndarray:
+    """log(1 / (1 + exp(-a))), finite for finite a."""
+    result: np.ndarray = np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
+    return result
+
+
 Act = Callable[[np.ndarray], np.ndarray]
 ActBackward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -20,9 +20,8 @@ from typing import Any
 import numpy as np
 
 from . import linear, recurrence
-from .minlstm import log_sigmoid
 from .recurrence import Back, State
-from .rnn import sigmoid
+from .rnn import log_sigmoid, sigmoid
 
 
 class Cell(recurrence.Cell):
