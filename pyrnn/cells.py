@@ -94,6 +94,13 @@ CELLS: dict[str, Cell] = {
         options={"nonlinearity": NONLINEARITIES},
         orders={"torch": "h", "onnx": "h", "keras": "h"},
     ),
+    "indrnn": Cell(
+        gates="h",
+        states={"h": "P"},
+        weights={"weight_ih": "GI", "weight_hh": "H", "bias_ih": "G"},
+        optional=_ONE_BIAS,
+        options={"nonlinearity": ("relu", "tanh", "sigmoid")},
+    ),
     "mingru": Cell(gates="zn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS),
     "minlstm": Cell(
         gates="ifn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS, keeps="f"

@@ -78,6 +78,10 @@ def gru_step(w, x, before, reset_after, activation, gate_activation):
     return ((1 - z) * act(from_x[2] + candidate) + z * h,)
 
 
+def indrnn_step(w, x, before, nonlinearity):
+    return (ACTIVATIONS[nonlinearity](w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] * before[0]),)
+
+
 def mingru_step(w, x, before):
     z, n = np.split(w["weight_ih"] @ x + w["bias_ih"], 2)
     return (before[0] + sigmoid(z) * (n - before[0]),)

@@ -135,6 +135,7 @@ Chosen lstm_kind(const std::string& call, const std::string& activation, const s
   return with_activations(call, CellKind::lstm, CellKind::lstm_activated, activation, gate_activation);
 }
 
+const RecurrentOp indrnn{"indrnn", "h", {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
 const RecurrentOp mingru{"mingru", "zn", {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp minlstm{"minlstm", "ifn", {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp slstm{"slstm", "ifgo", {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
@@ -164,6 +165,8 @@ void bind_cells(py::module_& m) {
   bind_cell(m, lstm, "The long short-term memory, compiled.", lstm_kind, activation, gate_activation);
   bind_cell(m, gru, "The gated recurrent unit, compiled.", gru_kind, py::arg("reset_after") = true, activation,
             gate_activation);
+  bind_cell(m, indrnn, "The independently recurrent network, compiled.", by_nonlinearity<CellKind::indrnn_tanh>,
+            py::arg("nonlinearity") = "relu");
   bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);
   bind_cell(m, minlstm, "The minimal LSTM, compiled.", always<CellKind::minlstm>);
   bind_cell(m, slstm, "The sLSTM, compiled.", always<CellKind::slstm>);

@@ -17,6 +17,9 @@ enum class CellKind {
   gru_reset_before,
   gru_reset_after_activated,
   gru_reset_before_activated,
+  indrnn_tanh,
+  indrnn_relu,
+  indrnn_sigmoid,
   mingru,
   minlstm,
   slstm,
@@ -28,6 +31,7 @@ enum class CellKind {
 
 #ifdef PYRNN_ISA
 #include "recurrent/cells/gru.hpp"
+#include "recurrent/cells/indrnn.hpp"
 #include "recurrent/cells/layernormlstm.hpp"
 #include "recurrent/cells/lstm.hpp"
 #include "recurrent/cells/mingru.hpp"
@@ -54,6 +58,9 @@ template <> struct CellOf<CellKind::gru_reset_after> : GruResetAfter<> {};
 template <> struct CellOf<CellKind::gru_reset_before> : GruResetBefore<> {};
 template <> struct CellOf<CellKind::gru_reset_after_activated> : GruResetAfter<Activated> {};
 template <> struct CellOf<CellKind::gru_reset_before_activated> : GruResetBefore<Activated> {};
+template <> struct CellOf<CellKind::indrnn_tanh> : IndRnn<Nonlinearity::tanh> {};
+template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {};
+template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};
 template <> struct CellOf<CellKind::mingru> : MinGru {};
 template <> struct CellOf<CellKind::minlstm> : MinLstm {};
 template <> struct CellOf<CellKind::slstm> : Slstm {};

@@ -96,6 +96,25 @@ class GRU(Recurrent[Array], cell="gru"):
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
+class IndRNN(Recurrent[Array], cell="indrnn"):
+    """The independently recurrent network of Li et al. (2018): h' = act(W x + b + u * h), no unit sees another.
+
+    nonlinearity: "relu", "tanh" or "sigmoid". Parameters: weight_ih_l0 (H, I), weight_hh_l0 = u (H,), bias_ih_l0 (H,),
+    suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.IndRNN(8, 16, num_layers=2, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (2, N, H)
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int = 1, nonlinearity: str = "relu", bias: bool = True,
+        batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
+        *, dtype: DTypeLike = "float32", rng: Rng = None,
+    ) -> None:  # fmt: skip
+        self.nonlinearity = choice(type(self).__name__, "nonlinearity", nonlinearity, NONLINEARITIES)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
 class _WithoutOptions(Recurrent[StateT]):
     """A layer whose cell has no options."""
 
