@@ -101,6 +101,7 @@ CELLS: dict[str, Cell] = {
         optional=_ONE_BIAS,
         options={"nonlinearity": ("relu", "tanh", "sigmoid")},
     ),
+    "mingru": Cell(gates="zn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS),
     "minlstm": Cell(
         gates="ifn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS, keeps="f"
     ),

@@ -82,6 +82,11 @@ def indrnn_step(w, x, before, nonlinearity):
     return (ACTIVATIONS[nonlinearity](w["weight_ih"] @ x + w["bias_ih"] + w["weight_hh"] * before[0]),)
 
 
+def mingru_step(w, x, before):
+    z, n = np.split(w["weight_ih"] @ x + w["bias_ih"], 2)
+    return (before[0] + sigmoid(z) * (n - before[0]),)
+
+
 def minlstm_step(w, x, before):
     i, f, n = np.split(w["weight_ih"] @ x + w["bias_ih"], 3)
     i, f = sigmoid(i), sigmoid(f)

@@ -20,6 +20,7 @@ enum class CellKind {
   indrnn_tanh,
   indrnn_relu,
   indrnn_sigmoid,
+  mingru,
   minlstm,
   slstm,
   layernormlstm,
@@ -33,6 +34,7 @@ enum class CellKind {
 #include "recurrent/cells/indrnn.hpp"
 #include "recurrent/cells/layernormlstm.hpp"
 #include "recurrent/cells/lstm.hpp"
+#include "recurrent/cells/mingru.hpp"
 #include "recurrent/cells/minlstm.hpp"
 #include "recurrent/cells/rnn.hpp"
 #include "recurrent/cells/slstm.hpp"
@@ -59,6 +61,7 @@ template <> struct CellOf<CellKind::gru_reset_before_activated> : GruResetBefore
 template <> struct CellOf<CellKind::indrnn_tanh> : IndRnn<Nonlinearity::tanh> {};
 template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {};
 template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};
+template <> struct CellOf<CellKind::mingru> : MinGru {};
 template <> struct CellOf<CellKind::minlstm> : MinLstm {};
 template <> struct CellOf<CellKind::slstm> : Slstm {};
 template <> struct CellOf<CellKind::layernormlstm> : LayerNormLstm {};

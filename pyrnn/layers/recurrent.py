@@ -126,6 +126,17 @@ class _WithoutOptions(Recurrent[StateT]):
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
 
 
+class MinGRU(_WithoutOptions[Array], cell="mingru"):
+    """The minimal GRU of Feng et al. (2024), whose gates see x alone: z = sigmoid(a_z), h' = (1 - z) * h + z * a_n.
+
+    Parameters, gates z, n: weight_ih_l0 (2*H, I), bias_ih_l0 (2*H,), suffix _reverse; a = W x + b. There is no product
+    of h, so steps are cheap. Everything else as in RNN.
+
+        layer = pyrnn.MinGRU(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
 class MinLSTM(_WithoutOptions[Array], cell="minlstm"):
     """The minimal LSTM of Feng et al. (2024), whose gates see x alone: h' = (f * h + i * a_n) / (f + i).
 
