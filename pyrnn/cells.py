@@ -102,6 +102,9 @@ CELLS: dict[str, Cell] = {
         options={"nonlinearity": ("relu", "tanh", "sigmoid")},
     ),
     "mingru": Cell(gates="zn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS),
+    "minlstm": Cell(
+        gates="ifn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS, keeps="f"
+    ),
     "slstm": Cell(
         gates="ifgo",
         states={"h": "P", "c": "H", "n": "H", "m": "H"},

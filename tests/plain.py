@@ -87,6 +87,12 @@ def mingru_step(w, x, before):
     return (before[0] + sigmoid(z) * (n - before[0]),)
 
 
+def minlstm_step(w, x, before):
+    i, f, n = np.split(w["weight_ih"] @ x + w["bias_ih"], 3)
+    i, f = sigmoid(i), sigmoid(f)
+    return ((f * before[0] + i * n) / (f + i),)
+
+
 def slstm_step(w, x, before):
     h, c, n, m = before
     a_i, a_f, g, o = np.split(of_both(w, x, h), 4)

@@ -21,6 +21,7 @@ enum class CellKind {
   indrnn_relu,
   indrnn_sigmoid,
   mingru,
+  minlstm,
   slstm,
   layernormlstm,
   count
@@ -34,6 +35,7 @@ enum class CellKind {
 #include "recurrent/cells/layernormlstm.hpp"
 #include "recurrent/cells/lstm.hpp"
 #include "recurrent/cells/mingru.hpp"
+#include "recurrent/cells/minlstm.hpp"
 #include "recurrent/cells/rnn.hpp"
 #include "recurrent/cells/slstm.hpp"
 #include "recurrent/equations.hpp"
@@ -60,6 +62,7 @@ template <> struct CellOf<CellKind::indrnn_tanh> : IndRnn<Nonlinearity::tanh> {}
 template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {};
 template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};
 template <> struct CellOf<CellKind::mingru> : MinGru {};
+template <> struct CellOf<CellKind::minlstm> : MinLstm {};
 template <> struct CellOf<CellKind::slstm> : Slstm {};
 template <> struct CellOf<CellKind::layernormlstm> : LayerNormLstm {};
 

@@ -137,6 +137,17 @@ class MinGRU(_WithoutOptions[Array], cell="mingru"):
     """
 
 
+class MinLSTM(_WithoutOptions[Array], cell="minlstm"):
+    """The minimal LSTM of Feng et al. (2024), whose gates see x alone: h' = (f * h + i * a_n) / (f + i).
+
+    i and f are sigmoids of a_i and a_f, a = W x + b; where both are 0 their share is what their logarithms say.
+    Parameters, gates i, f, n: weight_ih_l0 (3*H, I), bias_ih_l0 (3*H,), suffix _reverse. Everything else as in RNN.
+
+        layer = pyrnn.MinLSTM(8, 16, rng=0)
+        y, h = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), (1, N, H)
+    """
+
+
 class LayerNormLSTM(Recurrent["tuple[Array, Array]"], cell="layernormlstm"):
     """The LSTM with layer normalisation of Ba, Kiros & Hinton (2016, arXiv:1607.06450, equations 20 to 22).
 
