@@ -9,7 +9,7 @@ from .core.model import Model
 from .layers.dropout import Dropout
 from .layers.embedding import Embedding
 from .layers.linear import Linear
-from .layers.recurrent import GRU, LSTM, RNN, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
+from .layers.recurrent import GRU, LSTM, RNN, SLSTM, IndRNN, LayerNormLSTM, MinGRU, MinLSTM
 from .layers.sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
 
@@ -75,6 +75,7 @@ __all__ = [
     "ODERNN",
     "RNN",
     "SGD",
+    "SLSTM",
     "Adagrad",
     "Adam",
     "AdamW",

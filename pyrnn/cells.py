@@ -105,6 +105,13 @@ CELLS: dict[str, Cell] = {
     "minlstm": Cell(
         gates="ifn", states={"h": "P"}, weights={"weight_ih": "GI", "bias_ih": "G"}, optional=_ONE_BIAS, keeps="f"
     ),
+    "slstm": Cell(
+        gates="ifgo",
+        states={"h": "P", "c": "H", "n": "H", "m": "H"},
+        weights=_TWO_PRODUCTS,
+        optional=_TWO_BIASES,
+        keeps="f",
+    ),
     "layernormlstm": Cell(
         gates="ifgo",
         states={"h": "P", "c": "H"},

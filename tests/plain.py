@@ -93,6 +93,19 @@ def minlstm_step(w, x, before):
     return ((f * before[0] + i * n) / (f + i),)
 
 
+def slstm_step(w, x, before):
+    h, c, n, m = before
+    a_i, a_f, g, o = np.split(of_both(w, x, h), 4)
+    c_next, n_next, m_next = np.zeros_like(c), np.zeros_like(n), np.zeros_like(m)
+    for k in range(len(c)):
+        lasting = np.log(sigmoid(a_f[k])) + m[k]
+        m_next[k] = lasting if n[k].real != 0 and lasting.real > a_i[k].real else a_i[k]
+        kept = np.exp(lasting - m_next[k]) if n[k].real != 0 else 0
+        c_next[k] = kept * c[k] + np.exp(a_i[k] - m_next[k]) * np.tanh(g[k])
+        n_next[k] = kept * n[k] + np.exp(a_i[k] - m_next[k])
+    return sigmoid(o) * c_next / n_next, c_next, n_next, m_next
+
+
 def normalised(v, eps):
     centred = v - sum(v) / len(v)
     return centred / np.sqrt(sum(centred * centred) / len(v) + eps)

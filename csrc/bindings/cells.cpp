@@ -138,6 +138,7 @@ Chosen lstm_kind(const std::string& call, const std::string& activation, const s
 const RecurrentOp indrnn{"indrnn", "h", {"h"}, {weight_ih, {"weight_hh", Role::unit, "H"}, bias_ih}};
 const RecurrentOp mingru{"mingru", "zn", {"h"}, {weight_ih, bias_ih}};
 const RecurrentOp minlstm{"minlstm", "ifn", {"h"}, {weight_ih, bias_ih}};
+const RecurrentOp slstm{"slstm", "ifgo", {"h", "c", "n", "m"}, {weight_ih, weight_hh, bias_ih, bias_hh}};
 
 const RecurrentOp layernormlstm{"layernormlstm",
                                 "ifgo",
@@ -168,6 +169,7 @@ void bind_cells(py::module_& m) {
             py::arg("nonlinearity") = "relu");
   bind_cell(m, mingru, "The minimal GRU, compiled.", always<CellKind::mingru>);
   bind_cell(m, minlstm, "The minimal LSTM, compiled.", always<CellKind::minlstm>);
+  bind_cell(m, slstm, "The sLSTM, compiled.", always<CellKind::slstm>);
   bind_cell(m, layernormlstm, "The LSTM with layer normalisation, compiled.", with_eps, py::arg("eps") = 1e-5);
 }
 

@@ -22,6 +22,7 @@ enum class CellKind {
   indrnn_sigmoid,
   mingru,
   minlstm,
+  slstm,
   layernormlstm,
   count
 };
@@ -36,6 +37,7 @@ enum class CellKind {
 #include "recurrent/cells/mingru.hpp"
 #include "recurrent/cells/minlstm.hpp"
 #include "recurrent/cells/rnn.hpp"
+#include "recurrent/cells/slstm.hpp"
 #include "recurrent/equations.hpp"
 
 namespace pyrnn::PYRNN_ISA {
@@ -61,6 +63,7 @@ template <> struct CellOf<CellKind::indrnn_relu> : IndRnn<Nonlinearity::relu> {}
 template <> struct CellOf<CellKind::indrnn_sigmoid> : IndRnn<Nonlinearity::sigmoid> {};
 template <> struct CellOf<CellKind::mingru> : MinGru {};
 template <> struct CellOf<CellKind::minlstm> : MinLstm {};
+template <> struct CellOf<CellKind::slstm> : Slstm {};
 template <> struct CellOf<CellKind::layernormlstm> : LayerNormLstm {};
 
 template <class T>

@@ -172,3 +172,20 @@ class LayerNormLSTM(Recurrent["tuple[Array, Array]"], cell="layernormlstm"):
     ) -> None:  # fmt: skip
         self.eps = real(type(self).__name__, "eps", eps, 0, float(np.finfo(np.float32).max))
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype, rng)
+
+
+class SLSTM(_WithoutOptions["tuple[Array, ...]"], cell="slstm"):
+    """The sLSTM of Beck et al. (2024, arXiv:2405.04517): exponential gates and a stabilising state m.
+
+    The state is (h, c, n, m), zeros by default, and gradients reach all of it:
+
+        l = log sigmoid(a_f) + m, m' = max(l, a_i), i = exp(a_i - m'), f = exp(l - m')
+        c' = f * c + i * tanh(a_g), n' = f * n + i, h' = sigmoid(a_o) * c' / n'
+
+    a = W x + b_ih + R h + b_hh. A unit with n = 0 has no past: m' = a_i and f = 0. Parameters, gates i, f, g, o:
+    weight_ih_l0 (4*H, I), weight_hh_l0 (4*H, H), bias_ih_l0 and bias_hh_l0 (4*H,), suffix _reverse. Everything else as
+    in RNN.
+
+        layer = pyrnn.SLSTM(8, 16, rng=0)
+        y, (h, c, n, m) = layer(np.ones((5, 3, 8)))  # (T, N, I) -> (T, N, H), 4 of (1, N, H)
+    """
