@@ -260,6 +260,28 @@ def test_folded_branches(rng):
     np.testing.assert_array_equal(np.stack([stream.step(x_t) for x_t in x]), folded(x))
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_norms_in_a_row(rng, count):
+    """All go into the layer before or behind them, or into the first of them where there is none."""
+    norms = [make(rng, 4) for _ in range(count)]
+    linear, tanh = pyrnn.Linear(4, 4, dtype="float64", rng=0), pyrnn.Tanh(dtype="float64")
+    x = rng.standard_normal((T, N, 4))
+    for layers, kept in [
+        ([*norms, linear], ["Linear"]),
+        ([linear, *norms], ["Linear"]),
+        ([*norms, tanh], ["BatchNorm1d", "Tanh"]),
+        (norms, ["BatchNorm1d"]),
+    ]:
+        folded = pyrnn.fold_batch_norms(pyrnn.Sequential(*layers))
+        assert [type(layer).__name__ for layer in folded] == kept
+        np.testing.assert_allclose(folded(x), pyrnn.Sequential(*layers)(x), rtol=0, atol=1e-13)
+    graph = pyrnn.Graph(
+        {"a": ["x"], "b": ["a"], "sum": ["a", "b"]}, a=norms[0], b=norms[1], sum=pyrnn.Merge("add", dtype="float64")
+    )
+    assert len(pyrnn.fold_batch_norms(graph)) == 3  # somebody takes the first one's result, too
+    np.testing.assert_array_equal(pyrnn.fold_batch_norms(graph)(x), graph(x))
+
+
 class Scaled(pyrnn.BatchNorm1d):
     """A norm that is another function."""
 

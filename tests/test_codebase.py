@@ -302,7 +302,7 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (
             pyrnn.TransformerEncoderLayer,
             "(embed_dim, num_heads, dim_feedforward=2048, dropout=0.1, activation='relu', norm_first=False,"
-            " batch_first=False, *, num_kv_heads=None, dtype='float32', rng=None)",
+            " batch_first=False, *, num_kv_heads=None, is_causal=False, dtype='float32', rng=None)",
         ),
         (pyrnn.TransformerEncoderLayer.__call__, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
         (pyrnn.TransformerEncoderLayer.vjp, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),

@@ -121,8 +121,7 @@ def test_numbers_far_apart(rng):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_never_nan(dtype):
     rng = np.random.default_rng(0)
-    largest = 1e300 if dtype == "float64" else float(np.finfo(dtype).max)
-    for scale in (0, 1, 1e4, 1e30, largest):
+    for scale in (0, 1, 1e4, 1e30, float(np.finfo(dtype).max)):
         for steps, tags in [(1, 1), (6, 3), (20, 9)]:
             scores, chosen, *weights, lengths = draw(rng, steps, 300, tags, dtype, 0)
             for array in (scores, *weights):
@@ -131,7 +130,10 @@ def test_never_nan(dtype):
             assert np.isfinite(losses).all()
             assert all(np.isfinite(gradient).all() for gradient in gradients)
             assert np.abs(gradients[0].sum(axis=2)).max() < 1e-5
-            marginals, _ = kernels.crf.marginals(scores, *weights, lengths)
+            marginals, totals = kernels.crf.marginals(scores, *weights, lengths)
+            _, best = kernels.crf.decode(scores, *weights, lengths)
+            assert np.isfinite(totals).all()  # the largest double where they are larger
+            assert np.isfinite(best).all()
             valid = np.arange(steps)[:, None] < lengths
             np.testing.assert_allclose(marginals.sum(axis=2), valid, atol=1e-6)
 
@@ -191,6 +193,30 @@ def test_nan_goes_through(rng):
             assert np.isnan(dscores[:, 1]).all()
             assert all(np.isnan(d).any() for d in dweights)
             assert np.isnan(kernels.crf.marginals(scores, *weights)[1][1])
+            tags, best = kernels.crf.decode(scores, *weights)
+            assert np.isnan(best[1])
+            assert not tags[:, 1].any()
+            with np.errstate(all="ignore"):
+                assert not np.isfinite(reference.crf.decode(scores, *weights)[1][1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_numbers_without_likeliest_tags(crf, bad):
+    """NaN goes through where numbers come out; of tags there is none, and padding and single steps look at nothing."""
+    scores = np.zeros((3, 2, 4))
+    scores[1, 1, 2] = bad
+    with pytest.raises(ValueError, match=r"^CRF\.decode: row 1 has scores or weights that are NaN or infinity"):
+        crf.decode(scores)
+    crf.decode(scores, [3, 1])
+    assert np.isnan(crf.marginals(scores)[:, 1]).all()
+    assert np.isfinite(crf.marginals(scores)[:, 0]).all()
+    crf.params["transitions"][0, 0] = bad
+    with pytest.raises(ValueError, match=r"^CRF\.decode: row 0 has scores or weights"):
+        crf.decode(scores)
+    crf.decode(scores, [1, 0])
+    low = pyrnn.CRF(4, forbidden=[(0, 0)], dtype="float64", rng=0)
+    low.params["transitions"][0, 0] = bad  # is not looked at
+    low.decode(scores, [3, 1])
 
 
 # ---- the layer

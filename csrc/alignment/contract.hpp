@@ -35,7 +35,7 @@ struct CrfWeights {
   double *forward, *column;  // [from, to] e^transitions = forward 2^column[to]
   double *backward, *row;    // [to, from]                = backward 2^row[from]
   double *start, *end;
-  double most = 0, most_ends = 0;  // the largest transition; the largest of start and of end, added up
+  double most = 0, most_ends = 0;  // the largest transition; the largest of start and of end, added up; in units
 };
 
 // The gradients of the weights, of some rows added up: of a transition forward * products + others.
@@ -64,7 +64,8 @@ template <class T> struct AlignmentKernels {
   void (*crf_gradients)(const CrfWeights&, const CrfGradients* gradients, i64 parts, i64 N, T* dtransitions, T* dstart,
                         T* dend);
   i64 (*crf_decode_bytes)(i64 steps, i64 V);
-  // The tags of the largest score, the first of equal ones from the end on, and that score.
+  // The tags of the largest score, the first of equal ones from the end on, and that score; NaN and tags of 0 where
+  // one of the numbers is NaN or infinity.
   void (*crf_decode)(const Crf<T>&, const CrfWeights&, i64 n, char* work, const Steps<i64>& tags, double* best);
 };
 

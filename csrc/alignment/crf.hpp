@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "alignment/contract.hpp"
 #include "alignment/scaled.hpp"
@@ -16,6 +17,13 @@ namespace pyrnn::PYRNN_ISA {
 template <class T> struct CrfLoop {
   static constexpr int L = double_lanes;
   static constexpr double small = 1e-250;  // below it what has vanished, 1e-300 a term, may count
+  static constexpr double unit = 18446744073709551616.0;  // 2^64: sums of a row's largest are counted in it
+
+  // Such a sum as a double, which it may be too large for.
+  static double in_ones(double sum) {
+    constexpr double most = std::numeric_limits<double>::max() / unit;
+    return sum == -__builtin_inf() ? sum : std::clamp(sum, -most, most) * unit;
+  }
 
   struct Work {
     Work(Carver& carver, i64 steps, i64 V) : width(round_up(V, L)) {
@@ -41,7 +49,7 @@ template <class T> struct CrfLoop {
     const i64 V = w.V, width = w.width;
     double most = -__builtin_inf();
     for (i64 k = 0; k < V * V; ++k) most = largest_of(most, double(c.transitions[k]));
-    w.most = most;
+    w.most = most / unit;
     for (i64 i = 0; i < V; ++i) {
       for (i64 j = 0; j < V; ++j) {
         const double x = double(c.transitions[i * V + j]), d = x - most;
@@ -49,7 +57,7 @@ template <class T> struct CrfLoop {
       }
       std::fill(w.transitions + i * width + V, w.transitions + (i + 1) * width, impossible);
     }
-    w.most_ends = relative(c.start, V, width, w.start) + relative(c.end, V, width, w.end);
+    w.most_ends = relative(c.start, V, width, w.start) / unit + relative(c.end, V, width, w.end) / unit;
     powers(w, false, w.forward, w.column);
     powers(w, true, w.backward, w.row);
   }
@@ -98,28 +106,19 @@ template <class T> struct CrfLoop {
     });
   }
 
-  // out[j] = max_k x[k] + matrix[k][j], and the first k that gives it.
-  static void largest(const double* x, const double* matrix, i64 width, i64 count, double* out, i64* from) {
-    in_blocks<4>(width, [&]<int B>(i64 j) {
+  // out[j] = max_k x[k] + matrix[k][j]
+  static void largest(const double* x, const double* matrix, i64 width, i64 count, double* out) {
+    in_blocks<8>(width, [&]<int B>(i64 j) {
       Doubles most[B];
-      IntVec<double> first[B] = {};
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int b = 0; b < B; ++b) most[b] = splat(x[0]) + load(matrix + j + b * L);
       for (i64 k = 1; k < count; ++k) {
         const Doubles value = splat(x[k]);
-        const IntVec<double> number = k - IntVec<double>{};
-#pragma GCC unroll 4
-        for (int b = 0; b < B; ++b) {
-          const Doubles sum = value + load(matrix + k * width + j + b * L);
-          const IntVec<double> more = sum > most[b];
-          most[b] = select<double>(more, sum, most[b]);
-          first[b] = more ? number : first[b];
-        }
+#pragma GCC unroll 8
+        for (int b = 0; b < B; ++b) most[b] = max(value + load(matrix + k * width + j + b * L), most[b]);
       }
-      for (int b = 0; b < B; ++b) {
-        store(out + j + b * L, most[b]);
-        std::memcpy(from + j + b * L, &first[b], sizeof first[b]);
-      }
+#pragma GCC unroll 8
+      for (int b = 0; b < B; ++b) store(out + j + b * L, most[b]);
     });
   }
 
@@ -164,7 +163,8 @@ template <class T> struct CrfLoop {
     Carver carver(memory);
     const Work work(carver, steps, V);
     double shift = w.most_ends + (steps > 1 ? double(steps - 1) * w.most : 0);
-    for (i64 t = 0; t < steps; ++t) shift += relative(c.scores.at(t, n), V, work.width, work.scores + t * work.width);
+    for (i64 t = 0; t < steps; ++t)
+      shift += relative(c.scores.at(t, n), V, work.width, work.scores + t * work.width) / unit;
     if (shift != shift) {
       *loss = shift;
       for (i64 t = 0; t < steps; ++t) std::fill_n(out.at(t, n), V, T(shift));
@@ -177,7 +177,7 @@ template <class T> struct CrfLoop {
     const double log_partition = forward(w, steps, work);
     *loss = c.tags                         ? log_partition - score(c, w, n, work)
             : is_impossible(log_partition) ? -__builtin_inf()
-                                           : log_partition + shift;
+                                           : in_ones(log_partition / unit + shift);
     backward(c, w, n, work, out, gradients);
   }
 
@@ -323,12 +323,11 @@ template <class T> struct CrfLoop {
   // ---- the best sequence (Viterbi 1967)
 
   struct DecodeWork {
-    DecodeWork(Carver& carver, i64 steps, i64 V) : width(round_up(V, L)), from(carver.take<i64>(steps * width)) {
-      for (double** a : {&scores, &best, &next}) *a = carver.take<double>(width);
+    DecodeWork(Carver& carver, i64 steps, i64 V) : width(round_up(V, L)) {
+      for (double** a : {&before, &best}) *a = carver.take<double>(steps * width);
     }
     i64 width;
-    i64* from;  // [steps, width]
-    double *scores, *best, *next;
+    double *before, *best;  // [steps, width] of the best sequence that ends there, without its score and with it
   };
 
   static i64 decode_bytes(i64 steps, i64 V) {
@@ -337,34 +336,42 @@ template <class T> struct CrfLoop {
 
   static void decode(const Crf<T>& c, const CrfWeights& w, i64 n, char* memory, const Steps<i64>& tags, double* best) {
     const i64 steps = c.lengths[n], V = c.V;
-    for (i64 t = steps; t < c.steps; ++t) *tags.at(t, n) = 0;
+    for (i64 t = 0; t < c.steps; ++t) *tags.at(t, n) = 0;
     *best = 0;
     if (steps == 0) return;
     Carver carver(memory);
-    DecodeWork work(carver, steps, V);
+    const DecodeWork work(carver, steps, V);
     const i64 width = work.width;
-    std::copy_n(w.start, width, work.best);
+    double strange = w.most_ends + (steps > 1 ? w.most : 0);
     for (i64 t = 0; t < steps; ++t) {
-      relative(c.scores.at(t, n), V, width, work.scores);
-      if (t > 0) {
-        largest(work.best, w.transitions, width, V, work.next, work.from + t * width);
-        std::swap(work.best, work.next);
-      }
-      for (i64 j = 0; j < width; j += L) store(work.best + j, load(work.best + j) + load(work.scores + j));
+      double *before = work.before + t * width, *own = work.best + t * width;
+      strange += relative(c.scores.at(t, n), V, width, own) / unit;
+      if (t == 0)
+        std::copy_n(w.start, width, before);
+      else
+        largest(own - width, w.transitions, width, V, before);
+      for (i64 j = 0; j < width; j += L) store(own + j, load(own + j) + load(before + j));
     }
+    if (strange != strange) {
+      *best = strange;
+      return;
+    }
+    const double* last = work.best + (steps - 1) * width;
     i64 tag = 0;
     for (i64 j = 1; j < V; ++j)
-      if (work.best[j] + w.end[j] > work.best[tag] + w.end[tag]) tag = j;
-    double score = double(c.end[tag]);
+      if (last[j] + w.end[j] > last[tag] + w.end[tag]) tag = j;
+    double score = double(c.end[tag]) / unit;
     for (i64 t = steps; t-- > 0;) {
       *tags.at(t, n) = tag;
-      score += double(c.scores.at(t, n)[tag]);
+      score += double(c.scores.at(t, n)[tag]) / unit;
       if (t == 0) break;
-      const i64 from = work.from[t * width + tag];
-      score += double(c.transitions[from * V + tag]);
+      const double *own = work.best + (t - 1) * width, *to = w.transitions + tag, there = work.before[t * width + tag];
+      i64 from = 0;  // the first that gives the largest
+      while (own[from] + to[from * width] != there) ++from;
+      score += double(c.transitions[from * V + tag]) / unit;
       tag = from;
     }
-    *best = score + double(c.start[tag]);
+    *best = in_ones(score + double(c.start[tag]) / unit);
   }
 };
 

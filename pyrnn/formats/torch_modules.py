@@ -23,6 +23,7 @@ from ..layers.pooling import MaxPool1d
 from ..layers.recurrent import GRU, LSTM, RNN
 from ..layers.sequential import Sequential
 from ..layers.stack import LAYERS
+from ..layers.transformer import TransformerEncoderLayer
 
 # What a module of torch's and a layer of ours call the same.
 _STACKED = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional")
@@ -51,6 +52,20 @@ def _attention(module: Any) -> dict[str, Any]:
     _refuse(module, bias_k=None, add_zero_attn=False, dropout=0.0)
     bias = module.in_proj_bias is not None
     return _named(module, "embed_dim", "num_heads", "kdim", "vdim", "batch_first") | {"bias": bias}
+
+
+def _transformer(module: Any) -> dict[str, Any]:
+    attention, activation = module.self_attn, getattr(module.activation, "__name__", shown(module.activation))
+    if activation not in ("relu", "gelu"):
+        raise ValueError(f"it has activation={activation}, expected relu or gelu")
+    for norm in (module.norm1, module.norm2):
+        _refuse(norm, eps=1e-5)
+    if module.linear1.bias is None:
+        raise ValueError("it has bias=False, which no layer here has")
+    return _named(attention, "embed_dim", "num_heads", "batch_first") | {
+        "dim_feedforward": module.linear1.out_features, "dropout": module.dropout.p, "activation": activation,
+        "norm_first": module.norm_first,
+    }  # fmt: skip
 
 
 def _conv(module: Any) -> dict[str, Any]:
@@ -109,6 +124,7 @@ MODULES: dict[str, tuple[Callable[..., Layer], Callable[[Any], dict[str, Any]]]]
     "Embedding": (Embedding, _embedding),
     "LayerNorm": (LayerNorm, _layer_norm),
     "MultiheadAttention": (MultiheadAttention, _attention),
+    "TransformerEncoderLayer": (TransformerEncoderLayer, _transformer),
     "Conv1d": (Conv1d, _conv),
     "BatchNorm1d": (BatchNorm1d, _batch_norm),
     "MaxPool1d": (MaxPool1d, _max_pool),
@@ -128,8 +144,8 @@ MODULES: dict[str, tuple[Callable[..., Layer], Callable[[Any], dict[str, Any]]]]
 # The axis that is last in torch, where it is not the same for any: here features always are.
 TIME, FEATURES = "time", "features"
 LAST = {"Conv1d": TIME, "MaxPool1d": TIME} | dict.fromkeys(
-    ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear", "Embedding", "LayerNorm", "MultiheadAttention"),
-    FEATURES,
+    ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear", "Embedding", "LayerNorm", "MultiheadAttention",
+     "TransformerEncoderLayer"), FEATURES,
 )
 
 
@@ -152,9 +168,9 @@ def _behind(name: str, last: str, dim: int | None = -1) -> str:
 def from_torch(source: Any, **config: Any) -> Any:
     """The layer that a module of torch's, or its state dict, is: the same values, and the same results to rounding.
 
-    source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention, Conv1d,
-            BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these; or the state dict of one
-            recurrent layer, cell or Linear, from a module or from `read_weights`
+    source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention,
+            TransformerEncoderLayer, Conv1d, BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these;
+            or the state dict of one recurrent layer, cell or Linear, from a module or from `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
             `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
             those of all its layers that take them; TypeError for one that none of them takes
@@ -357,6 +373,7 @@ def to_torch(layer: Any) -> Any:
 
 # What torch calls some arguments.
 RENAMED = {
+    "TransformerEncoderLayer": {"embed_dim": "d_model", "num_heads": "nhead"},
     "LayerNorm": {"size": "normalized_shape"},
     "LeakyReLU": {"slope": "negative_slope"},
     "PReLU": {"n": "num_parameters"},
@@ -377,6 +394,7 @@ def _to_module(torch: Any, layer: Layer, last: str) -> tuple[Any, str]:
     config = layer.config()
     usual: dict[str, Any] = {
         "peephole": False, "reset_after": True, "num_kv_heads": config.get("num_heads"), "per_sequence": False,
+        "is_causal": False,
         **{argument: values[0] for argument, values in ACTIVATIONS.items()},
     }  # fmt: skip
     for argument, value in usual.items():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.checks import Array, shown
-from .stream import LayerStream
+from ..core.layer import Layer
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -36,7 +36,7 @@ class ChainStream:
         self._find_steps()
 
     def _find_steps(self) -> None:
-        self._steps = [part.step if isinstance(part, STREAMS) else part for part in self._parts]
+        self._steps = [part if isinstance(part, Layer) else part.step for part in self._parts]
 
     def step(self, x: ArrayLike) -> Any:
         """One step, (N, ...) -> (N, ...), as the first layer takes it and the last one gives it; (I,) -> (O,) where N
@@ -109,13 +109,13 @@ class ChainStream:
         return ChainStream(self._call, self._copied(), self._rows)
 
     def _copied(self) -> list[Any]:
-        return [copy.copy(part) if isinstance(part, STREAMS) else part for part in self._parts]
+        return [part if isinstance(part, Layer) else copy.copy(part) for part in self._parts]
 
     def __repr__(self) -> str:
         return f"{self._call}(batch={self._rows})"
 
     def _streams(self) -> list[Any]:
-        return [part for part in self._parts if isinstance(part, STREAMS)]
+        return [part for part in self._parts if not isinstance(part, Layer)]
 
     def _all_or_nothing(self, act: Callable[[], R]) -> R:
         before = self.state
@@ -125,6 +125,3 @@ class ChainStream:
             for stream, own in zip(self._streams(), before, strict=True):
                 stream.state = own
             raise
-
-
-STREAMS = (LayerStream, ChainStream)

@@ -123,20 +123,23 @@ class CRF(Layer):
     def decode(self, scores: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """The likeliest sequence of tags (Viterbi 1967): scores (T, N, V) -> (T, N) int64, 0 in the padding.
 
-        Arguments and errors as in `vjp`; ValueError too where every sequence is forbidden.
+        Arguments and errors as in `vjp`; ValueError too for a row of which every sequence is forbidden, and for one with
+        NaN or infinity among its scores, -inf apart, or with such weights: NaN has no likeliest tags.
 
             tags = crf.decode(scores, lengths=[7, 3])
         """
         call = f"{type(self).__name__}.decode"
         values, layout, ends = self._scores(call, scores, lengths)
         tags, best = kernels.crf.decode(values, *self._weights(), ends)
+        for n in np.flatnonzero(np.isnan(best))[:1]:
+            raise ValueError(f"{call}: row {n} has scores or weights that are NaN or infinity")
         self._check_possible(call, best)
         return np.ascontiguousarray(layout.back(tags))
 
     def marginals(self, scores: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """How likely each tag is at each step, whatever the others are: like the scores, 0 in the padding.
 
-        Arguments and errors as in `decode`.
+        Arguments and errors as in `decode`, but where that refuses NaN and infinity they are NaN.
 
             crf.marginals(scores).sum(axis=-1)  # 1
         """

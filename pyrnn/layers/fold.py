@@ -24,8 +24,8 @@ def fold_batch_norms(model: Any) -> Any:
     """A copy of a Sequential or Graph for inference, with as few BatchNorm1d as can be: calls and streams give the same
     to rounding, in fewer steps.
 
-    Each goes into the Conv1d or Linear before it, or else into the one behind it; it stays where there is none, where
-    others take that result too, and before a Conv1d whose zeros around x it does not see. Steps behind `lengths` are
+    Each goes into the Conv1d, Linear or norm before it, or else into the one behind it; it stays where there is none,
+    where others take that result too, and before a Conv1d whose zeros around x it does not see. Steps behind `lengths` are
     what the layer that is left makes of them. Models inside of it are folded too. TypeError for what is neither of
     them. `from_keras`, `from_json` and `from_onnx` give models that are folded.
 
@@ -93,6 +93,8 @@ def ahead(weight: Array, bias: Array, scale: Array, shift: Array, groups: int = 
 
 def _takes(layer: Any, features: int, behind: bool) -> bool:
     """Whether a norm of so many features that stands behind it, or before it, can be a part of it."""
+    if type(layer) is BatchNorm1d:
+        return behind and features == layer.num_features
     if type(layer) is Linear:
         return layer._table is None and features == (layer.out_features if behind else layer.in_features)
     if type(layer) is Conv1d:
@@ -106,11 +108,13 @@ def _line(norm: BatchNorm1d) -> tuple[Array, Array]:
 
 def _values(layer: Any) -> tuple[Array, Array]:
     weight = layer.params["weight"].astype(np.float64)
-    return weight, layer.params["bias"].astype(np.float64) if layer.bias else np.zeros(len(weight))
+    bias = layer.params.get("bias")
+    return weight, np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
 
 
 def _like(layer: Any, weight: Array, bias: Array) -> Layer:
     """A layer of the same arguments with these values."""
-    like: Layer = type(layer)(**layer.config() | {"bias": True})
-    like.params.update({"weight": weight, "bias": bias})
+    config = layer.config()
+    like: Layer = type(layer)(**config | {"bias": True} if "bias" in config else config)
+    like.load_state_dict(layer.state_dict() | {"weight": weight, "bias": bias})
     return like

@@ -104,7 +104,8 @@ class Sequential(Model):
 
     def stream(self, batch: int = 1) -> ChainStream:
         """The model one step at a time, on N = `batch` rows. TypeError for a layer that needs more than a step, such as
-        `LastStep`, and ValueError for a recurrent one of both directions.
+        `LastStep`, and ValueError for one that sees later steps: a recurrent one of both directions, a
+        `TransformerEncoderLayer` that was not made with is_causal=True.
 
             stream = model.stream()
             y_t = stream.step(x_t)  # (I,) -> (O,)
@@ -117,6 +118,8 @@ class Sequential(Model):
         """Streams of the layers, and those that see one step at a time anyhow."""
         parts: list[Any] = []
         for layer in self._chain():
+            if not getattr(layer, "is_causal", True):
+                raise ValueError(f"{call}: {self._title(layer)} sees later steps, expected is_causal=True")
             if layer._has_stream:
                 parts.append(layer.stream(batch))
             elif layer._by_step:

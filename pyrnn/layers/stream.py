@@ -76,10 +76,8 @@ class LayerStream:
 
         stream.take([0, 0, 2])  # a search that splits its first hypothesis and drops the second
         """
-        chosen = self._chosen(rows)
-        if not len(chosen):
-            raise ValueError(f"{self._call}: rows is empty, expected at least one")
-        self._set(self._compiled.take(chosen), len(chosen))
+        taken = taken_rows(self._call, rows, self._rows)
+        self._set(self._compiled.take(taken), len(taken))
 
     def _set(self, compiled: Any, rows: int) -> None:
         self._compiled = compiled
@@ -103,14 +101,7 @@ class LayerStream:
         return step
 
     def _chosen(self, rows: Any) -> Array:
-        array = any_array(self._call, "rows", rows)
-        if array.dtype == np.bool_ and array.shape == (self._rows,):
-            array = np.flatnonzero(array)
-        else:
-            array = integer_array(self._call, "rows", rows)
-        if array.ndim > 1:
-            raise shape_error(self._call, "rows", array.shape, "one axis")
-        return within(self._call, "rows", array.reshape(-1), self._rows - 1)
+        return chosen_rows(self._call, rows, self._rows)
 
     def __copy__(self: Self) -> Self:
         """One that goes on from the same state, on the same packed weights."""
@@ -129,6 +120,26 @@ class LayerStream:
     @property
     def _call(self) -> str:
         return f"{type(self._layer).__name__}.stream"
+
+
+def chosen_rows(call: str, rows: Any, count: int) -> Array:
+    """The indices of some of `count` rows: one index, several, or booleans."""
+    array = any_array(call, "rows", rows)
+    if array.dtype == np.bool_ and array.shape == (count,):
+        array = np.flatnonzero(array)
+    else:
+        array = integer_array(call, "rows", rows)
+    if array.ndim > 1:
+        raise shape_error(call, "rows", array.shape, "one axis")
+    return within(call, "rows", array.reshape(-1), count - 1)
+
+
+def taken_rows(call: str, rows: Any, count: int) -> Array:
+    """The same of those to go on with, of which there is at least one."""
+    taken = chosen_rows(call, rows, count)
+    if not len(taken):
+        raise ValueError(f"{call}: rows is empty, expected at least one")
+    return taken
 
 
 class Stream(LayerStream, Generic[StateT]):

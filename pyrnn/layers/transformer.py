@@ -14,7 +14,9 @@ from ..core.layout import Layout, valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
 from .activations import GELU, ReLU
-from .attention import MultiheadAttention
+from .attention.functional import Options
+from .attention.multihead import MultiheadAttention, check_heads
+from .attention.stream import AttentionStream, CausalStream
 from .dropout import Dropout
 from .linear import Linear
 from .norm import LayerNorm
@@ -35,17 +37,20 @@ class TransformerEncoderLayer(Model):
 
     The second form is that of Xiong et al. 2020 (arXiv:2002.04745). Names of the parameters, initialisation and values
     as in torch.nn.TransformerEncoderLayer. activation: "relu" or "gelu". dropout acts in `vjp` only, where torch has it
-    but for the weights of attention. num_kv_heads and rng as in `MultiheadAttention`. TypeError and ValueError for
-    arguments that make no layer.
+    but for the weights of attention. With is_causal every call is causal, in a `Sequential` too, which then has a
+    `stream`. num_kv_heads and rng as in `MultiheadAttention`. TypeError and ValueError for arguments that make no
+    layer.
 
         layer = pyrnn.TransformerEncoderLayer(64, 8, rng=0)
         y = layer(np.ones((5, 3, 64)), is_causal=True)  # (S, N, E) -> (S, N, E)
     """
 
+    _has_stream = True
+
     def __init__(
         self, embed_dim: int, num_heads: int, dim_feedforward: int = 2048, dropout: float = 0.1,
         activation: str = "relu", norm_first: bool = False, batch_first: bool = False,
-        *, num_kv_heads: int | None = None, dtype: DTypeLike = "float32", rng: Rng = None,
+        *, num_kv_heads: int | None = None, is_causal: bool = False, dtype: DTypeLike = "float32", rng: Rng = None,
     ) -> None:  # fmt: skip
         call = type(self).__name__
         self.embed_dim = integer(call, "embed_dim", embed_dim, 1, MOST)
@@ -55,12 +60,14 @@ class TransformerEncoderLayer(Model):
         self.activation = choice(call, "activation", activation, ("relu", "gelu"))
         self.norm_first = boolean(call, "norm_first", norm_first)
         self.batch_first = boolean(call, "batch_first", batch_first)
+        self.is_causal = boolean(call, "is_causal", is_causal)
+        self.num_kv_heads = num_heads if num_kv_heads is None else integer(call, "num_kv_heads", num_kv_heads, 1)
+        check_heads(call, self.embed_dim, self.num_heads, self.num_kv_heads)
         self.dtype = float_dtype(call, dtype)
         super().__init__(rng=rng)
         self.self_attn = MultiheadAttention(
             embed_dim, num_heads, num_kv_heads=num_kv_heads, batch_first=batch_first, dtype=dtype
         )
-        self.num_kv_heads = self.self_attn.num_kv_heads
         self.linear1 = Linear(embed_dim, dim_feedforward, dtype=dtype)
         self.linear2 = Linear(dim_feedforward, embed_dim, dtype=dtype)
         self.norm1, self.norm2 = LayerNorm(embed_dim, dtype=dtype), LayerNorm(embed_dim, dtype=dtype)
@@ -76,7 +83,7 @@ class TransformerEncoderLayer(Model):
         """x (S, N, E) -> y, in the layer's dtype; (N, S, E) with batch_first, or (S, E).
 
         lengths    (N,) integers in 0..S, or one integer: what is beyond is never read, and y is 0 there
-        is_causal  each step sees itself and those before it
+        is_causal  each step sees itself and those before it, as always where the layer was made so
         attn_mask  as in `MultiheadAttention`, broadcast to (N, H, S, S): True = attend, which is not what torch's layer
                    means by it
 
@@ -85,11 +92,10 @@ class TransformerEncoderLayer(Model):
 
             y = layer(x, lengths=[5, 2, 4])
         """
-        array, valid, seen = self._input("", x, lengths)
-        attention, feed = self.self_attn, self._feed()
-        y = self._through(
-            array, lambda x: attention(x, is_causal=is_causal, attn_mask=attn_mask, kv_lengths=seen), feed
-        )
+        call = type(self).__name__
+        array, valid, options = self._input(call, x, lengths, is_causal, attn_mask)
+        attention = self.self_attn
+        y = self._through(array, lambda x: attention._attended(call, x, None, None, options), self._feed())
         return y if valid is None else np.where(valid, y, self.dtype.type(0))
 
     def vjp(
@@ -105,12 +111,13 @@ class TransformerEncoderLayer(Model):
         y, pullback = layer.vjp(x, is_causal=True)
         dx = pullback(y - target)
         """
-        array, valid, seen = self._input(".vjp", x, lengths)
+        call = f"{type(self).__name__}.vjp"
+        array, valid, options = self._input(call, x, lengths, is_causal, attn_mask)
         zero = self.dtype.type(0)
         pulls: dict[str, Back] = {}
 
         def attend(x: Array) -> Array:
-            y, pull = self.self_attn.vjp(x, is_causal=is_causal, attn_mask=attn_mask, kv_lengths=seen)
+            y, pull = self.self_attn._recorded(call, x, None, None, options)
             y, undrop = self._dropped(y)
             pulls["attend"] = lambda dy: pull(undrop(dy))[0]
             return y
@@ -118,7 +125,7 @@ class TransformerEncoderLayer(Model):
         def feed(x: Array) -> Array:
             h, pull1 = self.linear1.vjp(x)
             activation: Any = (ReLU if self.activation == "relu" else GELU)(dtype=self.dtype)
-            slope = h > 0 if self.activation == "relu" else activation._slope(h)
+            slope = ~(h <= 0) if self.activation == "relu" else activation._slope(h)  # 1 of NaN, as torch's
             h, undrop1 = self._dropped(activation(h))
             y, pull2 = self.linear2.vjp(h)
             y, undrop2 = self._dropped(y)
@@ -162,7 +169,8 @@ class TransformerEncoderLayer(Model):
         stream = layer.stream(batch=3)
         y_t = stream.step(x[t])  # (N, E) -> (N, E)
         """
-        return TransformerStream(self, integer(f"{type(self).__name__}.stream", "batch", batch, 1, MOST))
+        call = f"{type(self).__name__}.stream"
+        return TransformerStream(call, self, integer(call, "batch", batch, 1, MOST))
 
     def _through(self, x: Array, attend: Map, feed: Map, norm1: Map | None = None, norm2: Map | None = None) -> Array:
         """The layer, of its parts."""
@@ -193,65 +201,60 @@ class TransformerEncoderLayer(Model):
         y, pull = self.drop.vjp(x)
         return y, pull
 
-    def _input(self, suffix: str, x: Any, lengths: Any) -> tuple[Array, Array | None, Array | None]:
-        """x with zeros in the padding; which numbers are valid, None for all; the valid steps of each row, or None."""
-        call = type(self).__name__ + suffix
+    def _input(
+        self, call: str, x: Any, lengths: Any, is_causal: Any, attn_mask: Any
+    ) -> tuple[Array, Array | None, dict[str, Any]]:
+        """x with zeros in the padding; which numbers are valid, None for all; arguments of the attention."""
         array = real_array(call, "x", x, self.dtype)
-        layout = Layout.of(call, "x", array.shape, self.batch_first, (self.embed_dim,))
+        layout = Layout.of(call, "x", array.shape, self.batch_first, (self.embed_dim,), "S")
+        causal = boolean(call, "is_causal", is_causal) or self.is_causal
+        options = {"is_causal": causal, "attn_mask": attn_mask}
         if lengths is None:
-            return array, None, None
+            return array, None, options
         steps, rows, _ = layout.steps_first(array).shape
         ends = layout.lengths(call, lengths, steps, rows)
         valid = layout.back(valid_steps(steps, rows, ends)[:, :, None])
-        return np.where(valid, array, self.dtype.type(0)), valid, ends
+        return np.where(valid, array, self.dtype.type(0)), valid, options | {"kv_lengths": ends}
 
 
-class TransformerStream:
+class TransformerStream(CausalStream):
     """A `TransformerEncoderLayer`, causal and step by step: see its `stream`."""
 
-    def __init__(self, layer: TransformerEncoderLayer, batch: int) -> None:
-        self._layer = copy.deepcopy(layer)  # with the weights of now
+    def __init__(self, call: str, layer: TransformerEncoderLayer, rows: int) -> None:
+        super().__init__(call, copy.deepcopy(layer), rows)  # with the weights of now
         self._feed = self._layer._feed()
-        self._attention = self._layer.self_attn.stream(batch)
-        self._batch = batch
+        options = Options(is_causal=True, enable_gqa=True)
+        self._attention = AttentionStream(call, self._layer.self_attn, rows, options)
 
-    def __copy__(self) -> TransformerStream:
-        """A stream that goes on by itself from the same steps."""
-        other = object.__new__(type(self))
-        vars(other).update(vars(self), _attention=copy.copy(self._attention))
-        return other
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_feed"}
 
-    def __repr__(self) -> str:
-        layer = self._layer
-        return f"{type(layer).__name__}({layer.embed_dim}, {layer.num_heads}).stream(batch={self._batch})"
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._feed = self._layer._feed()
 
     @property
     def length(self) -> int:
         """How many steps it has seen."""
         return self._attention.length
 
-    def step(self, x: ArrayLike) -> Array:
-        """x (N, E) -> (N, E), or (E,) -> (E,) where N is 1. ValueError for another shape.
+    @property
+    def state(self) -> tuple[Array, Array, int]:
+        """Copies of the keys and values of the steps it has seen, (N, Hk, S, d), and how many these are. It can be
+        assigned."""
+        return self._attention.state
 
-        y_t = stream.step(x_t)
-        """
-        return self._go(x, self._attention.step)
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._attention.state = state
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """A chunk of steps in the layer's layout: (S, N, E) -> (S, N, E), (N, S, E) with batch_first, or (S, E) where
-        N is 1. ValueError for another shape.
+    def _keep(self, rows: Array) -> None:
+        self._attention = copy.copy(self._attention)
+        self._attention.take(rows)
 
-        y = stream(x)
-        """
-        return self._go(x, self._attention)
-
-    def reset(self) -> None:
-        """Forget all steps."""
+    def _forget(self) -> None:
         self._attention.reset()
 
-    def _go(self, x: ArrayLike, attend: Callable[[ArrayLike], Array]) -> Array:
-        layer = self._layer
-        array = real_array("TransformerStream", "x", x, layer.dtype)
-        if array.shape[-1:] != (layer.embed_dim,):
-            attend(array)  # whose error it is
-        return layer._through(array, attend, self._feed)
+    def _go(self, x: Array) -> Array:
+        y: Array = self._layer._through(x, self._attention._go, self._feed)
+        return y

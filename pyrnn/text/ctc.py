@@ -63,14 +63,16 @@ def ctc(
 def ctc_greedy(logits: ArrayLike, *, lengths: ArrayLike | None = None, blank: int = 0) -> list[Array]:
     """What the likeliest id of each step says: a list of N id arrays, of one for logits (T, V).
 
-    logits (T, N, V), lengths and errors as in `ctc`. It is what the likeliest path says, which need not be the
-    likeliest target: see `ctc_beam_search`.
+    logits (T, N, V), lengths and errors as in `ctc`; ValueError too for logits that are NaN, infinity or all -inf, and
+    name no likeliest id. It is what the likeliest path says, which need not be the likeliest target: see
+    `ctc_beam_search`.
 
         ids = pyrnn.decoding.ctc_greedy(logits, lengths=[50, 30])
     """
     call = "ctc_greedy"
     values, _, ends = _logits(call, logits, lengths)
     blank = checks.integer(call, "blank", blank, 0, values.shape[2] - 1)
+    _check_finite(call, values, ends)
     best = values.argmax(axis=2)
     new = best != blank
     new[1:] &= best[1:] != best[:-1]
@@ -107,6 +109,7 @@ def ctc_beam_search(
     bonus = checks.real(call, "token_bonus", token_bonus, -MOST, MOST)
     if lm is not None and not callable(lm):
         raise TypeError(f"{call}: lm is {checks.shown(lm)}, expected a function of the ids so far")
+    _check_finite(call, values, ends)
 
     def gains(ids: tuple[int, ...]) -> Array:
         """What each id adds to the score of these, beside its log probability."""
@@ -174,7 +177,8 @@ def ctc_align(
     """The likeliest alignment of each row's target (Viterbi 1967): the id of every step, (T, N), or (T,) for logits
     (T, V); the blank in the padding.
 
-    Arguments and errors as in `ctc`; a target that needs more steps than there are is a ValueError that names the row.
+    Arguments and errors as in `ctc`; a target that needs more steps than there are is a ValueError that names the row,
+    and so are logits that are NaN, infinity or all -inf.
 
         path = pyrnn.decoding.ctc_align(logits, [[3, 1, 4], [1, 5]])
         when = np.flatnonzero(path[:, 0] == 3)
@@ -185,6 +189,7 @@ def ctc_align(
     blank = checks.integer(call, "blank", blank, 0, classes - 1)
     ids, counts, needed = _targets(call, targets, target_lengths, layout, values.shape, blank)
     _check_feasible(call, needed, ends)
+    _check_finite(call, values, ends)
     valid = valid_steps(steps, rows, ends)
     row = np.arange(rows)
     path = np.full((rows, 2 * ids.shape[1] + 1), blank)  # blank, id, blank, id, ..., blank
@@ -264,6 +269,15 @@ def _targets(
 def _holds_sequences(targets: list[Any] | tuple[Any, ...]) -> bool:
     """Whether these are sequences of ids, not the ids of one."""
     return any(isinstance(part, (list, tuple)) or np.ndim(part) for part in targets[:1])
+
+
+def _check_finite(call: str, values: Array, ends: Array) -> None:
+    """ValueError for a step that has no likeliest id."""
+    with np.errstate(all="ignore"):
+        most = values.max(axis=2)
+    for t, n in np.argwhere(valid_steps(*most.shape, ends) & ~np.isfinite(most))[:1]:
+        found = "is all -inf" if np.isneginf(most[t, n]) else "holds NaN or infinity"
+        raise ValueError(f"{call}: row {n} of logits {found} at step {t}")
 
 
 def _check_feasible(call: str, needed: Array, steps: Array) -> None:

@@ -68,12 +68,7 @@ class MultiheadAttention(Layer):
         self.vdim = self.embed_dim if vdim is None else integer(call, "vdim", vdim, 1, MOST)
         self.num_kv_heads = self.num_heads if num_kv_heads is None else integer(call, "num_kv_heads", num_kv_heads, 1)
         self.batch_first = boolean(call, "batch_first", batch_first)
-        if self.embed_dim % self.num_heads:
-            raise ValueError(
-                f"{call}: embed_dim is {self.embed_dim}, expected a multiple of num_heads {self.num_heads}"
-            )
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"{call}: num_kv_heads is {self.num_kv_heads}, expected a divisor of {self.num_heads}")
+        check_heads(call, self.embed_dim, self.num_heads, self.num_kv_heads)
         self.head_dim = self.embed_dim // self.num_heads
         width = self.num_kv_heads * self.head_dim
         self._cuts = np.cumsum([0, self.embed_dim, width, width]).tolist()  # rows of query, key and value
@@ -106,7 +101,10 @@ class MultiheadAttention(Layer):
 
         out = layer(x, is_causal=True)
         """
-        call = type(self).__name__
+        return self._attended(type(self).__name__, query, key, value, arguments)
+
+    def _attended(self, call: str, query: Any, key: Any, value: Any, arguments: dict[str, Any]) -> Array:
+        """A call, in whose name errors are."""
         inputs, batched = self._inputs(call, query, key, value)
         heads = self._attention(call, self._projected(inputs, self._params), arguments).forward()[0]
         out = self._output(self._params).forward(self._mixed(heads))
@@ -134,10 +132,15 @@ class MultiheadAttention(Layer):
         out, pullback = layer.vjp(x, is_causal=True)
         dx, _, _ = pullback(out - target)
         """
+        return self._recorded(f"{type(self).__name__}.vjp", query, key, value, arguments)
+
+    def _recorded(
+        self, call: str, query: Any, key: Any, value: Any, arguments: dict[str, Any]
+    ) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array | None, Array | None]]]:
+        """The vjp, in whose name errors are."""
         if self.quantized:
             self._refuse_recording()
-            return self(query, key, value, **arguments), unrecorded
-        call = f"{type(self).__name__}.vjp"
+            return self._attended(call, query, key, value, arguments), unrecorded
         inputs, batched = self._inputs(call, query, key, value)
         inputs = _each(lambda x: np.array(x, order="C"), inputs)
         weights = {name: array.copy() for name, array in self._params.items()}
@@ -182,13 +185,12 @@ class MultiheadAttention(Layer):
         stream = layer.stream(batch=3)
         out_t = stream.step(x[t])  # (N, E) -> (N, E)
         """
-        batch = integer(f"{type(self).__name__}.stream", "batch", batch, 1, MOST)
+        call = f"{type(self).__name__}.stream"
+        batch = integer(call, "batch", batch, 1, MOST)
         if not self._packed:
-            raise ValueError(
-                f"{type(self).__name__}.stream: kdim and vdim differ from embed_dim, and a stream is its own key"
-            )
+            raise ValueError(f"{call}: kdim and vdim differ from embed_dim, and a stream is its own key")
         options = Options(is_causal=True, scale=scale, enable_gqa=True, window=window, softcap=softcap)
-        return AttentionStream(self, batch, options)
+        return AttentionStream(call, self, batch, options)
 
     # ---- parts of a call; arrays below have the batch axis
 
@@ -281,6 +283,14 @@ class MultiheadAttention(Layer):
         """The way back, with a copy."""
         x = x.transpose(0, 2, 1, 3) if self.batch_first else x.transpose(2, 0, 1, 3)
         return np.ascontiguousarray(x).reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+def check_heads(call: str, embed_dim: int, num_heads: int, num_kv_heads: int) -> None:
+    """ValueError for heads that do not divide what they should."""
+    if embed_dim % num_heads:
+        raise ValueError(f"{call}: embed_dim is {embed_dim}, expected a multiple of num_heads {num_heads}")
+    if num_heads % num_kv_heads:
+        raise ValueError(f"{call}: num_kv_heads is {num_kv_heads}, expected a divisor of {num_heads}")
 
 
 def _each(function: Callable[[Array], Array], arrays: Sequence[Array]) -> list[Array]:

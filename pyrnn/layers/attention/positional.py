@@ -20,6 +20,7 @@ from ...core.checks import (
 from ...core.layer import Layer
 from ...core.layout import Layout
 from ...core.pullback import Pullback
+from .stream import CausalStream
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
@@ -34,6 +35,8 @@ class PositionalEncoding(Layer):
         encode = pyrnn.PositionalEncoding(64)
         y = encode(x)  # (S, N, 64), (S, 64), or (N, S, 64) with batch_first
     """
+
+    _has_stream = True
 
     def __init__(self, embed_dim: int, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
         call = type(self).__name__
@@ -68,6 +71,15 @@ class PositionalEncoding(Layer):
         y = self._encoded(".vjp", x, offset)
         return y, Pullback(f"{type(self).__name__} pullback", y, None, lambda dy, _: dy.copy())
 
+    def stream(self, batch: int = 1) -> PositionStream:
+        """Step by step, from position 0 on: the same bits as a call on the whole sequence.
+
+        stream = encode.stream(batch=3)
+        y_t = stream.step(x[t])  # (N, E) -> (N, E)
+        """
+        call = f"{type(self).__name__}.stream"
+        return PositionStream(call, self, integer(call, "batch", batch, 1, MOST))
+
     def _encoded(self, suffix: str, x: Any, offset: Any) -> Array:
         call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
@@ -75,4 +87,38 @@ class PositionalEncoding(Layer):
         layout = Layout.of(call, "x", array.shape, self.batch_first, (self.embed_dim,), "S")
         x = layout.steps_first(array)
         y: Array = np.ascontiguousarray(layout.back(x + self.table(np.arange(offset, offset + len(x)))[:, None]))
+        return y
+
+
+class PositionStream(CausalStream):
+    """A `PositionalEncoding` of the steps to come: see its `stream`."""
+
+    def __init__(self, call: str, layer: PositionalEncoding, rows: int) -> None:
+        super().__init__(call, layer, rows)
+        self.state = 0
+
+    @property
+    def length(self) -> int:
+        """How many steps it has seen."""
+        return self._state
+
+    @property
+    def state(self) -> int:
+        """The position of the next step. It can be assigned."""
+        return self._state
+
+    @state.setter
+    def state(self, state: Any) -> None:
+        self._state = integer(self._call, "state", state, 0, MOST)
+
+    def _keep(self, rows: Array) -> None:
+        pass
+
+    def _forget(self) -> None:
+        self._state = 0
+
+    def _go(self, x: Array) -> Array:
+        layer: PositionalEncoding = self._layer
+        y = layer(x, self._state)
+        self._state += x.shape[1 if layer.batch_first else 0]
         return y

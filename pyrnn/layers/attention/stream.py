@@ -1,13 +1,15 @@
-"""Causal self-attention step by step, over a growing cache of keys and values."""
+"""Causal layers step by step: rows that have all seen as many steps, and self-attention over what they have seen."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ...core import config as config_of
-from ...core.checks import Array, real_array, shape_error, shape_text
+from ...core.checks import MOST, Array, integer, real_array, shape_error, shape_text, shown
+from ...core.layout import Layout
+from ..stream import chosen_rows, taken_rows
 from .functional import Options, checked
 
 if TYPE_CHECKING:
@@ -18,79 +20,154 @@ if TYPE_CHECKING:
 
 _RUN = 1024  # keys are summed in runs of so many (key_run in csrc/attention/contract.hpp)
 
+Self = TypeVar("Self", bound="CausalStream")
 
-class AttentionStream:
-    """Causal self-attention of a `MultiheadAttention`, step by step: see its `stream`."""
 
-    def __init__(self, layer: MultiheadAttention, batch: int, options: Options) -> None:
+class CausalStream:
+    """A causal layer and what N rows have shown it so far, all of them as many steps; made by `layer.stream(batch=N)`.
+
+    Works on the weights as they were when it was made. A refused call leaves it as it was. copy.copy makes a second
+    stream that goes on from the same steps; it can be pickled.
+
+        stream = layer.stream(batch=3)
+        y_t = stream.step(x_t)  # (3, E) -> (3, E)
+    """
+
+    def __init__(self, call: str, layer: Any, rows: int) -> None:
+        self._call = call
         self._layer = layer
-        self._weights = {} if layer.quantized else {name: array.copy() for name, array in layer.params.items()}
-        self._batch = batch
-        self._options = options
-        self._cache = np.empty((2, batch, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
-        query = np.empty((batch, layer.num_heads, 0, layer.head_dim), layer.dtype)
-        checked(f"{type(layer).__name__}.stream", options, query, *self._cache)  # what is wrong with them
-        self._length = 0
-        self._first = 0  # the step of the cache's first key
+        self._rows = rows
 
-    def __copy__(self) -> AttentionStream:
+    def step(self, x: ArrayLike) -> Array:
+        """x (N, E) -> (N, E), or (E,) -> (E,) where N is 1. ValueError for another shape.
+
+        y_t = stream.step(x_t)
+        """
+        width, rows = self._layer.embed_dim, self._rows
+        array = real_array(self._call, "x", x, self._layer.dtype)
+        if array.shape != (rows, width) and (rows != 1 or array.shape != (width,)):
+            raise shape_error(self._call, "x", array.shape, shape_text(rows, width))
+        chunk = (rows, 1, width) if self._layer.batch_first else (1, rows, width)
+        return self._go(array.reshape(chunk)).reshape(array.shape)
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """A chunk of steps in the layer's layout: (S, N, E) -> (S, N, E), (N, S, E) with batch_first, or (S, E) where
+        N is 1. ValueError for another shape.
+
+        y = stream(x)
+        """
+        layer, rows = self._layer, self._rows
+        array = real_array(self._call, "x", x, layer.dtype)
+        layout = Layout(layer.batch_first, batched=array.ndim != 2 or rows > 1)
+        chunk = layout.steps_first(array) if array.ndim in (2, 3) else array
+        if chunk.ndim != 3 or chunk.shape[1:] != (rows, layer.embed_dim):
+            axes = (rows, "S") if layer.batch_first else ("S", rows)
+            raise shape_error(self._call, "x", array.shape, shape_text(*axes, layer.embed_dim))
+        return self._go(chunk.swapaxes(0, 1) if layer.batch_first else chunk).reshape(array.shape)
+
+    @property
+    def length(self) -> int:
+        """How many steps it has seen."""
+        raise NotImplementedError
+
+    def reset(self, rows: ArrayLike | None = None) -> None:
+        """Forget all steps. rows: None, or all of them, as in `Stream.reset`; ValueError for some of them, which would
+        then have seen fewer than the others.
+
+        stream.reset()
+        """
+        if rows is not None and len(np.unique(chosen_rows(self._call, rows, self._rows))) < self._rows:
+            raise ValueError(f"{self._call}: rows are some of the {self._rows}, expected all: they share their steps")
+        self._forget()
+
+    def take(self, rows: ArrayLike) -> None:
+        """Go on with these rows, in this order: one index, several, repeats allowed, or a (N,) array of booleans. N is
+        then how many they are.
+
+        stream.take([0, 0, 2])  # a search that splits its first hypothesis and drops the second
+        """
+        taken = taken_rows(self._call, rows, self._rows)
+        self._keep(taken)
+        self._rows = len(taken)
+
+    def __copy__(self: Self) -> Self:
         """A stream that goes on by itself from the same steps."""
         other = object.__new__(type(self))
-        vars(other).update(vars(self), _cache=self._cache.copy())
+        vars(other).update(vars(self))
+        other._keep(np.arange(self._rows))
         return other
 
     def __repr__(self) -> str:
-        return f"{config_of.line(self._layer)}.stream(batch={self._batch})"
+        return f"{config_of.line(self._layer)}.stream(batch={self._rows})"
+
+    def _go(self, x: Array) -> Array:
+        """Some steps, (S, N, E), or (N, S, E) with batch_first."""
+        raise NotImplementedError
+
+    def _keep(self, rows: Array) -> None:
+        """These rows, in arrays of its own."""
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        raise NotImplementedError
+
+
+class AttentionStream(CausalStream):
+    """Causal self-attention of a `MultiheadAttention`, with a growing cache of keys and values: see its `stream`."""
+
+    def __init__(self, call: str, layer: MultiheadAttention, rows: int, options: Options) -> None:
+        super().__init__(call, layer, rows)
+        self._weights = {} if layer.quantized else {name: array.copy() for name, array in layer.params.items()}
+        self._options = options
+        self._cache = np.empty((2, rows, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
+        query = np.empty((rows, layer.num_heads, 0, layer.head_dim), layer.dtype)
+        bounds = checked(call, options, query, *self._cache).bounds  # an error for what is wrong with them
+        self._left = int(bounds.get("left", -1))  # of a window
+        self._length = 0
 
     @property
     def length(self) -> int:
         """How many steps it has seen."""
         return self._length
 
-    def step(self, x: ArrayLike) -> Array:
-        """x (N, E) -> (N, E), or (E,) -> (E,) where N is 1. ValueError for another shape.
+    @property
+    def state(self) -> tuple[Array, Array, int]:
+        """Copies of the keys and values of the steps it has seen, (N, Hk, S, d), and how many these are; with a window
+        without those that no later step sees. It can be assigned."""
+        key, value = self._cache[:, :, :, : self._length - self._dropped(self._length)].copy()
+        return key, value, self._length
 
-        out_t = stream.step(x_t)
-        """
-        layer = self._layer
-        call = "AttentionStream.step"
-        array = real_array(call, "x", x, layer.dtype)
-        single = array.ndim == 1 and self._batch == 1
-        if array.shape != ((layer.embed_dim,) if single else (self._batch, layer.embed_dim)):
-            raise shape_error(call, "x", array.shape, shape_text(self._batch, layer.embed_dim))
-        array = array.reshape(self._batch, layer.embed_dim)
-        out = self._attend(call, array[:, None] if layer.batch_first else array[None])
-        return out.reshape(layer.embed_dim) if single else out.reshape(self._batch, layer.embed_dim)
+    @state.setter
+    def state(self, state: Any) -> None:
+        call, layer = self._call, self._layer
+        if not isinstance(state, (tuple, list)) or len(state) != 3:
+            raise TypeError(f"{call}: state is {shown(state)}, expected keys, values and their number of steps")
+        length = integer(call, "length of state", state[2], 0, MOST)
+        expected = (self._rows, layer.num_kv_heads, length - self._dropped(length), layer.head_dim)
+        parts = []
+        for name, given in zip(("keys", "values"), state, strict=False):
+            parts.append(real_array(call, f"{name} of state", given, layer.dtype))
+            if parts[-1].shape != expected:
+                raise shape_error(call, f"{name} of state", parts[-1].shape, str(expected))
+        self._cache, self._length = np.stack(parts), length
 
-    def __call__(self, x: ArrayLike) -> Array:
-        """A chunk of steps in the layer's layout: (S, N, E) -> (S, N, E), (N, S, E) with `batch_first`, or (S, E) where
-        N is 1. ValueError for another shape.
+    def _dropped(self, length: int) -> int:
+        """Of so many steps, those that no later one sees, in whole runs: what stays keeps its place within a run, and
+        results their bits."""
+        return max(0, length - self._left) // _RUN * _RUN if self._left >= 0 else 0
 
-        out = stream(x)
-        """
-        layer = self._layer
-        call = "AttentionStream"
-        array = real_array(call, "x", x, layer.dtype)
-        single = array.ndim == 2 and self._batch == 1
-        rows = 0 if layer.batch_first else 1
-        if array.shape[-1:] != (layer.embed_dim,) or not (
-            single or (array.ndim == 3 and array.shape[rows] == self._batch)
-        ):
-            axes = (self._batch, "S") if layer.batch_first else ("S", self._batch)
-            raise shape_error(call, "x", array.shape, shape_text(*axes, layer.embed_dim))
-        out = self._attend(call, layer._with_batch(array) if single else array)
-        return layer._without_batch(out) if single else out
+    def _keep(self, rows: Array) -> None:
+        self._cache = self._cache[:, rows]
 
-    def reset(self) -> None:
-        """Forget all steps."""
-        self._length = self._first = 0
+    def _forget(self) -> None:
+        self._length = 0
 
-    def _attend(self, call: str, x: Array) -> Array:
+    def _go(self, x: Array) -> Array:
         layer, weights = self._layer, self._weights
         query, key, value = layer._projected((x, x, x), weights)
-        before = self._length - self._first
-        after = before + query.shape[2]
-        cache = self._cache
+        first = self._dropped(self._length)  # the step of the cache's first key
+        before, length = self._length - first, self._length + query.shape[2]
+        after, cache = length - first, self._cache
         if after > cache.shape[3]:
             shape = (*cache.shape[:3], max(2 * cache.shape[3], after, 64), cache.shape[4])
             cache = np.zeros(shape, cache.dtype)
@@ -98,15 +175,12 @@ class AttentionStream:
         cache[0, :, :, before:after] = key
         cache[1, :, :, before:after] = value
         now = self._options._replace(q_offset=before)
-        attend = checked(call, now, query, cache[0, :, :, :after], cache[1, :, :, :after])
-        heads = attend.forward()[0]
+        heads = checked(self._call, now, query, cache[0, :, :, :after], cache[1, :, :, :after]).forward()[0]
         out: Array = layer._output(weights).forward(layer._mixed(heads))
-        left = attend.bounds.get("left", -1)
-        # What no later step sees goes, in whole runs: what stays keeps its place within a run, and results their bits.
-        gone = max(0, after - left) // _RUN * _RUN if left >= 0 else 0
+        gone = self._dropped(length) - first
         if gone:
             stays = cache[:, :, :, gone:after]
             cache = np.zeros((*cache.shape[:3], after - gone + _RUN, cache.shape[4]), cache.dtype)
             cache[:, :, :, : after - gone] = stays
-        self._cache, self._first, self._length = cache, self._first + gone, self._first + after
+        self._cache, self._length = cache, length
         return out
