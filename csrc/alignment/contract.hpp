@@ -55,6 +55,7 @@ template <class T> struct AlignmentKernels {
   void (*ctc)(const Ctc<T>&, i64 n, char* work, double* loss, const Steps<T>& dlogits);
 
   void (*crf_weights)(const Crf<T>&, CrfWeights&);
+  void (*crf_logarithms)(const Crf<T>&, CrfWeights&);  // the same without powers, for crf_decode
   i64 (*crf_bytes)(i64 steps, i64 V);
   // Without tags the marginals of a row and its log partition function. With tags loss = log partition - score of the
   // tags, and its gradient / N; that of the weights is added to `gradients`. 0 beyond the row's steps.

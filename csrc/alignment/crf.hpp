@@ -16,7 +16,7 @@ namespace pyrnn::PYRNN_ISA {
 
 template <class T> struct CrfLoop {
   static constexpr int L = double_lanes;
-  static constexpr double small = 1e-250;  // below it what has vanished, 1e-300 a term, may count
+  static constexpr double small = 1e-250;                 // below it what has vanished, 1e-300 a term, may count
   static constexpr double unit = 18446744073709551616.0;  // 2^64: sums of a row's largest are counted in it
 
   // Such a sum as a double, which it may be too large for.
@@ -58,6 +58,9 @@ template <class T> struct CrfLoop {
       std::fill(w.transitions + i * width + V, w.transitions + (i + 1) * width, impossible);
     }
     w.most_ends = relative(c.start, V, width, w.start) / unit + relative(c.end, V, width, w.end) / unit;
+  }
+  static void weights_and_powers(const Crf<T>& c, CrfWeights& w) {
+    weights(c, w);
     powers(w, false, w.forward, w.column);
     powers(w, true, w.backward, w.row);
   }

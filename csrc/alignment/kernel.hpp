@@ -8,7 +8,7 @@ namespace pyrnn::PYRNN_ISA {
 
 template <class T>
 inline constexpr AlignmentKernels<T> alignment_kernels{
-    double_lanes,    CtcLoop<T>::bytes,  CtcLoop<T>::row,          CrfLoop<T>::weights, CrfLoop<T>::bytes,
-    CrfLoop<T>::row, CrfLoop<T>::add_up, CrfLoop<T>::decode_bytes, CrfLoop<T>::decode};
+    double_lanes,      CtcLoop<T>::bytes, CtcLoop<T>::row,    CrfLoop<T>::weights_and_powers, CrfLoop<T>::weights,
+    CrfLoop<T>::bytes, CrfLoop<T>::row,   CrfLoop<T>::add_up, CrfLoop<T>::decode_bytes,       CrfLoop<T>::decode};
 
 }  // namespace pyrnn::PYRNN_ISA

@@ -65,22 +65,26 @@ PYRNN_INLINE Scaled sum(Scaled a, Scaled b, Scaled c) {
 // is what lies between n and `width`.
 template <class T> double relative(const T* x, i64 n, i64 width, double* to) {
   constexpr T infinity = T(__builtin_inf());
-  Vec<T> most = splat(-infinity);
-  IntVec<T> nan{};
-  i64 k = 0;
-  for (; k + lanes<T> <= n; k += lanes<T>) {
-    const Vec<T> v = load(x + k);
-    most = max(v, most);
-    nan |= v != v;
-  }
-  T largest = reduce_max<T>(most);
+  constexpr i64 L = lanes<T>;
+  T largest = -infinity;
   bool strange = false;
-  for (int lane = 0; lane < lanes<T>; ++lane) strange |= nan[lane] != 0;
+  if (n >= L) {  // the last vector meets the one before it
+    Vec<T> most = load(x + n - L);
+    IntVec<T> nan = most != most;
+    for (i64 k = 0; k + L < n; k += L) {
+      const Vec<T> v = load(x + k);
+      most = max(v, most);
+      nan |= v != v;
+    }
+    largest = reduce_max<T>(most);
+    strange = reduce_max<T>(select<T>(nan, splat(T(1)), Vec<T>{})) != 0;
+  } else
+    for (i64 k = 0; k < n; ++k) {
+      largest = x[k] > largest ? x[k] : largest;
+      strange |= x[k] != x[k];
+    }
+  i64 k = 0;
   for (; k < n; ++k) {
-    largest = x[k] > largest ? x[k] : largest;
-    strange |= x[k] != x[k];
-  }
-  for (k = 0; k < n; ++k) {
     const double d = double(x[k]) - double(largest);
     to[k] = x[k] == -infinity ? impossible : d < least ? least : d;
   }

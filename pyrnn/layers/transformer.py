@@ -185,11 +185,8 @@ class TransformerEncoderLayer(Model):
     def _feed(self) -> Map:
         """The feed-forward network with weights as they are now; a ReLU is part of the product."""
         relu = self.activation == "relu"
-        names = ("linear1", "relu" if relu else "identity"), ("linear2", "identity")
-        first, second = (
-            kernels.linear.packed(self._params[f"{name}.weight"], self._params[f"{name}.bias"], activation)
-            for name, activation in names
-        )
+        maps = (self.linear1, "relu" if relu else "identity"), (self.linear2, "identity")
+        first, second = (kernels.linear.packed(*layer._arrays("_params"), activation) for layer, activation in maps)
         if relu:
             return lambda x: second.forward(first.forward(x))
         gelu = GELU(dtype=self.dtype)
