@@ -21,6 +21,7 @@ from . import (
     ctc,
     embedding,
     hopfield,
+    layer_norm,
     linear,
     machine,
     onnx_models,
@@ -28,6 +29,7 @@ from . import (
     peers,
     quantized,
     report,
+    transformer,
 )  # fmt: skip
 from .harness import DIRECTIONS, Op, Settings, WrongError, measure
 
@@ -37,7 +39,9 @@ OPS: dict[str, Op] = {
         cells,
         quantized,
         attention,
+        transformer,
         linear,
+        layer_norm,
         conv1d,
         cross_entropy,
         ctc,

@@ -10,6 +10,7 @@
 #include "convolution/contract.hpp"
 #include "linear/contract.hpp"
 #include "losses/contract.hpp"
+#include "norm/contract.hpp"
 #include "optimisers/contract.hpp"
 #include "recurrent/cells.hpp"
 #include "recurrent/contract.hpp"
@@ -21,6 +22,7 @@ template <class T> struct Kernels {
   LinearKernels<T> linear;
   ConvolutionKernels<T> convolution;
   LossKernels<T> losses;
+  NormKernels<T> norm;
   AlignmentKernels<T> alignment;
   OptimiserKernels<T> optimisers;
   HopfieldKernels<T> hopfield;

@@ -9,6 +9,7 @@
 #include "dispatch.hpp"
 #include "linear/kernel.hpp"
 #include "losses/kernel.hpp"
+#include "norm/kernel.hpp"
 #include "optimisers/kernel.hpp"
 
 namespace pyrnn::PYRNN_ISA {
@@ -23,6 +24,7 @@ template <> const Kernels<PYRNN_DTYPE>& kernel_table() {
                                 LinearLoop<T>::kernels,
                                 ConvolutionLoop<T>::kernels,
                                 {cross_entropy<T>},
+                                LayerNormLoop<T>::kernels,
                                 alignment_kernels<T>,
                                 {adam<T>, sgd<T>, rmsprop<T>, sum_of_squares<T>},
                                 HopfieldLoop<T>::kernels,

@@ -151,6 +151,14 @@ class cross_entropy:
     @staticmethod
     def forward(logits: Array, targets: Array, weights: Array | None = None) -> tuple[float, Array]: ...
 
+class layer_norm:
+    @staticmethod
+    def forward(x: Array, weight: Array, bias: Array | None, eps: float) -> Array: ...
+    @staticmethod
+    def record(x: Array, weight: Array, bias: Array | None, eps: float) -> tuple[Array, Array, Array]: ...
+    @staticmethod
+    def backward(dy: Array, normal: Array, inverse: Array, weight: Array) -> tuple[Array, Array, Array]: ...
+
 class ctc:
     @staticmethod
     def forward(

@@ -246,6 +246,9 @@ def call_flat_op(rng):
         (kernels.linear.activated, {"x": x, "activation": "softmax"}, 2),
         (kernels.embedding.forward, {"ids": ids, "weight": weight}, 2),
         (kernels.embedding.backward, {"dy": x, "ids": ids, "dweight": weight}, 3),
+        (kernels.layer_norm.forward, {"x": x, "weight": x[0].copy(), "bias": None, "eps": 1e-5}, 4),
+        (kernels.layer_norm.record, {"x": x, "weight": x[0].copy(), "bias": x[0].copy(), "eps": 1e-5}, 4),
+        (kernels.layer_norm.backward, {"dy": x, "normal": x, "inverse": x[:, 0].copy(), "weight": x[0].copy()}, 4),
         (kernels.cross_entropy.forward, {"z": normal(rng, dtype, N, V), "t": ids, "w": np.ones(N, dtype)}, 3),
         (
             kernels.ctc.forward,

@@ -433,7 +433,8 @@ def test_a_beam_of_which_nothing_is_left():
 def test_logits_without_a_likeliest_id(decode):
     """An error that names row and step; not of what is padding, nor of an id that is impossible."""
     targets = ([[1], [1]],) if decode is decoding.ctc_align else ()
-    for bad, message in [(np.nan, "holds NaN or infinity"), (np.inf, "holds NaN or infinity"), (-np.inf, "is all -inf")]:
+    for bad in (np.nan, np.inf, -np.inf):
+        message = "is all -inf" if bad == -np.inf else "holds NaN or infinity"
         for dtype in DTYPES:
             logits = np.zeros((3, 2, 4), dtype)
             logits[2, 1, slice(None) if bad == -np.inf else 3] = bad

@@ -807,6 +807,24 @@ def test_embedding(dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_layer_norm(dtype):
+    for seed in range(cases(60)):
+        rng = np.random.default_rng(seed)
+        features, shape = int(rng.choice([*SIZES, 257])), tuple(rng.choice([0, 1, 2, 7], int(rng.integers(4))))
+        x, dy = (rng.standard_normal((*shape, features)).astype(dtype) for _ in range(2))
+        weight, bias = (rng.standard_normal(features).astype(dtype) for _ in range(2))
+        given = relay(rng, weight), None if rng.random() < 0.3 else relay(rng, bias), 1e-5
+        exact = weight.astype("f8"), None if given[1] is None else bias.astype("f8"), 1e-5
+        y, normal, inverse = kernels.layer_norm.record(relay(rng, x), *given)
+        assert_same_bits([kernels.layer_norm.forward(relay(rng, x), *given)], [y])
+        expected = reference.layer_norm.record(x.astype("f8"), *exact)
+        assert_close([y, normal, inverse], list(expected), dtype, 10 * features, [f"seed {seed}"])
+        back = kernels.layer_norm.backward(relay(rng, dy), normal, inverse, given[0])
+        wide = reference.layer_norm.backward(dy.astype("f8"), *(a.astype("f8") for a in (normal, inverse, weight)))
+        assert_close(list(back), list(wide), dtype, 10 * features, [f"seed {seed}"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_cross_entropy(dtype):
     for seed in range(cases(60)):
         rng = np.random.default_rng(seed)

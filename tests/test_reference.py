@@ -13,7 +13,7 @@ from cells import VARIANTS
 
 import pyrnn
 from pyrnn import reference
-from pyrnn.reference import adam, cross_entropy, embedding, gru, linear, lstm, norm, rmsprop, rnn, sgd
+from pyrnn.reference import adam, cross_entropy, embedding, gru, layer_norm, linear, lstm, norm, rmsprop, rnn, sgd
 
 T, N, INPUTS, H, P = 5, 4, 3, 3, 2
 
@@ -578,6 +578,21 @@ def test_embedding():
             embedding.forward(np.array([0, bad]), weight)
         with pytest.raises(ValueError, match=f"ids holds {bad}, expected 0 to 3"):
             embedding.backward(dy[:2], np.array([0, bad]), weight)
+
+
+def test_layer_norm():
+    rng = np.random.default_rng(0)
+    x, dy, weight, bias = (rng.standard_normal(shape) for shape in ((2, 3, 5), (2, 3, 5), (5,), (5,)))
+    y = layer_norm.forward(x, weight, bias, 0.1)
+    for row, out in zip(x.reshape(6, 5), y.reshape(6, 5), strict=True):
+        mean = sum(row) / 5
+        deviation = math.sqrt(sum((v - mean) ** 2 for v in row) / 5 + 0.1)
+        close(out, [(v - mean) / deviation * w + b for v, w, b in zip(row, weight, bias, strict=True)], 1e-14)
+    same([layer_norm.forward(x, weight, None, 0.1)], [layer_norm.forward(x, weight, 0 * bias, 0.1)])
+    gradients = layer_norm.backward(dy, *layer_norm.record(x, weight, bias, 0.1)[1:], weight)
+    for array, gradient in zip((x, weight, bias), gradients, strict=True):
+        expected = central_differences(lambda: (layer_norm.forward(x, weight, bias, 0.1) * dy).sum(), array)
+        close(gradient, expected, 1e-8)
 
 
 @pytest.mark.parametrize("weights", [None, np.array([0.5, 0.0, 2.0, 1.0])], ids=["ones", "weights"])

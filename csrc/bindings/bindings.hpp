@@ -15,6 +15,7 @@ void bind_linear(pybind11::module_& m);
 void bind_packed(pybind11::module_& m, pybind11::module_& linear);
 void bind_convolution(pybind11::module_& m);
 void bind_losses(pybind11::module_& m);
+void bind_norm(pybind11::module_& m);
 void bind_alignment(pybind11::module_& m);
 void bind_optimisers(pybind11::module_& m);
 void bind_hopfield(pybind11::module_& m);

@@ -13,6 +13,7 @@ PYBIND11_MODULE(_core, m) {
   bind_linear(m);
   bind_convolution(m);
   bind_losses(m);
+  bind_norm(m);
   bind_alignment(m);
   bind_optimisers(m);
   bind_hopfield(m);

@@ -144,8 +144,20 @@ MODULES: dict[str, tuple[Callable[..., Layer], Callable[[Any], dict[str, Any]]]]
 # The axis that is last in torch, where it is not the same for any: here features always are.
 TIME, FEATURES = "time", "features"
 LAST = {"Conv1d": TIME, "MaxPool1d": TIME} | dict.fromkeys(
-    ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "Linear", "Embedding", "LayerNorm", "MultiheadAttention",
-     "TransformerEncoderLayer"), FEATURES,
+    (
+        "RNN",
+        "LSTM",
+        "GRU",
+        "RNNCell",
+        "LSTMCell",
+        "GRUCell",
+        "Linear",
+        "Embedding",
+        "LayerNorm",
+        "MultiheadAttention",
+        "TransformerEncoderLayer",
+    ),
+    FEATURES,
 )
 
 

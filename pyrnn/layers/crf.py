@@ -123,8 +123,8 @@ class CRF(Layer):
     def decode(self, scores: ArrayLike, lengths: ArrayLike | None = None) -> Array:
         """The likeliest sequence of tags (Viterbi 1967): scores (T, N, V) -> (T, N) int64, 0 in the padding.
 
-        Arguments and errors as in `vjp`; ValueError too for a row of which every sequence is forbidden, and for one with
-        NaN or infinity among its scores, -inf apart, or with such weights: NaN has no likeliest tags.
+        Arguments and errors as in `vjp`; ValueError too for a row of which every sequence is forbidden, and for one of
+        which none is the likeliest, as scores or weights are NaN or infinity; -inf is a score.
 
             tags = crf.decode(scores, lengths=[7, 3])
         """

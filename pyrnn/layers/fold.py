@@ -25,8 +25,8 @@ def fold_batch_norms(model: Any) -> Any:
     to rounding, in fewer steps.
 
     Each goes into the Conv1d, Linear or norm before it, or else into the one behind it; it stays where there is none,
-    where others take that result too, and before a Conv1d whose zeros around x it does not see. Steps behind `lengths` are
-    what the layer that is left makes of them. Models inside of it are folded too. TypeError for what is neither of
+    where others take that result too, and before a Conv1d whose zeros around x it does not see. Steps behind `lengths`
+    are what the layer that is left makes of them. Models inside of it are folded too. TypeError for what is neither of
     them. `from_keras`, `from_json` and `from_onnx` give models that are folded.
 
         model = pyrnn.fold_batch_norms(pyrnn.from_torch(module))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from .. import kernels
 from ..core.checks import (
     MOST,
     Array,
@@ -39,6 +40,7 @@ class LayerNorm(Layer):
     """
 
     _by_step = True
+    _op: ClassVar[Any] = kernels.layer_norm
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: DTypeLike = "float32") -> None:
         call = type(self).__name__
@@ -57,7 +59,12 @@ class LayerNorm(Layer):
 
         y = layer(x)
         """
-        return self._forward("", x)[2]
+        return self._map()(self._input("", x))
+
+    def _map(self) -> Callable[[Array], Array]:
+        """A call without its checks."""
+        forward, weight, bias, eps = self._op.forward, self._params["weight"], self._params.get("bias"), self.eps
+        return lambda x: forward(x, weight, bias, eps)
 
     def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """y, pullback. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
@@ -65,39 +72,26 @@ class LayerNorm(Layer):
         y, pullback = layer.vjp(x)
         dx = pullback(y - target)
         """
-        normal, inverse, y = self._forward(".vjp", x)
-        own = normal, inverse, self.params["weight"].copy()
+        weight = self._params["weight"].copy()
+        y, normal, inverse = self._op.record(self._input(".vjp", x), weight, self._params.get("bias"), self.eps)
 
+        @quietly
         def back(dy: Array, own: tuple[Array, Array, Array]) -> Array:
-            normal, inverse, weight = own
-            rows = tuple(range(dy.ndim - 1))
-            with np.errstate(all="ignore"), AllOrNone(self._flat[1], dy.size // self.size):
-                self.grads["weight"] += np.sum(dy * normal, axis=rows, dtype=np.float64).astype(self.dtype)
-                if self.bias:
-                    self.grads["bias"] += np.sum(dy, axis=rows, dtype=np.float64).astype(self.dtype)
-                dnormal = dy * weight
-                centre = dnormal.mean(axis=-1, keepdims=True)
-                along = (dnormal * normal).mean(axis=-1, keepdims=True)
-                dx: Array = (dnormal - centre - normal * along) * inverse
+            dx: Array
+            dx, *grads = self._op.backward(dy, *own)
+            with AllOrNone(self._flat[1], dy.size // self.size):
+                for name, grad in zip(self._shapes, grads, strict=False):
+                    self.grads[name] += grad
             return dx
 
-        return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
+        return y, Pullback(f"{type(self).__name__} pullback", y, (normal, inverse, weight), back)
 
-    def _forward(self, suffix: str, x: Any) -> tuple[Array, Array, Array]:
-        """(x - mean) / deviation (..., E), 1 / deviation (..., 1), y (..., E)."""
+    def _input(self, suffix: str, x: Any) -> Array:
         call = type(self).__name__ + suffix
         array = real_array(call, "x", x, self.dtype)
         if array.shape[-1:] != (self.size,):
             raise shape_error(call, "x", array.shape, f"(..., {self.size})")
-        array = np.ascontiguousarray(array)
-        with np.errstate(all="ignore"):
-            centred = array - array.mean(axis=-1, keepdims=True)
-            inverse = 1 / np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + self.dtype.type(self.eps))
-            normal = centred * inverse
-            y = normal * self.params["weight"]
-            if self.bias:
-                y += self.params["bias"]
-        return normal, inverse, y
+        return array
 
 
 class LogSoftmax(Layer):

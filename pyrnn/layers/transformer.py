@@ -13,7 +13,7 @@ from ..core.checks import MOST, Array, Rng, boolean, choice, float_dtype, intege
 from ..core.layout import Layout, valid_steps
 from ..core.model import Model
 from ..core.pullback import Pullback
-from .activations import GELU, ReLU
+from .activations import GELU
 from .attention.functional import Options
 from .attention.multihead import MultiheadAttention, check_heads
 from .attention.stream import AttentionStream, CausalStream
@@ -124,9 +124,13 @@ class TransformerEncoderLayer(Model):
 
         def feed(x: Array) -> Array:
             h, pull1 = self.linear1.vjp(x)
-            activation: Any = (ReLU if self.activation == "relu" else GELU)(dtype=self.dtype)
-            slope = ~(h <= 0) if self.activation == "relu" else activation._slope(h)  # 1 of NaN, as torch's
-            h, undrop1 = self._dropped(activation(h))
+            if self.activation == "relu":
+                slope = ~(h <= 0)  # 1 of NaN, as torch's
+                np.maximum(h, 0, out=h)
+            else:
+                gelu = GELU(dtype=self.dtype)
+                slope, h = gelu._slope(h), gelu(h)
+            h, undrop1 = self._dropped(h)
             y, pull2 = self.linear2.vjp(h)
             y, undrop2 = self._dropped(y)
 
@@ -219,16 +223,20 @@ class TransformerStream(CausalStream):
 
     def __init__(self, call: str, layer: TransformerEncoderLayer, rows: int) -> None:
         super().__init__(call, copy.deepcopy(layer), rows)  # with the weights of now
-        self._feed = self._layer._feed()
+        self._pack()
         options = Options(is_causal=True, enable_gqa=True)
         self._attention = AttentionStream(call, self._layer.self_attn, rows, options)
 
+    def _pack(self) -> None:
+        layer: TransformerEncoderLayer = self._layer
+        self._maps = layer._feed(), layer.norm1._map(), layer.norm2._map()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_feed"}
+        return {name: value for name, value in vars(self).items() if name != "_maps"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self._feed = self._layer._feed()
+        self._pack()
 
     @property
     def length(self) -> int:
@@ -253,5 +261,5 @@ class TransformerStream(CausalStream):
         self._attention.reset()
 
     def _go(self, x: Array) -> Array:
-        y: Array = self._layer._through(x, self._attention._go, self._feed)
+        y: Array = self._layer._through(x, self._attention._go, *self._maps)
         return y

@@ -275,7 +275,7 @@ def _check_finite(call: str, values: Array, ends: Array) -> None:
     """ValueError for a step that has no likeliest id."""
     with np.errstate(all="ignore"):
         most = values.max(axis=2)
-    for t, n in np.argwhere(valid_steps(*most.shape, ends) & ~np.isfinite(most))[:1]:
+    for t, n in np.argwhere(valid_steps(len(most), len(ends), ends) & ~np.isfinite(most))[:1]:
         found = "is all -inf" if np.isneginf(most[t, n]) else "holds NaN or infinity"
         raise ValueError(f"{call}: row {n} of logits {found} at step {t}")
 

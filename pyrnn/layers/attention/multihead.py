@@ -229,12 +229,16 @@ class MultiheadAttention(Layer):
         the bits of three."""
         query, key, value = inputs
         if self._packed and query is key is value:
-            y = self._joint(arrays).forward(query)
-            parts = [y[..., begin:end] for begin, end in pairwise(self._cuts)]
-        else:
-            parts = [map_.forward(x) for map_, x in zip(self._projections(arrays), inputs, strict=True)]
+            return self._cut(self._joint(arrays).forward(query))
+        parts = [map_.forward(x) for map_, x in zip(self._projections(arrays), inputs, strict=True)]
         counts = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
         return [self._split(y, count) for y, count in zip(parts, counts, strict=True)]
+
+    def _cut(self, y: Array) -> list[Array]:
+        """The same of the one product."""
+        first, second = self.num_heads, self.num_heads + self.num_kv_heads
+        heads = self._split(y, second + self.num_kv_heads)
+        return [heads[:, :first], heads[:, first:second], heads[:, second:]]
 
     def _attention(self, call: str, heads: Sequence[Array], arguments: dict[str, Any]) -> Call:
         options = Options.named(call, arguments)._replace(enable_gqa=True)  # the layer knows its heads
@@ -276,7 +280,7 @@ class MultiheadAttention(Layer):
 
     def _split(self, x: Array, heads: int) -> Array:
         """(S, N, heads * d), or with N first -> (N, heads, S, d), without a copy."""
-        x = x.reshape(*x.shape[:2], heads, -1) if x.size else x.reshape(*x.shape[:2], heads, self.head_dim)
+        x = x.reshape(*x.shape[:2], heads, self.head_dim)
         return x.transpose(0, 2, 1, 3) if self.batch_first else x.transpose(1, 2, 0, 3)
 
     def _mixed(self, x: Array) -> Array:

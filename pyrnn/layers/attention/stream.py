@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ... import kernels
 from ...core import config as config_of
 from ...core.checks import MOST, Array, integer, real_array, shape_error, shape_text, shown
 from ...core.layout import Layout
@@ -118,12 +119,25 @@ class AttentionStream(CausalStream):
     def __init__(self, call: str, layer: MultiheadAttention, rows: int, options: Options) -> None:
         super().__init__(call, layer, rows)
         self._weights = {} if layer.quantized else {name: array.copy() for name, array in layer.params.items()}
-        self._options = options
-        self._cache = np.empty((2, rows, layer.num_kv_heads, 0, layer.head_dim), layer.dtype)
+        self._cache = np.empty((rows, 2 * layer.num_kv_heads, 0, layer.head_dim), layer.dtype)  # keys, then values
         query = np.empty((rows, layer.num_heads, 0, layer.head_dim), layer.dtype)
-        bounds = checked(call, options, query, *self._cache).bounds  # an error for what is wrong with them
-        self._left = int(bounds.get("left", -1))  # of a window
+        self._bounds = checked(call, options, query, *self._parts(0)).bounds  # an error for what is wrong with them
+        self._left = int(self._bounds.get("left", -1))  # of a window
         self._length = 0
+        self._pack()
+
+    def _pack(self) -> None:
+        layer, weights = self._layer, self._weights
+        self._maps = layer._joint(weights), layer._output(weights)
+        if not layer.quantized:
+            self._maps = tuple(map_.packed() for map_ in self._maps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_maps"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pack()
 
     @property
     def length(self) -> int:
@@ -134,8 +148,8 @@ class AttentionStream(CausalStream):
     def state(self) -> tuple[Array, Array, int]:
         """Copies of the keys and values of the steps it has seen, (N, Hk, S, d), and how many these are; with a window
         without those that no later step sees. It can be assigned."""
-        key, value = self._cache[:, :, :, : self._length - self._dropped(self._length)].copy()
-        return key, value, self._length
+        key, value = self._parts(self._length - self._dropped(self._length))
+        return key.copy(), value.copy(), self._length
 
     @state.setter
     def state(self, state: Any) -> None:
@@ -149,7 +163,12 @@ class AttentionStream(CausalStream):
             parts.append(real_array(call, f"{name} of state", given, layer.dtype))
             if parts[-1].shape != expected:
                 raise shape_error(call, f"{name} of state", parts[-1].shape, str(expected))
-        self._cache, self._length = np.stack(parts), length
+        self._cache, self._length = np.concatenate(parts, axis=1), length
+
+    def _parts(self, steps: int) -> tuple[Array, Array]:
+        """So many keys and values of the cache, (N, Hk, S, d) each."""
+        heads = self._layer.num_kv_heads
+        return self._cache[:, :heads, :steps], self._cache[:, heads:, :steps]
 
     def _dropped(self, length: int) -> int:
         """Of so many steps, those that no later one sees, in whole runs: what stays keeps its place within a run, and
@@ -157,30 +176,34 @@ class AttentionStream(CausalStream):
         return max(0, length - self._left) // _RUN * _RUN if self._left >= 0 else 0
 
     def _keep(self, rows: Array) -> None:
-        self._cache = self._cache[:, rows]
+        self._cache = self._cache[rows]
 
     def _forget(self) -> None:
         self._length = 0
 
     def _go(self, x: Array) -> Array:
-        layer, weights = self._layer, self._weights
-        query, key, value = layer._projected((x, x, x), weights)
+        layer, (joint, output) = self._layer, self._maps
+        heads = layer._split(joint.forward(x), layer.num_heads + 2 * layer.num_kv_heads)
+        steps = heads.shape[2]
         first = self._dropped(self._length)  # the step of the cache's first key
-        before, length = self._length - first, self._length + query.shape[2]
-        after, cache = length - first, self._cache
-        if after > cache.shape[3]:
-            shape = (*cache.shape[:3], max(2 * cache.shape[3], after, 64), cache.shape[4])
-            cache = np.zeros(shape, cache.dtype)
-            cache[:, :, :, :before] = self._cache[:, :, :, :before]
-        cache[0, :, :, before:after] = key
-        cache[1, :, :, before:after] = value
-        now = self._options._replace(q_offset=before)
-        heads = checked(self._call, now, query, cache[0, :, :, :after], cache[1, :, :, :after]).forward()[0]
-        out: Array = layer._output(weights).forward(layer._mixed(heads))
+        before, length = self._length - first, self._length + steps
+        after = length - first
+        if after > self._cache.shape[2]:
+            self._move(slice(before), max(2 * self._cache.shape[2], after, 64))
+        self._cache[:, :, before:after] = heads[:, layer.num_heads :]
+        offsets = np.full(self._rows, before)
+        query = heads[:, : layer.num_heads]
+        mixed, _ = kernels.attention.forward(query, *self._parts(after), None, **self._bounds, offsets=offsets)
+        out: Array = output.forward(mixed.reshape(x.shape) if steps == 1 else layer._mixed(mixed))
         gone = self._dropped(length) - first
         if gone:
-            stays = cache[:, :, :, gone:after]
-            cache = np.zeros((*cache.shape[:3], after - gone + _RUN, cache.shape[4]), cache.dtype)
-            cache[:, :, :, : after - gone] = stays
-        self._cache, self._length = cache, length
+            self._move(slice(gone, after), after - gone + _RUN)
+        self._length = length
         return out
+
+    def _move(self, steps: slice, room: int) -> None:
+        """These steps of the cache to the beginning of a new one."""
+        rows, heads, _, width = self._cache.shape
+        stays = self._cache[:, :, steps]
+        self._cache = np.zeros((rows, heads, room, width), self._cache.dtype)
+        self._cache[:, :, : stays.shape[2]] = stays
