@@ -141,6 +141,12 @@ def test_other_modules():
             expected = module(*(torch.from_numpy(x),) * 3, need_weights=False)[0].numpy()
         np.testing.assert_allclose(layer(x), expected, rtol=0, atol=1e-6)
         assert pyrnn.from_torch(pyrnn.to_torch(layer)).config() == layer.config()
+    for option in ({}, {"activation": "gelu", "norm_first": True, "batch_first": True, "dropout": 0.5}):
+        module = nn.TransformerEncoderLayer(6, 2, 5, **option).eval()
+        layer = pyrnn.from_torch(nn.Sequential(module))
+        same_as(module, layer[0], x)
+        same_as(pyrnn.to_torch(layer).eval(), layer, x)
+        assert pyrnn.from_torch(pyrnn.to_torch(layer)).config() == layer.config()
     half = pyrnn.from_torch(nn.Linear(3, 2).bfloat16())
     assert half.dtype == np.float32
     named = nn.Sequential()
@@ -264,6 +270,9 @@ def test_modules_without_a_counterpart():
         (nn.Embedding(2, 3, max_norm=1.0), "max_norm=1.0"),
         (nn.MultiheadAttention(4, 2, dropout=0.1), "dropout=0.1"),
         (nn.MultiheadAttention(4, 2, add_zero_attn=True), "add_zero_attn=True"),
+        (nn.TransformerEncoderLayer(4, 2, layer_norm_eps=1e-3), "TransformerEncoderLayer: it has eps=0.001"),
+        (nn.TransformerEncoderLayer(4, 2, bias=False), "TransformerEncoderLayer: it has bias=False"),
+        (nn.TransformerEncoderLayer(4, 2, activation=torch.tanh), "TransformerEncoderLayer: it has activation=tanh"),
         (type("LSTM", (nn.LSTM,), {})(2, 3), "LSTM has no counterpart"),  # a class of a user's own
     ]:
         with pytest.raises(ValueError, match=f"from_torch: .*{message}"):
@@ -289,6 +298,14 @@ def test_layers_that_torch_does_not_have():
         *((LAYERS[op](2, 3), f"torch has no {LAYERS[op].__name__}") for op in CELLS if "torch" not in CELLS[op].orders),
         (pyrnn.Sequential(pyrnn.GRU(2, 3), pyrnn.LastStep()), "torch has no LastStep"),
         (pyrnn.MultiheadAttention(4, 2, num_kv_heads=1), "torch's MultiheadAttention has no num_kv_heads=1"),
+        (
+            pyrnn.TransformerEncoderLayer(4, 2, num_kv_heads=1),
+            "torch's TransformerEncoderLayer has no num_kv_heads=1",
+        ),
+        (
+            pyrnn.TransformerEncoderLayer(4, 2, is_causal=True),
+            "torch's TransformerEncoderLayer has no is_causal=True",
+        ),
         (pyrnn.Dropout(0.5, per_sequence=True), "torch's Dropout has no per_sequence=True"),
     ]:
         with pytest.raises(ValueError, match=f"to_torch: {message}"):

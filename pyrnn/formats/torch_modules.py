@@ -407,8 +407,9 @@ def _to_module(torch: Any, layer: Layer, last: str) -> tuple[Any, str]:
     usual: dict[str, Any] = {
         "peephole": False, "reset_after": True, "num_kv_heads": config.get("num_heads"), "per_sequence": False,
         "is_causal": False,
-        **{argument: values[0] for argument, values in ACTIVATIONS.items()},
     }  # fmt: skip
+    if type(layer) in LAYERS.values():
+        usual |= {argument: values[0] for argument, values in ACTIVATIONS.items()}
     for argument, value in usual.items():
         if argument in config and config[argument] != value:
             raise ValueError(f"to_torch: torch's {name} has no {argument}={shown(config[argument])}")
