@@ -231,13 +231,6 @@ class TransformerStream(CausalStream):
         layer: TransformerEncoderLayer = self._layer
         self._maps = layer._feed(), layer.norm1._map(), layer.norm2._map()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_maps"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._pack()
-
     @property
     def length(self) -> int:
         """How many steps it has seen."""

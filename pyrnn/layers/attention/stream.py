@@ -91,6 +91,13 @@ class CausalStream:
         self._keep(taken)
         self._rows = len(taken)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_maps"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._pack()
+
     def __copy__(self: Self) -> Self:
         """A stream that goes on by itself from the same steps."""
         other = object.__new__(type(self))
@@ -100,6 +107,9 @@ class CausalStream:
 
     def __repr__(self) -> str:
         return f"{config_of.line(self._layer)}.stream(batch={self._rows})"
+
+    def _pack(self) -> None:
+        """Make of the weights what steps are made with, `_maps`."""
 
     def _go(self, x: Array) -> Array:
         """Some steps, (S, N, E), or (N, S, E) with batch_first."""
@@ -131,13 +141,6 @@ class AttentionStream(CausalStream):
         self._maps = layer._joint(weights), layer._output(weights)
         if not layer.quantized:
             self._maps = tuple(map_.packed() for map_ in self._maps)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_maps"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._pack()
 
     @property
     def length(self) -> int:
