@@ -113,7 +113,7 @@ def test_sequences_that_are_aligned_and_tagged(rng, kind):
         lambda: pyrnn.decoding.ctc_align(x, [[1, 2], [3]]),
         lambda: crf.decode(x),
     ):
-        with pytest.raises(ValueError, match="row 0 .* NaN or inf") if kind in ("nan", "inf") else nullcontext():
+        with pytest.raises(ValueError, match=r"row 0 .* NaN or inf") if kind in ("nan", "inf") else nullcontext():
             decode()
 
 

@@ -2,6 +2,9 @@
 // loses digits and costs an exponential for every term of a sum; m 2^e does neither.
 #pragma once
 
+#include <algorithm>
+#include <cstring>
+
 #include "base/simd.hpp"
 
 namespace pyrnn::PYRNN_ISA {
@@ -61,6 +64,13 @@ PYRNN_INLINE Scaled sum(Scaled a, Scaled b, Scaled c) {
   return {a.m * power(a.e - e) + b.m * power(b.e - e) + c.m * power(c.e - e), e};
 }
 
+template <class T> PYRNN_INLINE Doubles as_doubles(const T* x) {
+  typedef T Part __attribute__((vector_size(double_lanes * sizeof(T))));
+  Part part;
+  std::memcpy(&part, x, sizeof part);
+  return __builtin_convertvector(part, Doubles);
+}
+
 // to[k] = x[k] less the largest, which is returned: NaN where one is NaN or infinity. -infinity is impossible, and so
 // is what lies between n and `width`.
 template <class T> double relative(const T* x, i64 n, i64 width, double* to) {
@@ -83,11 +93,18 @@ template <class T> double relative(const T* x, i64 n, i64 width, double* to) {
       largest = x[k] > largest ? x[k] : largest;
       strange |= x[k] != x[k];
     }
+  const auto less = [](Doubles v, Doubles d) {
+    return select<double>(v == splat(-__builtin_inf()), splat(impossible), max(d, splat(least)));
+  };
+  constexpr i64 D = double_lanes;
   i64 k = 0;
-  for (; k < n; ++k) {
-    const double d = double(x[k]) - double(largest);
-    to[k] = x[k] == -infinity ? impossible : d < least ? least : d;
+  for (; n >= D && k < n; k += D) {  // the last vector meets the one before it
+    const i64 at = std::min(k, n - D);
+    const Doubles v = as_doubles(x + at);
+    store(to + at, less(v, v - splat(double(largest))));
   }
+  for (; k < n; ++k) to[k] = less(splat(double(x[k])), splat(double(x[k]) - double(largest)))[0];
+  k = n;
   for (; k < width; ++k) to[k] = impossible;
   return strange || largest == infinity ? __builtin_nan("") : double(largest);
 }
