@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .layers.norm import BatchNorm1d, LayerNorm, LogSoftmax
     from .layers.ode import ODERNN
     from .layers.pooling import LastStep, MaxOverTime, MaxPool1d, MeanOverTime
+    from .layers.population import Population
     from .layers.seq2seq import EncoderDecoder
     from .layers.transformer import TransformerEncoderLayer
     from .text import decoding, ngrams
@@ -110,6 +111,7 @@ __all__ = [
     "ModernHopfield",
     "MultiheadAttention",
     "PReLU",
+    "Population",
     "PositionalEncoding",
     "RMSprop",
     "ReLU",
@@ -193,6 +195,7 @@ _LATER_FROM = {  # functions and classes by their modules
     "layers.norm": ("BatchNorm1d", "LayerNorm", "LogSoftmax"),
     "layers.ode": ("ODERNN",),
     "layers.pooling": ("LastStep", "MaxOverTime", "MaxPool1d", "MeanOverTime"),
+    "layers.population": ("Population",),
     "layers.seq2seq": ("EncoderDecoder",),
     "layers.transformer": ("TransformerEncoderLayer",),
     "text.ctc": ("ctc",),

@@ -19,7 +19,7 @@ namespace pyrnn {
 
 namespace {
 
-constexpr std::size_t kept_bytes = std::size_t(1) << 30, kept_blocks = 64;
+constexpr std::size_t kept_bytes = std::size_t(1) << 30, kept_blocks = 1024;
 constexpr std::size_t smallest_kept = 4096, huge_page = std::size_t(1) << 21;
 
 struct Block {

@@ -172,4 +172,25 @@ template <class F> void in_tasks(Team& team, i64 tasks, F f) {
   team.run(job);
 }
 
+// f(model) for each of several models, which threads take one after the other: all of a model is done where its weights
+// are in the cache. One is done as if alone, with threads of its own. What f throws ends the call; models that nobody
+// has taken by then are left out.
+template <class F> void each_model(i64 work, i64 models, F f) {
+  if (models == 1) return f(i64(0));
+  Team team(work, int(std::min<i64>(models, threads_worth(work))));
+  std::atomic<i64> next{0};
+  Watch watch;
+  in_parts(team, [&](int part, int) {
+    try {
+      for (i64 model; (model = next.fetch_add(1, std::memory_order_relaxed)) < models;) {
+        if (part == 0) watch.poll(), watch.check();
+        f(model);
+      }
+    } catch (...) {
+      next = models;
+      throw;
+    }
+  });
+}
+
 }  // namespace pyrnn

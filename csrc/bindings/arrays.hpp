@@ -105,15 +105,21 @@ template <class T> bool has_plain_rows(const py::array& a) {
   return a.shape(a.ndim() - 1) <= 1 || a.strides(a.ndim() - 1) == py::ssize_t(sizeof(T));
 }
 
-// [T, N, features] as the time loop reads it; `a` is replaced by a copy where it has no plain rows.
+// In elements, of the axis that is the so manieth from the end.
+template <class T> i64 axis_distance(const py::array& a, int axis) {
+  return a.strides(a.ndim() + axis) / py::ssize_t(sizeof(T));
+}
+
+// [T, N, features] as the time loop reads it, the first of several where `a` has an axis more; `a` is replaced by a
+// copy where it has no plain rows.
 template <class T> Steps<const T> to_steps(py::array& a) {
   if (!has_plain_rows<T>(a))
     a = py::array_t<T, py::array::c_style | py::array::forcecast>(py::array(a.attr("copy")("C")));
-  return {static_cast<const T*>(a.data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
+  return {static_cast<const T*>(a.data()), axis_distance<T>(a, -3), axis_distance<T>(a, -2)};
 }
 
 template <class T> Steps<T> writable_steps(py::array& a) {
-  return {static_cast<T*>(a.mutable_data()), a.strides(0) / i64(sizeof(T)), a.strides(1) / i64(sizeof(T))};
+  return {static_cast<T*>(a.mutable_data()), axis_distance<T>(a, -3), axis_distance<T>(a, -2)};
 }
 
 // [M, columns], any number of them where that is negative, with rows of side-by-side numbers.

@@ -30,10 +30,28 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
   return Rows(T_steps, N, lengths.is_none() ? nullptr : length.data(), mark, mark_step, mark_row, reverse);
 }
 
+// Of one model, or the same of all, or of each where `lengths` or `reset` have an axis of models.
+std::vector<Rows> parse_rows(const std::string& call, const Models& models, i64 T_steps, i64 N, py::handle lengths,
+                             py::handle reset, bool reverse) {
+  auto has_axis = [&](py::handle object, py::ssize_t axes) {
+    return models.axis && !object.is_none() && to_array(call, "lengths or reset", object).ndim() > axes;
+  };
+  const bool own_lengths = has_axis(lengths, 1), own_reset = has_axis(reset, 2);
+  for (const auto& [own, name, object] : {std::tuple(own_lengths, "lengths", lengths), {own_reset, "reset", reset}})
+    if (own && py::len(object) != std::size_t(models.count))
+      wrong_shape(call, name, to_array(call, name, object), "(" + std::to_string(models.count) + ", ...)");
+  std::vector<Rows> rows;
+  for (i64 k = 0; k < (own_lengths || own_reset ? models.count : 1); ++k)
+    rows.push_back(parse_rows(
+        call, T_steps, N, own_lengths ? py::object(lengths[py::int_(k)]) : py::reinterpret_borrow<py::object>(lengths),
+        own_reset ? py::object(reset[py::int_(k)]) : py::reinterpret_borrow<py::object>(reset), reverse));
+  return rows;
+}
+
 // A state tuple, None, or None for an entry; arrays are kept alive in `kept`.
 template <class T>
 States<const T> parse_state(const std::string& call, const std::string& name, const RecurrentOp& op, py::handle object,
-                            i64 N, const Sizes& size, std::vector<py::object>& kept) {
+                            const Models& models, i64 N, const Sizes& size, std::vector<py::object>& kept) {
   States<const T> state{};
   if (object.is_none()) return state;
   const py::sequence given = to_sequence(call, name, object, op.states.size());
@@ -41,11 +59,22 @@ States<const T> parse_state(const std::string& call, const std::string& name, co
     py::object entry = given[k];
     if (entry.is_none()) continue;
     py::array_t<T> a = to_packed<T>(call, at(name, k), entry);
-    check_shape(call, at(name, k), a, {N, size.of_state(int(k))});
+    check_shape(call, at(name, k), a, models.shape({N, size.of_state(int(k))}));
     state[k] = a.data();
     kept.push_back(a);
   }
   return state;
+}
+
+// The states of a model out of those of all, one after the other.
+template <class T> States<T> states_of(const RecurrentOp& op, States<T> all, i64 model, i64 N, const Sizes& size) {
+  for (std::size_t k = 0; k < op.states.size(); ++k)
+    if (all[k]) all[k] += model * N * size.of_state(int(k));
+  return all;
+}
+
+template <class T> Steps<T> steps_of(const Steps<T>& first, i64 model, i64 distance) {
+  return {first.data ? first.data + model * distance : nullptr, first.step, first.row};
 }
 
 // Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
@@ -53,15 +82,15 @@ template <class T> struct Output {
   py::array y, target;
   Steps<T> steps;
 
-  Output(const std::string& call, py::handle out, i64 T_steps, i64 N, i64 P, bool padding) {
+  Output(const std::string& call, py::handle out, const std::vector<i64>& shape, bool padding) {
     if (out.is_none()) {
-      y = target = padding ? zeros<T>({T_steps, N, P}) : empty<T>({T_steps, N, P});
+      y = target = padding ? zeros<T>(shape) : empty<T>(shape);
     } else {
       target = to_typed<T>(call, "out", out);
-      check_shape(call, "out", target, {T_steps, N, P});
+      check_shape(call, "out", target, shape);
       check_writable(call, "out", target);
       const bool direct = has_plain_rows<T>(target);
-      y = direct ? target : py::array(zeros<T>({T_steps, N, P}));
+      y = direct ? target : py::array(zeros<T>(shape));
       if (direct && padding) target.attr("__setitem__")(py::ellipsis(), 0);
     }
     steps = writable_steps<T>(y);
@@ -91,12 +120,15 @@ template <class T> struct Given {
     ids = py::array_t<i64>(given.attr("copy")("C"));
   }
 
-  i64 steps() const { return looked_up ? ids.shape(0) : x.shape(0); }
-  i64 batch() const { return looked_up ? ids.shape(1) : x.shape(1); }
+  i64 steps() const { return looked_up ? ids.shape(0) : x.shape(x.ndim() - 3); }
+  i64 batch() const { return looked_up ? ids.shape(1) : x.shape(x.ndim() - 2); }
 
-  void check_width(const std::string& call, i64 I) const {
-    if (x.ndim() != (looked_up ? 2 : 3) || x.shape(x.ndim() - 1) != I)
-      wrong_shape(call, "x", x, (looked_up ? "(V, " : "(T, N, ") + std::to_string(I) + ")");
+  void check(const std::string& call, const Models& models, i64 I) const {
+    if (models.axis && looked_up) wrong_value(call, "ids are given, but there are several models");
+    const std::string lead = models.axis ? std::to_string(models.count) + ", T, N" : looked_up ? "V" : "T, N";
+    const bool right = x.ndim() == (looked_up ? 2 : 3 + models.axis) && x.shape(x.ndim() - 1) == I;
+    if (!right || (models.axis && x.shape(0) != models.count))
+      wrong_shape(call, "x", x, "(" + lead + ", " + std::to_string(I) + ")");
   }
 
   void look_up(const std::string& call, const Rows& rows) {
@@ -156,38 +188,64 @@ bool has_padding(const Rows& rows) {
 
 // Everything forward and vjp have in common, checked.
 template <class T> struct Call {
+  const RecurrentOp& op;
+  const Models models;
+  const Sizes size;
   Given<T> given;
-  Rows rows;
+  std::vector<Rows> rows;  // one for all, or of each model
   std::vector<py::object> kept;
   States<const T> state_in{};
   States<T> state_out{};
   Output<T> output;
   py::tuple state;
 
-  Call(const std::string& call, const RecurrentOp& op, const Sizes& size, py::handle x, py::handle state_,
-       py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
-      : given(call, x, ids),
-        rows(checked_rows(call, size.I, lengths, reset, reverse)),
-        output(call, out, given.steps(), given.batch(), size.P, has_padding(rows)) {
-    state_in = parse_state<T>(call, "state", op, state_, given.batch(), size, kept);
-    state = new_state<T>(op, {given.batch()}, size, state_out);
+  Call(const std::string& call, const RecurrentOp& op, const Models& models, const Sizes& size, py::handle x,
+       py::handle state_, py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out)
+      : op(op),
+        models(models),
+        size(size),
+        given(call, x, ids),
+        rows(checked_rows(call, lengths, reset, reverse)),
+        output(call, out, models.shape({given.steps(), given.batch(), size.P}),
+               std::ranges::any_of(rows, has_padding)) {
+    state_in = parse_state<T>(call, "state", op, state_, models, given.batch(), size, kept);
+    state = new_state<T>(op, models.shape({given.batch()}), size, state_out);
   }
 
-  Rows checked_rows(const std::string& call, i64 I, py::handle lengths, py::handle reset, bool reverse) {
-    given.check_width(call, I);
-    Rows rows = parse_rows(call, given.steps(), given.batch(), lengths, reset, reverse);
-    given.look_up(call, rows);
+  std::vector<Rows> checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
+    given.check(call, models, size.I);
+    std::vector<Rows> rows = parse_rows(call, models, given.steps(), given.batch(), lengths, reset, reverse);
+    given.look_up(call, rows.front());
     return rows;
+  }
+
+  // f(model, rows, inputs, state before, y, state after) for each model, with the GIL released.
+  template <class F> void each(F f) {
+    const Inputs<T> inputs = given.inputs();
+    const i64 x_distance = models.distance<T>(given.x), y_distance = models.distance<T>(output.y);
+    const i64 work = models.count * rows.front().first.back() * size.H * (size.I + size.P);
+    const WithoutGil released;
+    each_model(work, models.count, [&](i64 k) {
+      f(k, rows[rows.size() > 1 ? std::size_t(k) : 0],
+        Inputs<T>{steps_of(inputs.x, k, x_distance), inputs.ids, inputs.table_rows},
+        states_of(op, state_in, k, given.batch(), size), steps_of(output.steps, k, y_distance),
+        states_of(op, state_out, k, given.batch(), size));
+    });
   }
 };
 
 // ------------------------------------------------------------------------------------------------------ pullback
 
+template <class T> using Recordings = std::vector<std::unique_ptr<Recording<T>>>;  // of each model
+
 class Pullback {
  public:
   template <class T>
-  Pullback(const RecurrentOp& op, Given<T> given, std::unique_ptr<Recording<T>> recording)
-      : op_(op), call_(std::string(op.name) + ".pullback"), kept_(Kept<T>{std::move(given), std::move(recording)}) {}
+  Pullback(const RecurrentOp& op, const Models& models, Given<T> given, Recordings<T> recordings)
+      : op_(op),
+        call_(std::string(op.name) + ".pullback"),
+        models_(models),
+        kept_(Kept<T>{std::move(given), std::move(recordings)}) {}
 
   py::tuple call(py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
     return std::visit([&](auto& kept) { return run(kept, dy, dstate, grads, need_dx); }, kept_);
@@ -196,17 +254,18 @@ class Pullback {
  private:
   template <class T> struct Kept {
     Given<T> given;  // the recording reads it
-    std::unique_ptr<Recording<T>> recording;
+    Recordings<T> recordings;
   };
 
   // Looking at the arguments may run other threads and other code, so what is kept is taken out first, for this call
   // alone, and put back if they are refused.
   template <class T> py::tuple run(Kept<T>& kept, py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
-    if (!kept.recording) throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
+    if (kept.recordings.empty())
+      throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
     Kept<T> mine = std::move(kept);
     bool used = false;
     try {
-      return run(mine.given, *mine.recording, dy, dstate, grads, need_dx, used);
+      return run(mine.given, mine.recordings, dy, dstate, grads, need_dx, used);
     } catch (...) {
       if (!used) kept = std::move(mine);
       throw;
@@ -214,30 +273,34 @@ class Pullback {
   }
 
   template <class T>
-  py::tuple run(const Given<T>& given, Recording<T>& recording, py::handle dy_, py::handle dstate_, py::handle grads_,
+  py::tuple run(const Given<T>& given, Recordings<T>& recordings, py::handle dy_, py::handle dstate_, py::handle grads_,
                 bool need_dx, bool& used) {
-    const Rows& rows = recording.rows();
-    const Sizes size = recording.layer().size;
+    const Rows& rows = recordings.front()->rows();
+    const Sizes size = recordings.front()->layer().size;
     std::vector<py::object> kept;
     Steps<const T> dy;
     py::array dy_array;
     if (!dy_.is_none()) {
       dy_array = to_typed<T>(call_, "dy", dy_);
-      check_shape(call_, "dy", dy_array, {rows.T, rows.N, size.P});
+      check_shape(call_, "dy", dy_array, models_.shape({rows.T, rows.N, size.P}));
       dy = to_steps<T>(dy_array);
     }
-    const States<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, rows.N, size, kept);
+    const States<const T> dstate = parse_state<T>(call_, "dstate", op_, dstate_, models_, rows.N, size, kept);
     const py::tuple g(to_sequence(call_, "grads", grads_, op_.weights.size()));
-    const CellKernels<T>& cell = recording.layer().cell;
+    const CellKernels<T>& cell = recordings.front()->layer().cell;
     Weights<T> grads;
+    ModelWeights<T> all;
     each_weight(op_, [&](std::size_t i, const CellWeight& weight, i64 unit) {
       const bool present = weight.role == Role::hr ? cell.projects : weight.role != Role::unit || cell.unit_weights > 0;
       if (!present && !py::object(g[i]).is_none())
         wrong_value(call_, at("grads", i) + " is given, but there is no " + weight.name);
-      T* data = to_gradient<T>(call_, at("grads", i), py::object(g[i]), weight.shape(op_.gate_count(), size));
+      i64 distance = 0;
+      T* data = to_gradients<T>(at("grads", i), py::object(g[i]), weight.shape(op_.gate_count(), size), distance);
+      all.data.push_back(data), all.distances.push_back(distance);
       put(grads, weight, unit, data, op_.gate_count(), size.H);
     });
-    const bool padding = !given.looked_up && has_padding(rows);
+    const bool padding =
+        !given.looked_up && std::ranges::any_of(recordings, [](const auto& r) { return has_padding(r->rows()); });
     const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
     py::object dx = py::none();
     Steps<T> dx_steps{};  // data null: not wanted
@@ -249,34 +312,56 @@ class Pullback {
     }
     if (given.looked_up) dtable = zeros<T>({given.table_rows, size.I});
     States<T> out{};
-    const py::tuple dstate_out = new_state<T>(op_, {rows.N}, size, out);
+    const py::tuple dstate_out = new_state<T>(op_, models_.shape({rows.N}), size, out);
     used = true;
     {
+      const i64 dy_distance = dy.data ? models_.distance<T>(dy_array) : 0;
+      const i64 dx_distance = dx_steps.data ? models_.distance<T>(found) : 0;
+      const i64 work = models_.count * 2 * rows.first.back() * size.H * (size.I + size.P);
       const WithoutGil released;
-      recording.backward(dy, dstate, dx_steps, out, grads);
+      // The latest recordings first: of these some are in a cache still.
+      each_model(work, models_.count, [&](i64 turn) {
+        const i64 k = models_.count - 1 - turn;
+        const std::unique_ptr<Recording<T>> recording = std::move(recordings[std::size_t(k)]);
+        recording->backward(steps_of(dy, k, dy_distance), states_of(op_, dstate, k, rows.N, size),
+                            steps_of(dx_steps, k, dx_distance), states_of(op_, out, k, rows.N, size),
+                            all.of(op_, grads, k, size.H));
+      });
     }
     if (given.looked_up) given.put_rows(dx_steps.data, dtable);
     if (need_dx) dx = given.looked_up ? dtable : found;
     return py::make_tuple(dx, dstate_out);
   }
 
+  // Where the first model's gradient begins, and how far the next one's is away; null of None.
+  template <class T>
+  T* to_gradients(const std::string& name, const py::object& object, const std::vector<i64>& shape, i64& distance) {
+    if (models_.axis && !object.is_none()) {
+      const py::array a = to_typed<T>(call_, name, object);
+      std::vector<i64> all(shape);
+      all.insert(all.begin(), models_.count);
+      check_shape(call_, name, a, all);
+      distance = models_.distance<T>(a);
+    }
+    return to_gradient<T>(call_, name, object.is_none() ? object : models_.first(object), shape);
+  }
+
   const RecurrentOp& op_;
   std::string call_;
+  Models models_;
   std::variant<Kept<float>, Kept<double>> kept_;
 };
 
-// pack() gives the layer, with the GIL released.
+// pack(model) gives the layer, with the GIL released.
 template <class T, class Pack>
-py::tuple run_forward(const std::string& name, const RecurrentOp& op, const Sizes& size, Pack pack, py::handle x,
-                      py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
-                      py::handle out) {
-  Call<T> call(name, op, size, x, state, ids, lengths, reset, reverse, out);
-  const Inputs<T> inputs = call.given.inputs();
-  {
-    const WithoutGil released;
-    const auto& layer = pack();
-    layer.forward(call.rows, inputs, call.state_in, call.output.steps, call.state_out);
-  }
+py::tuple run_forward(const std::string& name, const RecurrentOp& op, const Models& models, const Sizes& size,
+                      Pack pack, py::handle x, py::handle state, py::handle ids, py::handle lengths, py::handle reset,
+                      bool reverse, py::handle out) {
+  Call<T> call(name, op, models, size, x, state, ids, lengths, reset, reverse, out);
+  call.each([&](i64 k, const Rows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
+    const auto& layer = pack(k);
+    layer.forward(rows, inputs, before, y, after);
+  });
   return py::make_tuple(call.output.finish(), call.state);
 }
 
@@ -286,8 +371,8 @@ template <class T>
 py::tuple packed_forward(const std::string& name, const RecurrentOp& op, const Layer<T>& layer, py::handle x,
                          py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
                          py::handle out) {
-  const auto packed = [&]() -> const Layer<T>& { return layer; };
-  return run_forward<T>(name, op, layer.size, packed, x, state, ids, lengths, reset, reverse, out);
+  const auto packed = [&](i64) -> const Layer<T>& { return layer; };
+  return run_forward<T>(name, op, {}, layer.size, packed, x, state, ids, lengths, reset, reverse, out);
 }
 
 template py::tuple packed_forward(const std::string&, const RecurrentOp&, const Layer<float>&, py::handle, py::handle,
@@ -300,8 +385,8 @@ py::tuple recurrent_forward(const RecurrentOp& op, Chosen chosen, py::handle x, 
   const std::string name = std::string(op.name) + ".forward";
   return with_dtype(name, "x", x, [&]<class T>() {
     const auto parsed = parse_weights<T>(name, "weights", op, chosen, weights);
-    const auto pack = [&] { return Layer<T>(cell_kernels<T>(parsed.kind), parsed.size, parsed.pointers); };
-    return run_forward<T>(name, op, parsed.size, pack, x, state, ids, lengths, reset, reverse, out);
+    const auto pack = [&](i64 k) { return Layer<T>(cell_kernels<T>(parsed.kind), parsed.size, parsed.of(op, k)); };
+    return run_forward<T>(name, op, parsed.models, parsed.size, pack, x, state, ids, lengths, reset, reverse, out);
   });
 }
 
@@ -316,17 +401,18 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
     const Weights<const T>& w = parsed.pointers;
     if (w.ih.form || w.hh.form || w.hr.form)
       throw py::type_error(name + ": weights of bfloat16 or int8 have no way back, expected " + dtype_name<T>());
-    Call<T> call(name, op, parsed.size, x, state, ids, lengths, reset, reverse, out);
-    const Inputs<T> inputs = call.given.inputs();
-    std::unique_ptr<Recording<T>> recording;
-    {
-      const WithoutGil released;
-      Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.pointers);
-      recording = std::make_unique<Recording<T>>(std::move(layer), std::move(call.rows), inputs, every);
-      recording->forward(call.state_in, call.output.steps, call.state_out);
-    }
-    return py::make_tuple(py::make_tuple(call.output.finish(), call.state),
-                          py::cast(std::make_unique<Pullback>(op, std::move(call.given), std::move(recording))));
+    Call<T> call(name, op, parsed.models, parsed.size, x, state, ids, lengths, reset, reverse, out);
+    Recordings<T> recordings(std::size_t(parsed.models.count));
+    call.each(
+        [&](i64 k, const Rows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
+          Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.of(op, k));
+          auto recording = std::make_unique<Recording<T>>(std::move(layer), rows, inputs, every);
+          recording->forward(before, y, after);
+          recordings[std::size_t(k)] = std::move(recording);
+        });
+    const py::tuple result = py::make_tuple(call.output.finish(), call.state);
+    auto pullback = std::make_unique<Pullback>(op, parsed.models, std::move(call.given), std::move(recordings));
+    return py::make_tuple(result, py::cast(std::move(pullback)));
   });
 }
 

@@ -13,56 +13,96 @@ namespace pyrnn {
 
 namespace {
 
+// Of each model.
+template <class T> using Streams = std::vector<std::unique_ptr<Stream<T>>>;
+
+// Of several models all arrays have an axis of models in front.
 class StreamObject {
+  // f(the first model's stream, all of them)
   template <class F> auto visit(F f) {
-    return std::visit([&](auto& s) { return f(*s); }, stream_);
+    return std::visit([&](auto& streams) { return f(*streams.front(), streams); }, streams_);
   }
 
   template <class F> void locked(F f) { user_.locked(f); }
 
+  // act(stream, model) for each of them, or for none: then undo(stream) for those that have come to an end.
+  template <class T, class Act, class Undo> void all_or_none(Streams<T>& streams, i64 steps, Act act, Undo undo) {
+    locked([&] {
+      if (streams.size() == 1) return act(*streams.front(), i64(0));
+      std::vector<char> done(streams.size());
+      try {
+        each_model(models_.count * steps * streams.front()->step_work(), models_.count, [&](i64 k) {
+          act(*streams[std::size_t(k)], k);
+          done[std::size_t(k)] = true;
+        });
+      } catch (...) {
+        for (std::size_t k = 0; k < streams.size(); ++k)
+          if (done[k]) undo(*streams[k]);
+        throw;
+      }
+    });
+  }
+
+  void refuse_models(const char* method) const {
+    if (models_.axis) wrong_value(call_, std::string(method) + " is for a stream of one model");
+  }
+
  public:
   template <class T>
-  StreamObject(const RecurrentOp& op, std::unique_ptr<Stream<T>> stream)
-      : op_(op), call_(std::string(op.name) + ".stream"), user_(call_), stream_(std::move(stream)) {}
+  StreamObject(const RecurrentOp& op, const Models& models, Streams<T> streams)
+      : op_(op), call_(std::string(op.name) + ".stream"), models_(models), user_(call_), streams_(std::move(streams)) {}
 
   ~StreamObject() {
-    if (user_.broken()) std::visit([](auto& s) { (void)s.release(); }, stream_);
+    if (!user_.broken()) return;
+    std::visit([](auto& streams) { new auto(std::move(streams)); }, streams_);
   }
 
   py::object step(py::handle x) {
-    return visit([&]<class T>(Stream<T>& s) -> py::object {
+    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) -> py::object {
       const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
       py::array a = to_typed<T>(call_, "x", x);
-      const bool single = a.ndim() == 1 && s.batch() == 1 && a.shape(0) == first.I;
-      if (!single) check_shape(call_, "x", a, {s.batch(), first.I});
+      const bool single = a.ndim() == 1 + models_.axis && s.batch() == 1 && has_shape(a, models_.shape({first.I}));
+      if (!single) check_shape(call_, "x", a, models_.shape({s.batch(), first.I}));
       if (!has_plain_rows<T>(a)) a = to_packed<T>(call_, "x", py::array(a.attr("copy")("C")));
-      py::array_t<T> y = single ? empty<T>({last.P}) : empty<T>({s.batch(), last.P});
+      py::array_t<T> y = empty<T>(single ? models_.shape({last.P}) : models_.shape({s.batch(), last.P}));
       const T* in = static_cast<const T*>(a.data());
       T* out = y.mutable_data();
-      const i64 row = single ? 0 : a.strides(0) / i64(sizeof(T));
-      locked([&] { s.step(in, row, out, last.P); });
+      const i64 row = single ? 0 : axis_distance<T>(a, -2), distance = models_.distance<T>(a);
+      all_or_none(
+          all, 1,
+          [&](Stream<T>& own, i64 k) { own.step(in + k * distance, row, out + k * own.batch() * last.P, last.P); },
+          [](Stream<T>& own) { own.undo_step(); });
       return y;
     });
   }
 
   py::object run(py::handle x) {
-    return visit([&]<class T>(Stream<T>& s) -> py::object {
+    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) -> py::object {
       const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
       py::array a = to_typed<T>(call_, "x", x);
-      if (a.ndim() != 3 || a.shape(1) != s.batch() || a.shape(2) != first.I)
-        wrong_shape(call_, "x", a, "(T, " + std::to_string(s.batch()) + ", " + std::to_string(first.I) + ")");
+      const i64 steps = a.ndim() == 3 + models_.axis ? a.shape(models_.axis) : -1;
+      if (steps < 0 || !has_shape(a, models_.shape({steps, s.batch(), first.I})))
+        wrong_shape(call_, "x", a,
+                    (models_.axis ? "(" + std::to_string(models_.count) + ", T, " : "(T, ") +
+                        std::to_string(s.batch()) + ", " + std::to_string(first.I) + ")");
       const Steps<const T> in = to_steps<T>(a);
-      py::array y = empty<T>({a.shape(0), s.batch(), last.P});
+      py::array y = empty<T>(models_.shape({steps, s.batch(), last.P}));
       const Steps<T> out = writable_steps<T>(y);
-      const i64 steps = a.shape(0);
-      locked([&] { s.run(steps, in, out); });
+      const i64 x_distance = models_.distance<T>(a), y_distance = models_.distance<T>(y);
+      all_or_none(
+          all, steps,
+          [&](Stream<T>& own, i64 k) {
+            own.run(steps, {in.data + k * x_distance, in.step, in.row}, {out.data + k * y_distance, out.step, out.row});
+          },
+          [](Stream<T>& own) { own.undo_run(); });
       return y;
     });
   }
 
   // A step from another state than the stream's own, which stays what it is.
   py::tuple step_from(py::handle x, py::handle state) {
-    return visit([&]<class T>(Stream<T>& s) -> py::tuple {
+    refuse_models("step_from");
+    return visit([&]<class T>(Stream<T>& s, Streams<T>&) -> py::tuple {
       const Sizes &first = s.layers().front().size, &last = s.layers().back().size;
       py::array a = to_typed<T>(call_, "x", x);
       check_shape(call_, "x", a, {s.batch(), first.I});
@@ -82,25 +122,31 @@ class StreamObject {
   // Neither reads nor changes the stream's own state, so that any number of threads can call it at once.
   py::tuple forward(py::handle x, py::handle state, py::handle ids, py::handle lengths, py::handle reset, bool reverse,
                     py::handle out) {
-    return visit([&]<class T>(Stream<T>& s) {
+    refuse_models("forward");
+    return visit([&]<class T>(Stream<T>& s, Streams<T>&) {
       if (s.layers().size() > 1) wrong_value(call_, "forward is for a stream of one layer");
       return packed_forward<T>(call_, op_, s.layers().front(), x, state, ids, lengths, reset, reverse, out);
     });
   }
 
   py::tuple get_state() {
-    return visit([&]<class T>(Stream<T>& s) {
+    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) {
       States<T> to{};
-      const py::tuple state = new_state<T>(op_, {i64(s.layers().size()), s.batch()}, s.layers().back().size, to);
-      locked([&] { s.get_state(to); });
+      const i64 layers = i64(s.layers().size());
+      const py::tuple state = new_state<T>(op_, models_.shape({layers, s.batch()}), s.layers().back().size, to);
+      locked([&] {
+        for (std::size_t k = 0; k < all.size(); ++k) all[k]->get_state(state_of(s, to, k));
+      });
       return state;
     });
   }
 
   void set_state(py::handle state) {
-    visit([&]<class T>(Stream<T>& s) {
+    visit([&]<class T>(Stream<T>& s, Streams<T>& all) {
       const Given<T> given = given_state(s, state);
-      locked([&] { s.set_state(given.pointers); });
+      locked([&] {
+        for (std::size_t k = 0; k < all.size(); ++k) all[k]->set_state(state_of(s, given.pointers, k));
+      });
       return 0;
     });
   }
@@ -108,7 +154,7 @@ class StreamObject {
   // For pyrnn_stream_api: f(stream) by a caller who does not hold the GIL. What f throws becomes a Python error.
   template <class T, class F> int from_c(F f) noexcept {
     try {
-      user_.held([&] { f(*std::get<std::unique_ptr<Stream<T>>>(stream_)); });
+      user_.held([&] { f(*std::get<Streams<T>>(streams_).front()); });
       return 0;
     } catch (const Interrupted&) {  // by a handler, whose error is set
       const py::gil_scoped_acquire gil;
@@ -143,7 +189,8 @@ class StreamObject {
   static void* borrow(PyObject* compiled, int doubles, Py_ssize_t sizes[3]) {
     try {
       auto& self = py::handle(compiled).cast<StreamObject&>();
-      self.visit([&](auto& s) {
+      self.refuse_models("borrow");
+      self.visit([&](auto& s, auto&) {
         sizes[0] = s.batch(), sizes[1] = s.layers().front().size.I, sizes[2] = s.layers().back().size.P;
       });
       if (self.doubles() == bool(doubles)) return &self;
@@ -156,26 +203,29 @@ class StreamObject {
   }
 
   void reset(py::handle rows) {
-    visit([&](auto& s) {
+    visit([&](auto& s, auto& all) {
       std::vector<i64> chosen;
       if (rows.is_none())
         for (i64 n = 0; n < s.batch(); ++n) chosen.push_back(n);
       else
         chosen = to_rows(call_, rows, s.batch());
       locked([&] {
-        for (i64 n : chosen) s.reset(n);
+        for (auto& own : all)
+          for (i64 n : chosen) own->reset(n);
       });
       return 0;
     });
   }
 
   py::object take(py::handle rows) {
-    return visit([&]<class T>(Stream<T>& s) -> py::object {
+    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) -> py::object {
       const std::vector<i64> chosen = to_rows(call_, rows, s.batch());
       if (chosen.empty()) wrong_value(call_, "rows is empty, expected at least one");
-      std::unique_ptr<Stream<T>> other;
-      locked([&] { other = std::make_unique<Stream<T>>(s.taken(chosen)); });
-      return py::cast(std::make_unique<StreamObject>(op_, std::move(other)));
+      Streams<T> others;
+      locked([&] {
+        for (const auto& own : all) others.push_back(std::make_unique<Stream<T>>(own->taken(chosen)));
+      });
+      return py::cast(std::make_unique<StreamObject>(op_, models_, std::move(others)));
     });
   }
 
@@ -192,18 +242,27 @@ class StreamObject {
     for (std::size_t k = 0; k < op_.states.size(); ++k) {
       given.kept.push_back(to_packed<T>(call_, at("state", k), py::object(entries[k])));
       check_shape(call_, at("state", k), given.kept[k],
-                  {i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))});
+                  models_.shape({i64(s.layers().size()), s.batch(), s.layers().back().size.of_state(int(k))}));
       given.pointers[k] = given.kept[k].data();
     }
     return given;
   }
 
-  bool doubles() const { return stream_.index() == 1; }
+  // Of a model, out of those of all, one after the other.
+  template <class T, class U> States<U> state_of(const Stream<T>& s, States<U> all, std::size_t model) const {
+    const i64 rows = i64(s.layers().size()) * s.batch();
+    for (std::size_t k = 0; k < op_.states.size(); ++k)
+      all[k] += i64(model) * rows * s.layers().back().size.of_state(int(k));
+    return all;
+  }
+
+  bool doubles() const { return streams_.index() == 1; }
 
   const RecurrentOp& op_;
   std::string call_;
+  const Models models_;
   Exclusive user_;
-  std::variant<std::unique_ptr<Stream<float>>, std::unique_ptr<Stream<double>>> stream_;
+  std::variant<Streams<float>, Streams<double>> streams_;
 };
 
 }  // namespace
@@ -222,15 +281,22 @@ py::object recurrent_stream(const RecurrentOp& op, Chosen chosen, py::handle lay
       const Sizes &size = parsed[i].size, &before = parsed[i ? i - 1 : 0].size;
       if (i && (size.I != before.P || size.P != before.P || size.H != before.H))
         wrong_value(name, at("layers", i) + " does not fit the layer before it");
+      const Models &own = parsed[i].models, &others = parsed.front().models;
+      if (own.axis != others.axis || own.count != others.count)
+        wrong_value(name, at("layers", i) + " is of other models than the layer before it");
     }
-    std::unique_ptr<Stream<T>> stream;
+    const Models models = parsed.front().models;
+    Streams<T> streams(std::size_t(models.count));
     {
       const WithoutGil released;
-      std::vector<Layer<T>> packed;
-      for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.pointers);
-      stream = std::make_unique<Stream<T>>(std::make_shared<const std::vector<Layer<T>>>(std::move(packed)), batch);
+      for (std::size_t k = 0; k < streams.size(); ++k) {
+        std::vector<Layer<T>> packed;
+        for (const auto& w : parsed) packed.emplace_back(cell_kernels<T>(w.kind), w.size, w.of(op, i64(k)));
+        streams[k] =
+            std::make_unique<Stream<T>>(std::make_shared<const std::vector<Layer<T>>>(std::move(packed)), batch);
+      }
     }
-    return py::cast(std::make_unique<StreamObject>(op, std::move(stream)));
+    return py::cast(std::make_unique<StreamObject>(op, models, std::move(streams)));
   });
 }
 

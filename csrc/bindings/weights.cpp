@@ -11,6 +11,38 @@ bool has(const RecurrentOp& op, Role role) {
   return std::any_of(op.weights.begin(), op.weights.end(), [&](const CellWeight& w) { return w.role == role; });
 }
 
+// What is given, or of arrays with an axis of models the first one's part.
+template <class T>
+std::vector<py::object> of_first_model(const std::string& call, const RecurrentOp& op, const py::sequence& given,
+                                       Models& models, std::vector<i64>& distances) {
+  std::vector<py::object> entries;
+  for (const py::handle entry : given) entries.push_back(py::reinterpret_borrow<py::object>(entry));
+  distances.assign(entries.size(), 0);
+  each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
+    if (weight.role != Role::ih || !py::isinstance<py::array>(entries[i])) return;
+    const auto ih = py::reinterpret_borrow<py::array>(entries[i]);
+    models.axis = ih.ndim() == 3;
+    if (models.axis) models.count = ih.shape(0);
+  });
+  if (!models.axis) return entries;
+  if (models.count == 0) wrong_value(call, "there are no models");
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    if (entries[i].is_none()) continue;
+    py::array all = to_typed<T>(call, op.weights[i].name, entries[i]);
+    if (all.ndim() < 2 || all.shape(0) != models.count)
+      wrong_shape(call, op.weights[i].name, all, "(" + std::to_string(models.count) + ", ...)");
+    const auto plain = [&] {
+      return all.strides(0) % py::ssize_t(sizeof(T)) == 0 &&
+             (py::array(models.first(all)).flags() & py::array::c_style) &&
+             (all.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+    };
+    if (!plain()) all = py::array(all.attr("copy")("C"));
+    distances[i] = models.distance<T>(all);
+    entries[i] = models.first(all);
+  }
+  return entries;
+}
+
 }  // namespace
 
 i64 CellWeight::vectors(int gates) const {
@@ -48,8 +80,9 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
                                py::handle object) {
   const py::sequence given = to_sequence(call, what, object, op.weights.size());
   ParsedWeights<T> w;
+  std::vector<py::object> entries = of_first_model<T>(call, op, given, w.models, w.all.distances);
   for (std::size_t i = 0; i < op.weights.size(); ++i) {
-    const py::object entry = given[i];
+    const py::object& entry = entries[i];
     const Role role = op.weights[i].role;
     if (entry.is_none()) {
       w.arrays.push_back(entry);
@@ -98,6 +131,8 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
     check_shape(call, weight.name, array(i), weight.shape(gates, w.size));
     put(w.pointers, weight, unit, static_cast<const T*>(array(i).data()), gates, w.size.H);
   });
+  for (const py::object& a : w.arrays)
+    w.all.data.push_back(a.is_none() ? nullptr : static_cast<const T*>(py::reinterpret_borrow<py::array>(a).data()));
   return w;
 }
 

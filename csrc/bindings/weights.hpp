@@ -35,16 +35,53 @@ template <class T> void put(Weights<T>& w, const CellWeight& weight, i64 unit, T
   }
 }
 
+// One model, or several of one shape: all arrays then have an axis of models in front.
+struct Models {
+  i64 count = 1;
+  bool axis = false;
+
+  std::vector<i64> shape(std::initializer_list<i64> of_one) const {
+    std::vector<i64> all(of_one);
+    if (axis) all.insert(all.begin(), count);
+    return all;
+  }
+  // From one model's numbers to the next one's.
+  template <class T> i64 distance(const py::array& a) const { return axis ? a.strides(0) / i64(sizeof(T)) : 0; }
+  // Of several the first one's part of an array.
+  py::object first(const py::object& a) const { return axis ? py::object(a[py::int_(0)]) : a; }
+};
+
+// The arrays of several models' weights (or gradients): where those of the first begin, null where absent, and how far
+// those of the next are away.
+template <class T> struct ModelWeights {
+  std::vector<T*> data;
+  std::vector<i64> distances;
+
+  // `w` with the arrays of this model.
+  Weights<T> of(const RecurrentOp& op, Weights<T> w, i64 model, i64 H) const {
+    each_weight(op, [&](std::size_t i, const CellWeight& weight, i64 unit) {
+      if (data[i]) put(w, weight, unit, data[i] + model * distances[i], op.gate_count(), H);
+    });
+    return w;
+  }
+};
+
 // The arrays of one layer's weights, kept alive, and what they say about its sizes.
 template <class T> struct ParsedWeights {
-  std::vector<py::object> arrays;  // as passed; None where absent
+  std::vector<py::object> arrays;  // as passed, of several models the first one's; None where absent
   std::vector<py::array> scales;   // of those that are int8
   Weights<const T> pointers;
   Sizes size;
   CellKind kind;
+  Models models;
+  ModelWeights<const T> all;
+
+  Weights<const T> of(const RecurrentOp& op, i64 model) const {
+    return models.axis ? all.of(op, pointers, model, size.H) : pointers;
+  }
 };
 
-// Matrices may be encoded (encoded.hpp).
+// Matrices may be encoded (encoded.hpp), but not those of several models.
 template <class T>
 ParsedWeights<T> parse_weights(const std::string& call, const std::string& what, const RecurrentOp& op, Chosen chosen,
                                py::handle object);

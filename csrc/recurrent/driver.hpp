@@ -67,9 +67,9 @@ template <class T> class Recording {
   i64 block_, segment_, segments_;  // steps; steps; how many
   Run<T> run_;
   Places one_, kept_, ring_, chunk_;
-  std::vector<Buffer<T>> states_;     // [states,Pp or Hp]
-  std::vector<Buffer<T>> states_at_;  // [segments][one,Pp or Hp] before each segment
-  Buffer<T> record_, inner_, projected_, zeros_, table_;
+  Buffer<char> memory_;    // of what run_ points to
+  States<T> states_at_{};  // [segments][one,Pp or Hp] before each segment
+  Buffer<T> table_;
 };
 
 // Layers one upon the other, one step at a time, states inside.
@@ -80,6 +80,10 @@ template <class T> class Stream {
   Stream taken(const std::vector<i64>& rows) const;   // a stream of these rows, with their states, on the same weights
   void step(const T* x, i64 x_row, T* y, i64 y_row);  // [N, I] -> [N, P] of the last layer
   void run(i64 T_steps, Steps<const T> x, Steps<T> y);  // all of them or none
+  // As it was before the last step or run, whose end was reached.
+  void undo_step();
+  void undo_run();
+  i64 step_work() const;  // multiply-adds
   // A step from other states to other states, [layers, N, P or H]; its own are what they were.
   void step_from(const States<const T>& from, const T* x, i64 x_row, T* y, i64 y_row, const States<T>& to);
   void get_state(const States<T>& to) const;  // [layers, N, P or H]

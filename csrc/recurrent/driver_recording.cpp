@@ -34,23 +34,23 @@ Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 
   if (segments_ > 1) ring_ = places(run_, layer_, 2), chunk_ = places(run_, layer_, run_.chunk);
   run_.one = &one_;
   const i64 states = std::max(kept_.count(), ring_.count());
-  for (int k = 0; k < cell.states; ++k) {
-    states_.emplace_back(states * layer_.width(k));
-    states_at_.emplace_back(segments_ * one_.count() * layer_.width(k));
-    run_.state[k] = states_[k].get();
-  }
-  record_ = Buffer<T>(std::max(kept_.count(), chunk_.count()) * run_.record_row);
-  if (cell.inner) inner_ = Buffer<T>(states * Hp);
-  if (cell.projects) projected_ = Buffer<T>(states * Pp);
-  zeros_ = Buffer<T>(std::max(Hp, Pp)).zero();
+  memory_ = laid_out([&](Carver& from) {
+    for (int k = 0; k < cell.states; ++k) {
+      run_.state[k] = from.take<T>(states * layer_.width(k));
+      states_at_[k] = from.take<T>(segments_ * one_.count() * layer_.width(k));
+    }
+    run_.record = from.take<T>(std::max(kept_.count(), chunk_.count()) * run_.record_row);
+    run_.zeros = from.take<T>(std::max(Hp, Pp));
+    if (cell.inner) run_.inner = from.take<T>(states * Hp);
+    if (cell.projects) run_.projected = from.take<T>(states * Pp);
+  });
+  std::fill_n(const_cast<T*>(run_.zeros), std::max(Hp, Pp), T(0));
   table_ = take_inputs(run_, inputs);
-  run_.zeros = zeros_.get();
-  run_.record = record_.get(), run_.inner = inner_.get(), run_.projected = projected_.get();
 }
 
 template <class T> void Recording<T>::forward(States<const T> in, Steps<T> y, States<T> out) {
   for (int k = 0; k < layer_.cell.states; ++k)
-    gather_state(rows_, one_, in[k], layer_.size.of_state(k), layer_.width(k), states_at_[k].get());
+    gather_state(rows_, one_, in[k], layer_.size.of_state(k), layer_.width(k), states_at_[k]);
   keep(segments_ == 1);
   run_.y = y;
   Team team(run_work(layer_, rows_));
@@ -76,15 +76,14 @@ template <class T> void Recording<T>::keep(bool all) {
 
 template <class T> void Recording<T>::go_to(i64 q) {
   run_.begin = q * segment_, run_.end = std::min(run_.begin + segment_, rows_.steps);
-  for (int k = 0; k < layer_.cell.states; ++k)
-    run_.before[k] = states_at_[k].get() + q * one_.count() * layer_.width(k);
+  for (int k = 0; k < layer_.cell.states; ++k) run_.before[k] = states_at_[k] + q * one_.count() * layer_.width(k);
 }
 
 template <class T> void Recording<T>::keep_states_after(i64 q) {
   for (i64 j = 0; j < rows_.alive[run_.end]; ++j) {
     const i64 from = run_.states->at(run_.state_slot(run_.end - 1), j), to = (q + 1) * one_.count() + one_.at(0, j);
     for (int k = 0; k < layer_.cell.states; ++k)
-      std::copy_n(run_.state[k] + from * layer_.width(k), layer_.width(k), states_at_[k].get() + to * layer_.width(k));
+      std::copy_n(run_.state[k] + from * layer_.width(k), layer_.width(k), states_at_[k] + to * layer_.width(k));
   }
 }
 

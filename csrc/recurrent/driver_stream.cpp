@@ -66,7 +66,7 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
     run.record = record_.get(), run.record_row = l.record_row();
     run.inner = inner_.get(), run.projected = projected_.get();
     if (i + 1 == layers_->size()) run.y = {y, 0, y_row};
-    const i64 work = step_work(l) * rows_.N;
+    const i64 work = pyrnn::step_work(l) * rows_.N;
     if (work < 2 * work_per_thread) {
       run.row_block = std::max<i64>(rows_.N, 1), run.watch = &watch, run.prepared = prepared_.get();
       if (rows_.steps) l.cell.loop->forward(run, 0);
@@ -81,10 +81,22 @@ template <class T> void Stream<T>::advance(const T* x, i64 x_row, T* y, i64 y_ro
   for (Memory& m : states_) std::swap(m.now, m.next);  // after all layers, so that a step that failed is no step
 }
 
-template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y) {
+template <class T> void Stream<T>::undo_step() {
+  for (Memory& m : states_) std::swap(m.now, m.next);
+}
+
+template <class T> void Stream<T>::undo_run() {
+  for (Memory& m : states_) copy(m.first, m.now);
+}
+
+template <class T> i64 Stream<T>::step_work() const {
   i64 work = 1;
-  for (const Layer<T>& l : *layers_) work += step_work(l) * rows_.N;
-  const i64 often = std::clamp<i64>(Watch::work_between / work, 1, 1024);
+  for (const Layer<T>& l : *layers_) work += pyrnn::step_work(l) * rows_.N;
+  return work;
+}
+
+template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y) {
+  const i64 often = std::clamp<i64>(Watch::work_between / step_work(), 1, 1024);
   for (Memory& m : states_) copy(m.now, m.first);
   Watch watch;
   try {
@@ -93,7 +105,7 @@ template <class T> void Stream<T>::run(i64 T_steps, Steps<const T> x, Steps<T> y
       advance(x.at(t, 0), x.row, y.at(t, 0), y.row, watch);
     }
   } catch (...) {
-    for (Memory& m : states_) copy(m.first, m.now);
+    undo_run();
     throw;
   }
 }

@@ -194,6 +194,7 @@ class Model(Layer):
         with changing:
             self._check_names(leaves)
             if _span(leaves) is None:
+                self._refuse_lent(leaves)
                 sizes: dict[np.dtype[Any], int] = {}
                 for _, layer in leaves:
                     sizes[layer.dtype] = sizes.get(layer.dtype, 0) + layer._size
@@ -203,6 +204,15 @@ class Model(Layer):
                     layer._move(Home(*new[layer.dtype], start[layer.dtype]))
                     start[layer.dtype] += layer._size
             self._rebind(leaves)
+
+    def _refuse_lent(self, leaves: Iterable[tuple[str, Layer]]) -> None:
+        """ValueError for a layer of a model that is one of a population: its arrays stay where they are."""
+        for name, layer in leaves:
+            if layer._home.lent:
+                raise ValueError(
+                    f"{type(self).__name__}: {name}{type(layer).__name__} is part of a Population, whose models keep "
+                    "their layers and are part of no other model"
+                )
 
     def _check_names(self, leaves: Iterable[tuple[str, Layer]]) -> None:
         """ValueError for two parameters of one name."""

@@ -148,11 +148,12 @@ def _hint(missing: list[str], unknown: list[str]) -> str:
 
 
 class Home(NamedTuple):
-    """Where the arrays of a layer are: in which flat buffers, and from where on."""
+    """Where the arrays of a layer are: in which flat buffers, and from where on; `lent`: by a population, for good."""
 
     params: Array
     grads: Array
     start: int
+    lent: bool = False
 
 
 def _span(leaves: Iterable[tuple[str, Layer]]) -> Buffers | None:

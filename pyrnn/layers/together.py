@@ -1,0 +1,396 @@
+"""The same layer of several models in one call: each model's result has the bits that it has alone.
+
+Letters: P models, T steps, N batch rows, I input features, L layers, D directions. Arrays have the axis of the models
+in front; where all models are given the same, it is an axis of stride 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..core.checks import (
+    MOST_NUMBERS,
+    Array,
+    boolean_array,
+    integer,
+    integer_array,
+    shape_error,
+    shape_text,
+    shaped_array,
+    shown,
+    within,
+)
+from ..core.layer import Layer
+from ..core.parameters import unrecorded, without_recording
+from ..core.pullback import Once
+from .dropout import Dropout, dropout_mask
+from .sequential import Sequential, behind
+from .stack import Recurrent, combine
+
+Part = Callable[[Layer], "tuple[Array, Array]"]  # of the first model's layer: all models' parameters (P, n), gradients
+
+
+def together(models: Sequence[Any], part: Part) -> Together:
+    """How these models, of one shape, run."""
+    first = models[0]
+    if isinstance(first, Recurrent):
+        return RecurrentTogether(models, part)
+    if type(first) is Sequential:
+        return SequentialTogether(models, part)
+    if first._by_step and not first._shapes and not first._leaves()[1:] and not isinstance(first, Dropout):
+        return Whole(models)
+    return OneByOne(models)
+
+
+class Together:
+    """Several models as one. `call` names it in errors. A pullback that raises on the way may have added to some of the
+    gradients."""
+
+    def __init__(self, models: Sequence[Any]) -> None:
+        self.models = models
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """As the call of a layer."""
+        raise NotImplementedError
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """As the vjp of a layer."""
+        raise NotImplementedError
+
+
+class OneByOne(Together):
+    """One model after the other: what layers do for which nothing better is written, and classes of the user's own."""
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """Of each model; arrays among what is given are cut, everything else goes to all."""
+        return stacked([model(own, **rest) for model, own, rest in self._cut(call, x, given)])
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """Of each model, and the pullbacks of all as one."""
+        results, pulls = [], []
+        for model, own, rest in self._cut(call, x, given):
+            result, pull = model.vjp(own, **rest)
+            results.append(result)
+            pulls.append(pull)
+        if without_recording.get():
+            return stacked(results), unrecorded
+        once = Once(f"{call} pullback", pulls)
+
+        def pullback(*gradients: Any, **named: Any) -> Any:
+            count = len(self.models)
+            for gradient in (*gradients, *named.values()):
+                check_cut(once.call, "a gradient", gradient, count)
+            pulls = once.take()
+            return stacked([
+                pull(*(cut(gradient, k) for gradient in gradients), **{name: cut(g, k) for name, g in named.items()})
+                for k, pull in enumerate(pulls)
+            ])  # fmt: skip
+
+        return stacked(results), pullback
+
+    def _cut(self, call: str, x: Any, given: dict[str, Any]) -> Any:
+        count = len(self.models)
+        given = {name: np.asarray(value) if isinstance(value, list) else value for name, value in given.items()}
+        for name, value in {"x": x, **given}.items():
+            check_cut(call, name, value, count)
+        return ((model, cut(x, k), {name: cut(value, k) for name, value in given.items()})
+                for k, model in enumerate(self.models))  # fmt: skip
+
+
+class Whole(Together):
+    """A layer without parameters that works number by number, or over the last axis: all models' arrays as one."""
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """Of the first model's layer."""
+        return self.models[0](x, **given)
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """Of the first model's layer."""
+        result: tuple[Any, Callable[..., Any]] = self.models[0].vjp(x, **given)
+        return result
+
+
+class SequentialTogether(Together):
+    """The layers of a `Sequential` one after the other, each of all models."""
+
+    def __init__(self, models: Sequence[Any], part: Part) -> None:
+        super().__init__(models)
+        self.chain = [together(layers, part) for layers in zip(*(model._chain() for model in models), strict=True)]
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """What comes out of the last layer."""
+        for layers, own, _ in self._with_lengths("__call__", **given):
+            x = layers.forward(call, x, **own)
+            x = x[0] if isinstance(x, tuple) else x
+        return x
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """y, pullback."""
+        pulls = []
+        for layers, own, last in self._with_lengths("vjp", **given):
+            x, pull = layers.vjp(call, x, **own)
+            x = x[0] if isinstance(x, tuple) and not last else x
+            pulls.append(pull)
+        y = x[0] if isinstance(x, tuple) else x
+        once = Once(f"{call} pullback", pulls)
+
+        def pullback(dy: Any) -> Any:
+            gradient: Any = shaped_array(once.call, "dy", dy, y.dtype, y.shape)
+            for pull in reversed(once.take()):
+                gradient = pull(gradient)
+                gradient = gradient[0] if isinstance(gradient, tuple) else gradient
+            return gradient
+
+        return y, pullback
+
+    def _with_lengths(self, method: str, lengths: Any = None) -> Any:
+        """Each layer, what it is given beside x, and whether it is the last."""
+        count, model = len(self.models), self.models[0]
+        for k, layers in enumerate(self.chain):
+            layer = layers.models[0]
+            given = model._lengths(layer, method, lengths)
+            if isinstance(layers, OneByOne):
+                given = {name: spread(value, count, 1) for name, value in given.items()}
+            yield layers, given, k + 1 == len(self.chain)
+            lengths = behind(layer, lengths)
+
+
+class RecurrentTogether(Together):
+    """A recurrent layer: the models are shared out among the threads, each of which takes whole ones."""
+
+    def __init__(self, models: Sequence[Recurrent[Any]], part: Part) -> None:
+        super().__init__(models)
+        self.layer = layer = models[0]
+        views = (views_of(flat, layer._shapes) for flat in part(layer))
+        self.weights, self.grad_weights = (
+            [tuple(arrays.get(name + suffix) for name in layer._cell.weights) for suffix in layer._suffixes]
+            for arrays in views
+        )
+
+    def forward(self, call: str, x: Any, state: Any = None, **given: Any) -> Any:
+        """y, state."""
+        if self._needs_more(given):
+            return OneByOne(self.models).forward(call, x, state=state, **self._spread(given))
+        x, states, walk = self._inputs(call, x, state, **given)
+        layer = self.layer
+
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> Any:
+            return layer._op.forward(
+                x, states[k], self.weights[k], **walk, reverse=reverse, out=out, **layer._options
+            )  # fmt: skip
+
+        return self._walk(run, x, None)
+
+    def vjp(self, call: str, x: Any, state: Any = None, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """(y, state), pullback."""
+        if without_recording.get():
+            given.pop("checkpoint_every", None)
+            return self.forward(call, x, state, **given), unrecorded
+        if self._needs_more(given):
+            return OneByOne(self.models).vjp(call, x, state=state, **self._spread(given))
+        every = given.pop("checkpoint_every", None)
+        every = None if every is None else integer(call, "checkpoint_every", every, 1, MOST_NUMBERS)
+        x, states, walk = self._inputs(call, x, state, **given)
+        layer = self.layer
+        pulls: list[Any] = []
+        masks: list[Array] = []
+
+        def run(k: int, x: Array, reverse: bool, out: Array | None) -> Any:
+            result, pull = layer._op.vjp(
+                x, states[k], self.weights[k], **walk, reverse=reverse, checkpoint_every=every, out=out,
+                **layer._options,
+            )  # fmt: skip
+            pulls.append(pull)
+            return result
+
+        result = self._walk(run, owned(x), masks if layer.dropout else None)
+        rows = x.shape[2]
+        once = Once(f"{call} pullback", (pulls, masks))
+        y_shape = result[0].shape
+
+        def pullback(dy: Any, dstate: Any = None) -> Any:
+            dh = None
+            if dy is not None:
+                dh = self._steps_first(shaped_array(once.call, "dy", dy, layer.dtype, y_shape))
+            dstates = self._states(once.call, "dstate", dstate, rows)
+            pulls, masks = once.take()
+            dinitials: list[Any] = [None] * layer._count
+            dx = self._back(dh, dstates, dinitials, pulls, masks)
+            return np.ascontiguousarray(self._steps_first(dx)), self._join(dinitials)
+
+        return result, pullback
+
+    def _needs_more(self, given: dict[str, Any]) -> bool:
+        return any(given.get(name) is not None for name in ("ids", "mask"))
+
+    def _spread(self, given: dict[str, Any]) -> dict[str, Any]:
+        axes = {"lengths": 1, "reset": 2, "ids": 2, "mask": 2}
+        count = len(self.models)
+        return {name: spread(value, count, axes[name]) if name in axes else value for name, value in given.items()}
+
+    def _steps_first(self, x: Array) -> Array:
+        """(P, N, T, ...) of batch_first as (P, T, N, ...), or the other way round."""
+        return x.swapaxes(1, 2) if self.layer.batch_first else x
+
+    def _inputs(
+        self, call: str, x: Any, state: Any, lengths: Any = None, reset: Any = None, ids: None = None, mask: None = None
+    ) -> tuple[Array, Sequence[Any], dict[str, Any]]:
+        layer, count = self.layer, len(self.models)
+        axes = ("N", "T") if layer.batch_first else ("T", "N")
+        if x.ndim != 4 or x.shape[3] != layer.input_size:
+            raise shape_error(call, "x", x.shape[x.strides[0] == 0 :], shape_text(*axes, layer.input_size))
+        x = self._steps_first(x)
+        steps, rows = x.shape[1:3]
+        if count * (steps or 1) * (rows or 1) * layer._count * layer.hidden_size > MOST_NUMBERS:
+            raise ValueError(f"{call}: x has shape {x.shape}, its results are more than memory can hold")
+        walk: dict[str, Any] = {"lengths": None, "reset": None}
+        if lengths is not None:
+            array = integer_array(call, "lengths", lengths)
+            if array.shape not in ((rows,), (count, rows)):
+                raise shape_error(call, "lengths", array.shape, f"{(rows,)} or {(count, rows)}")
+            walk["lengths"] = within(call, "lengths", array, steps)
+        if reset is not None:
+            shape = (rows, steps) if layer.batch_first else (steps, rows)
+            own = np.ndim(reset) == 3
+            expected = f"{shape} or {(count, *shape)}"
+            array = boolean_array(call, "reset", reset, (count, *shape) if own else shape, expected)
+            walk["reset"] = array.swapaxes(-1, -2) if layer.batch_first else array
+        return x, self._states(call, "state", state, rows), walk
+
+    def _states(self, call: str, name: str, state: Any, rows: int) -> Sequence[Any]:
+        """(P, L*D, N, ...) -> one tuple, or None, of each layer and direction."""
+        layer = self.layer
+        if state is None:
+            return (None,) * layer._count
+        names = tuple(layer._cell.states)
+        if len(names) == 1:
+            state = (state,)
+        elif not isinstance(state, (tuple, list)) or len(state) != len(names):
+            what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
+            raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
+        parts = []
+        for value, part, width in zip(state, names, layer._widths, strict=True):
+            label = name if len(names) == 1 else f"{part} of {name}"
+            shape = (len(self.models), layer._count, rows, width)
+            parts.append(shaped_array(call, label, value, layer.dtype, shape))
+        return [tuple(part[:, k] for part in parts) for k in range(layer._count)]
+
+    def _join(self, finals: Sequence[tuple[Array, ...]]) -> Any:
+        parts = tuple(np.stack(part, axis=1) for part in zip(*finals, strict=True))
+        return parts if len(parts) > 1 else parts[0]
+
+    def _walk(self, run: Callable[..., Any], x: Array, masks: list[Array] | None) -> Any:
+        """As `Recurrent._walk`."""
+        layer, count = self.layer, len(self.models)
+        steps, rows = x.shape[1:3]
+        output, directions = layer._output, layer._directions
+
+        def new_y(turn: bool) -> Array:
+            lead = (rows, steps) if turn else (steps, rows)
+            y = np.empty((count, *lead, directions * output), layer.dtype)
+            return y.swapaxes(1, 2) if turn else y
+
+        finals = []
+        for depth in range(layer.num_layers):
+            last = depth == layer.num_layers - 1
+            if layer.bidirectional:
+                y = new_y(last and layer.batch_first)
+                finals.append(run(2 * depth, x, False, y[..., :output])[1])
+                finals.append(run(2 * depth + 1, x, True, y[..., output:])[1])
+                x = y
+            else:
+                x, final = run(depth, x, False, new_y(True) if last and layer.batch_first else None)
+                finals.append(final)
+            if masks is not None and not last:
+                masks.append(self._mask(x.shape))
+                combine(np.multiply, x, masks[-1])
+        return self._steps_first(x), self._join(finals)
+
+    def _mask(self, shape: tuple[int, ...]) -> Array:
+        """Of each model by its own generator."""
+        layer = self.layer
+        return np.stack([dropout_mask(model.rng, layer.dropout, shape[1:], layer.dtype) for model in self.models])
+
+    def _back(
+        self, dh: Any, dstates: Sequence[Any], dinitials: list[Any], pulls: list[Any], masks: list[Array]
+    ) -> Array:
+        """As that of a recurrent layer's pullback."""
+        layer, output, grads = self.layer, self.layer._output, self.grad_weights
+        for k in range(layer._count - layer._directions, -1, -layer._directions):
+            if layer.bidirectional:
+                forth, back = (None, None) if dh is None else (dh[..., :output], dh[..., output:])
+                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+                combine(np.add, dx, other)
+            else:
+                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+            if k and masks:
+                combine(np.multiply, dx, masks.pop())
+            del pulls[k:]
+            dh = dx
+        result: Array = dh
+        return result
+
+
+# ---- arrays of several models
+
+
+def views_of(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Arrays (P, ...) in (P, n), one behind the other."""
+    views, start = {}, 0
+    for name, shape in shapes.items():
+        end = start + int(np.prod(shape, dtype=np.int64))
+        views[name] = flat[:, start:end].reshape(len(flat), *shape)
+        start = end
+    return views
+
+
+def spread(value: Any, count: int, axes: int) -> Any:
+    """An array-like of so many axes as that of all models; one with an axis more as it is."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    return np.broadcast_to(array, (count, *array.shape)) if array.ndim == axes else array
+
+
+def owned(x: Array) -> Array:
+    """A copy; what is the same for all models is copied once."""
+    if len(x) > 1 and x.strides[0] == 0:
+        return np.broadcast_to(kernels.copied(x[0]), x.shape)
+    return kernels.copied(x)
+
+
+def check_cut(call: str, name: str, value: Any, count: int) -> None:
+    """ValueError for arrays without an axis of so many models in front, also in tuples."""
+    if isinstance(value, (tuple, list)):
+        for entry in value:
+            check_cut(call, name, entry, count)
+    elif isinstance(value, np.ndarray) and (value.ndim == 0 or len(value) != count):
+        raise shape_error(call, name, value.shape, f"({count}, ...), one for each model")
+
+
+def cut(value: Any, model: int) -> Any:
+    """One model's part of what `check_cut` has seen."""
+    if isinstance(value, np.ndarray):
+        return value[model]
+    if isinstance(value, (tuple, list)):
+        return tuple(cut(entry, model) for entry in value)
+    return value
+
+
+def stacked(results: Sequence[Any]) -> Any:
+    """The models' results as one of the same form: arrays and numbers with an axis of models in front."""
+    first = results[0]
+    if first is None:
+        return None
+    if isinstance(first, (tuple, list)):
+        return tuple(stacked(entries) for entries in zip(*results, strict=True))
+    if isinstance(first, dict):
+        return {name: stacked([result[name] for result in results]) for name in first}
+    if isinstance(first, (np.ndarray, np.generic, bool, int, float)):
+        return np.stack([np.asarray(result) for result in results])
+    raise TypeError(f"Population: a model gives {shown(first)}, expected arrays, numbers, None or tuples of them")
