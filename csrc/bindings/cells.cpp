@@ -11,9 +11,12 @@ namespace {
 
 constexpr const char* forward_doc =
     "One layer in one direction over x (T, N, I): returns y (T, N, H) and the final state, a tuple of arrays. With ids "
-    "(T, N), x is a table (V, I) and step t of row n reads x[ids[t, n]].";
+    "(T, N), x is a table (V, I) and step t of row n reads x[ids[t, n]]. Several models of one shape run at once where "
+    "the weights, and then x, the state and all that comes, have an axis of models in front.";
 constexpr const char* vjp_doc =
-    "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once.";
+    "forward, and a pullback(dy, dstate, grads) -> (dx, dstate) that adds to the arrays in grads; used once. With "
+    "per_row "
+    "these have an axis of rows in front, (N, ...), for the gradients of each.";
 constexpr const char* stream_doc = "Layers one upon the other (a sequence of weights), one step at a time.";
 
 // The module of an op, which must live as long as the process. choose(call, options...) says what the options ask
@@ -47,13 +50,15 @@ void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
   m.def(
       "vjp",
       [&op, choose](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
-                    py::object reset, bool reverse, py::object checkpoint_every, py::object out, Option... given) {
+                    py::object reset, bool reverse, py::object checkpoint_every, bool per_row, py::object out,
+                    Option... given) {
         const Chosen chosen = choose(std::string(op.name) + ".vjp", given...);
-        return recurrent_vjp(op, chosen, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, out);
+        return recurrent_vjp(op, chosen, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, per_row,
+                             out);
       },
       py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
       py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
-      py::arg("checkpoint_every") = none, py::arg("out") = none, option..., vjp_doc);
+      py::arg("checkpoint_every") = none, py::arg("per_row") = false, py::arg("out") = none, option..., vjp_doc);
   const auto stream = [&op, choose](py::object layers, py::object batch, Option... given) {
     return recurrent_stream(op, choose(std::string(op.name) + ".stream", given...), layers, batch);
   };

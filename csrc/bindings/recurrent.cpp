@@ -2,6 +2,7 @@
 #include "bindings/recurrent.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <stdexcept>
 #include <type_traits>
@@ -241,10 +242,11 @@ template <class T> using Recordings = std::vector<std::unique_ptr<Recording<T>>>
 class Pullback {
  public:
   template <class T>
-  Pullback(const RecurrentOp& op, const Models& models, Given<T> given, Recordings<T> recordings)
+  Pullback(const RecurrentOp& op, const Models& models, bool per_row, Given<T> given, Recordings<T> recordings)
       : op_(op),
         call_(std::string(op.name) + ".pullback"),
         models_(models),
+        per_row_(per_row),
         kept_(Kept<T>{std::move(given), std::move(recordings)}) {}
 
   py::tuple call(py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
@@ -290,12 +292,13 @@ class Pullback {
     const CellKernels<T>& cell = recordings.front()->layer().cell;
     Weights<T> grads;
     ModelWeights<T> all;
+    const Models sets = per_row_ ? Models{rows.N, true} : models_;  // of gradients
     each_weight(op_, [&](std::size_t i, const CellWeight& weight, i64 unit) {
       const bool present = weight.role == Role::hr ? cell.projects : weight.role != Role::unit || cell.unit_weights > 0;
       if (!present && !py::object(g[i]).is_none())
         wrong_value(call_, at("grads", i) + " is given, but there is no " + weight.name);
       i64 distance = 0;
-      T* data = to_gradients<T>(at("grads", i), py::object(g[i]), weight.shape(op_.gate_count(), size), distance);
+      T* data = to_gradients<T>(at("grads", i), py::object(g[i]), sets, weight.shape(op_.gate_count(), size), distance);
       all.data.push_back(data), all.distances.push_back(distance);
       put(grads, weight, unit, data, op_.gate_count(), size.H);
     });
@@ -318,14 +321,17 @@ class Pullback {
       const i64 dy_distance = dy.data ? models_.distance<T>(dy_array) : 0;
       const i64 dx_distance = dx_steps.data ? models_.distance<T>(found) : 0;
       const i64 work = models_.count * 2 * rows.first.back() * size.H * (size.I + size.P);
+      std::vector<Weights<T>> of_rows;
+      for (i64 n = 0; per_row_ && n < rows.N; ++n) of_rows.push_back(all.of(op_, grads, n, size.H));
       const WithoutGil released;
       // The latest recordings first: of these some are in a cache still.
       each_model(work, models_.count, [&](i64 turn) {
         const i64 k = models_.count - 1 - turn;
         const std::unique_ptr<Recording<T>> recording = std::move(recordings[std::size_t(k)]);
+        const std::array one{all.of(op_, grads, k, size.H)};
         recording->backward(steps_of(dy, k, dy_distance), states_of(op_, dstate, k, rows.N, size),
                             steps_of(dx_steps, k, dx_distance), states_of(op_, out, k, rows.N, size),
-                            all.of(op_, grads, k, size.H));
+                            per_row_ ? std::span<const Weights<T>>(of_rows) : one);
       });
     }
     if (given.looked_up) given.put_rows(dx_steps.data, dtable);
@@ -335,20 +341,22 @@ class Pullback {
 
   // Where the first model's gradient begins, and how far the next one's is away; null of None.
   template <class T>
-  T* to_gradients(const std::string& name, const py::object& object, const std::vector<i64>& shape, i64& distance) {
-    if (models_.axis && !object.is_none()) {
-      const py::array a = to_typed<T>(call_, name, object);
-      std::vector<i64> all(shape);
-      all.insert(all.begin(), models_.count);
-      check_shape(call_, name, a, all);
-      distance = models_.distance<T>(a);
-    }
-    return to_gradient<T>(call_, name, object.is_none() ? object : models_.first(object), shape);
+  T* to_gradients(const std::string& name, const py::object& object, const Models& sets, const std::vector<i64>& shape,
+                  i64& distance) {
+    if (!sets.axis || object.is_none()) return to_gradient<T>(call_, name, object, shape);
+    const py::array a = to_typed<T>(call_, name, object);
+    std::vector<i64> all(shape);
+    all.insert(all.begin(), sets.count);
+    check_shape(call_, name, a, all);
+    if (sets.count == 0) return nullptr;
+    distance = sets.distance<T>(a);
+    return to_gradient<T>(call_, name, sets.first(a), shape);
   }
 
   const RecurrentOp& op_;
   std::string call_;
   Models models_;
+  bool per_row_;
   std::variant<Kept<float>, Kept<double>> kept_;
 };
 
@@ -392,7 +400,7 @@ py::tuple recurrent_forward(const RecurrentOp& op, Chosen chosen, py::handle x, 
 
 py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::handle state, py::handle weights,
                         py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
-                        py::handle out) {
+                        bool per_row, py::handle out) {
   const std::string name = std::string(op.name) + ".vjp";
   constexpr i64 most = i64(1) << 60;
   const i64 every = checkpoint_every.is_none() ? 0 : to_integer(name, "checkpoint_every", checkpoint_every, 1, most);
@@ -402,16 +410,19 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
     if (w.ih.form || w.hh.form || w.hr.form)
       throw py::type_error(name + ": weights of bfloat16 or int8 have no way back, expected " + dtype_name<T>());
     Call<T> call(name, op, parsed.models, parsed.size, x, state, ids, lengths, reset, reverse, out);
+    if (per_row && (parsed.models.axis || !ids.is_none()))
+      wrong_value(name, "per_row is for one model, and not for x that ids look up");
     Recordings<T> recordings(std::size_t(parsed.models.count));
     call.each(
         [&](i64 k, const Rows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
           Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.of(op, k));
-          auto recording = std::make_unique<Recording<T>>(std::move(layer), rows, inputs, every);
+          auto recording = std::make_unique<Recording<T>>(std::move(layer), rows, inputs, every, per_row);
           recording->forward(before, y, after);
           recordings[std::size_t(k)] = std::move(recording);
         });
     const py::tuple result = py::make_tuple(call.output.finish(), call.state);
-    auto pullback = std::make_unique<Pullback>(op, parsed.models, std::move(call.given), std::move(recordings));
+    auto pullback =
+        std::make_unique<Pullback>(op, parsed.models, per_row, std::move(call.given), std::move(recordings));
     return py::make_tuple(result, py::cast(std::move(pullback)));
   });
 }

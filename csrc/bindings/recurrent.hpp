@@ -48,7 +48,7 @@ template <class T>
 py::tuple packed_forward(const std::string& call, const RecurrentOp&, const Layer<T>&, py::handle x, py::handle state,
                          py::handle ids, py::handle lengths, py::handle reset, bool reverse, py::handle out);
 py::tuple recurrent_vjp(const RecurrentOp&, Chosen, py::handle x, py::handle state, py::handle weights, py::handle ids,
-                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every,
+                        py::handle lengths, py::handle reset, bool reverse, py::handle checkpoint_every, bool per_row,
                         py::handle out);
 py::object recurrent_stream(const RecurrentOp&, Chosen, py::handle layers, py::handle batch);
 

@@ -53,8 +53,8 @@ template <class T> struct Compiled : CellKernels<T> {
   int filled = 0, gradients_first = 0;
   int stages = 0;
   std::array<StageKernels<T>, most_stages> stage{};
-  // Of steps [from, to), added to run.grads; null where there are no weights of units.
-  void (*unit_grads)(const Part<T>&, i64 from, i64 to, i64 g) = nullptr;
+  // Of steps [from, to) of some rows, added to the gradients of unit group g; null where there are no weights of units.
+  void (*unit_grads)(const Part<T>&, i64 from, i64 to, const Slice& rows, i64 g, T* grads) = nullptr;
 
   bool has_hidden() const { return this->h_vectors > 0; }
   const StageKernels<T>& last() const { return stage[std::size_t(stages - 1)]; }

@@ -95,6 +95,14 @@ template <class T> struct Packed {
   PackedMatrix<T> ih, hh, inner;       // [Hp/L][I][.][L], [Hp/L][P][.][L], [Pp/L][H][1][L], or as their forms have it
   T *bias = nullptr, *unit = nullptr;  // [Hp/L][slots][L], [Hp/L][unit weights][L]
   CellOptions options;
+
+  // Of gradients: those that many numbers behind.
+  PYRNN_INLINE Packed moved(i64 numbers) const {
+    Packed to = *this;
+    for (T** array : {&to.ih.panels, &to.hh.panels, &to.inner.panels, &to.bias, &to.unit})
+      if (*array) *array += numbers;
+    return to;
+  }
 };
 
 template <class T> struct Transposed {
@@ -158,7 +166,9 @@ template <class T> struct Run {
   States<T> dstate{};    // [one,Pp or Hp] gradients of the states, carried from step to step
   T* dinner = nullptr;   // [one,Hp]
   Packed<T> grads;       // added to
+  i64 row_grads = 0;     // 0: they are sums over rows. Else each row has its own, so many numbers behind the one before
   i64 block = 1;         // steps whose share of the weight gradients is summed before it is added
+  i64 block_rows = 0;    // (step, row) pairs in it at most
   T* scratch = nullptr;  // [threads][scratch_size]
   i64 scratch_size = 0;
 

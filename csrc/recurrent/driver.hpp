@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/memory.hpp"
@@ -48,11 +49,13 @@ template <class T> class Layer {
 // steps between again. The inputs must outlive the recording; everything else is copied.
 template <class T> class Recording {
  public:
-  Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every);
+  // per_row: backward gives gradients of each row; not with inputs that are looked up.
+  Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row);
   void forward(States<const T> in, Steps<T> y, States<T> out);
-  // dx, like x (without ids it may be null), is written at valid steps, dstate_out in full; grads are added to.
+  // dx, like x (without ids it may be null), is written at valid steps, dstate_out in full; grads are added to: one for
+  // all rows, or of each of the caller's rows.
   void backward(Steps<const T> dy, States<const T> dstate_in, Steps<T> dx, States<T> dstate_out,
-                const Weights<T>& grads);
+                std::span<const Weights<T>> grads);
 
   const Layer<T>& layer() const { return layer_; }
   const Rows& rows() const { return rows_; }
@@ -64,6 +67,7 @@ template <class T> class Recording {
 
   Layer<T> layer_;
   Rows rows_;
+  bool per_row_;
   i64 block_, segment_, segments_;  // steps; steps; how many
   Run<T> run_;
   Places one_, kept_, ring_, chunk_;

@@ -8,19 +8,20 @@ namespace pyrnn {
 namespace {
 
 constexpr i64 large_weights = 4 << 20;  // bytes of weights that no level 2 cache holds
+constexpr i64 steps_per_row = 64;       // in a block, where rows have gradients of their own
 
 }  // namespace
 
 template <class T>
-Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every)
-    : layer_(std::move(layer)), rows_(std::move(rows)) {
+Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row)
+    : layer_(std::move(layer)), rows_(std::move(rows)), per_row_(per_row) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
   // Weight gradients are summed over a block of rows before they are added to the total. Four gates of 128 rows fill
   // most of a level 1 cache; more rows where the total is so large that adding to it takes long, fewer where one thread
   // may walk and another wait for its blocks.
   const i64 block_rows = step_work(layer_) * i64(sizeof(T)) > large_weights ? 1024 : N < 4 ? 64 : 128;
-  block_ = std::max<i64>(1, ceil_div(block_rows, std::max<i64>(N, 1)));
+  block_ = per_row ? steps_per_row : std::max<i64>(1, ceil_div(block_rows, std::max<i64>(N, 1)));
   segment_ = checkpoint_every ? std::min(round_up(checkpoint_every, block_), steps) : steps;
   segment_ = std::max<i64>(segment_, 1);
   segments_ = std::max<i64>(1, ceil_div(steps, segment_));
@@ -89,11 +90,13 @@ template <class T> void Recording<T>::keep_states_after(i64 q) {
 
 template <class T>
 void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, States<T> out,
-                            const Weights<T>& grads) {
+                            std::span<const Weights<T>> grads) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
   const Buffer<char> memory = laid_out([&](Carver& from) {
                                 run_.grads = carve(from, cell, layer_.size);
+                                const i64 numbers = from.bytes() / i64(sizeof(T));
+                                if (per_row_) from.take<T>(std::max<i64>(N - 1, 0) * numbers), run_.row_grads = numbers;
                                 if (run_.ids.data) {
                                   run_.dtable = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
                                   run_.dtable_total = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
@@ -114,9 +117,10 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   const Buffer<T> dinner(cell.inner ? one * Hp : 0);
   run_.dinner = dinner.get();
   run_.dy = dy, run_.dx = dx;
-  const i64 block_rows = rows_.steps ? rows_.first[std::min(block_, rows_.steps)] : 0;
+  const i64 steps = std::min(block_, rows_.steps);
+  run_.block_rows = per_row_ ? steps : rows_.steps ? rows_.first[steps] : 0;
   const i64 scratch_bytes =
-      std::max(BlockScratch<T>(Carver(), block_rows, cell.groups_per_sum * cell.slots * cell.lanes).bytes,
+      std::max(BlockScratch<T>(Carver(), run_.block_rows, cell.groups_per_sum * cell.slots * cell.lanes).bytes,
                TableScratch<T>(Carver(), run_.table_rows).bytes);
   run_.scratch_size = scratch_bytes / i64(sizeof(T));
   Team team(2 * run_work(layer_, rows_));
@@ -136,8 +140,16 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
     watch.check();
   }
   if (run_.ids.data) in_parts(team, [&](int part, int parts) { cell.loop->table_grads(run_, part, parts); });
-  in_parts(team,
-           [&](int part, int parts) { cell.loop->unpack_add(cell, run_.grads, layer_.size, grads, part, parts); });
+  if (per_row_)
+    in_slices(team, N, [&](const Slice& mine) {
+      for (i64 j = mine.begin; j < mine.end; ++j)
+        cell.loop->unpack_add(cell, run_.grads.moved(j * run_.row_grads), layer_.size,
+                              grads[std::size_t(rows_.order[std::size_t(j)])], 0, 1);
+    });
+  else
+    in_parts(team, [&](int part, int parts) {
+      cell.loop->unpack_add(cell, run_.grads, layer_.size, grads.front(), part, parts);
+    });
   for (i64 j = 0; j < N; ++j)
     for (int k = 0; k < cell.states; ++k)
       scatter_row(rows_, run_.dstate[k] + one_.at(0, j) * layer_.width(k), j, layer_.size.of_state(k), out[k]);

@@ -157,10 +157,10 @@ template <class T, class Cell> class Equations {
     });
   }
 
-  static void unit_grads(const Part<T>& part, i64 from, i64 to, i64 g) {
+  static void unit_grads(const Part<T>& part, i64 from, i64 to, const Slice& rows, i64 g, T* grads) {
     Vec<T> total[Cell::unit_weights + 1] = {};
     for (i64 s = from; s < to; ++s)
-      for (i64 j = 0; j < part.rows.alive[s]; ++j) {
+      for (i64 j = rows.begin, end = std::min(rows.end, part.rows.alive[s]); j < end; ++j) {
         Vec<T> a[Cell::slots];
         for (int i = 0; i < Cell::slots; ++i) a[i] = load(part.record(s, j) + (g * Cell::slots + i) * L);
         Step<T, Cell::states> step(a, nullptr, part.run.weights.options);
@@ -169,7 +169,7 @@ template <class T, class Cell> class Equations {
         Cell::unit_grads(step, total);
       }
     for (int q = 0; q < Cell::unit_weights; ++q) {
-      T* out = part.run.grads.unit + (g * Cell::unit_weights + q) * L;
+      T* out = grads + q * L;
       store(out, load(out) + total[q]);
     }
   }

@@ -69,46 +69,55 @@ template <class T> class Gradients : public Part<T> {
   // side by side, and summed for the biases on the way; a cell of one slot takes several groups at a time, to have
   // enough independent sums.
   void weight_grads(i64 from, i64 to, int part, int parts) const {
-    const i64 n = rows.first[to] - rows.first[from];
+    const Slice all(rows.alive[from], 0, 1), mine(rows.alive[from], part, parts);
+    if (!run.row_grads) return weight_grads(from, to, all, run.grads, part, parts);
+    // Each thread some of the rows, row by row.
+    for (i64 j = mine.begin; j < mine.end; ++j)
+      weight_grads(from, to, Slice(rows.N, j, rows.N), run.grads.moved(j * run.row_grads), 0, 1);
+  }
+
+  void weight_grads(i64 from, i64 to, const Slice& some, const Packed<T>& grads, int part, int parts) const {
     const i64 groups_per_sum = cell.groups_per_sum, sums = cell.filled;  // vectors of a unit group that go into it
-    const BlockScratch<T> own(Carver(run.scratch + thread * run.scratch_size), n, groups_per_sum * slots * L);
+    const BlockScratch<T> own(Carver(run.scratch + thread * run.scratch_size), run.block_rows,
+                              groups_per_sum * slots * L);
     T* const panel = own.panel;  // [n][groups_per_sum][sums][L], sums <= slots
     const auto [inputs, hiddens, inners, places, ids] = own.rows;
-    i64 k = 0;
+    i64 n = 0;
     for (i64 s = from; s < to; ++s)
-      for (i64 j = 0; j < rows.alive[s]; ++j, ++k) {
+      for (i64 j = some.begin, end = std::min(some.end, rows.alive[s]); j < end; ++j, ++n) {
         if (run.ids.data)
-          ids[k] = *at(run.ids, s, j);
+          ids[n] = *at(run.ids, s, j);
         else
-          inputs[k] = at(run.x, s, j);
-        if (cell.has_hidden()) hiddens[k] = before(0, s, j);
-        places[k] = kept(s, j);
-        if (cell.inner) inners[k] = this->inner(s, j);
+          inputs[n] = at(run.x, s, j);
+        if (cell.has_hidden()) hiddens[n] = before(0, s, j);
+        places[n] = kept(s, j);
+        if (cell.inner) inners[n] = this->inner(s, j);
       }
     const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
     for (i64 g = mine.begin; g < mine.end; g += groups_per_sum) {
       const i64 groups = std::min(groups_per_sum, mine.end - g);
       copy_records(run.record + (g * slots + cell.gradients_first) * L, run.record_row, places, groups * sums, n, panel,
-                   run.grads.bias + g * slots * L);
+                   grads.bias + g * slots * L);
       const i64 step = groups * sums * L;
-      auto sum = [&](int vectors, const T* const* a, i64 columns, int first, T* grads) {
+      auto sum = [&](int vectors, const T* const* a, i64 columns, int first, T* total) {
         if (vectors)
-          sum_products(vectors, a, n, columns, panel + first * L, step, sums * L, grads + g * columns * vectors * L,
+          sum_products(vectors, a, n, columns, panel + first * L, step, sums * L, total + g * columns * vectors * L,
                        groups);
       };
       if (run.ids.data)
         sum_by_id(ids, n, panel + cell.x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
       else
-        sum(cell.x_vectors, inputs, I, cell.x_first, run.grads.ih);
-      sum(cell.h_vectors, hiddens, P, cell.h_first, run.grads.hh);
-      sum(cell.inner_slot >= 0, inners, H, cell.inner_slot, run.grads.inner);
+        sum(cell.x_vectors, inputs, I, cell.x_first, grads.ih);
+      sum(cell.h_vectors, hiddens, P, cell.h_first, grads.hh);
+      sum(cell.inner_slot >= 0, inners, H, cell.inner_slot, grads.inner);
       if (cell.unit_grads)
-        for (i64 i = 0; i < groups; ++i) cell.unit_grads(*this, from, to, g + i);
+        for (i64 i = 0; i < groups; ++i)
+          cell.unit_grads(*this, from, to, some, g + i, grads.unit + (g + i) * cell.unit_weights * L);
     }
     if (cell.projects)
       for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
         copy_records(run.projected + g * L, Pp, places, 1, n, panel, nullptr);
-        sum_products(1, inners, n, H, panel, L, L, run.grads.inner + g * H * L, 1);
+        sum_products(1, inners, n, H, panel, L, L, grads.inner + g * H * L, 1);
       }
   }
 

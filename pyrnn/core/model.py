@@ -133,7 +133,9 @@ class Model(Layer):
             self._seed(leaves)
             return
         try:
-            self._check_names(self._leaves())
+            now = self._leaves()
+            self._check_names(now)
+            self._refuse_lent(now)
         except Exception:
             if before is self:
                 object.__delattr__(self, name)
@@ -193,8 +195,8 @@ class Model(Layer):
         """Bring the layers side by side, in new buffers where they are not."""
         with changing:
             self._check_names(leaves)
+            self._refuse_lent(leaves)
             if _span(leaves) is None:
-                self._refuse_lent(leaves)
                 sizes: dict[np.dtype[Any], int] = {}
                 for _, layer in leaves:
                     sizes[layer.dtype] = sizes.get(layer.dtype, 0) + layer._size
@@ -205,9 +207,9 @@ class Model(Layer):
                     start[layer.dtype] += layer._size
             self._rebind(leaves)
 
-    def _refuse_lent(self, leaves: Iterable[tuple[str, Layer]]) -> None:
-        """ValueError for a layer of a model that is one of a population: its arrays stay where they are."""
-        for name, layer in leaves:
+    def _refuse_lent(self, leaves: Sequence[tuple[str, Layer]]) -> None:
+        """ValueError where they do not lie side by side and one is of a population, which stays where it is."""
+        for name, layer in leaves if _span(leaves) is None else ():
             if layer._home.lent:
                 raise ValueError(
                     f"{type(self).__name__}: {name}{type(layer).__name__} is part of a Population, whose models keep "

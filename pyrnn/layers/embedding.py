@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import kernels
-from ..core.checks import MOST, Array, Rng, float_dtype, integer, integer_array, within
+from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, integer_array, shape_error, within
 from ..core.layer import Layer
 from ..core.pullback import Pullback
 
@@ -65,13 +65,18 @@ class Embedding(Layer):
                 pass
         return self._look_up("", ids)[1]
 
-    def vjp(self, ids: ArrayLike) -> tuple[Array, Callable[[ArrayLike], None]]:
+    def vjp(self, ids: ArrayLike, *, per_row: bool = False) -> tuple[Array, Callable[[ArrayLike], Any]]:
         """y, pullback. pullback(dy) adds to `grads` and returns nothing; it can be called once, and owns what it needs.
 
-        y, pullback = layer.vjp(ids)
-        pullback(dy)
+        With per_row ids are (..., N), and the pullback gives None and the gradients of each row, {"weight": (N, V, E)},
+        instead of adding their sum.
+
+            y, pullback = layer.vjp(ids)
+            pullback(dy)
         """
         self._refuse_recording()
+        if boolean(f"{type(self).__name__}.vjp", "per_row", per_row):
+            return self._vjp_of_rows(ids, np.ndim(ids) - 1)
         flat, y = self._look_up(".vjp", ids)
 
         def back(dy: Array, flat: Array) -> None:
@@ -82,6 +87,24 @@ class Embedding(Layer):
                 grad[self.padding_idx] = of_padding
 
         return y, Pullback(f"{type(self).__name__} pullback", y, flat.copy(), back)
+
+    def _vjp_of_rows(self, ids: Any, axis: int) -> tuple[Array, Callable[[ArrayLike], tuple[None, dict[str, Array]]]]:
+        """`vjp` with per_row; which axis of the ids is that of the rows."""
+        call = f"{type(self).__name__}.vjp"
+        ids = integer_array(call, "ids", ids)
+        if ids.ndim < 1:
+            raise shape_error(call, "ids", ids.shape, "(..., N)")
+        y = self._look_up(".vjp", ids)[1]
+
+        def back(dy: Array, ids: Array) -> tuple[None, dict[str, Array]]:
+            grad = np.zeros((ids.shape[axis], *self._shapes["weight"]), self.dtype)
+            for own, of_row, at in zip(grad, np.moveaxis(dy, axis, 0), np.moveaxis(ids, axis, 0), strict=True):
+                self._op.backward(of_row.reshape(-1, self.embedding_dim), at.reshape(-1), own)
+            if self.padding_idx is not None:
+                grad[:, self.padding_idx] = 0
+            return None, {"weight": grad}
+
+        return y, Pullback(f"{type(self).__name__} pullback", y, ids.copy(), back)
 
     def _look_up(self, suffix: str, ids: Any) -> tuple[Array, Array]:
         """ids (M,), y (..., E)."""

@@ -67,7 +67,9 @@ class Graph(Sequential):
         y: Array = self._through("__call__", x, lengths, lambda name, result: result)
         return y
 
-    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Any]]:
+    def vjp(  # type: ignore[override]  # no per_row
+        self, x: ArrayLike, *, lengths: ArrayLike | None = None
+    ) -> tuple[Array, Callable[[ArrayLike], Any]]:
         """y, pullback. dx = pullback(dy) adds to `grads` and can be called once; dx is None where x are ids.
 
         y, pullback = model.vjp(x, lengths=[5, 2])

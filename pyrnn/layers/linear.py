@@ -110,16 +110,21 @@ class Linear(Layer):
     def _pack(self) -> None:
         self._compiled = self._op.packed(*self._arrays("_params"))
 
-    def vjp(self, x: ArrayLike) -> tuple[Array, Callable[[ArrayLike], Array]]:
+    def vjp(self, x: ArrayLike, *, per_row: bool = False) -> tuple[Array, Callable[[ArrayLike], Any]]:
         """y, pullback. dx = pullback(dy) adds to `grads`; it can be called once, and owns what it needs.
 
-        y, pullback = layer.vjp(x)
-        dx = pullback(y - target)
+        With per_row x is (..., N, I), and the pullback gives dx and the weight gradients of each row, {name: (N, ...)},
+        instead of adding their sum. TypeError where the weight is the table of an Embedding.
+
+            y, pullback = layer.vjp(x)
+            dx = pullback(y - target)
         """
         if self.quantized:
             self._refuse_recording()
             return self(x), unrecorded
         x = self._input(".vjp", x)
+        if boolean(f"{type(self).__name__}.vjp", "per_row", per_row):
+            return self._vjp_of_rows(x, x.ndim - 2)
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)
         y: Array = self._op.forward(*own, bias)
@@ -129,6 +134,32 @@ class Linear(Layer):
             rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
             dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"))
             return dx.reshape(x.shape)
+
+        return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
+
+    def _vjp_of_rows(self, x: Any, axis: int) -> tuple[Array, Callable[[ArrayLike], tuple[Array, dict[str, Array]]]]:
+        """`vjp` with per_row; which axis of x is that of the rows."""
+        call = f"{type(self).__name__}.vjp"
+        if self._table is not None:
+            raise TypeError(f"{call}: per_row, but the weight is the table of an Embedding")
+        x = self._input(".vjp", x)
+        if x.ndim < 2:
+            raise shape_error(call, "x", x.shape, f"(..., N, {self.in_features})")
+        weight, bias = self._arrays("_params")
+        own = kernels.copied(x), kernels.copied(weight)
+        y: Array = self._op.forward(*own, bias)
+
+        def back(dy: Array, own: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
+            x, weight = own
+            rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
+            unused = np.zeros_like(weight), None if bias is None else np.zeros_like(bias)
+            dx: Array = self._op.backward(*rows, weight, *unused)
+            x, dy = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1, a.shape[-1]) for a in (x, dy))
+            with np.errstate(all="ignore"):
+                grads = {"weight": np.matmul(dy.swapaxes(1, 2), x)}
+                if bias is not None:
+                    grads["bias"] = dy.sum(axis=1)
+            return dx.reshape(own[0].shape), grads
 
         return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
 

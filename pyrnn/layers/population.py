@@ -15,9 +15,10 @@ from ..core.parameters import Buffers, Home
 from ..core.pullback import AllOrNone
 from .embedding import Embedding
 from .linear import Linear
+from .population_stream import PopulationStream
 from .sequential import Sequential
 from .stack import Recurrent
-from .together import Together, together, views_of
+from .together import Together, check_cut, spread, stacked, together, views_of
 
 
 class Population(Layer):
@@ -46,6 +47,7 @@ class Population(Layer):
         y, (h, c) = many(np.ones((64, 50, 16, 8)))  # (P, T, N, I) -> (P, T, N, H), (P, 1, N, H) each
     """
 
+    _has_stream = True
     _sought = ("_models",)
     _derived = (*Layer._derived, "_all")
 
@@ -165,10 +167,59 @@ class Population(Layer):
 
         return result, pullback
 
+    def stream(self, batch: int = 1, state: Any = None) -> PopulationStream:
+        """A `PopulationStream`: each model on N = `batch` rows of its own. TypeError for a layer that needs more than a
+        step, and ValueError for a recurrent one of both directions.
+
+            stream = many.stream()
+            y_t = stream.step(x_t)  # (P, I) -> (P, H)
+        """
+        call = f"{type(self).__name__}.stream"
+        batch = integer(call, "batch", batch, 1, MOST)
+        stream = PopulationStream(self, self._all.streamed(call, batch), batch)
+        if state is not None:
+            stream.state = state
+        return stream
+
+    def loss(
+        self, loss: Callable[..., tuple[float, Array]], predictions: Any, targets: Any,
+        *, lengths: Any = None, mask: Any = None, **options: Any,
+    ) -> tuple[Array, Array]:  # fmt: skip
+        """A loss of each model: losses (P,) and the gradient, like the predictions. predictions and targets have the
+        axis of the models in front; lengths (N,) and mask hold for all or have one, too; other options are for all.
+
+            losses, dlogits = many.loss(pyrnn.cross_entropy, logits, targets)
+        """
+        call = f"{type(self).__name__}.loss"
+        values, wanted = any_array(call, "predictions", predictions), any_array(call, "targets", targets)
+        given = {"lengths": lengths, "mask": mask}
+        given = {name: any_array(call, name, value) for name, value in given.items() if value is not None}
+        for name, axes in {"lengths": 1, "mask": wanted.ndim - 1}.items():
+            if name in given:
+                given[name] = spread(given[name], self.size, axes)
+        for name, array in {"predictions": values, "targets": wanted, **given}.items():
+            check_cut(call, name, array, self.size)
+        results = [
+            loss(values[k], wanted[k], **{name: array[k] for name, array in given.items()}, **options)
+            for k in range(self.size)
+        ]
+        losses, gradient = stacked(results)
+        return losses, gradient
+
     def _of_all(self, call: str, x: Any) -> tuple[Array, bool]:
         """x with the axis of the models in front, and whether it is the same for all."""
+        x, axes = self._array(call, x)
+        if x.ndim == axes + 1 and len(x) == self.size:
+            return x, False
+        if x.ndim > axes:
+            letters = ("T, N", "T, N, I")[axes - 2]
+            raise shape_error(call, "x", x.shape, f"({self.size}, {letters}) or ({letters})")
+        return np.broadcast_to(x, (self.size, *x.shape)), True
+
+    def _array(self, call: str, x: Any) -> tuple[Array, int]:
+        """x as an array, and how many axes it has where it is the same for all models."""
         first: Any = self._models[0]
-        while isinstance(first, Sequential):
+        while type(first) is Sequential:
             first = first[0]
         if isinstance(first, Embedding):
             x, axes = integer_array(call, "x", x), 2
@@ -177,12 +228,7 @@ class Population(Layer):
         else:
             x = any_array(call, "x", x)
             axes = 2 if x.dtype.kind in "iu" else 3
-        if x.ndim == axes + 1 and len(x) == self.size:
-            return x, False
-        if x.ndim > axes:
-            letters = ("T, N", "T, N, I")[axes - 2]
-            raise shape_error(call, "x", x.shape, f"({self.size}, {letters}) or ({letters})")
-        return np.broadcast_to(x, (self.size, *x.shape)), True
+        return x, axes
 
 
 def _summed(back: Any) -> Any:

@@ -6,11 +6,13 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..core.checks import MOST, Array, Rng, integer
+from ..core.checks import MOST, Array, Rng, boolean, integer
 from ..core.layer import Layer
 from ..core.model import Model
 from ..core.pullback import Pullback
 from .chain import ChainStream
+from .embedding import Embedding
+from .linear import Linear
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -68,26 +70,43 @@ class Sequential(Model):
         y: Array = out
         return y
 
-    def vjp(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[Array, Callable[[ArrayLike], Any]]:
+    def vjp(
+        self, x: ArrayLike, *, lengths: ArrayLike | None = None, per_row: bool = False
+    ) -> tuple[Array, Callable[[ArrayLike], Any]]:
         """y, pullback. dx = pullback(dy) adds to `grads` and can be called once; dx is None where x are ids.
 
-        y, pullback = model.vjp(x, lengths=[5, 2])
-        pullback(y - target)
+        With per_row the pullback gives dx and the gradients of each row, {name: (N, ...)}, instead of adding their sum.
+        Rows are what recurrent layers take for them. TypeError for a layer with parameters that has no per_row.
+
+            y, pullback = model.vjp(x, lengths=[5, 2])
+            pullback(y - target)
         """
+        boolean(f"{type(self).__name__}.vjp", "per_row", per_row)
         out: Any = x
         pulls: list[Callable[[Any], Any]] = []
+        of_rows: list[str] = []  # of each layer where its pullback gives gradients of rows, its name; else nothing
         for layer in self._chain():
-            out, pull = self._method(layer, "vjp")(out, **self._lengths(layer, "vjp", lengths))
+            given = self._lengths(layer, "vjp", lengths)
+            vjp = self._method(layer, "vjp")
+            of_rows.append(self._title(layer).split()[0] if per_row and layer.num_parameters else "")
+            if of_rows[-1]:
+                vjp = self._vjp_of_rows(layer)
+            out, pull = vjp(out, **given)
             out = out[0] if isinstance(out, tuple) else out
             pulls.append(pull)
             lengths = behind(layer, lengths)
 
         def back(dy: Array, pulls: list[Any]) -> Any:
             gradient: Any = dy
-            for pull in reversed(pulls):
+            grads: dict[str, Array] = {}
+            for pull, name in zip(reversed(pulls), reversed(of_rows), strict=True):
                 gradient = pull(gradient)
+                if name:
+                    for own, array in gradient[-1].items():
+                        own = f"{name}.{own}"
+                        grads[own] = grads[own] + array if own in grads else array
                 gradient = gradient[0] if isinstance(gradient, tuple) else gradient
-            return gradient
+            return (gradient, grads) if per_row else gradient
 
         return out, Pullback(f"{type(self).__name__} pullback", out, pulls, back)
 
@@ -138,6 +157,15 @@ class Sequential(Model):
             raise TypeError(f"{type(self).__name__}: {self._title(layer)} has no {method}")
         return layer if method == "__call__" else layer.vjp
 
+    def _vjp_of_rows(self, layer: Any) -> Any:
+        """Its vjp with per_row; one that does not know which axis is that of the rows is told."""
+        if isinstance(layer, (Linear, Embedding)) and any(getattr(own, "batch_first", False) for own in self._chain()):
+            return functools.partial(layer._vjp_of_rows, axis=0)
+        kind: Any = type(layer)
+        if not _argument(kind, "vjp", "per_row"):
+            raise TypeError(f"{type(self).__name__}.vjp: per_row, but {self._title(layer)} has none")
+        return functools.partial(layer.vjp, per_row=True)
+
     def _title(self, layer: Any) -> str:
         """A layer in an error."""
         return next(f"{name} ({type(layer).__name__})" for name, own in self._attributes().items() if own is layer)
@@ -165,18 +193,18 @@ def behind(layer: Any, lengths: Any) -> Any:
 
 
 @functools.lru_cache
-def _argument(kind: Any, method: str) -> str | None:
+def _argument(kind: Any, method: str, name: str = "lengths") -> str | None:
     """The name of the argument."""
     import inspect
 
     from .attention import MultiheadAttention
 
-    if issubclass(kind, MultiheadAttention):
+    if issubclass(kind, MultiheadAttention) and name == "lengths":
         return "kv_lengths"
     function = getattr(kind, method, None)
     if function is Model.__call__:
         function = getattr(kind, "vjp", None)
     parameters = inspect.signature(function).parameters.values() if callable(function) else ()
-    if any(parameter.name == "lengths" or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return "lengths"
+    if any(parameter.name == name or parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return name
     return None

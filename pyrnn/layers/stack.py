@@ -6,7 +6,7 @@ Letters: T steps, N batch rows, I input features, H hidden units, P projected si
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeGuard, TypeVar
 
 import numpy as np
@@ -31,7 +31,7 @@ from ..core.checks import (
 )
 from ..core.layer import Layer
 from ..core.layout import Layout, valid_steps
-from ..core.parameters import Home, ParameterDict, Shapes, unrecorded, without_recording
+from ..core.parameters import Home, Shapes, unrecorded, without_recording
 from ..core.pullback import AllOrNone, Once
 from .dropout import dropout_mask
 from .stream import Stream
@@ -131,7 +131,7 @@ class Recurrent(Layer, Generic[StateT]):
             result = self._op.forward(x, state, self._weights[k], **given, **self._options)
         return result
 
-    def _by_layer(self, arrays: ParameterDict) -> list[tuple[Array | None, ...]]:
+    def _by_layer(self, arrays: Mapping[str, Array]) -> list[tuple[Array | None, ...]]:
         """One tuple in the op's order for each layer and direction, index layer*D + direction."""
         return [tuple(arrays.get(name + suffix) for name in self._cell.weights) for suffix in self._suffixes]
 
@@ -177,13 +177,16 @@ class Recurrent(Layer, Generic[StateT]):
     def vjp(
         self, x: ArrayLike, state: Any = None,
         *, lengths: ArrayLike | None = None, reset: ArrayLike | None = None, checkpoint_every: int | None = None,
-        ids: ArrayLike | None = None, mask: ArrayLike | None = None,
-    ) -> tuple[tuple[Array, StateT], Callable[..., tuple[Array, StateT]]]:  # fmt: skip
+        ids: ArrayLike | None = None, mask: ArrayLike | None = None, per_row: bool = False,
+    ) -> tuple[tuple[Array, StateT], Callable[..., Any]]:  # fmt: skip
         """As a call of the layer, for training: (y, state), pullback, and then dx, dstate = pullback(dy, dstate).
 
         Between layers `dropout` acts, with fresh masks from `rng`, each (T, N, features) whatever the layout. With
         checkpoint_every=k only every k-th state is kept and the pullback computes the others again: the same bits.
         dx is like x: with `ids` the gradient of the table.
+
+        With per_row the pullback gives the weight gradients of each row instead of adding their sum to `layer.grads`,
+        which stay as they are: dx, dstate, {name: (N, ...)}, N 1 when unbatched. ValueError with `ids`.
 
             (y, state), pullback = layer.vjp(x)
             dx, dstate = pullback(y - target)
@@ -191,15 +194,19 @@ class Recurrent(Layer, Generic[StateT]):
         if without_recording.get():
             return self(x, state, lengths=lengths, reset=reset, ids=ids, mask=mask), unrecorded
         self._refuse_training("vjp")
+        call = f"{type(self).__name__}.vjp"
+        if boolean(call, "per_row", per_row) and ids is not None:
+            raise ValueError(f"{call}: per_row is for x alone, but ids are given")
         if checkpoint_every is not None:
-            call = f"{type(self).__name__}.vjp"
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
         if state is lengths is reset is ids is mask is None and self._takes_as_it_is(x):
             try:
                 (y, final), pull = self._op.vjp(
-                    kernels.copied(x), None, self._weights[0], checkpoint_every=checkpoint_every, **self._options
-                )
-                return (y, self._join((final,), True)), Pullback(self, [pull], [], y.shape[:2], PLAIN, False, None)
+                    kernels.copied(x), None, self._weights[0], checkpoint_every=checkpoint_every, per_row=per_row,
+                    **self._options,
+                )  # fmt: skip
+                pullback = Pullback(self, [pull], [], y.shape[:2], PLAIN, False, None, per_row)
+                return (y, self._join((final,), True)), pullback
             except (TypeError, ValueError):
                 pass
         x, states, lengths, reset, ids, layout, order = self._inputs(".vjp", x, state, lengths, reset, ids, mask)
@@ -217,6 +224,7 @@ class Recurrent(Layer, Generic[StateT]):
                 reset=reset,
                 reverse=reverse,
                 checkpoint_every=checkpoint_every,
+                per_row=per_row,
                 out=out,
                 **self._options,
             )
@@ -226,7 +234,7 @@ class Recurrent(Layer, Generic[StateT]):
         shape = x.shape if ids is None else ids.shape
         own = kernels.copied(x) if ids is None else x  # the op copies what it reads of a table
         result = self._walk(run, own, shape, layout, masks if self.dropout else None, order)
-        return result, Pullback(self, pulls, masks, shape[:2], layout, ids is not None, order)
+        return result, Pullback(self, pulls, masks, shape[:2], layout, ids is not None, order, per_row)
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[StateT]:
         """A `Stream` of `batch` rows on the weights as they are now: step by step at the speed of the kernels.
@@ -244,6 +252,13 @@ class Recurrent(Layer, Generic[StateT]):
         if state is not None:
             stream.state = state
         return stream
+
+    def _zeros_of(self, rows: int) -> dict[str, Array]:
+        """For the gradients of so many rows."""
+        zeros: dict[str, Array] = {}
+        for name, shape in self._shapes.items():
+            zeros[name] = np.zeros((rows, *shape), self.dtype)
+        return zeros
 
     def _takes_as_it_is(self, x: Any) -> TypeGuard[Array]:
         """Whether x is what the op takes, but for what that checks itself: a small call takes less time than the checks
@@ -390,15 +405,16 @@ class Pullback(Generic[StateT]):
     dy is like y, or None where only the final state matters; dstate is like state, or None for zeros. Adds to the
     gradients in `layer.grads`; dx is like x, the returned dstate like state. It can be called once (RuntimeError); a
     call refused for a wrong dy or dstate has added nothing and does not count. One that Ctrl-C ends has added nothing.
+    After vjp(..., per_row=True) it gives dx, dstate, {name: (N, ...)} and adds nothing.
     """
 
-    __slots__ = ("_kept", "_layer", "_layout", "_looked_up", "_order", "_shape")
+    __slots__ = ("_kept", "_layer", "_layout", "_looked_up", "_order", "_per_row", "_shape")
 
     _layer: Recurrent[StateT]
 
     def __init__(
         self, layer: Recurrent[StateT], pulls: list[Any], masks: list[Array], shape: tuple[int, ...], layout: Layout,
-        looked_up: bool, order: Array | None,
+        looked_up: bool, order: Array | None, per_row: bool,
     ) -> None:  # fmt: skip
         self._layer = layer
         self._kept = Once(f"{type(layer).__name__} pullback", (pulls, masks))
@@ -406,8 +422,9 @@ class Pullback(Generic[StateT]):
         self._layout = layout
         self._looked_up = looked_up  # x was a table
         self._order = order  # of steps that were moved to the front
+        self._per_row = per_row
 
-    def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> tuple[Array, StateT]:
+    def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> Any:
         layer, layout, call = self._layer, self._layout, self._kept.call
         steps, rows = self._shape
         dh: Array | None = None
@@ -421,10 +438,16 @@ class Pullback(Generic[StateT]):
             dstates = list(zip(*layer._parts(call, "dstate", dstate, batch), strict=True))
         pulls, masks = self._kept.take()
 
-        grads = layer._grad_weights
+        grads: Any = layer._grad_weights
+        of_rows: dict[str, Array] = {}
+        if self._per_row:
+            of_rows = layer._zeros_of(rows)
+            grads = layer._by_layer(of_rows)
         dinitials: list[Any] = [None] * layer._count
         if layer._count == 1:
             dx, dinitials[0] = pulls.pop()(dh, dstates[0], grads[0])
+        elif self._per_row:
+            dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
         else:
             with AllOrNone(layer._flat[1], steps * rows):
                 dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
@@ -432,7 +455,8 @@ class Pullback(Generic[StateT]):
             dx = moved_back(dx, self._order, np.empty_like(dx))
         if not self._looked_up:
             dx = np.ascontiguousarray(layout.back(dx))
-        return dx, layer._join(dinitials, layout.batched)
+        dinitial = layer._join(dinitials, layout.batched)
+        return (dx, dinitial, of_rows) if self._per_row else (dx, dinitial)
 
     def _back(
         self, dh: Any, dstates: Sequence[Any], grads: Any, dinitials: list[Any], pulls: list[Any], masks: list[Array]

@@ -28,6 +28,7 @@ from ..core.layer import Layer
 from ..core.parameters import unrecorded, without_recording
 from ..core.pullback import Once
 from .dropout import Dropout, dropout_mask
+from .population_stream import ByStep, RecurrentStream, StreamsOneByOne
 from .sequential import Sequential, behind
 from .stack import Recurrent, combine
 
@@ -61,6 +62,10 @@ class Together:
         """As the vjp of a layer."""
         raise NotImplementedError
 
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """What a `PopulationStream` runs."""
+        raise NotImplementedError
+
 
 class OneByOne(Together):
     """One model after the other: what layers do for which nothing better is written, and classes of the user's own."""
@@ -92,6 +97,15 @@ class OneByOne(Together):
 
         return stacked(results), pullback
 
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """Streams, or a layer that sees one step at a time anyhow; TypeError for what cannot run so."""
+        first = self.models[0]
+        if first._has_stream or callable(getattr(type(first), "stream", None)):
+            return [StreamsOneByOne([model.stream(rows) for model in self.models])]
+        if not first._by_step:
+            raise TypeError(f"{call}: {type(first).__name__} cannot run step by step")
+        return [ByStep(self)]
+
     def _cut(self, call: str, x: Any, given: dict[str, Any]) -> Any:
         count = len(self.models)
         given = {name: np.asarray(value) if isinstance(value, list) else value for name, value in given.items()}
@@ -112,6 +126,10 @@ class Whole(Together):
         """Of the first model's layer."""
         result: tuple[Any, Callable[..., Any]] = self.models[0].vjp(x, **given)
         return result
+
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """It keeps nothing."""
+        return [ByStep(self)]
 
 
 class SequentialTogether(Together):
@@ -146,6 +164,10 @@ class SequentialTogether(Together):
             return gradient
 
         return y, pullback
+
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """Of all layers."""
+        return [part for layers in self.chain for part in layers.streamed(call, rows)]
 
     def _with_lengths(self, method: str, lengths: Any = None) -> Any:
         """Each layer, what it is given beside x, and whether it is the last."""
@@ -188,10 +210,11 @@ class RecurrentTogether(Together):
     def vjp(self, call: str, x: Any, state: Any = None, **given: Any) -> tuple[Any, Callable[..., Any]]:
         """(y, state), pullback."""
         if without_recording.get():
-            given.pop("checkpoint_every", None)
+            given = {name: value for name, value in given.items() if name not in ("checkpoint_every", "per_row")}
             return self.forward(call, x, state, **given), unrecorded
         if self._needs_more(given):
             return OneByOne(self.models).vjp(call, x, state=state, **self._spread(given))
+        given.pop("per_row", None)
         every = given.pop("checkpoint_every", None)
         every = None if every is None else integer(call, "checkpoint_every", every, 1, MOST_NUMBERS)
         x, states, walk = self._inputs(call, x, state, **given)
@@ -224,8 +247,15 @@ class RecurrentTogether(Together):
 
         return result, pullback
 
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """ValueError for a bidirectional layer."""
+        layer = self.layer
+        if layer.bidirectional:
+            raise ValueError(f"{call}: a bidirectional layer needs the whole sequence, it cannot run step by step")
+        return [RecurrentStream(self, layer._op.stream(self.weights, rows, **layer._options))]
+
     def _needs_more(self, given: dict[str, Any]) -> bool:
-        return any(given.get(name) is not None for name in ("ids", "mask"))
+        return bool(given.get("per_row")) or any(given.get(name) is not None for name in ("ids", "mask"))
 
     def _spread(self, given: dict[str, Any]) -> dict[str, Any]:
         axes = {"lengths": 1, "reset": 2, "ids": 2, "mask": 2}
@@ -242,7 +272,9 @@ class RecurrentTogether(Together):
         layer, count = self.layer, len(self.models)
         axes = ("N", "T") if layer.batch_first else ("T", "N")
         if x.ndim != 4 or x.shape[3] != layer.input_size:
-            raise shape_error(call, "x", x.shape[x.strides[0] == 0 :], shape_text(*axes, layer.input_size))
+            of_all = x.strides[0] == 0
+            expected = shape_text(*axes, layer.input_size) if of_all else shape_text(count, *axes, layer.input_size)
+            raise shape_error(call, "x", x.shape[of_all:], expected)
         x = self._steps_first(x)
         steps, rows = x.shape[1:3]
         if count * (steps or 1) * (rows or 1) * layer._count * layer.hidden_size > MOST_NUMBERS:

@@ -136,7 +136,8 @@ class TransformerEncoderLayer(Model):
 
             def back(dy: Array) -> Array:
                 dh = undrop1(pull2(undrop2(dy)))
-                return pull1(np.multiply(dh, slope, out=dh))
+                dx: Array = pull1(np.multiply(dh, slope, out=dh))
+                return dx
 
             pulls["feed"] = back
             return y

@@ -24,6 +24,7 @@ import numpy as np
 from .. import cells
 from ..core.checks import refuse_hidden
 from ..core.pullback import Once
+from . import apart
 
 Entries = Sequence[Any]  # weights or a state: arrays, or None where absent; matrices as in linear.py
 State = tuple[np.ndarray, ...]
@@ -88,14 +89,32 @@ def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any
         chosen = {p.name: call.arguments.pop(p.name) for p in options}
         return cell(**chosen), list(call.arguments.values())
 
+    def of_models(function: Callable[..., Any], call: inspect.BoundArguments) -> Any:
+        given = dict(call.arguments)
+        x, state, weights = (given.pop(name) for name in ("x", "state", "weights"))
+        if given["ids"] is not None or given.get("per_row"):
+            raise ValueError("ids and per_row are for one model")
+        return apart.of_models(function, len(weights[0]), x, state, weights, given)
+
     def forward_of(*arguments: Any, **given: Any) -> Any:
-        made, rest = own(bound(forward_of, arguments, given))
+        call = bound(forward_of, arguments, given)
+        if apart.several_models(call.arguments["weights"]):
+            return of_models(forward_of, call)
+        made, rest = own(call)
         return forward(made, *rest)
 
     def vjp_of(*arguments: Any, **given: Any) -> Any:
         call = bound(vjp_of, arguments, given)
         if any(weight is not None and _numbers(weight).dtype in ENCODED for weight in call.arguments["weights"]):
             raise TypeError("weights of bfloat16 or int8 have no way back")
+        if apart.several_models(call.arguments["weights"]):
+            return of_models(vjp_of, call)
+        if call.arguments["per_row"] and call.arguments["ids"] is not None:
+            raise ValueError("per_row is not for x that ids look up")
+        if call.arguments["per_row"] and call.arguments["x"].shape[1]:
+            given = dict(call.arguments)
+            x, state, weights = (given.pop(name) for name in ("x", "state", "weights"))
+            return apart.of_rows(vjp_of, x, state, weights, {**given, "per_row": False})
         made, rest = own(call)
         return vjp(made, *rest)
 
@@ -106,7 +125,10 @@ def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any
     return takes(forward_of, forward), takes(vjp_of, vjp), takes(stream_of, Stream)
 
 
-DEFAULTS = {"ids": None, "lengths": None, "reset": None, "reverse": False, "checkpoint_every": None, "out": None}
+DEFAULTS = {
+    "ids": None, "lengths": None, "reset": None, "reverse": False, "checkpoint_every": None, "per_row": False,
+    "out": None,
+}  # fmt: skip
 
 
 def forward(
@@ -123,14 +145,16 @@ def forward(
               in reverse it is zero once the mark is passed. A mark beyond a row's length means nothing
     reverse   walk each row from its last valid step to step 0; y[t] belongs to x[t] all the same
     out       the array to write y into, or None for a new one
+
+    Several models of one shape run where the weights, and then x and the state, have an axis of models in front.
     """
-    result, _ = vjp(cell, x, state, weights, ids, lengths, reset, reverse, None, out)
+    result, _ = vjp(cell, x, state, weights, ids, lengths, reset, reverse, None, False, out)
     return result
 
 
 def vjp(
     cell: Any, x: np.ndarray, state: Sequence[np.ndarray] | None, weights: Entries, ids: np.ndarray | None,
-    lengths: np.ndarray | None, reset: np.ndarray | None, reverse: bool, checkpoint_every: int | None,
+    lengths: np.ndarray | None, reset: np.ndarray | None, reverse: bool, checkpoint_every: int | None, per_row: bool,
     out: np.ndarray | None,
 ) -> tuple[tuple[np.ndarray, State], Pullback]:  # fmt: skip
     """As `forward`, and the way back: pullback(dy, dstate, grads, need_dx=True) -> dx, dstate. It may be called once.
@@ -139,6 +163,8 @@ def vjp(
     added into those arrays of `grads` (like weights) that are not None. No gradient crosses a reset; none comes from
     the padding or reaches it. dx is like x, or None with need_dx=False. x must stay as it is until then, if it is no
     table; everything else is copied.
+
+    With per_row the arrays of `grads` are (N, ...), of each row.
 
     This is backpropagation through time (Werbos 1990). With checkpoint_every = k only every k-th state is kept, and
     the steps in between are computed again on the way back (Gruslys et al. 2016).

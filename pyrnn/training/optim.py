@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,23 +20,32 @@ BELOW_1 = math.nextafter(1, 0)
 Groups = Mapping[str, Mapping[str, Any]]
 
 
-def clip_grad_norm(model: Layer, max_norm: float) -> float:
+def clip_grad_norm(model: Layer, max_norm: float) -> Any:
     """Scale all gradients so that their norm is at most max_norm; returns the norm before (Pascanu et al. 2013).
 
     The factor is torch's, max_norm / (norm + 1e-6) where that is below 1. As in torch, a norm that is not finite is not
     an error: an infinite one makes finite gradients 0 and infinite ones NaN, a NaN makes all gradients NaN. The norm
-    that is returned tells. ValueError for a negative max_norm and for a model without parameters.
+    that is returned tells. Of a `Population` each model has a norm of its own, and is scaled by it: (P,) norms come
+    back. ValueError for a negative max_norm and for a model without parameters.
 
         norm = pyrnn.clip_grad_norm(model, 1.0)
     """
     max_norm = real("clip_grad_norm", "max_norm", max_norm, 0)
     buffers = _buffers("clip_grad_norm", model)
-    norm = math.hypot(*(kernels.norm.l2(grads) for _, grads in buffers.values()))
+    grads = [grads for _, grads in buffers.values()]
+    if grads[0].ndim == 1:
+        return _clipped(grads, max_norm)
+    return np.array([_clipped(of_model, max_norm) for of_model in zip(*grads, strict=True)])
+
+
+def _clipped(grads: Sequence[Array], max_norm: float) -> float:
+    """Their norm before."""
+    norm = math.hypot(*map(kernels.norm.l2, grads))
     factor = max_norm / (norm + 1e-6)
     if not factor >= 1:
         with np.errstate(all="ignore"):
-            for _, grads in buffers.values():
-                np.multiply(grads, factor, out=grads)
+            for array in grads:
+                np.multiply(array, factor, out=array)
     return norm
 
 
@@ -68,7 +77,8 @@ CHECKS: dict[str, Callable[[str, str, Any], Any]] = {  # of what may differ betw
 
 
 class Optimizer:
-    """What the optimisers share: flat arrays beside the parameters, looked up in `model.buffers` at each step.
+    """What the optimisers share: flat arrays beside the parameters, looked up in `model.buffers` at each step. Those of
+    a `Population` are (P, n), and each of its models is stepped as if alone.
 
     `state_dict()` holds these arrays, not the arguments of the constructor. `groups` gives some of the parameters other
     settings (lr, weight_decay, eps, betas, alpha): a dict from patterns of their names, with * and ? as in file names,
@@ -85,6 +95,7 @@ class Optimizer:
 
     lr: float
     groups: dict[str, dict[str, Any]]
+    _count: int  # of models in a population
     _slots: tuple[str, ...]  # names of the arrays kept for each dtype
     _settings: ClassVar[tuple[str, ...]]  # what a group may set
     _patterns: list[str]  # of the groups of which `_parts` are made
@@ -101,6 +112,7 @@ class Optimizer:
             dtype: tuple(np.zeros_like(params) for _ in self._slots) for dtype, (params, _) in buffers.items()
         }
         self._layers = [layer for _, layer in model._leaves()]
+        self._count = max(len(params) if params.ndim > 1 else 1 for params, _ in buffers.values())
         self.groups = self._checked(groups or {})
         self._parts = self._runs()
 
@@ -130,7 +142,7 @@ class Optimizer:
             if pattern is not None:
                 unused.discard(pattern)
             start = ends.get(param.dtype, 0)
-            ends[param.dtype] = end = start + param.size
+            ends[param.dtype] = end = start + param.size // self._count
             if runs and runs[-1][0] == param.dtype and runs[-1][2] == pattern:
                 start = runs.pop()[1].start
             runs.append((param.dtype, slice(start, end), pattern))
@@ -164,8 +176,8 @@ class Optimizer:
                 settings = {**common, **own}
                 if "lr" in own and self.lr != self._base_lr:
                     settings["lr"] = own["lr"] * (self.lr / self._base_lr)
-            arrays = (*buffers[dtype], *self._kept[dtype])
-            self._update(*(array[part] for array in arrays), **settings)
+            for arrays in _pieces((*buffers[dtype], *self._kept[dtype]), part):
+                self._update(*arrays, **settings)
         self.steps += 1
 
     def _update(self, params: Array, grads: Array, *kept: Array, **settings: Any) -> None:
@@ -354,6 +366,18 @@ class Adagrad(Optimizer):
 
     def _update(self, params: Array, grads: Array, *kept: Array, **settings: Any) -> None:
         kernels.rmsprop.step(params, grads, kept[0], None, keep=1.0, add=1.0, momentum=0.0, **settings)
+
+
+def _pieces(arrays: Sequence[Array], part: slice) -> Iterator[tuple[Array, ...]]:
+    """A part of flat arrays, flat; of those of a population, (P, n) each, all models' at once where it is all of them,
+    else model by model."""
+    if arrays[0].ndim == 1:
+        yield tuple(array[part] for array in arrays)
+    elif part == slice(0, arrays[0].shape[1]):
+        yield tuple(array.reshape(-1) for array in arrays)
+    else:
+        for of_model in zip(*arrays, strict=True):
+            yield tuple(array[part] for array in of_model)
 
 
 def _buffers(call: str, model: Layer) -> Buffers:
