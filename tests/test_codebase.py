@@ -247,7 +247,8 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None, mask=None)"),
         (
             pyrnn.LSTM.vjp,
-            "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None, ids=None, mask=None)",
+            "(self, x, state=None, *, lengths=None, reset=None, checkpoint_every=None, ids=None, mask=None,"
+            " per_row=False)",
         ),
         (pyrnn.LSTM.stream, "(self, batch=1, state=None)"),
         (pyrnn.LSTM.state_dict, "(self)"),
@@ -304,6 +305,7 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
             "(embed_dim, num_heads, dim_feedforward=2048, dropout=0.1, activation='relu', norm_first=False,"
             " batch_first=False, *, num_kv_heads=None, is_causal=False, dtype='float32', rng=None)",
         ),
+        (pyrnn.Population, "(layer_or_config, size, rng=None)"),
         (pyrnn.TransformerEncoderLayer.__call__, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
         (pyrnn.TransformerEncoderLayer.vjp, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
         (pyrnn.TransformerEncoderLayer.stream, "(self, batch=1)"),

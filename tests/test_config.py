@@ -40,6 +40,7 @@ LAYERS = [
     pyrnn.Graph({"a": ["x"], "b": ["a", "x"]}, b=pyrnn.Merge("add"), a=pyrnn.Linear(2, 2)),
     pyrnn.Merge("concatenate", dtype="float64"),
     pyrnn.LearnedState(pyrnn.GRU(3, 4, 2, bidirectional=True)),
+    pyrnn.Population(pyrnn.Sequential(pyrnn.GRU(3, 4, batch_first=True), pyrnn.Linear(4, 2)), 3),
     pyrnn.Sequential(pyrnn.GRU(3, 4), last=pyrnn.LastStep(), head=pyrnn.Linear(4, 2)),
     pyrnn.Model(a=pyrnn.Linear(2, 2), b=pyrnn.Sequential(pyrnn.Linear(2, 2), pyrnn.Dropout(0.1))),
 ]

@@ -68,6 +68,7 @@ LAYERS = {
     "Model": lambda: pyrnn.Model(one=pyrnn.Linear(2, 3), two=pyrnn.Model(three=pyrnn.GRU(2, 2, dtype="float64"))),
     "MultiheadAttention": lambda: pyrnn.MultiheadAttention(8, 4, num_kv_heads=2, rng=0),
     "ODERNN": lambda: pyrnn.ODERNN(3, 4, rng=0),
+    "Population": lambda: pyrnn.Population(pyrnn.Sequential(pyrnn.GRU(3, 4), pyrnn.BatchNorm1d(4)), size=2, rng=0),
     "PositionalEncoding": lambda: pyrnn.PositionalEncoding(8),
     "TransformerEncoderLayer": lambda: pyrnn.TransformerEncoderLayer(8, 4, 6, 0.0, "gelu", num_kv_heads=2, rng=0),
     "Sequential": sequential,

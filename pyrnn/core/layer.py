@@ -335,6 +335,14 @@ def at_most(numbers: int) -> Iterator[None]:
         _allowance.reset(token)
 
 
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Inside, layers may have as many numbers as are left there, and afterwards as many are left as before."""
+    allowance = _allowance.get()
+    with contextlib.nullcontext() if allowance is None else at_most(allowance[0]):
+        yield
+
+
 OWN = {*vars(Layer), *Layer.__annotations__}
 HOLDERS = (Layer, list, tuple, dict, set, frozenset, deque, np.ndarray)  # kinds of values that may hold layers
 LARGE = 200  # entries that take longer to read than to remember

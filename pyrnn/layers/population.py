@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core import config as config_of
 from ..core.checks import MOST, Array, Rng, any_array, integer, integer_array, real_array, shape_error, shown
-from ..core.layer import Layer, Search
+from ..core.layer import Layer, Search, apart
 from ..core.parameters import Buffers, Home
 from ..core.pullback import AllOrNone
 from .embedding import Embedding
@@ -19,6 +19,8 @@ from .population_stream import PopulationStream
 from .sequential import Sequential
 from .stack import Recurrent
 from .together import Together, check_cut, spread, stacked, together, views_of
+
+MOST_MODELS = 2**20
 
 
 class Population(Layer):
@@ -53,20 +55,23 @@ class Population(Layer):
 
     def __init__(self, layer_or_config: Layer | Mapping[str, Any], size: int, rng: Rng = None) -> None:
         call = type(self).__name__
-        self.size = integer(call, "size", size, 1, MOST)
-        template = _template(call, layer_or_config)
+        self.size = integer(call, "size", size, 1, MOST_MODELS)
+        with apart():  # what it has is none of the population's numbers
+            template = _template(call, layer_or_config)
         leaves = template._leaves()
         dtypes = {layer.dtype for _, layer in leaves if layer._size} or {layer.dtype for _, layer in leaves}
         if len(dtypes) > 1:
             raise ValueError(f"{call}: the layers have several dtypes, {' and '.join(sorted(map(str, dtypes)))}")
         for _, layer in leaves:
             layer._refuse_training("Population")
-        self._models = [copy.deepcopy(template) for _ in range(self.size)]
         unlearned = {prefix + name: value for prefix, layer in leaves for name, value in layer._unlearned.items()}
         self._unlearned = {name: np.stack([value] * self.size) for name, value in unlearned.items()}
         start = {prefix + name: layer._params[name] for prefix, layer in leaves for name in layer._shapes}
         shapes = {name: (self.size, *value.shape) for name, value in start.items()}
+        self._models: list[Layer] = []
         super().__init__(next(iter(dtypes), np.dtype("float32")), shapes)
+        self._models = [copy.deepcopy(template) for _ in range(self.size)]
+        self._bind(self._home)
         for name, value in start.items():
             self._params[name][...] = value
         self._begin(rng)
@@ -91,7 +96,8 @@ class Population(Layer):
                     layer._unlearned = {name: self._unlearned[prefix + name][k] for name in layer._unlearned}
                 layer._bind(Home(home.params, home.grads, start, lent=True))
                 start += layer._size
-        self._all: Together = together(self._models, self._part)
+        if self._models:
+            self._all: Together = together(self._models, self._part)
 
     def _part(self, layer: Layer) -> tuple[Array, Array]:
         """All models' parameters and gradients, of what is this layer in the first one."""

@@ -253,13 +253,6 @@ class Recurrent(Layer, Generic[StateT]):
             stream.state = state
         return stream
 
-    def _zeros_of(self, rows: int) -> dict[str, Array]:
-        """For the gradients of so many rows."""
-        zeros: dict[str, Array] = {}
-        for name, shape in self._shapes.items():
-            zeros[name] = np.zeros((rows, *shape), self.dtype)
-        return zeros
-
     def _takes_as_it_is(self, x: Any) -> TypeGuard[Array]:
         """Whether x is what the op takes, but for what that checks itself: a small call takes less time than the checks
         of `_inputs`."""
@@ -441,7 +434,7 @@ class Pullback(Generic[StateT]):
         grads: Any = layer._grad_weights
         of_rows: dict[str, Array] = {}
         if self._per_row:
-            of_rows = layer._zeros_of(rows)
+            of_rows = {name: np.repeat(np.zeros_like(grad)[None], rows, axis=0) for name, grad in layer._grads.items()}
             grads = layer._by_layer(of_rows)
         dinitials: list[Any] = [None] * layer._count
         if layer._count == 1:
