@@ -112,6 +112,31 @@ def test_an_interrupted_pullback_has_added_nothing(threads, checkpoint_every):
         assert all(grad.any() for grad in layer.grads.values())
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupted_pullback_of_many_models_has_added_nothing(threads):
+    many, x = pyrnn.Population(pyrnn.LSTM(8, 64), size=20, rng=0), np.ones((20, 1000, 4, 8), "float32")
+    with pyrnn.threads(threads):
+        seconds = least_seconds(lambda: way_back(many, x))
+        many.zero_grad()
+        pull = way_back(many, x)
+        with pytest.raises(KeyPressedError), pressed_after(seconds / 5, press):
+            pull()
+        assert not any(grad.any() for grad in many.grads.values())
+        with pytest.raises(RuntimeError, match="vjp"):
+            pull()
+
+
+def test_an_interrupted_stream_of_many_models_is_where_it_was():
+    many, x = pyrnn.Population(pyrnn.LSTM(4, 64), size=8, rng=0), np.ones((8, 40_000, 1, 4), "float32")
+    stream = many.stream()
+    stream.step(x[:, 0])
+    before = stream.state
+    with pytest.raises(KeyPressedError), pressed_after(0.1, press):
+        stream(x)
+    for now, then in zip(stream.state, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
 def test_an_interrupted_linear_pullback_has_added_nothing():
     layer, x = pyrnn.Linear(512, 512, rng=0), np.ones((40_000, 512), "float32")
     seconds = least_seconds(lambda: way_back(layer, x))

@@ -237,8 +237,23 @@ def trained(make, *inputs, **options):
     return case
 
 
+def populated(g):
+    many = pyrnn.Population(
+        pyrnn.Sequential(pyrnn.LSTM(F, 13, dtype=g.dtype), pyrnn.Linear(13, 3, dtype=g.dtype)), 2, rng=0
+    )
+    alone = pyrnn.Population(pyrnn.GRU(F, 13, dtype=g.dtype), 2, rng=0)
+    stream = many.stream(N)
+    return (
+        both_ways(g, many, g(2, T, N, F), lengths=g.ids(T, 2, N)),
+        both_ways(g, alone, g(2, T, N, F), g(2, 1, N, 13), reset=g.marks(2, T, N)),
+        (stream.step(g(2, N, F)), stream(g(2, T, N, F))),
+        many.loss(pyrnn.mean_squared_error, g(2, T, N, 3), g(2, T, N, 3)),
+    )
+
+
 # What is tried under which public names.
 CASES = {
+    ("Population",): populated,
     **{(layer.__name__,): recurrent(layer) for layer in LAYERS.values()},
     ("Linear",): plain_layer(lambda dtype: pyrnn.Linear(F, 7, dtype=dtype, rng=0)),
     ("Linear", "one row"): plain_layer(lambda dtype: pyrnn.Linear(F, 7, dtype=dtype, rng=0), F),

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from cells import FEW, VARIANTS, assert_same_bits, make_layer
+from cells import FEW, VARIANTS, Problem, assert_same_bits, enlargement, flat, make_layer
 
 import pyrnn
 
@@ -176,6 +176,36 @@ def test_no_bit_depends_on_threads():
             found.append((y, state, pullback(y, state), tuple(many.grads.values())))
     for other in found[1:]:
         assert_same_bits(found[0], other)
+
+
+@pytest.mark.parametrize("variant", FEW)
+def test_kernel_and_reference(variant):
+    """Of models with lengths and marks of their own, and of rows."""
+    rng = np.random.default_rng(2)
+    problems = [Problem(variant, T, N, I, H, rng=rng, outputs=3) for _ in range(P)]
+    stack = [
+        np.stack(parts) if parts[0] is not None else None for parts in zip(*(p.weights for p in problems), strict=True)
+    ]
+    x, state, dy, dstate = (
+        tuple(map(np.stack, zip(*parts, strict=True))) if isinstance(parts[0], tuple) else np.stack(parts)
+        for parts in ([getattr(p, name) for p in problems] for name in ("x", "state", "dy", "dstate"))
+    )
+    walk = {"lengths": rng.integers(0, T + 1, (P, N)), "reset": rng.random((P, T, N)) < 0.2, **problems[0].option}
+    found = []
+    for backend in (pyrnn.kernels, pyrnn.reference):
+        op = problems[0].op(backend)
+        grads = [None if w is None else np.zeros_like(w) for w in stack]
+        result, pullback = op.vjp(x, state, stack, **walk)
+        models = [*flat(result, pullback(dy, dstate, grads)), *(g for g in grads if g is not None)]
+        assert_same_bits(op.forward(x, state, stack, **walk), result)
+        one = problems[0]
+        grads = [None if w is None else np.zeros((N, *w.shape)) for w in one.weights]
+        result, pullback = op.vjp(one.x, one.state, one.weights, per_row=True, lengths=walk["lengths"][0], **one.option)
+        rows = [*flat(result, pullback(one.dy, one.dstate, grads)), *(g for g in grads if g is not None)]
+        found.append([*models, *rows])
+    for ours, theirs in zip(*found, strict=True):
+        tolerance = 1e-11 * enlargement(problems[0].option) ** 2 * max(1, np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
 # ---- values
