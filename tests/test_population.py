@@ -208,6 +208,18 @@ def test_kernel_and_reference(variant):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
 
 
+def test_kernel_and_reference_of_linear_maps():
+    rng = np.random.default_rng(2)
+    x, weight, bias = (rng.standard_normal(shape) for shape in ((P, T, N, I), (P, H, I), (P, H)))
+    found = []
+    for backend in (pyrnn.kernels, pyrnn.reference):
+        y = backend.linear.forward(x, weight, bias)
+        grads = np.zeros_like(weight), np.zeros_like(bias)
+        found.append([y, backend.linear.backward(y, x, weight, *grads), *grads])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 # ---- values
 
 

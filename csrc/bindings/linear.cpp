@@ -69,6 +69,101 @@ template <class T> py::object linear_small(Raw* x, Raw* weight, Raw* bias) {
   return y;
 }
 
+// Of an array [P, ...]: from one model's numbers to the next one's. It becomes a copy where these do not lie plain.
+template <class T> i64 model_distance(py::array& a) {
+  const py::array first = a[py::int_(0)];
+  const bool plain = (first.flags() & py::array::c_style) && a.strides(0) % py::ssize_t(sizeof(T)) == 0 &&
+                     (a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_);
+  if (!plain) a = py::array(a.attr("copy")("C"));
+  return a.strides(0) / py::ssize_t(sizeof(T));
+}
+
+// What a call for several models is given: x [P, ..., I], weight [P, O, I], bias [P, O] or None.
+template <class T> struct Maps {
+  py::array x, weight, bias;
+  i64 P, x_distance, weight_distance, bias_distance = 0;
+  Linear<T> first;
+
+  Maps(const std::string& call, py::handle x_, py::handle weight_, py::handle bias_)
+      : x(to_typed<T>(call, "x", x_)), weight(to_typed<T>(call, "weight", weight_)), P(weight.shape(0)) {
+    first.O = weight.shape(1), first.I = first.x_row = weight.shape(2), first.M = 1;
+    if (P == 0) wrong_value(call, "there are no models");
+    if (x.ndim() < 2 || x.shape(0) != P || x.shape(x.ndim() - 1) != first.I)
+      wrong_shape(call, "x", x, "(" + std::to_string(P) + ", ..., " + std::to_string(first.I) + ")");
+    for (int axis = 1; axis + 1 < x.ndim(); ++axis) first.M *= x.shape(axis);
+    if (!bias_.is_none()) {
+      bias = to_typed<T>(call, "bias", bias_);
+      check_shape(call, "bias", bias, {P, first.O});
+      bias_distance = model_distance<T>(bias);
+      first.bias = static_cast<const T*>(bias.data());
+    }
+    x_distance = model_distance<T>(x), weight_distance = model_distance<T>(weight);
+    first.x = static_cast<const T*>(x.data()), first.weight.data = static_cast<const T*>(weight.data());
+  }
+
+  Linear<T> of(i64 model) const {
+    Linear<T> m = first;
+    m.x += model * x_distance, m.weight.data += model * weight_distance;
+    if (m.bias) m.bias += model * bias_distance;
+    return m;
+  }
+  std::vector<i64> shape(i64 features) const {
+    std::vector<i64> like_x(x.shape(), x.shape() + x.ndim());
+    like_x.back() = features;
+    return like_x;
+  }
+  i64 work() const { return P * first.M * first.O * first.I; }
+};
+
+template <class T> py::array models_forward(const std::string& call, py::handle x, py::handle weight, py::handle bias) {
+  const Maps<T> maps(call, x, weight, bias);
+  py::array_t<T> y = empty<T>(maps.shape(maps.first.O));
+  T* out = y.mutable_data();
+  const WithoutGil released;
+  each_model(maps.work(), maps.P, [&](i64 k) {
+    const Linear<T> m = maps.of(k);
+    linear_forward(kernels<T>().linear, m, out + k * m.M * m.O);
+  });
+  return y;
+}
+
+// dy [P, ..., O] -> dx like x; dweight and dbias, like weight and bias, are added to.
+template <class T>
+py::array models_backward(const std::string& call, py::handle dy_, py::handle x, py::handle weight, py::handle dweight_,
+                          py::handle dbias_) {
+  const Maps<T> maps(call, x, weight, py::none());
+  const i64 O = maps.first.O, I = maps.first.I;
+  py::array dy = to_typed<T>(call, "dy", dy_);
+  check_shape(call, "dy", dy, maps.shape(O));
+  const i64 dy_distance = model_distance<T>(dy);
+  auto first_of = [&](const char* name, py::handle object, const std::vector<i64>& of_one, i64& distance) -> T* {
+    if (object.is_none()) return nullptr;
+    const py::array a = to_typed<T>(call, name, object);
+    if (a.ndim() == 0 || a.shape(0) != maps.P) wrong_shape(call, name, a, "(" + std::to_string(maps.P) + ", ...)");
+    distance = a.strides(0) / i64(sizeof(T));
+    return to_gradient<T>(call, name, py::object(a[py::int_(0)]), of_one);
+  };
+  i64 dweight_distance = 0, dbias_distance = 0;
+  T* const dweight = first_of("dweight", dweight_, {O, I}, dweight_distance);
+  if (!dweight) wrong_type(call, "dweight", dweight_, "an array");
+  T* const dbias = first_of("dbias", dbias_, {O}, dbias_distance);
+  py::array_t<T> dx = empty<T>(maps.shape(I));
+  const T* const of_y = static_cast<const T*>(dy.data());
+  T* out = dx.mutable_data();
+  const WithoutGil released;
+  each_model(2 * maps.work(), maps.P, [&](i64 k) {
+    Linear<T> m = maps.of(k);
+    m.dy = of_y + k * dy_distance, m.dy_row = O;
+    linear_backward(kernels<T>().linear, m, out + k * m.M * I, dweight + k * dweight_distance,
+                    dbias ? dbias + k * dbias_distance : nullptr);
+  });
+  return dx;
+}
+
+bool of_models(py::handle weight) {
+  return py::isinstance<py::array>(weight) && py::reinterpret_borrow<py::array>(weight).ndim() == 3;
+}
+
 // x [..., I] -> y [..., O]
 py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
   Raw *plain_x = plain_array(x_), *plain_bias = bias_.is_none() ? nullptr : plain_array(bias_);
@@ -78,6 +173,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
       return y;
   const std::string call = "linear.forward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
+    if (of_models(weight_)) return models_forward<T>(call, x_, weight_, bias_);
     const GivenMatrix<T> given = to_any_matrix<T>(call, "weight", weight_);
     const py::array& weight = given.numbers;
     if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(O, I)");
@@ -107,6 +203,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
 py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_) {
   const std::string call = "linear.backward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::array {
+    if (of_models(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_);
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
@@ -195,7 +292,9 @@ void bind_linear(py::module_& parent) {
   py::module_ linear = parent.def_submodule("linear", "A linear map of rows, compiled.");
   linear.def(
       "forward", [](py::object x, py::object weight, py::object bias) { return forward(x, weight, bias); },
-      py::arg("x"), py::arg("weight"), py::arg("bias"), "x (..., I), weight (O, I), bias (O,) or None -> (..., O).");
+      py::arg("x"), py::arg("weight"), py::arg("bias"),
+      "x (..., I), weight (O, I), bias (O,) or None -> (..., O). Of several models all have an axis of models in "
+      "front.");
   linear.def(
       "backward",
       [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias) {

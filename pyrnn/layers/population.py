@@ -41,9 +41,9 @@ class Population(Layer):
     have a leading P. The other arguments of a model of your own are cut along their first axis where they are arrays,
     and go to all models as they are where not. dx of an x for all is the sum over the models.
 
-    Recurrent layers and activations run together, also in a `Sequential`; other layers and models of your own one model
-    after the other. The layers of the models stay the same ones: none is replaced, and many[k] becomes part of no other
-    model. ValueError for a size below 1 and for models of several dtypes, TypeError for what is no layer.
+    Recurrent layers, `Linear` and activations run together, also in a `Sequential`; other layers and models of your own
+    one model after the other. The layers of the models stay the same ones: none is replaced, and many[k] becomes part
+    of no other model. ValueError for a size below 1 and for models of several dtypes, TypeError for what is no layer.
 
         many = pyrnn.Population(pyrnn.LSTM(8, 32), size=64, rng=0)
         y, (h, c) = many(np.ones((64, 50, 16, 8)))  # (P, T, N, I) -> (P, T, N, H), (P, 1, N, H) each

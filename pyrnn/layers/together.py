@@ -18,6 +18,7 @@ from ..core.checks import (
     boolean_array,
     integer,
     integer_array,
+    real_array,
     shape_error,
     shape_text,
     shaped_array,
@@ -26,8 +27,9 @@ from ..core.checks import (
 )
 from ..core.layer import Layer
 from ..core.parameters import unrecorded, without_recording
-from ..core.pullback import Once
+from ..core.pullback import Once, Pullback
 from .dropout import Dropout, dropout_mask
+from .linear import Linear
 from .population_stream import ByStep, RecurrentStream, StreamsOneByOne
 from .sequential import Sequential, behind
 from .stack import Recurrent, combine
@@ -40,6 +42,8 @@ def together(models: Sequence[Any], part: Part) -> Together:
     first = models[0]
     if isinstance(first, Recurrent):
         return RecurrentTogether(models, part)
+    if isinstance(first, Linear) and first._table is None:
+        return LinearTogether(models, part)
     if type(first) is Sequential:
         return SequentialTogether(models, part)
     if first._by_step and not first._shapes and not first._leaves()[1:] and not isinstance(first, Dropout):
@@ -130,6 +134,46 @@ class Whole(Together):
     def streamed(self, call: str, rows: int) -> list[Any]:
         """It keeps nothing."""
         return [ByStep(self)]
+
+
+class LinearTogether(Together):
+    """A linear map: the models are shared out among the threads."""
+
+    def __init__(self, models: Sequence[Any], part: Part) -> None:
+        super().__init__(models)
+        self.layer = models[0]
+        views = (views_of(flat, self.layer._shapes) for flat in part(self.layer))
+        self.arrays, self.grads = ((arrays["weight"], arrays.get("bias")) for arrays in views)
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """x (P, ..., I) -> y (P, ..., O)."""
+        return self.layer._op.forward(self._input(call, x, **given), *self.arrays)
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """y, pullback."""
+        if given.pop("per_row", False):
+            return OneByOne(self.models).vjp(call, x, per_row=True)
+        x = self._input(call, x, **given)
+        op, (weight, bias) = self.layer._op, self.arrays
+        own = owned(x), kernels.copied(weight)
+        y: Array = op.forward(*own, bias)
+
+        def back(dy: Array, own: tuple[Array, Array]) -> Array:
+            dx: Array = op.backward(dy, *own, *self.grads)
+            return dx
+
+        return y, Pullback(f"{call} pullback", y, own, back)
+
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """It keeps nothing."""
+        return [ByStep(self)]
+
+    def _input(self, call: str, x: Any) -> Array:
+        layer = self.layer
+        array = real_array(call, "x", x, layer.dtype)
+        if array.ndim < 2 or array.shape[-1] != layer.in_features:
+            raise shape_error(call, "x", array.shape, f"({len(self.models)}, ..., {layer.in_features})")
+        return array
 
 
 class SequentialTogether(Together):

@@ -20,7 +20,12 @@ import numpy as np
 
 
 def forward(x: np.ndarray, weight: Any, bias: np.ndarray | None) -> np.ndarray:
-    """y = x W^T + b.   x (..., I), weight (O, I), bias (O,) or None -> y (..., O)."""
+    """y = x W^T + b.   x (..., I), weight (O, I), bias (O,) or None -> y (..., O).
+
+    Of several models all of these have an axis of models in front.
+    """
+    if not isinstance(weight, tuple) and weight.ndim == 3:
+        return np.stack([forward(x[k], weight[k], None if bias is None else bias[k]) for k in range(len(x))])
     if isinstance(weight, tuple):
         y = _of_whole_numbers(x, *weight)
     else:
@@ -52,7 +57,14 @@ def parts(weight: Any, count: int) -> list[Any]:
 def backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None
 ) -> np.ndarray:
-    """dx = dy W.   dy (M, O) -> dx (M, I); dy^T x is added to dweight (O, I), the column sums of dy to dbias (O,)."""
+    """dx = dy W.   dy (M, O) -> dx (M, I); dy^T x is added to dweight (O, I), the column sums of dy to dbias (O,). Of
+    several models all of these have an axis of models in front, and any axes of rows."""
+    if weight.ndim == 3:
+        flat = [
+            (own.reshape(-1, own.shape[-1]), rows.reshape(-1, rows.shape[-1])) for own, rows in zip(dy, x, strict=True)
+        ]
+        given = zip(flat, weight, dweight, dbias if dbias is not None else [None] * len(x), strict=True)
+        return np.stack([backward(*rows, *own) for rows, *own in given]).reshape(x.shape)
     dweight += dy.T @ x
     if dbias is not None:
         dbias += dy.sum(axis=0)
