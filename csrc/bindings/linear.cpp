@@ -160,8 +160,8 @@ py::array models_backward(const std::string& call, py::handle dy_, py::handle x,
   return dx;
 }
 
-bool of_models(py::handle weight) {
-  return py::isinstance<py::array>(weight) && py::reinterpret_borrow<py::array>(weight).ndim() == 3;
+template <class T> bool of_models(py::handle weight) {
+  return py::isinstance<py::array_t<T>>(weight) && py::reinterpret_borrow<py::array>(weight).ndim() == 3;
 }
 
 // x [..., I] -> y [..., O]
@@ -173,7 +173,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
       return y;
   const std::string call = "linear.forward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
-    if (of_models(weight_)) return models_forward<T>(call, x_, weight_, bias_);
+    if (of_models<T>(weight_)) return models_forward<T>(call, x_, weight_, bias_);
     const GivenMatrix<T> given = to_any_matrix<T>(call, "weight", weight_);
     const py::array& weight = given.numbers;
     if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(O, I)");
@@ -203,7 +203,7 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
 py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_) {
   const std::string call = "linear.backward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::array {
-    if (of_models(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_);
+    if (of_models<T>(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_);
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();

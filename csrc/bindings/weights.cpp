@@ -19,7 +19,7 @@ std::vector<py::object> of_first_model(const std::string& call, const RecurrentO
   for (const py::handle entry : given) entries.push_back(py::reinterpret_borrow<py::object>(entry));
   distances.assign(entries.size(), 0);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
-    if (weight.role != Role::ih || !py::isinstance<py::array>(entries[i])) return;
+    if (weight.role != Role::ih || !py::isinstance<py::array_t<T>>(entries[i])) return;
     const auto ih = py::reinterpret_borrow<py::array>(entries[i]);
     models.axis = ih.ndim() == 3;
     if (models.axis) models.count = ih.shape(0);
