@@ -77,7 +77,7 @@ class Cell:  # rnn, lstm and so on; some take options of their own
     def vjp(
         x: Array, state: Entries | None, weights: Entries,
         *, ids: Array | None = None, lengths: Array | None = None, reset: Array | None = None, reverse: bool = False,
-        checkpoint_every: int | None = None, out: Array | None = None, **options: Any
+        checkpoint_every: int | None = None, per_row: bool = False, out: Array | None = None, **options: Any
     ) -> tuple[Result, Pullback]: ...  # fmt: skip
     @staticmethod
     def stream(layers: Sequence[Entries], batch: int, **options: Any) -> Stream: ...
