@@ -350,3 +350,18 @@ def test_wrong_arguments(changed, error, message):
 
 def test_it_comes_at_first_use():
     assert python("import sys, pyrnn; print('pyrnn.layers.transformer' in sys.modules)").strip() == "False"
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_it_computes_with_its_weights_of_now(activation, rng):
+    """In a model, which moves them; of a quantized one with those that it has become."""
+    layer = make(activation, dtype="float32")
+    model = pyrnn.Model(layer=layer, head=pyrnn.Linear(12, 2, rng=0))
+    x = rng.standard_normal((5, 3, 12)).astype("float32")
+    for array in model.params.values():
+        array *= 1.5
+    assert_same_bits([layer(x)], [layer.vjp(x)[0]])
+    assert_same_bits([layer.stream(3)(x)], [layer(x, is_causal=True)])
+    small = layer.quantize("bfloat16")
+    layer.load_state_dict(dict(small.params))
+    np.testing.assert_allclose(small(x), layer(x), atol=1e-5)
