@@ -43,6 +43,43 @@ def test_chances_are_their_definition(rng, order):
     assert model.perplexity(others[0]) == pytest.approx(2 ** model.bits(others[0]))
 
 
+def by_hand_discounted(sequences, order, discount):
+    """context, word -> chance, of Kneser and Ney: a set of neighbours for each gram."""
+    counts, before = defaultdict(Counter), defaultdict(lambda: defaultdict(set))
+    for sequence in sequences:
+        marked = ["<s>", *sequence]
+        for end in range(1, len(marked)):
+            for k in range(min(order, end)):
+                context, word = tuple(marked[end - k : end]), marked[end]
+                counts[context][word] += 1
+                before[context][word].add(tuple(marked[max(0, end - k - 1) : end - k]))
+
+    def chance(context, word):
+        shorter = chance(context[1:], word) if context else 1 / V
+        if context not in counts:
+            return shorter
+        whole = len(context) == order - 1
+        seen = counts[context] if whole else {w: len(others) for w, others in before[context].items()}
+        given = max(seen.get(word, 0) - discount, 0) + discount * len(seen) * shorter
+        return given / sum(seen.values())
+
+    return chance
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("discount", [0.7, 1])
+def test_discounted_chances_are_their_definition(rng, order, discount):
+    sequences = [rng.integers(0, V - 1, n).tolist() for n in (30, 1, 0, 12, 9)]
+    others = [rng.integers(0, V, n).tolist() for n in (20, 0, 7)]
+    model = NGram([np.array(s, int) for s in sequences], order, V, discount=discount)
+    chance = by_hand_discounted(sequences, order, discount)
+    expected = [chance(tuple(s[max(0, t - order + 1) : t]), s[t]) for s in others for t in range(len(s))]
+    np.testing.assert_allclose(model.probabilities([np.array(s, int) for s in others]), expected, rtol=1e-12)
+    for context in ([], [0], [1, 2], [V - 1], [0, V - 1, 1]):
+        assert model.distribution(context).sum() == pytest.approx(1)
+    assert model.num_counts == NGram([np.array(s, int) for s in sequences], order, V).num_counts
+
+
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_distribution_is_the_chances_of_all_tokens(rng, order):
     tokens = rng.integers(0, V - 1, 50)  # the last token never comes
@@ -96,6 +133,9 @@ def test_samples_follow_the_counts():
 def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         NGram(*arguments)
+    for discount in (0, 1.5, float("nan")):
+        with pytest.raises(ValueError, match="NGram: discount is"):
+            NGram([0], 1, V, discount=discount)
     with pytest.raises(ValueError, match=r"NGram\.sample: temperature"):
         NGram([0], 1, V).sample(3, temperature=-1)
 

@@ -26,8 +26,17 @@ class NGram:
     followed by something new trusts the shorter one more. There is nothing to tune, and no token has chance 0. order 2
     is a bigram, 3 a trigram.
 
-    tokens  what is learned from: (T,) integers in 0..size-1, or a list of such sequences; no gram crosses their ends
-    size    V, the number of different tokens
+    With a discount D it is the model of Kneser and Ney (1995), which has less to say of words that come after one other
+    word only, and is mostly better; what is best for D is found with a text of its own, often near 0.8:
+
+        P_k(w | u) = (max(count(uw) - D, 0) + D * follow(u) * P_{k-1}(w | u without its first token)) / count(u)
+
+    where count(uw) for all but the longest grams is the number of different tokens seen before uw (a beginning is one
+    of them), and count(u) its sum over w.
+
+    tokens    what is learned from: (T,) integers in 0..size-1, or a list of such sequences; no gram crosses their ends
+    size      V, the number of different tokens
+    discount  None, or D, a number in 0.001..1
 
     TypeError for what is not integers, ValueError for wrong shapes, tokens and sizes.
 
@@ -35,9 +44,12 @@ class NGram:
         model.bits(vocabulary.encode(other))  # bits per token of another text
     """
 
-    def __init__(self, ids: ArrayLike | Sequence[ArrayLike], order: int, size: int) -> None:
+    def __init__(
+        self, ids: ArrayLike | Sequence[ArrayLike], order: int, size: int, *, discount: float | None = None
+    ) -> None:
         self.order = integer("NGram", "order", order, 1)
         self.size = integer("NGram", "size", size, 1, MOST)
+        self.discount = None if discount is None else real("NGram", "discount", discount, 1e-3, 1)
         flat, place = self._flat("NGram", ids)
         if len(flat) >= MOST_TOKENS:
             raise ValueError(f"NGram: {len(flat)} tokens are too many, expected less than {MOST_TOKENS}")
@@ -48,6 +60,7 @@ class NGram:
         self._totals: list[Array] = []  # of each context: count(u) and follow(u)
         self._follows: list[Array] = []
         contexts, rows = 1, np.zeros(len(flat), np.int64)
+        shorter = rows  # of a token: the gram that ends with it, of one token less
         for k in range(self.order):
             whole = place >= k
             keys, inverse, counts = np.unique(
@@ -55,11 +68,17 @@ class NGram:
             )
             self._keys.append(keys)
             self._counts.append(counts.astype(np.int32))
-            self._totals.append(np.bincount(keys // self.size, counts, contexts).astype(np.int32))
-            self._follows.append(np.bincount(keys // self.size, minlength=contexts).astype(np.int32))
             ends = np.full(len(flat), -1)
             ends[whole] = inverse
-            contexts, rows = len(keys), np.concatenate([[-1], ends[:-1]])  # of a token: the gram that ends before it
+            if self.discount is not None and k > 0:
+                known = place >= k - 1
+                pairs = np.unique(shorter[known] * (len(keys) + 1) + ends[known] + 1)  # with what comes before, or none
+                self._counts[k - 1] = np.bincount(pairs // (len(keys) + 1)).astype(np.int32)
+            shorter, rows = ends, np.concatenate([[-1], ends[:-1]])  # the gram that ends before it
+        for keys, counts in zip(self._keys, self._counts, strict=True):
+            self._totals.append(np.bincount(keys // self.size, counts, contexts).astype(np.int32))
+            self._follows.append(np.bincount(keys // self.size, minlength=contexts).astype(np.int32))
+            contexts = len(keys)
 
     @property
     def num_counts(self) -> int:
@@ -176,7 +195,10 @@ class NGram:
         counts = np.where(found >= 0, self._counts[k][found], 0) if len(self._counts[k]) else 0
         totals, follows = self._totals[k][rows].astype(float), self._follows[k][rows]
         seen = totals > 0
-        return found, np.where(seen, (counts + follows * shorter) / np.where(seen, totals + follows, 1), shorter)
+        if self.discount is None:
+            return found, np.where(seen, (counts + follows * shorter) / np.where(seen, totals + follows, 1), shorter)
+        given = np.maximum(counts - self.discount, 0) + self.discount * follows * shorter
+        return found, np.where(seen, given / np.where(seen, totals, 1), shorter)
 
     def _flat(self, call: str, ids: Any) -> tuple[Array, Array]:
         """All tokens in a row (T,), and the place of each in its own sequence."""
