@@ -174,7 +174,9 @@ FLAWS = [  # example, what is written, the file it is told to read, what it says
      "a.txt: 0 characters in the lines before the last tenth are too few"),
     ("capitals", files(a_txt="No line end. " * 500), "a.txt", "a.txt: 0 characters in the lines"),
     ("torch_tagger", files(a_txt="A line.\n\n"), "a.txt", "a.txt: 1 lines are too few, expected at least 20"),
+    ("word_lm", files(a_txt="a few words"), "a.txt", "a.txt: 3 words are too few, expected at least 1000"),
     ("char_lm", files(a_txt="abc " * 8), "a.txt", "a.txt is too short: 29 characters to train on"),
+    ("char_transformer", files(a_txt="abc " * 300), "a.txt", "a.txt is too short: "),
     ("slots", files(train_jsonl="{}\n"), "", "train.jsonl, line 1: '{}', expected an object with intent and parts"),
     ("slots", files(train_jsonl='{"intent": "a", "parts": [[1, null]]}'), "", "train.jsonl, line 1: "),
     ("slots", files(train_jsonl='{"intent": "a", "parts": [["Go", null]]}\n' * 3), "",
@@ -766,6 +768,187 @@ def test_char_lm_refuses_what_is_no_text(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe" * 40)
     assert "too short" in run("char_lm", "--data", tmp_path / "short.txt", code=1)
     assert "is not UTF-8" in run("char_lm", "--data", tmp_path / "bytes.txt", code=1)
+
+
+# word_lm ---------------------------------------------------------------------------------------------------------
+
+
+def rhymes(path, rng, count):
+    """The last word of a line is its first: too far for a trigram."""
+    words = rng.choice(["red", "blue", "grey", "green", "brown", "white"], count)
+    path.write_text("".join(f"{word.title()} cats aren't {word}.\n" for word in words))
+    return path
+
+
+def test_word_lm_parts_have_the_words_of_the_first(tmp_path):
+    from pyrnn.examples import word_lm
+
+    (tmp_path / "a.txt").write_text("To-day, it's\nto be 2 " * 120 + "twice twice once new new " * 45)
+    words, (train, valid, test) = word_lm.read(tmp_path / "a.txt")
+    assert words.words == ["<unknown>", "\n", ",", "-", "2", "be", "day", "it's", "to"]
+    assert words.decode(train[:9]) == ["to", "-", "day", ",", "it's", "\n", "to", "be", "2"]
+    assert (len(train), len(valid), len(test)) == (1044, 130, 131)
+    assert not test.any()
+
+
+def test_word_lm_has_probabilities_of_the_words_that_follow_and_their_gradient(rng):
+    from pyrnn.examples import word_lm
+
+    model = word_lm.WordModel(7, 5, 0)
+    ids = rng.integers(0, 7, 300)
+    logits, _ = model(ids[:-1, None])
+    shares = np.exp(logits[:, 0] - np.log(np.exp(logits[:, 0]).sum(axis=-1, keepdims=True)))
+    found = model.probabilities(ids)
+    np.testing.assert_allclose(found, shares[np.arange(299), ids[1:]], rtol=1e-4)
+    assert word_lm.perplexity(found) == pytest.approx(np.exp(-np.log(found).mean()))
+    model.drop.p = 0.0
+    (logits, _), pullback = model.vjp(ids[:20, None])
+    direction = rng.normal(size=logits.shape)
+    pullback(direction)
+    for name, grad in model.grads.items():
+        weight, along = model.params[name], rng.normal(size=grad.shape)
+        kept, ends = weight.copy(), []
+        for step in (0.003, -0.003):
+            weight[:] = kept + step * along
+            ends.append(np.sum(model(ids[:20, None])[0] * direction))
+        weight[:] = kept
+        assert np.sum(grad * along) == pytest.approx((ends[0] - ends[1]) / 0.006, rel=2e-2, abs=2e-2), name
+
+
+def test_word_lm_weighs_mixtures_for_the_best(rng):
+    from pyrnn.examples import word_lm
+
+    parts = rng.random((3, 400)) * [[0.9], [0.7], [0.1]]
+    weights = word_lm.weigh(parts)
+    assert weights.sum() == pytest.approx(1)
+    best = np.log(weights @ parts).mean()
+    for _ in range(30):
+        assert np.log(rng.dirichlet([1, 1, 1]) @ parts).mean() <= best + 1e-6
+
+
+def test_word_lm_command(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ("--width", 48, "--epochs", 200, "--plot", tmp_path / "w.png")
+    output = run("word_lm", "--data", rhymes(tmp_path / "a.txt", rng, 500), *options)
+    rows = dict(re.findall(r"^(\w.*?)  +[\d.]+ +([\d.]+)$", output, re.M))
+    assert float(rows["LSTM"]) < 0.9 * float(rows["trigram, Kneser-Ney"])
+    assert float(rows["trigram"]) < float(rows["bigram"])
+    assert (tmp_path / "w.png").stat().st_size > 10_000
+
+
+# turing_machine --------------------------------------------------------------------------------------------------
+
+
+def test_a_head_goes_where_it_is_told(rng):
+    """By content with a strong key and the gate open, from where it was with the gate shut; then on by a slot."""
+    from pyrnn.examples import turing_machine as t
+
+    memory = rng.normal(size=(1, 7, t.WIDTH))
+    before = np.eye(7)[[[2, 6]]]
+    raw = np.zeros((1, 2, t.WIDTH + 6))
+    raw[:, :, t.WIDTH] = 100  # strength
+    raw[:, :, t.WIDTH + 5] = 10  # sharpness
+    raw[0, 0, : t.WIDTH], raw[0, 0, t.WIDTH + 1 : t.WIDTH + 5] = 3 * memory[0, 4], (30, 30, 0, 0)  # found, one back
+    raw[0, 1, t.WIDTH + 1 : t.WIDTH + 5] = (-30, 0, 0, 30)  # as before, one on: to the first
+    weights, _ = t.address(memory, before, raw)
+    np.testing.assert_allclose(weights[0], np.eye(7)[[3, 0]], atol=1e-6)
+    np.testing.assert_allclose(t.address(memory, before, rng.normal(size=raw.shape))[0].sum(axis=-1), 1)
+
+
+def test_the_machine_has_its_gradient(rng):
+    from pyrnn.examples import turing_machine as t
+
+    machine = t.Machine(4, 3, 7, 6, "float64", rng=0)
+    x, direction = rng.normal(size=(6, 3, 4)), rng.normal(size=(6, 3, 3))
+    logits, pullback = machine.vjp(x)
+    np.testing.assert_array_equal(logits, machine(x))
+    pullback(direction)
+    for name, grad in machine.grads.items():
+        weight, along = machine.params[name], rng.normal(size=grad.shape)
+        kept, ends = weight.copy(), []
+        for step in (1e-6, -1e-6):
+            weight[:] = kept + step * along
+            ends.append(np.sum(machine(x) * direction))
+        weight[:] = kept
+        assert np.sum(grad * along) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-6, abs=1e-8), name
+
+
+def test_what_is_to_be_copied_stands_in_the_input(rng):
+    from pyrnn.examples import turing_machine as t
+
+    x, wanted = t.draw(3, 2, 5, rng)
+    assert (x.shape, wanted.shape) == ((3 + 1 + 6 + 1, 5, 10), (7, 5, 9))
+    np.testing.assert_array_equal(wanted[:6, :, :8], np.tile(x[:3, :, :8], (2, 1, 1)))
+    np.testing.assert_allclose(x[3, :, 8:], [[1, 0.2]] * 5)
+    assert not x[4:].any()
+    assert wanted[:, 0, 8].tolist() == [0] * 6 + [1]
+    lstm, machine = t.lstm_of(5000, rng), t.Machine(10, 9, 20, 4, rng=0)
+    assert 4500 < lstm.num_parameters <= 5000
+    assert 28 < t.wrong(machine, 8, 1, rng).mean() < 50  # half of 64 bits, and some of the 9 that say the end
+
+
+def test_turing_machine_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("turing_machine", "--hidden", 32, "--longest", 4, "--updates", 220, "--plot", tmp_path / "t.png")
+    rows = re.findall(r"^(repeat copy|copy), (machine|LSTM) of (\d+) parameters:  (. x .) ([\d.]+) \(", output, re.M)
+    assert [(row[0], row[1], row[3]) for row in rows] == [
+        (task, name, case) for task, case in (("copy", "4 x 1"), ("repeat copy", "1 x 3"))
+        for name in ("machine", "LSTM")
+    ]  # fmt: skip
+    assert 0.9 < int(rows[1][2]) / int(rows[0][2]) <= 1
+    assert float(rows[2][4]) < 8  # of 24 bits, half by chance
+    assert (tmp_path / "t.png").stat().st_size > 10_000
+
+
+# char_transformer ------------------------------------------------------------------------------------------------
+
+
+def test_transformer_has_its_gradient_and_does_not_look_ahead(rng):
+    from pyrnn.examples import char_transformer as t
+
+    model = t.Transformer(7, 8, 0)
+    ids = rng.integers(0, 7, (12, 2))
+    (logits, state), pullback = model.vjp(ids)
+    assert state is None
+    changed = model(np.concatenate([ids[:9], 6 - ids[9:]]))[0]
+    np.testing.assert_array_equal(changed[:9], logits[:9])
+    assert not np.array_equal(changed[9:], logits[9:])
+    direction = rng.normal(size=logits.shape)
+    pullback(direction)
+    for name in ("embed.weight", "layers.0.linear1.weight", "layers.3.self_attn.in_proj_weight", "head.bias"):
+        weight, grad = model.params[name], model.grads[name]
+        kept, along, ends = weight.copy(), rng.normal(size=grad.shape), []
+        for step in (0.001, -0.001):
+            weight[:] = kept + step * along
+            ends.append(np.sum(model(ids)[0] * direction))
+        weight[:] = kept
+        assert np.sum(grad * along) == pytest.approx((ends[0] - ends[1]) / 0.002, rel=2e-2, abs=2e-2), name
+
+
+def test_windows_tell_of_each_character_once(rng):
+    from pyrnn.examples import char_transformer as t
+
+    model, ids = t.Transformer(7, 8, 0), rng.integers(0, 7, 3 * 64 + 1)
+    told = []
+    for start in (0, 64):  # the second halves of two windows
+        window = ids[start : start + 128]
+        shares = np.exp(model(window[:, None])[0][64:, 0])
+        after = ids[start + 65 : start + 129]
+        told.append(np.log2(shares[np.arange(64), after] / shares.sum(axis=-1)))
+    assert t.bits(model, ids) == pytest.approx(-np.mean(told), rel=1e-5)
+
+
+def test_char_transformer_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 130)
+    output = run("char_transformer", "--data", tmp_path / "a.txt", "--width", 32, "--updates", 24,
+                 "--plot", tmp_path / "r.png")  # fmt: skip
+    rows = re.findall(r"^(LSTM|Transformer), (\d) x \d+ +([\d.]+) +([\d.]+) +([\d,]+) ", output, re.M)
+    assert [row[:2] for row in rows] == [("Transformer", "4"), ("LSTM", "2")]
+    assert max(float(figure) for row in rows for figure in row[2:4]) < 4  # of log2(28) = 4.8
+    one, other = (int(row[4].replace(",", "")) for row in rows)
+    assert 0.93 < other / one <= 1
+    assert (tmp_path / "r.png").stat().st_size > 10_000
 
 
 # captions --------------------------------------------------------------------------------------------------------
