@@ -14,7 +14,7 @@ from .layers.sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
-    from . import baselines, metrics, plots, reference, text
+    from . import baselines, metrics, plots, reference, sound, text
     from .associative.dense import DenseHopfield
     from .associative.hopfield import Hopfield
     from .associative.modern import ModernHopfield
@@ -156,6 +156,7 @@ __all__ = [
     "scaled_dot_product_attention_vjp",
     "schedules",
     "set_num_threads",
+    "sound",
     "text",
     "threads",
     "to_onnx",
@@ -163,7 +164,7 @@ __all__ = [
     "truncated_bptt",
 ]
 
-_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "text")  # modules that are imported at the first use
+_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "sound", "text")  # modules that are imported at the first use
 _LATER_FROM = {  # functions and classes by their modules
     "associative.dense": ("DenseHopfield",),
     "associative.hopfield": ("Hopfield",),

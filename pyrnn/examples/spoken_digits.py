@@ -23,42 +23,23 @@ are few to learn from. Three minutes for the seven nets.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 import pyrnn
-from pyrnn import metrics, plots
+from pyrnn import metrics, plots, sound
 
 from . import count_option, data_option, enough, lesson, reading
 
-RATE, FRAME, HOP, BANDS = 8000, 256, 80, 40
+RATE, BANDS = 8000, 40
 ARRAYS = ("audio", "offsets", "digit", "speaker", "take")
 
 
-def mel_bands() -> np.ndarray:
-    """(FRAME / 2 + 1, BANDS): how much of each frequency is in each band, triangles that overlap by a half."""
-    top = 2595 * np.log10(1 + RATE / 2 / 700)  # in mel
-    edges = 700 * (10 ** (np.linspace(0, top, BANDS + 2) / 2595) - 1)  # in hertz
-    hertz = np.linspace(0, RATE / 2, FRAME // 2 + 1)[:, None]
-    low, middle, high = edges[:-2], edges[1:-1], edges[2:]
-    weights: np.ndarray = np.clip(np.minimum((hertz - low) / (middle - low), (high - hertz) / (high - middle)), 0, None)
-    return weights
-
-
-def log_mel(samples: np.ndarray) -> np.ndarray:
-    """Samples (S,) -> logarithms of the energies of BANDS bands, (T, BANDS), T = S / HOP, each with mean 0."""
-    padded = np.pad(samples, FRAME // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::HOP] * np.hanning(FRAME)
-    energies = np.abs(np.fft.rfft(frames, axis=1)) ** 2 @ mel_bands()
-    logs = np.log(energies + 1e-6 * energies.max() + 1e-12)
-    features: np.ndarray = ((logs - logs.mean(axis=0)) / 3).astype("float32")
-    return features
-
-
 class Recordings:
-    """Features, digits, speakers and takes of N recordings."""
+    """Samples, digits, speakers and takes of N recordings."""
 
     def __init__(self, path: str | Path) -> None:
         try:
@@ -74,8 +55,12 @@ class Recordings:
         if not set(self.digit.tolist()) <= set(range(10)):
             raise ValueError(f"{path}: digit has {self.digit.max()}, expected 0 to 9")
         enough(path, "recordings of takes from 10 on", int((self.take >= 10).sum()), 20)
-        parts = np.split(audio.astype("float64") / 2**15, offsets[1:-1])
-        self.features = [log_mel(part) for part in parts]
+        self.samples = np.split(audio, offsets[1:-1])
+
+    @cached_property
+    def features(self) -> list[np.ndarray]:
+        """What the network hears of each, (T, BANDS)."""
+        return [sound.log_mel(samples, RATE, bands=BANDS) for samples in self.samples]
 
     def choose(self, rows: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Features and digits of those where rows (N,) is true."""
@@ -101,22 +86,25 @@ class Hide(pyrnn.Model):
         return x, lambda _: None
 
 
-def train(recordings: Recordings, rows: np.ndarray, hidden: int, epochs: int, seed: int) -> pyrnn.Sequential:
-    """A network that has learned from these rows: features (T, N, BANDS) -> logits (N, 10)."""
-    rng = np.random.default_rng(seed)
-    network = pyrnn.Sequential(
+def ears(hidden: int, stride: int, rng: np.random.Generator) -> list[pyrnn.Model]:
+    """Layers from features (T, N, BANDS) to y (T / 2 / stride, N, 2H)."""
+    return [
         Hide(rng),
         pyrnn.Conv1d(BANDS, hidden, 5, stride=2, padding=2),
         pyrnn.ReLU(),
         pyrnn.Dropout(0.2),
-        pyrnn.Conv1d(hidden, hidden, 3, padding=1),
+        pyrnn.Conv1d(hidden, hidden, 3, stride=stride, padding=1),
         pyrnn.ReLU(),
         pyrnn.Dropout(0.2),
         pyrnn.LSTM(hidden, hidden, bidirectional=True),
-        pyrnn.MaxOverTime(),
-        pyrnn.Dropout(0.4),
-        pyrnn.Linear(2 * hidden, 10),
-        rng=rng,
+    ]
+
+
+def train(recordings: Recordings, rows: np.ndarray, hidden: int, epochs: int, seed: int) -> pyrnn.Sequential:
+    """A network that has learned from these rows: features (T, N, BANDS) -> logits (N, 10)."""
+    rng = np.random.default_rng(seed)
+    network = pyrnn.Sequential(
+        *ears(hidden, 1, rng), pyrnn.MaxOverTime(), pyrnn.Dropout(0.4), pyrnn.Linear(2 * hidden, 10), rng=rng
     )
     adam = pyrnn.Adam(network, lr=3e-3)
     pyrnn.fit(network, *recordings.choose(rows), pyrnn.cross_entropy, epochs=epochs, optimizer=adam, rng=rng)

@@ -24,6 +24,8 @@ from .tables import Map as Map
 from .tables import attention_map, attention_maps, confusion_matrix
 
 if TYPE_CHECKING:
+    from ..examples.pictures.alignments import Alignment, alignments
+    from ..examples.pictures.films import Film, films
     from ..examples.pictures.forecasts import Forecast, forecasts
     from ..examples.pictures.images import pictures
     from ..examples.pictures.learning import Learning, learning_curves
@@ -31,13 +33,17 @@ if TYPE_CHECKING:
     from ..examples.pictures.tracks import Track, tracks
 
 __all__ = [
+    "Alignment",
+    "Film",
     "Forecast",
     "Learning",
     "Track",
+    "alignments",
     "attention_map",
     "attention_maps",
     "check",
     "confusion_matrix",
+    "films",
     "forecasts",
     "gradient_flow",
     "learning_curves",
@@ -50,9 +56,13 @@ __all__ = [
 ]
 
 OF_EXAMPLES = {
+    "Alignment": "alignments",
+    "Film": "films",
     "Forecast": "forecasts",
     "Learning": "learning",
     "Track": "tracks",
+    "alignments": "alignments",
+    "films": "films",
     "forecasts": "forecasts",
     "learning_curves": "learning",
     "pictures": "images",

@@ -177,6 +177,11 @@ def headline(figure: Any, title: str) -> None:
         figure.suptitle(plain_text(title, TITLE), x=0.01, ha="left", color=INK, **PLAIN)
 
 
+def footnote(figure: Any, text: str) -> None:
+    """What red titles say, beneath a whole figure."""
+    figure.supxlabel(plain_text(text, TITLE), fontsize=9, color=VALID, x=0.01, ha="left", **PLAIN)
+
+
 def width_of(title: str) -> float:
     """Inches that a title needs across."""
     return 0.1 * max(map(len, plain_text(title, TITLE).splitlines()), default=0)

@@ -36,8 +36,6 @@ def pictures(
         axes.imshow(image, interpolation="nearest")
         style.titled(axes, text, loc="center", fontsize=8, color=style.INK if good else style.VALID, pad=4)
     if ax is None and not np.all(right):
-        figure.supxlabel(
-            style.plain_text(wrong, style.TITLE), fontsize=9, color=style.VALID, x=0.01, ha="left", **style.PLAIN
-        )
+        style.footnote(figure, wrong)
     style.headline(figure, title)
     return style.finished(figure, path, grid)
