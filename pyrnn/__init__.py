@@ -164,7 +164,7 @@ __all__ = [
     "truncated_bptt",
 ]
 
-_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "sound", "text")  # modules that are imported at the first use
+_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "sound", "text")  # modules, imported at the first use
 _LATER_FROM = {  # functions and classes by their modules
     "associative.dense": ("DenseHopfield",),
     "associative.hopfield": ("Hopfield",),

@@ -1107,23 +1107,6 @@ def digit_file(path, rng, **changed):
     return path
 
 
-def test_mel_bands_follow_the_tone():
-    from pyrnn.examples import spoken_digits as d
-
-    bands = d.mel_bands()
-    assert bands.shape == (129, 40)
-    assert bands.min() == 0 < bands.max() <= 1
-    hertz = np.arange(129) * 8000 / 256
-    centres = 700 * (10 ** (np.arange(1, 41) / 41 * np.log10(1 + 4000 / 700)) - 1)  # the same formula, in other terms
-    between = (hertz > centres[0]) & (hertz < centres[-1])
-    np.testing.assert_allclose(bands[between].sum(axis=1), 1, atol=1e-12)  # two neighbours share each frequency
-    x = d.log_mel(np.sin(2 * np.pi * centres[25] / 8000 * np.arange(800)) * (np.arange(800) >= 400))
-    assert x.shape == (11, 40)
-    assert x.dtype == np.float32
-    np.testing.assert_allclose(x.mean(axis=0), 0, atol=1e-6)
-    assert (x[9] - x[1]).argmax() == 25
-
-
 def test_spoken_digits_hide_bands_and_frames_in_training_only(rng):
     from pyrnn.examples import spoken_digits as d
 
@@ -1170,6 +1153,141 @@ def test_spoken_digits_command(rng, tmp_path):
     assert total == pytest.approx(np.mean(new), abs=0.11)
     assert total > 40
     assert (tmp_path / "d.png").stat().st_size > 10_000
+
+
+# spoken_numbers --------------------------------------------------------------------------------------------------
+
+
+def test_digit_errors_are_those_of_the_shortest_way():
+    from pyrnn.examples.spoken_numbers import edits
+
+    def shortest(said, true):
+        if not said or not true:
+            return len(said) + len(true)
+        return min(
+            shortest(said[1:], true[1:]) + (said[0] != true[0]),
+            shortest(said[1:], true) + 1,
+            shortest(said, true[1:]) + 1,
+        )
+
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        said, true = (rng.integers(1, 4, rng.integers(0, 6)) for _ in range(2))
+        assert edits(said, true) == shortest(said.tolist(), true.tolist())
+
+
+def test_a_number_is_said_by_one_speaker_without_pauses(rng):
+    from types import SimpleNamespace
+
+    from pyrnn.examples import spoken_numbers
+
+    speaker = np.repeat(["a", "b"], 20)
+    sizes = {"a": 800, "b": 1600}  # samples of a digit
+    recordings = SimpleNamespace(
+        speaker=speaker,
+        digit=np.tile(np.arange(10), 4).astype("int8"),
+        samples=[rng.normal(size=sizes[s]) for s in speaker],
+    )
+    lengths, seconds = set(), set()
+    for number in spoken_numbers.dial(recordings, np.arange(40) % 10 < 5, 60, rng):
+        digits = len(number.ids)
+        assert set(number.ids) <= {1, 2, 3, 4, 5}
+        each = (len(number.features) - 1) / 100 / digits
+        np.testing.assert_allclose(number.seams, each * np.arange(1, digits))
+        lengths.add(digits)
+        seconds.add(round(each, 6))
+    assert lengths == set(range(3, 9))
+    assert seconds == {0.1, 0.2}
+
+
+def test_spoken_numbers_are_learned(rng, tmp_path):
+    from pyrnn.examples import spoken_numbers
+
+    recordings = spoken_numbers.Recordings(digit_file(tmp_path / "d.npz", rng))
+    network = spoken_numbers.train(recordings, recordings.take >= 10, 32, 140, 0)
+    found = spoken_numbers.wrong(network, spoken_numbers.dial(recordings, recordings.take < 5, 20, rng), 0)
+    assert found["by a beam"] < 15  # who says nothing has 100
+
+
+def test_spoken_numbers_command(rng, tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("spoken_numbers", "--data", digit_file(tmp_path / "d.npz", rng), "--hidden", 4, "--steps", 2,
+                 "--numbers", 5, "--plot", tmp_path / "n.png")  # fmt: skip
+    rows = {line[:20].strip(): re.findall(r"([\d.]+)% ", line) for line in output.splitlines()[1:]}
+    assert [*rows] == ["takes 5 to 9", "takes 0 to 4", "a, never heard", "b, never heard", "a new speaker"]
+    assert {len(figures) for figures in rows.values()} == {3}
+    one, other, both = (np.array(rows[name], float) for name in [*rows][2:])
+    np.testing.assert_allclose(both, (one + other) / 2, atol=0.11)
+    assert (tmp_path / "n.png").stat().st_size > 10_000
+
+
+# moving_shapes ---------------------------------------------------------------------------------------------------
+
+
+def test_moving_shapes_are_seen_by_a_convolution_in_the_plane(rng):
+    """By loops over pixels, with the weights that the rows have, and its pullback by the definition of a derivative."""
+    from pyrnn.examples import moving_shapes as m
+
+    plane = m.Plane(2, 3)
+    x = rng.normal(size=(4, 5, 6, 2)).astype("float32")  # (H, F, W, C)
+    y, pullback = plane.vjp(x)
+    weight, bias = plane.params["rows.weight"].reshape(3, 3, 2, 3), plane.params["rows.bias"]  # (O, across, C, down)
+    around = np.pad(x, ((1, 1), (0, 0), (1, 1), (0, 0))).astype("float64")
+    for row, column in np.ndindex(2, 3):
+        part = around[2 * row : 2 * row + 3, :, 2 * column : 2 * column + 3]  # (down, F, across, C)
+        np.testing.assert_allclose(y[row, :, column], np.einsum("dfac,oacd->fo", part, weight) + bias, atol=1e-5)
+    dy, direction = rng.normal(size=y.shape), rng.normal(size=x.shape)
+    slope = np.sum((plane(x + direction) - plane(x - direction)) * dy) / 2  # it is linear
+    assert np.sum(pullback(dy) * direction) == pytest.approx(slope, rel=1e-4)
+
+
+def test_a_motion_is_another_one_backwards():
+    """Frames without their order say nothing of which: backwards a video of one is one of the other, noise and all."""
+    from pyrnn.examples import moving_shapes as m
+
+    videos, motions = m.film(4000, np.random.default_rng(0))
+    assert videos.shape == (4000, m.FRAMES, m.SIDE, m.SIDE)
+    assert np.bincount(motions, minlength=8).min() > 400
+    weights = np.clip(videos - 2 * m.NOISE, 0, None).astype("float64")
+    places = np.arange(m.SIDE)
+    total = weights.sum(axis=(2, 3))
+    x, y = (np.sum(weights * grid, axis=(2, 3)) / total for grid in (places, places[:, None]))
+    turn = np.mean(
+        (x[:, :-1] - x.mean(1, keepdims=True)) * np.diff(y) - (y[:, :-1] - y.mean(1, keepdims=True)) * np.diff(x), 1
+    )
+    told = {0: x[:, -1] - x[:, 0], 2: y[:, -1] - y[:, 0], 4: turn, 6: total[:, -1] - total[:, 0]}
+    for first, change in told.items():
+        there, back = change[motions == first], change[motions == first + 1]
+        assert np.median(there) > 0 > np.median(back)
+        assert np.median(there) == pytest.approx(-np.median(back), rel=0.15)
+    mixed = m.shuffled(videos[:50], np.random.default_rng(1))
+    for video, other in zip(videos, mixed, strict=False):
+        assert sorted(frame.tobytes() for frame in video) == sorted(frame.tobytes() for frame in other)
+    assert not np.array_equal(mixed, videos[:50])
+
+
+def test_the_order_of_frames_is_learned(monkeypatch):
+    """Up and down, with little noise: 400 videos teach which of the two it is, and shuffled none says it."""
+    from pyrnn.examples import moving_shapes as m
+
+    monkeypatch.setattr(m, "NOISE", 0.05)
+    rng = np.random.default_rng(0)
+    (videos, motions), (new, true) = (
+        (part[0][part[1] // 2 == 1], part[1][part[1] // 2 == 1]) for part in (m.film(1600, rng), m.film(800, rng))
+    )
+    network = m.train(videos, motions, 64, 8, 0)
+    in_order, mixed = (m.opinions(network, some)[:, -1].argmax(axis=1) for some in (new, m.shuffled(new, rng)))
+    assert np.mean(in_order == true) > 0.75
+    assert 0.35 < np.mean(mixed == true) < 0.65  # of 200, by chance within 0.4 to 0.6
+
+
+def test_moving_shapes_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    output = run("moving_shapes", "--hidden", 4, "--videos", 100, "--epochs", 1, "--plot", tmp_path / "m.png")
+    rows = re.findall(r"^ *([\d.]+)% right, of the pairs ([\d.]+)%: (.*)", output, re.M)
+    assert len(rows) == 3
+    assert all(float(right) <= float(pairs) for right, pairs, _ in rows)
+    assert (tmp_path / "m.png").stat().st_size > 10_000
 
 
 # name_writer -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from cells import DTYPES, LAYERS, LAYOUTS, assert_same_bits, flat, laid_out
 
 import pyrnn
-from pyrnn import baselines, data, decoding, metrics
+from pyrnn import baselines, data, decoding, metrics, sound
 
 T, N, F, WIDE = 37, 3, 21, 300  # enough numbers for sums whose order matters
 OTHERS = [name for name in LAYOUTS if name != "plain"]
@@ -208,6 +208,7 @@ def series(g):
     yield metrics.best_f1(g(T), g.marks(T)), metrics.f1(g.marks(T), g.marks(T))
     yield metrics.confusions(g.ids(3, T), g.ids(3, T), range(3))
     yield data.pad([g(5, F), g(2, F)])
+    yield sound.log_mel(g(T * N), 8000)
 
 
 def model(make, *inputs, more=(), **options):
@@ -318,12 +319,12 @@ CASES = {
     ("fit",): fitted,
     ("gradient_flow", "GradientFlow"): flow,
     ("choose", "greedy", "sample", "scheduled_inputs", "beam_search"): decoded,
-    ("persistence", "seasonal", "linear", "ahead", "f1", "best_f1", "confusions", "pad"): series,
+    ("persistence", "seasonal", "linear", "ahead", "f1", "best_f1", "confusions", "pad", "log_mel"): series,
 }  # fmt: skip
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
-    "minibatches", "held_out", "families", "from_json", "from_keras", "from_onnx", "load", "read_weights", "save",
-    "to_onnx", "to_torch", "fold_batch_norms",
+    "minibatches", "held_out", "families", "mel_bands", "from_json", "from_keras", "from_onnx", "load", "read_weights",
+    "save", "to_onnx", "to_torch", "fold_batch_norms",
 }  # fmt: skip
 
 
@@ -350,7 +351,7 @@ def test_any_layout(names, dtype):
 
 def test_every_public_function_is_tried():
     public = [(name, getattr(pyrnn, name)) for name in pyrnn.__all__]
-    for module in (decoding, baselines, metrics, data):
+    for module in (decoding, baselines, metrics, data, sound):
         own = inspect.getmembers(module, inspect.isfunction)
         public += [(n, f) for n, f in own if not n.startswith("_") and f.__module__ == module.__name__]
     public = {name for name, thing in public if callable(thing) and not inspect.ismodule(thing)}

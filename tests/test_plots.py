@@ -147,6 +147,39 @@ def test_pictures(tmp_path, figures, rng):
     assert (tmp_path / "p.png").stat().st_size > 1000
 
 
+def test_films(tmp_path, figures, rng):
+    frames, chances = rng.random((3, 4, 4)), rng.random((3, 2))
+    chances /= chances.sum(axis=1, keepdims=True)
+    film = plots.Film(frames, chances, "up, said: up")
+    plots.films(tmp_path / "f.png", [film, film._replace(title="down", right=False), film], ["up", "down"], "three")
+    shown = [axes for axes in figures[0].axes if axes.images]
+    assert [axes.get_title("left") for axes in shown] == ["up, said: up", "down", "up, said: up"]
+    assert [axes._left_title.get_color() for axes in shown] == [style.INK, style.VALID, style.INK]
+    np.testing.assert_array_equal(shown[2].images[1].get_array(), frames[1])
+    heights = np.array([bar.get_height() for bar in shown[0].patches]).reshape(2, 3)
+    np.testing.assert_allclose(heights / heights.sum(axis=0), chances.T)
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["up", "down"]
+    assert figures[0].get_supxlabel() == "red: not right"
+
+
+def test_alignments(figures):
+    """The peaks have names, the aligned ids have theirs where they lie, once for each time they are said."""
+    chances = np.full((9, 3), 0.01)
+    chances[[1, 4, 6], [1, 2, 2]] = 0.9
+    path = np.array([0, 1, 1, 0, 2, 0, 2, 2, 2])
+    sound = np.ones((30, 5))
+    plots.alignments(None, [plots.Alignment(sound, 1.8, chances, path, "abb", seams=[0.6])], ["-", "a", "b"])
+    (axes,) = figures[0].axes
+    names = {"a": [], "b": []}
+    for text in axes.texts:
+        names[text.get_text()].append(getattr(text, "xy", text.get_position())[0])
+    np.testing.assert_allclose(sorted(names["a"]), [0.3, 0.4])  # its peak in step 1, its place in 1 and 2
+    np.testing.assert_allclose(sorted(names["b"]), [0.9, 0.9, 1.3, 1.5])
+    np.testing.assert_array_equal(axes.images[0].get_array(), sound.T)
+    assert axes.get_xlim() == (0, 1.8)
+    assert [line.get_xdata()[0] for line in axes.lines if len(line.get_xdata()) == 2] == [0.6]
+
+
 def test_learning_curves(figures):
     errors = [1.0, 3.0, 0.5, 0.1, 0.2]
     panel = plots.Learning("T = 5", {"LSTM": errors, "GRU": errors[:1]}, 0.01, 0.167, "mean squared error")
@@ -192,6 +225,12 @@ ALL = {  # how many axes it needs, and the picture with these eight names
         path, {n: (np.ones(3), [(1, 2)]) for n in names}, names[0], names[1], span=names[0], ax=ax)),
     "pictures": (8, lambda path, names, ax: plots.pictures(
         path, np.ones((8, 2, 2, 3)), names, [False] * 8, names[0], wrong=names[1], ax=ax)),
+    "films": (3, lambda path, names, ax: plots.films(
+        path, [plots.Film(SQUARE[:, None], SQUARE, n, False) for n in names[:3]], names, names[0], wrong=names[1],
+        ax=ax)),
+    "alignments": (3, lambda path, names, ax: plots.alignments(
+        path, [plots.Alignment(SQUARE, 2.0, 5 * np.eye(8) * SQUARE, np.arange(8), n, False) for n in names[:3]], names,
+        names[0], blank=3, wrong=names[1], ax=ax)),
 }  # fmt: skip
 
 drawn_by_all = pytest.mark.parametrize("name", ALL)
@@ -281,6 +320,8 @@ def test_every_ending_that_is_named_can_be_written(tmp_path):
 
 LEARNING = plots.Learning("t", {"a": [1.0, 0.5]}, 0.1, 1.0, "u")
 TRACK = plots.Track(POINTS, POINTS, {"a": POINTS})
+FILM = plots.Film(np.ones((2, 3, 3)), np.ones((2, 1)), "t")
+ALIGNED = plots.Alignment(np.ones((4, 2)), 1.0, np.ones((3, 1)), np.zeros(3, int), "t")
 FORECAST = plots.Forecast("f", np.arange(9.0), {5: np.ones(3)}, {"a": np.ones(3)})
 
 
@@ -294,6 +335,14 @@ def learning(mean=25, **changed):
 
 def track(box=(0, 1, 0, 1), **changed):
     return lambda: plots.tracks(None, [TRACK._replace(**changed)], box)
+
+
+def film(**changed):
+    return lambda: plots.films(None, [FILM._replace(**changed)], ["a"])
+
+
+def aligned(blank=0, **changed):
+    return lambda: plots.alignments(None, [ALIGNED._replace(**changed)], ["a"], blank=blank)
 
 
 def forecast(shown=150, **changed):
@@ -321,6 +370,15 @@ def forecast(shown=150, **changed):
         (track(seen=np.ones(3)), r"tracks: seen has shape \(3,\), expected \(S, 2\)"),
         (track(true=np.ones((3, 3))), r"tracks: true has shape \(3, 3\), expected \(K, 2\)"),
         (track(ways={"a": np.ones((2, 3))}), r"tracks: the way 'a' has shape \(2, 3\), expected \(K, 2\)"),
+        (film(frames=np.ones((2, 3))), r"films: frames has shape \(2, 3\), expected \(T, height, width\)"),
+        (film(chances=np.ones((2, 2))), r"films: chances has shape \(2, 2\), expected \(2, 1\)"),
+        (aligned(sound=np.ones(4)), r"alignments: sound has shape \(4,\), expected \(F, bands\)"),
+        (aligned(seconds=0), "alignments: seconds is 0, expected"),
+        (aligned(chances=np.ones((3, 2))), r"alignments: chances has shape \(3, 2\), expected \(T, 1\)"),
+        (aligned(path=np.zeros(2, int)), r"alignments: path has shape \(2,\), expected \(3,\)"),
+        (aligned(path=np.ones(3, int)), "alignments: path"),
+        (aligned(path=np.zeros(3)), "alignments: path has dtype float64, expected integers"),
+        (aligned(blank=1), "alignments: blank is 1, expected 0 to 0"),
         (forecast(0), "forecasts: shown is 0, expected at least 1"),
         (forecast(values=np.ones((3, 3))), r"forecasts: values of f has shape \(3, 3\), expected \(T,\)"),
         (forecast(forecasts={9: [1.0]}), "forecasts: an origin of f is 9, expected 0 to 8"),

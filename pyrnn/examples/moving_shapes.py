@@ -125,11 +125,11 @@ def panel(network: pyrnn.Sequential, video: np.ndarray, motion: int) -> plots.Fi
 
 @lesson(__doc__)
 @count_option("--hidden", 64, "Units of the GRU.")
-@count_option("--videos", 4000, "Videos to learn from.")
+@count_option("--videos", 4000, "Videos to learn from; half as many judge.", least=100)
 @count_option("--epochs", 8)
 def main(hidden: int, videos: int, epochs: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    (x, motions), (new, true) = film(videos, rng), film(2000, rng)
+    (x, motions), (new, true) = film(videos, rng), film(videos // 2, rng)
     mixed = shuffled(new, rng)
     network = train(x, motions, hidden, epochs, seed)
     other = train(shuffled(x, rng), motions, hidden, epochs, seed)

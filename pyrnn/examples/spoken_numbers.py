@@ -14,8 +14,8 @@ blank; equal ones in a row count once, and blanks are left out: 0 0 - 0 3 - says
 many ways that say the number, each as much as it is likely, and the network finds out by itself when it is surest: its
 digits become spikes between blanks.
 
-Read greedily, a number is what the likeliest of every step says. A beam keeps the likeliest beginnings of a number, each
-with all ways that say it, and asks a language model what may come next: n-grams of a directory of 1,000 numbers.
+Read greedily, a number is what the likeliest of every step says. A beam keeps the likeliest beginnings of a number,
+with all ways that say each, and may ask a language model what comes next: n-grams of a directory of 1,000 numbers.
 
 Recordings, takes and speakers are those of spoken_digits; settings were chosen on takes 5 to 9.
 """
@@ -136,7 +136,8 @@ def draw(path: str, network: pyrnn.Sequential, numbers: list[Number]) -> None:
              "https://github.com/Jakobovski/free-spoken-digit-dataset")  # fmt: skip
 @count_option("--hidden", 96, "Units of each direction, and channels of the convolutions.")
 @count_option("--steps", 1500, "Steps of Adam, on 16 numbers each.")
-def main(data: str, plot: str | None, hidden: int, steps: int, seed: int) -> None:
+@count_option("--numbers", 200, "Numbers to judge by, of each kind.")
+def main(data: str, plot: str | None, hidden: int, steps: int, numbers: int, seed: int) -> None:
     with reading():
         recordings = Recordings(data)
     speaker, take = recordings.speaker, recordings.take
@@ -148,14 +149,14 @@ def main(data: str, plot: str | None, hidden: int, steps: int, seed: int) -> Non
     network = train(recordings, take >= 10, hidden, steps, seed)
     rng = np.random.default_rng(seed)
     for name, rows in [("takes 5 to 9", (take >= 5) & (take < 10)), ("takes 0 to 4", take < 5)]:
-        numbers = dial(recordings, rows, 300, rng)
-        tell(name, wrong(network, numbers, seed))
+        known = dial(recordings, rows, numbers, rng)
+        tell(name, wrong(network, known, seed))
     if plot:
-        draw(plot, network, numbers)
+        draw(plot, network, known)
     new = []
     for name in np.unique(speaker):
         network = train(recordings, (take >= 10) & (speaker != name), hidden, steps, seed)
-        new.append(wrong(network, dial(recordings, speaker == name, 100, rng), seed))
+        new.append(wrong(network, dial(recordings, speaker == name, numbers, rng), seed))
         tell(f"{name}, never heard", new[-1])
     tell("a new speaker", {way: float(np.mean([found[way] for found in new])) for way in new[0]})
 

@@ -68,11 +68,11 @@ def alignments(
         axes.plot(times, chances[:, blank], color=style.GREY, linewidth=0.9)
         for k in set(range(len(names))) - {blank}:
             heights = chances[:, k].astype(float)
-            if (heights > 0.01).any():
-                axes.fill_between(times, heights, color=colours[k], alpha=0.35, linewidth=0)
-                axes.plot(times, heights, color=colours[k], linewidth=1.2)
-            around = np.pad(heights, 1)
-            for t in np.flatnonzero((heights > 0.2) & (heights > around[:-2]) & (heights >= around[2:])):
+            before, after = np.pad(heights, 1)[:-2], np.pad(heights, 1)[2:]
+            there = np.maximum(heights, np.maximum(before, after)) > 0.01
+            axes.fill_between(times, heights, where=there, color=colours[k], alpha=0.35, linewidth=0)
+            axes.plot(times, np.where(there, heights, np.nan), color=colours[k], linewidth=1.2)
+            for t in np.flatnonzero((heights > 0.2) & (heights > before) & (heights >= after)):
                 axes.annotate(shown[k], (times[t], heights[t]), (0, 1), textcoords="offset points", ha="center",
                               va="bottom", fontsize=9, weight="bold", color=colours[k], **style.PLAIN)  # fmt: skip
         changes = [0, *np.flatnonzero(np.diff(aligned)) + 1, len(aligned)]
