@@ -28,6 +28,13 @@ from pyrnn import plots
 from . import count_option, lesson
 
 FRAMES, SIDE, NOISE = 12, 16, 0.3
+Shape = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # places from the middle -> pixels from the edge
+SHAPES: tuple[Shape, ...] = (
+    lambda across, down, size: size - np.hypot(across, down),
+    lambda across, down, size: size - np.maximum(abs(across), abs(down)),
+    lambda across, down, size: size - (abs(across) + abs(down)) / 1.3,
+    lambda across, down, size: 0.7 - abs(np.hypot(across, down) - size),
+)
 MOTIONS = ("right", "left", "down", "up", "turns right", "turns left", "grows", "shrinks")
 
 
@@ -35,18 +42,18 @@ def film(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """So many videos (N, FRAMES, SIDE, SIDE) and their motions (N,)."""
     motions = rng.integers(len(MOTIONS), size=count)
     middle, angle = rng.uniform(6, 9, (2, count, 1)), rng.uniform(0, 2 * np.pi, (count, 1))
-    speed, radius, size = (rng.uniform(*ends, (count, 1)) for ends in ((0.3, 0.7), (2, 4), (1.5, 3.5)))
+    speed, radius, size = rng.uniform([[0.3, 2, 1.5]], [[0.7, 4, 3.5]], (count, 3)).T[..., None]  # a frame; pixels
     way = speed * (np.arange(FRAMES) - (FRAMES - 1) / 2) * np.where(motions % 2, -1, 1)[:, None]  # (N, FRAMES), pixels
     pair = motions[:, None] // 2
     x = middle[0] + np.choose(pair, [way, 0, radius * np.cos(angle + way), 0])
     y = middle[1] + np.choose(pair, [0, way, radius * np.sin(angle + way), 0])
-    size = (size + np.where(pair == 3, 0.3 * way, 0))[..., None, None]
-    across, down = np.arange(SIDE) - x[..., None, None], np.arange(SIDE)[:, None] - y[..., None, None]
-    far = np.hypot(across, down)
-    inside = [size - far, size - np.maximum(abs(across), abs(down)), size - (abs(across) + abs(down)) / 1.3,
-              0.7 - abs(far - size)]  # fmt: skip
-    bright = np.clip(0.5 + np.choose(rng.integers(4, size=count)[:, None, None, None], inside), 0, 1)
-    return (bright + rng.normal(0, NOISE, bright.shape)).astype("f4"), motions
+    x, y, size = (some.astype("f4")[..., None, None] for some in (x, y, size + np.where(pair == 3, 0.3 * way, 0)))
+    pixels, kind = np.arange(SIDE, dtype="f4"), rng.integers(len(SHAPES), size=count)
+    videos = NOISE * rng.standard_normal((count, FRAMES, SIDE, SIDE), "f4")
+    for k, inside in enumerate(SHAPES):
+        rows = kind == k
+        videos[rows] += np.clip(0.5 + inside(pixels - x[rows], pixels[:, None] - y[rows], size[rows]), 0, 1)
+    return videos, motions
 
 
 def shuffled(videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -105,13 +112,15 @@ def every_opinion(logits: np.ndarray, motions: np.ndarray) -> tuple[float, np.nd
 def train(videos: np.ndarray, motions: np.ndarray, hidden: int, epochs: int, seed: int) -> pyrnn.Sequential:
     """A network that has learned from these videos."""
     network = pyrnn.Sequential(Eye(32), pyrnn.GRU(4 * 32, hidden), pyrnn.Linear(hidden, len(MOTIONS)), rng=seed)
-    pyrnn.fit(network, videos, motions, every_opinion, epochs=epochs, optimizer=pyrnn.Adam(network, lr=3e-3), rng=seed)
+    pyrnn.fit(
+        network, list(videos), motions, every_opinion, epochs=epochs, optimizer=pyrnn.Adam(network, lr=3e-3), rng=seed
+    )
     return network
 
 
 def opinions(network: pyrnn.Sequential, videos: np.ndarray) -> np.ndarray:
     """How likely each motion is after each frame, (N, T, 8)."""
-    x, lengths = pyrnn.data.pad(videos)
+    x, lengths = pyrnn.data.pad(list(videos))
     chances: np.ndarray = pyrnn.Softmax()(network(x, lengths=lengths)).swapaxes(0, 1)
     return chances
 

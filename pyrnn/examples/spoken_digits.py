@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -86,7 +87,7 @@ class Hide(pyrnn.Model):
         return x, lambda _: None
 
 
-def ears(hidden: int, stride: int, rng: np.random.Generator) -> list[pyrnn.Model]:
+def ears(hidden: int, stride: int, rng: np.random.Generator) -> list[Any]:
     """Layers from features (T, N, BANDS) to y (T / 2 / stride, N, 2H)."""
     return [
         Hide(rng),

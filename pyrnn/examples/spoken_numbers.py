@@ -119,7 +119,7 @@ def draw(path: str, network: pyrnn.Sequential, numbers: list[Number]) -> None:
     said = decoding.ctc_greedy(logits, lengths=lengths)
     paths = decoding.ctc_align(logits, [number.ids for number in numbers], lengths=lengths)
     chances = pyrnn.Softmax()(logits)
-    panels = {}
+    panels: dict[tuple[bool, bool], plots.Alignment] = {}
     for n, number in enumerate(numbers):
         true, heard = ("".join(NAMES[k] for k in ids) for ids in (number.ids, said[n]))
         kind = true != heard, bool((np.diff(number.ids) == 0).any())

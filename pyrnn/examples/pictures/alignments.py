@@ -24,7 +24,7 @@ class Alignment(NamedTuple):
     path: np.ndarray  # (T,) ids, such as `pyrnn.decoding.ctc_align` gives
     title: str
     right: bool = True
-    seams: Sequence[float] = ()  # seconds, where one thing that was said ends and the next one begins
+    seams: Sequence[float] | np.ndarray = ()  # seconds, where one thing that was said ends and the next one begins
 
 
 SOUND, ALIGNED = (1.42, 2.4), (1.18, 1.36)  # where they lie, above the chances
