@@ -17,9 +17,9 @@ digits become spikes between blanks.
 Read greedily, a number is what the likeliest of every step says. A beam keeps the likeliest beginnings of a number,
 with all ways that say each, and may ask a language model what comes next: n-grams of a directory of 1,000 numbers.
 
-Recordings, takes and speakers are those of spoken_digits; settings were chosen on takes 5 to 9. Of the digits of takes 0
-to 4 2.1% are wrong, greedily and by a beam, 1.0% with the directory (takes 5 to 9: 1.8 and 0.9%). Of a speaker never
-heard 19.8, 19.3 and 15.6% are, greedily between 13 and 31%. Five minutes for the seven nets.
+Recordings, takes and speakers are those of spoken_digits; settings were chosen on takes 5 to 9. Of takes 0 to 4
+2.1% of the digits are wrong, greedily and by a beam, and 1.0% with the directory (takes 5 to 9: 1.8 and 0.9%). Of a
+speaker never heard it is 19.8, 19.3 and 15.6%, greedily between 13 and 31%. Five minutes for the seven nets.
 """
 
 from __future__ import annotations
