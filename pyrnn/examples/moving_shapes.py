@@ -14,6 +14,9 @@ or from shuffled ones.
 
 A convolution in the plane is a `Conv1d` over the rows of an image, whose channels are those of three neighbouring
 columns; the columns lie side by side as rows of a batch, so that all have the same weights.
+
+100.0% of 2000 new videos are right, and 46.9% with their frames shuffled; by the network that has learned from shuffled
+videos 51.6%, within chance of a half. Half a minute for both.
 """
 
 from __future__ import annotations
