@@ -16,7 +16,7 @@ nothing; in training some bands and some frames are hidden (Park et al. 2019, Sp
 3,000 recordings, each digit 50 times by six speakers (Free Spoken Digit Dataset). Takes 0 to 4 are the test, takes 5 to
 9 chose the settings, 10 to 49 are learned. The second figure asks for more: each speaker in turn is never heard.
 
-98.3% of the test are right (98.7% of takes 5 to 9), and 72.8% where the speaker is new, between 61 and 92%: five voices
+98.7% of the test are right (97.0% of takes 5 to 9), and 73.2% where the speaker is new, between 60 and 93%: five voices
 are few to learn from. Three minutes for the seven nets.
 """
 
