@@ -15,8 +15,8 @@ or from shuffled ones. A first frame hints at what comes, as what is at the left
 A convolution in the plane is a `Conv1d` over the rows of an image, whose channels are those of three neighbouring
 columns; the columns lie side by side as rows of a batch, so that all have the same weights.
 
-100.0% of 2000 new videos are right, and 46.9% with their frames shuffled; by the network that has learned from shuffled
-videos 51.6%, within chance of a half. Half a minute for both.
+98.0% of 2000 new videos are right, after the first frame 36% and after four 78%; with their frames shuffled 31.1%, and
+50.0% by the network that has learned from shuffled ones. Half a minute for both.
 """
 
 from __future__ import annotations
