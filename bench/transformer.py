@@ -82,6 +82,9 @@ def case(shape: Shape, direction: str, settings: Settings) -> Case:
         flops=(3 if both else 1) * steps * rows * layers * flops(features, hidden, steps),
         bytes=2 * x.nbytes,
         footprint=model.num_parameters * settings.itemsize,
+        # A ReLU whose input is 0 but for rounding has another slope in each: both are off by 3e-3 from float64, where
+        # they agree to 1e-14.
+        tolerance=2e-2 if both and settings.dtype == "float32" else None,
     )
 
 
