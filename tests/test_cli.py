@@ -731,7 +731,7 @@ def test_no_name_is_no_file_name(here, capsys, arguments, where):
         (["--threads", "257"], "--threads is 257, expected 1 to 256"),
         (["--seconds", "nan"], "--seconds is nan, expected a finite number"),
         (["--seconds", "inf"], "--seconds is inf, expected a finite number"),
-        (["transformer"], "there is no transformer"),
+        (["perceptron"], "there is no perceptron"),
         (["lstm", "--json", "no/where.json"], "there is no directory"),
     ],
 )

@@ -331,5 +331,5 @@ def test_every_layer_is_written_or_refused():
 
     kinds = [getattr(pyrnn, name) for name in pyrnn.__all__ if isinstance(getattr(pyrnn, name), type)]
     layers = {kind for kind in kinds if issubclass(kind, Layer) and not issubclass(kind, (pyrnn.Model, Recurrent))}
-    refused = {"AdditiveAttention", "CRF", "Jordan", "Merge"}  # a Merge is written as a part of a Graph
+    refused = {"AdditiveAttention", "CRF", "Jordan", "Population", "Merge"}  # a Merge is a part of a Graph
     assert {kind.__name__ for kind in layers - set(WRITERS)} == refused
