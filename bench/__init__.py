@@ -27,6 +27,7 @@ from . import (
     onnx_models,
     optim,
     peers,
+    precision,
     quantized,
     report,
     transformer,
@@ -38,6 +39,7 @@ OPS: dict[str, Op] = {
     for module in (
         cells,
         quantized,
+        precision,
         attention,
         transformer,
         linear,

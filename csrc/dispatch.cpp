@@ -24,6 +24,7 @@ PYRNN_DECLARE(x86_64_v2)
 PYRNN_DECLARE(x86_64_v3)
 PYRNN_DECLARE(x86_64_v4)
 PYRNN_DECLARE(x86_64_v4_dot)
+PYRNN_DECLARE(x86_64_v4_bf16)
 PYRNN_DECLARE(arm64)
 PYRNN_DECLARE(arm64_dot)
 
@@ -43,6 +44,7 @@ bool has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
 bool has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
 #endif
 bool has_vnni() { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
+bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
 #elif defined(__APPLE__)
 bool has_dot() { return true; }
@@ -50,25 +52,27 @@ bool has_dot() { return true; }
 bool has_dot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
 
-// A set of the build, with the forms of another namespace of its own where some of its CPUs can do more.
-#define PYRNN_SET(name, supported, set, of_forms) \
-  {name, supported, set::kernel_table<float>, set::kernel_table<double>, of_forms::forms}
+// A set of the build, with forms of other namespaces of its own where some of its CPUs can do more: `rounded` of the
+// last one.
+#define PYRNN_SET(name, supported, set, of_forms, of_rounded) \
+  {name, supported, set::kernel_table<float>, set::kernel_table<double>, of_forms::forms, of_rounded::forms}
 
 const InstructionSet sets[] = {
 #ifdef PYRNN_HAS_x86_64_v4  // defined by the build for each set it holds
-    PYRNN_SET("x86-64-v4-vnni", has_vnni, x86_64_v4, x86_64_v4_dot),
-    PYRNN_SET("x86-64-v4", has_v4, x86_64_v4, x86_64_v4),
+    PYRNN_SET("x86-64-v4-bf16", has_bf16, x86_64_v4, x86_64_v4_dot, x86_64_v4_bf16),
+    PYRNN_SET("x86-64-v4-vnni", has_vnni, x86_64_v4, x86_64_v4_dot, x86_64_v4),
+    PYRNN_SET("x86-64-v4", has_v4, x86_64_v4, x86_64_v4, x86_64_v4),
 #endif
 #ifdef PYRNN_HAS_x86_64_v3
-    PYRNN_SET("x86-64-v3", has_v3, x86_64_v3, x86_64_v3),
+    PYRNN_SET("x86-64-v3", has_v3, x86_64_v3, x86_64_v3, x86_64_v3),
 #endif
 #ifdef PYRNN_HAS_x86_64_v2
-    PYRNN_SET("x86-64-v2", has_v2, x86_64_v2, x86_64_v2),
+    PYRNN_SET("x86-64-v2", has_v2, x86_64_v2, x86_64_v2, x86_64_v2),
 #endif
 #ifdef PYRNN_HAS_arm64
-    PYRNN_SET("arm64-dotprod", has_dot, arm64, arm64_dot),
+    PYRNN_SET("arm64-dotprod", has_dot, arm64, arm64_dot, arm64),
     PYRNN_SET(
-        "arm64-neon", [] { return true; }, arm64, arm64),
+        "arm64-neon", [] { return true; }, arm64, arm64, arm64),
 #endif
 };
 
@@ -109,7 +113,8 @@ template <> const Kernels<double>& kernels<double>() {
 }
 
 const Forms<float>& forms() {
-  static const Forms<float>& table = instruction_set().forms();
+  static const Forms<float> table{instruction_set().forms().bfloat16, instruction_set().forms().int8,
+                                  instruction_set().rounded().rounded};
   return table;
 }
 

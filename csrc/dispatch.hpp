@@ -39,7 +39,8 @@ struct InstructionSet {
   bool (*supported)();
   const Kernels<float>& (*float32)();
   const Kernels<double>& (*float64)();
-  const Forms<float>& (*forms)();
+  const Forms<float>& (*forms)();    // all but `rounded`
+  const Forms<float>& (*rounded)();  // that alone
 };
 
 // Chosen at the first call; throws std::invalid_argument for a PYRNN_ISA that is unknown or beyond this CPU.

@@ -1,12 +1,16 @@
 // The forms of matrices (base/forms.hpp), compiled once per instruction set (PYRNN_ISA), and once more where some CPUs
 // of a set have instructions for them.
-#include "base/words.hpp"
+#include "base/rounded.hpp"
 
 namespace pyrnn::PYRNN_ISA {
 
 const Forms<float>& forms();
 const Forms<float>& forms() {
-  static constexpr Forms<float> table{WordForm<Bfloat16>::form, WordForm<Int8>::form};
+#if defined(__AVX512BF16__)
+  static constexpr Forms<float> table{{}, {}, RoundedForm::form};  // others are as without
+#else
+  static constexpr Forms<float> table{WordForm<Bfloat16>::form, WordForm<Int8>::form, RoundedForm::form};
+#endif
   return table;
 }
 

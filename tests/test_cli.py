@@ -177,6 +177,7 @@ def test_info(capsys):
     assert re.search(r"^pyrnn +\d", out, re.M)
     assert re.search(r"^threads +\d+$", out, re.M)
     assert "instruction set" in out
+    assert re.search(r"^bfloat16 +products (by an instruction of this CPU|as float32, of rounded numbers)$", out, re.M)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["train", "--help"], ["sample", "--help"], ["eval", "--help"]])
@@ -361,6 +362,7 @@ def test_info_as_json(capsys):
     assert facts["version"] == pyrnn.__version__
     assert facts["instruction_set"] in facts["instruction_sets"] == pyrnn.kernels.isas()
     assert facts["threads"] == pyrnn.get_num_threads()
+    assert facts["bfloat16_products"] == ("instruction" if "bf16" in facts["instruction_set"] else "float32")
 
 
 @pytest.mark.parametrize("setting", ["PYRNN_ISA", "PYRNN_NUM_THREADS"])

@@ -144,7 +144,9 @@ def test_the_record_of_a_cell_is_what_its_kernel_says(op):
     own = record._replace(weights=kernel.SHAPES)
     assert own.shapes(2, 11, 7) == record.shapes(2, 11, 7)
     assert set(record.optional) <= set(record.weights)
-    options = {name: default for name, _, default in inspected(getattr(reference, op).stream)[2:]}
+    precision, *own_options = inspected(getattr(reference, op).stream)[2:]
+    assert precision[0] == "precision"  # of every op, see tests/test_precision.py
+    options = {name: default for name, _, default in own_options}
     assert options == {name: repr(values[0]) for name, values in record.options.items()}
     for order in record.orders.values():
         assert sorted(order) == sorted(record.gates)
@@ -153,7 +155,7 @@ def test_the_record_of_a_cell_is_what_its_kernel_says(op):
 @pytest.mark.parametrize("op", RECURRENT)
 def test_every_option_and_optional_weight_has_a_variant(op):
     variants = [(option, extra) for name, option, extra in cells.VARIANTS.values() if name == op]
-    own = {name for name, _, _ in inspected(getattr(reference, op).stream)} - {"layers", "batch"}
+    own = {name for name, _, _ in inspected(getattr(reference, op).stream)} - {"layers", "batch", "precision"}
     for option in own:
         assert len({o[option] for o, _ in variants}) >= 2, f"{option} of {op} is not varied in tests/cells.py"
     for argument in set(CELLS[op].optional.values()) - {"bias"}:
@@ -232,17 +234,19 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
         (
             pyrnn.RNN,
             "(input_size, hidden_size, num_layers=1, nonlinearity='tanh', bias=True, batch_first=False, dropout=0.0,"
-            " bidirectional=False, *, dtype='float32', rng=None)",
+            " bidirectional=False, *, precision='float32', dtype='float32', rng=None)",
         ),
         (
             pyrnn.LSTM,
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False,"
-            " proj_size=0, *, peephole=False, activation='tanh', gate_activation='sigmoid', dtype='float32', rng=None)",
+            " proj_size=0, *, peephole=False, activation='tanh', gate_activation='sigmoid', precision='float32',"
+            " dtype='float32', rng=None)",
         ),
         (
             pyrnn.GRU,
             "(input_size, hidden_size, num_layers=1, bias=True, batch_first=False, dropout=0.0, bidirectional=False, *,"
-            " reset_after=True, activation='tanh', gate_activation='sigmoid', dtype='float32', rng=None)",
+            " reset_after=True, activation='tanh', gate_activation='sigmoid', precision='float32', dtype='float32',"
+            " rng=None)",
         ),
         (pyrnn.LSTM.__call__, "(self, x, state=None, *, lengths=None, reset=None, ids=None, mask=None)"),
         (

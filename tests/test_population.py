@@ -210,14 +210,16 @@ def test_kernel_and_reference(variant):
 
 def test_kernel_and_reference_of_linear_maps():
     rng = np.random.default_rng(2)
-    x, weight, bias = (rng.standard_normal(shape) for shape in ((P, T, N, I), (P, H, I), (P, H)))
-    found = []
-    for backend in (pyrnn.kernels, pyrnn.reference):
-        y = backend.linear.forward(x, weight, bias)
-        grads = np.zeros_like(weight), np.zeros_like(bias)
-        found.append([y, backend.linear.backward(y, x, weight, *grads), *grads])
-    for ours, theirs in zip(*found, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    arrays = [rng.standard_normal(shape) for shape in ((P, T, N, I), (P, H, I), (P, H), (P, T, N, H))]
+    for dtype, precision, tolerance in (("f8", "float32", 1e-12), ("f4", "bfloat16", 1e-5)):
+        x, weight, bias, dy = (array.astype(dtype) for array in arrays)
+        found = []
+        for backend in (pyrnn.kernels, pyrnn.reference):
+            y = backend.linear.forward(x, weight, bias, precision=precision)
+            grads = np.zeros_like(weight), np.zeros_like(bias)
+            found.append([y, backend.linear.backward(dy, x, weight, *grads, precision=precision), *grads])
+        for ours, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
 
 
 # ---- values

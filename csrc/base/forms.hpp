@@ -5,6 +5,7 @@
 //              the bits of the same matrix of floats
 //   int8       rows of whole numbers, and a scale for each row. A vector is brought to the same form
 //              first, with a scale of its own, max |v| / 127. Sums of products of whole numbers are exact
+//   rounded    rows of floats, which are rounded to bfloat16, and so is a vector: rounded.hpp. It has a way back
 #pragma once
 
 #include <span>
@@ -52,13 +53,22 @@ template <class T> struct Form {
   // As `accumulate` in panels.hpp, for one segment. Result r begins at start[r].
   void (*accumulate)(int vectors, int rows, const T* const* a, i64 columns, const T* panels, const T* const* start,
                      T* const* c, i64 c_group, i64 groups);
+  // The way back, null where there is none. A vector of `count` runs of `length` numbers, a multiple of a register's,
+  // prepared.
+  void (*gather)(const T* from, i64 count, i64 length, i64 stride, T* to) = nullptr;
+  // As `transpose_panels` in panels.hpp, from panels of `pack`.
+  void (*transpose)(int vectors, const T* panels, i64 units, i64 columns, i64 g0, i64 g1, T* to) = nullptr;
+  // The panel of one unit group whose k are n rows, `step` apart, of `vectors` registers, `width` numbers at most.
+  void (*pack_rows)(const T* from, i64 step, i64 n, i64 width, i64 vectors, T* panel) = nullptr;
+  // Each column of n rows as a prepared vector of n numbers.
+  void (*turn)(const T* const* rows, i64 n, i64 columns, T* to) = nullptr;
 };
 
 // The most columns whose sums of products of whole numbers are sure to fit 32 bits.
 inline constexpr i64 most_int8_columns = 0x7fffffff / (128 * 127);
 
 template <class T> struct Forms {
-  Form<T> bfloat16, int8;
+  Form<T> bfloat16, int8, rounded;
 };
 
 // The numbers of T that a packed matrix takes, of so many unit groups; those that a vector takes which it meets.

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "bindings/bindings.hpp"
+#include "bindings/encoded.hpp"
 #include "bindings/recurrent.hpp"
 
 namespace pyrnn {
@@ -37,35 +38,41 @@ void bind_cell(py::module_& parent, const RecurrentOp& op, const char* doc,
   m.attr("STATES") = states;
   m.attr("GATES") = op.gates;
   const py::none none;
+  const auto chosen_of = [choose](const std::string& call, std::string_view precision, const Option&... given) {
+    Chosen chosen = choose(call, given...);
+    chosen.rounded = is_rounded(call, precision);
+    return chosen;
+  };
   m.def(
       "forward",
-      [&op, choose](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
-                    py::object reset, bool reverse, py::object out, Option... given) {
-        const Chosen chosen = choose(std::string(op.name) + ".forward", given...);
+      [&op, chosen_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                       py::object reset, bool reverse, py::object out, std::string_view precision, Option... given) {
+        const Chosen chosen = chosen_of(std::string(op.name) + ".forward", precision, given...);
         return recurrent_forward(op, chosen, x, state, weights, ids, lengths, reset, reverse, out);
       },
       py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
-      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none, option...,
-      forward_doc);
+      py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false, py::arg("out") = none,
+      py::arg("precision") = "float32", option..., forward_doc);
   m.def(
       "vjp",
-      [&op, choose](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
-                    py::object reset, bool reverse, py::object checkpoint_every, bool per_row, py::object out,
-                    Option... given) {
-        const Chosen chosen = choose(std::string(op.name) + ".vjp", given...);
+      [&op, chosen_of](py::object x, py::object state, py::object weights, py::object ids, py::object lengths,
+                       py::object reset, bool reverse, py::object checkpoint_every, bool per_row, py::object out,
+                       std::string_view precision, Option... given) {
+        const Chosen chosen = chosen_of(std::string(op.name) + ".vjp", precision, given...);
         return recurrent_vjp(op, chosen, x, state, weights, ids, lengths, reset, reverse, checkpoint_every, per_row,
                              out);
       },
       py::arg("x"), py::arg("state"), py::arg("weights"), py::kw_only(), py::arg("ids") = none,
       py::arg("lengths") = none, py::arg("reset") = none, py::arg("reverse") = false,
-      py::arg("checkpoint_every") = none, py::arg("per_row") = false, py::arg("out") = none, option..., vjp_doc);
-  const auto stream = [&op, choose](py::object layers, py::object batch, Option... given) {
-    return recurrent_stream(op, choose(std::string(op.name) + ".stream", given...), layers, batch);
-  };
-  if constexpr (sizeof...(Option) > 0)
-    m.def("stream", stream, py::arg("layers"), py::arg("batch"), py::kw_only(), option..., stream_doc);
-  else
-    m.def("stream", stream, py::arg("layers"), py::arg("batch"), stream_doc);
+      py::arg("checkpoint_every") = none, py::arg("per_row") = false, py::arg("out") = none,
+      py::arg("precision") = "float32", option..., vjp_doc);
+  m.def(
+      "stream",
+      [&op, chosen_of](py::object layers, py::object batch, std::string_view precision, Option... given) {
+        const Chosen chosen = chosen_of(std::string(op.name) + ".stream", precision, given...);
+        return recurrent_stream(op, chosen, layers, batch);
+      },
+      py::arg("layers"), py::arg("batch"), py::kw_only(), py::arg("precision") = "float32", option..., stream_doc);
 }
 
 template <CellKind kind> Chosen always(const std::string&) { return kind; }

@@ -36,6 +36,22 @@ template <class T> GivenMatrix<T> to_any_matrix(const std::string& call, const s
   }
 }
 
+bool is_rounded(const std::string& call, std::string_view precision) {
+  if (precision != "float32" && precision != "bfloat16")
+    wrong_value(call, "precision is " + shown(py::str(std::string(precision))) + ", expected 'float32' or 'bfloat16'");
+  return precision == "bfloat16";
+}
+
+template <class T> void round_products(const std::string& call, const std::string& name, Matrix<const T>& matrix) {
+  if (matrix.form) wrong_value(call, "precision is 'bfloat16', expected 'float32': " + name + " has fewer bits itself");
+  if constexpr (std::is_same_v<T, float>)
+    matrix.form = &forms().rounded;
+  else
+    wrong_value(call, "precision is 'bfloat16', expected 'float32': " + name + " is of float64");
+}
+
+template void round_products(const std::string&, const std::string&, Matrix<const float>&);
+template void round_products(const std::string&, const std::string&, Matrix<const double>&);
 template GivenMatrix<float> to_any_matrix(const std::string&, const std::string&, py::handle);
 template GivenMatrix<double> to_any_matrix(const std::string&, const std::string&, py::handle);
 

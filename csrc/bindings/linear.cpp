@@ -84,7 +84,7 @@ template <class T> struct Maps {
   i64 P, x_distance, weight_distance, bias_distance = 0;
   Linear<T> first;
 
-  Maps(const std::string& call, py::handle x_, py::handle weight_, py::handle bias_)
+  Maps(const std::string& call, py::handle x_, py::handle weight_, py::handle bias_, bool rounded)
       : x(to_typed<T>(call, "x", x_)), weight(to_typed<T>(call, "weight", weight_)), P(weight.shape(0)) {
     first.O = weight.shape(1), first.I = first.x_row = weight.shape(2), first.M = 1;
     if (P == 0) wrong_value(call, "there are no models");
@@ -97,6 +97,7 @@ template <class T> struct Maps {
       bias_distance = model_distance<T>(bias);
       first.bias = static_cast<const T*>(bias.data());
     }
+    if (rounded) round_products(call, "weight", first.weight);
     x_distance = model_distance<T>(x), weight_distance = model_distance<T>(weight);
     first.x = static_cast<const T*>(x.data()), first.weight.data = static_cast<const T*>(weight.data());
   }
@@ -115,8 +116,9 @@ template <class T> struct Maps {
   i64 work() const { return P * first.M * first.O * first.I; }
 };
 
-template <class T> py::array models_forward(const std::string& call, py::handle x, py::handle weight, py::handle bias) {
-  const Maps<T> maps(call, x, weight, bias);
+template <class T>
+py::array models_forward(const std::string& call, py::handle x, py::handle weight, py::handle bias, bool rounded) {
+  const Maps<T> maps(call, x, weight, bias, rounded);
   py::array_t<T> y = empty<T>(maps.shape(maps.first.O));
   T* out = y.mutable_data();
   const WithoutGil released;
@@ -130,8 +132,8 @@ template <class T> py::array models_forward(const std::string& call, py::handle 
 // dy [P, ..., O] -> dx like x; dweight and dbias, like weight and bias, are added to.
 template <class T>
 py::array models_backward(const std::string& call, py::handle dy_, py::handle x, py::handle weight, py::handle dweight_,
-                          py::handle dbias_) {
-  const Maps<T> maps(call, x, weight, py::none());
+                          py::handle dbias_, bool rounded) {
+  const Maps<T> maps(call, x, weight, py::none(), rounded);
   const i64 O = maps.first.O, I = maps.first.I;
   py::array dy = to_typed<T>(call, "dy", dy_);
   check_shape(call, "dy", dy, maps.shape(O));
@@ -165,16 +167,18 @@ template <class T> bool of_models(py::handle weight) {
 }
 
 // x [..., I] -> y [..., O]
-py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
+py::object forward(py::handle x_, py::handle weight_, py::handle bias_, std::string_view precision) {
+  const std::string call = "linear.forward";
+  const bool rounded = is_rounded(call, precision);
   Raw *plain_x = plain_array(x_), *plain_bias = bias_.is_none() ? nullptr : plain_array(bias_);
-  if (plain_x && (plain_bias || bias_.is_none()))
+  if (plain_x && (plain_bias || bias_.is_none()) && !rounded)
     if (py::object y =
             of_dtype(plain_x, [&]<class T>() { return linear_small<T>(plain_x, plain_array(weight_), plain_bias); }))
       return y;
-  const std::string call = "linear.forward";
   return with_dtype(call, "x", x_, [&]<class T>() -> py::object {
-    if (of_models<T>(weight_)) return models_forward<T>(call, x_, weight_, bias_);
-    const GivenMatrix<T> given = to_any_matrix<T>(call, "weight", weight_);
+    if (of_models<T>(weight_)) return models_forward<T>(call, x_, weight_, bias_, rounded);
+    GivenMatrix<T> given = to_any_matrix<T>(call, "weight", weight_);
+    if (rounded) round_products(call, "weight", given.matrix);
     const py::array& weight = given.numbers;
     if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(O, I)");
     Linear<T> m;
@@ -200,13 +204,16 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_) {
   });
 }
 
-py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_) {
+py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_,
+                   std::string_view precision) {
   const std::string call = "linear.backward";
+  const bool rounded = is_rounded(call, precision);
   return with_dtype(call, "x", x_, [&]<class T>() -> py::array {
-    if (of_models<T>(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_);
+    if (of_models<T>(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_, rounded);
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
+    if (rounded) round_products(call, "weight", m.weight);
     const py::array x = to_matrix<T>(call, "x", x_, m.I), dy = to_matrix<T>(call, "dy", dy_, m.O);
     m.M = x.shape(0);
     check_shape(call, "dy", dy, {m.M, m.O});
@@ -291,17 +298,19 @@ void look_up_backward(py::handle dy_, py::handle ids_, py::handle dweight_) {
 void bind_linear(py::module_& parent) {
   py::module_ linear = parent.def_submodule("linear", "A linear map of rows, compiled.");
   linear.def(
-      "forward", [](py::object x, py::object weight, py::object bias) { return forward(x, weight, bias); },
-      py::arg("x"), py::arg("weight"), py::arg("bias"),
+      "forward",
+      [](py::object x, py::object weight, py::object bias, std::string_view precision) {
+        return forward(x, weight, bias, precision);
+      },
+      py::arg("x"), py::arg("weight"), py::arg("bias"), py::kw_only(), py::arg("precision") = "float32",
       "x (..., I), weight (O, I), bias (O,) or None -> (..., O). Of several models all have an axis of models in "
       "front.");
   linear.def(
       "backward",
-      [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias) {
-        return backward(dy, x, weight, dweight, dbias);
-      },
-      py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"),
-      "Returns dx (M, I); dweight and dbias are added to.");
+      [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias,
+         std::string_view precision) { return backward(dy, x, weight, dweight, dbias, precision); },
+      py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"), py::kw_only(),
+      py::arg("precision") = "float32", "Returns dx (M, I); dweight and dbias are added to.");
   bind_packed(parent, linear);
 
   py::module_ embedding = parent.def_submodule("embedding", "Rows of a table, compiled.");

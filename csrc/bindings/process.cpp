@@ -33,7 +33,8 @@ void bind_process(py::module_& m) {
   watch_signals();
   m.def(
       "isa", [] { return instruction_set().name; },
-      "The instruction set in use: x86-64-v4-vnni, x86-64-v4, x86-64-v3, x86-64-v2, arm64-dotprod or arm64-neon.");
+      "The instruction set in use: x86-64-v4-bf16, x86-64-v4-vnni, x86-64-v4, x86-64-v3, x86-64-v2, arm64-dotprod or "
+      "arm64-neon.");
   m.def(
       "isas",
       [] {

@@ -407,7 +407,7 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
   return with_dtype(name, "x", x, [&]<class T>() {
     const auto parsed = parse_weights<T>(name, "weights", op, chosen, weights);
     const Weights<const T>& w = parsed.pointers;
-    if (w.ih.form || w.hh.form || w.hr.form)
+    if ((w.ih.form || w.hh.form || w.hr.form) && !chosen.rounded)
       throw py::type_error(name + ": weights of bfloat16 or int8 have no way back, expected " + dtype_name<T>());
     Call<T> call(name, op, parsed.models, parsed.size, x, state, ids, lengths, reset, reverse, out);
     if (per_row && (parsed.models.axis || !ids.is_none()))

@@ -26,6 +26,7 @@ struct CellWeight {
 struct Chosen {
   CellKind kind;
   CellOptions options;
+  bool rounded = false;  // the factors of products are, to bfloat16
   Chosen(CellKind kind, const CellOptions& options = {}) : kind(kind), options(options) {}
 };
 

@@ -88,7 +88,9 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
       w.arrays.push_back(entry);
     } else if (role == Role::ih || role == Role::hh || role == Role::hr) {
       const GivenMatrix<T> matrix = to_any_matrix<T>(call, op.weights[i].name, entry);
-      (role == Role::ih ? w.pointers.ih : role == Role::hh ? w.pointers.hh : w.pointers.hr) = matrix.matrix;
+      Matrix<const T>& own = role == Role::ih ? w.pointers.ih : role == Role::hh ? w.pointers.hh : w.pointers.hr;
+      own = matrix.matrix;
+      if (chosen.rounded) round_products(call, op.weights[i].name, own);
       w.arrays.push_back(matrix.numbers);
       w.scales.push_back(matrix.scale);
     } else {

@@ -26,24 +26,31 @@ template <class T> struct Linear {
 enum class Activation { identity, relu, sigmoid, tanh, softmax, log_softmax };
 
 // What a thread works with on weight gradients: of a block of rows, `columns` columns of x side by side and where the
-// rows of dy begin; and the sum of a bias gradient.
+// rows of dy begin; and the sum of a bias gradient. Where products are of a form, panels of x and some columns of dy,
+// turned.
 template <class T> struct LinearScratch {
-  LinearScratch(Carver& from, i64 columns, i64 O)
-      : x(from.take<T>(linear_block * columns)), dy(from.take<const T*>(linear_block)), dbias(from.take<T>(O)) {}
-  T* x;          // [linear_block,columns]
-  const T** dy;  // [linear_block]
-  T* dbias;      // [O]
+  static constexpr i64 outputs = 96;
+  LinearScratch(Carver& from, i64 columns, i64 O, const Form<T>* form, i64 groups)
+      : x(from.take<T>(linear_block * columns)),
+        dy(from.take<const T*>(linear_block)),
+        dbias(from.take<T>(O)),
+        panels(from.take<T>(form ? groups * form->panel_size(1, linear_block) : 0)),
+        turned(from.take<T>(form ? outputs * form->vector_size(linear_block) : 0)) {}
+  T* x;                // [linear_block,columns]
+  const T** dy;        // [linear_block]
+  T* dbias;            // [O]
+  T *panels, *turned;  // [Ip/L][.], [outputs][.]
 };
 
 template <class T> struct LinearKernels {
   int lanes, columns;                                                         // columns: of a LinearScratch
   void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
   void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
-  // `prepared` [M,.] is memory for what the form of the weight, if it has one, makes of the rows of x.
+  // `prepared` [M,.] is memory for what the form of the weight, if it has one, makes of the rows of x, or of dy.
   void (*forward)(const Linear<T>&, const T* panels, T* prepared, T* y, int part, int parts);
   void (*forward_few)(const Linear<T>&, T* y);       // of a small one
   void (*activate)(Activation, T* y, i64 M, i64 O);  // in place
-  void (*input_grads)(const Linear<T>&, const T* panels, T* dx, int part, int parts);
+  void (*input_grads)(const Linear<T>&, const T* panels, T* prepared, T* dx, int part, int parts);
   // dweight and dbias (or null) are added to.
   void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, const LinearScratch<T>&, int part, int parts);
 };

@@ -34,19 +34,22 @@ template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T
 }
 
 template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<T>& m, T* dx, T* dweight, T* dbias) {
-  const i64 work = m.M * m.O * m.I;
+  const i64 work = m.M * m.O * m.I, groups = ceil_div(m.I, k.lanes);
+  const Form<T>* const form = m.weight.form;
   Team team(2 * work);
   T* panels = nullptr;
   std::vector<LinearScratch<T>> scratch;
   const Buffer<char> memory = laid_out([&](Carver& from) {
-    panels = from.take<T>(round_up(m.I, k.lanes) * round_up(m.O, k.lanes));
+    panels = from.take<T>(packed_size(form, 1, form ? m.O : round_up(m.O, k.lanes), groups, k.lanes));
     scratch.clear();
-    for (int thread = 0; thread < team.size(); ++thread) scratch.emplace_back(from, k.columns, m.O);
+    for (int thread = 0; thread < team.size(); ++thread) scratch.emplace_back(from, k.columns, m.O, form, groups);
   });
+  const Buffer<T> prepared(m.M * prepared_size(form, m.O));
   k.pack_transposed(m, panels, 0, 1);
   Watch watch;
-  in_watched_parts(team, work, m.M / least_rows, watch,
-                   [&](int, i64 part, i64 parts) { k.input_grads(m, panels, dx, int(part), int(parts)); });
+  in_watched_parts(team, work, m.M / least_rows, watch, [&](int, i64 part, i64 parts) {
+    k.input_grads(m, panels, prepared.get(), dx, int(part), int(parts));
+  });
   // The gradients are added up in place: should a long sum be left in the middle, they become what they were before. In
   // a shorter call nobody asks whether it is to end.
   const bool may_end = work > 8 * Watch::work_between;

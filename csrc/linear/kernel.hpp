@@ -23,7 +23,10 @@ template <class T> struct LinearLoop {
 
   static void pack_transposed(const Linear<T>& m, T* panels, int part, int parts) {
     const Slice groups(groups_of<T>(m.I), part, parts);
-    pyrnn::PYRNN_ISA::pack_transposed(m.weight.data, m.O, m.I, groups.begin, groups.end, panels);
+    const Form<T>* const form = m.weight.form;
+    if (!form) return pyrnn::PYRNN_ISA::pack_transposed(m.weight.data, m.O, m.I, groups.begin, groups.end, panels);
+    for (i64 g = groups.begin; g < groups.end; ++g)
+      form->pack_rows(m.weight.data + g * L, m.I, m.O, m.I - g * L, 1, panels + g * form->panel_size(1, m.O));
   }
 
   // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one.
@@ -125,8 +128,8 @@ template <class T> struct LinearLoop {
       each(y, O, [sum = splat(sum)](Vec<T> a) { return a / sum; });
   }
 
-  static void input_grads(const Linear<T>& m, const T* panels, T* dx, int part, int parts) {
-    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, nullptr, nullptr, nullptr, m.M, m.I, dx, part, parts);
+  static void input_grads(const Linear<T>& m, const T* panels, T* prepared, T* dx, int part, int parts) {
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, part, parts);
   }
 
   // Sums over rows run in blocks, in ascending order, whatever the parts. Columns of x are copied side by side a few
@@ -135,8 +138,9 @@ template <class T> struct LinearLoop {
     const Slice groups(groups_of<T>(m.I), part, parts);
     for (i64 block = 0; block < m.M; block += linear_block) {
       const i64 n = std::min<i64>(linear_block, m.M - block);
+      if (m.weight.form) sum_in_form(*m.weight.form, m, block, n, groups, dweight, own);
       for (i64 k = 0; k < n; ++k) own.dy[k] = m.dy + (block + k) * m.dy_row;
-      for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {
+      for (i64 g0 = groups.begin; g0 < groups.end && !m.weight.form; g0 += group_block) {
         const i64 g1 = std::min<i64>(g0 + group_block, groups.end), width = std::min(g1 * L, m.I) - g0 * L;
         for (i64 k = 0; k < n; ++k)
           for (i64 g = g0; g < g1; ++g)
@@ -157,6 +161,34 @@ template <class T> struct LinearLoop {
         for (i64 k = 0; k < n; ++k)
           for (i64 o = 0; o < m.O; ++o) own.dbias[o] += own.dy[k][o];
         for (i64 o = 0; o < m.O; ++o) dbias[o] += own.dbias[o];
+      }
+    }
+  }
+
+  // What n rows from `block` on add to the gradients of some groups of columns of x.
+  static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight,
+                          const LinearScratch<T>& own) {
+    alignas(64) static constexpr T nothing[columns] = {};
+    const i64 panel = form.panel_size(1, n), size = form.vector_size(n);
+    for (i64 g = groups.begin; g < groups.end; ++g)
+      form.pack_rows(m.x + block * m.x_row + g * L, m.x_row, n, m.I - g * L, 1,
+                     own.panels + (g - groups.begin) * panel);
+    for (i64 low = 0; low < m.O; low += own.outputs) {
+      const i64 high = std::min(low + own.outputs, m.O);
+      for (i64 k = 0; k < n; ++k) own.dy[k] = m.dy + (block + k) * m.dy_row + low;
+      form.turn(own.dy, n, high - low, own.turned);
+      for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {
+        const i64 g1 = std::min<i64>(g0 + group_block, groups.end), width = std::min(g1 * L, m.I) - g0 * L;
+        for (i64 o = low; o < high; o += max_rows) {
+          const int count = int(std::min<i64>(max_rows, high - o));
+          alignas(64) T sums[max_rows][columns];
+          const T *a[max_rows], *start[max_rows];
+          T* to[max_rows];
+          for (int r = 0; r < count; ++r) a[r] = own.turned + (o - low + r) * size, start[r] = nothing, to[r] = sums[r];
+          form.accumulate(1, count, a, n, own.panels + (g0 - groups.begin) * panel, start, to, L, g1 - g0);
+          for (int r = 0; r < count; ++r)
+            for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
+        }
       }
     }
   }

@@ -106,7 +106,8 @@ template <class T> struct Packed {
 };
 
 template <class T> struct Transposed {
-  T *ih = nullptr, *hh = nullptr, *inner = nullptr;  // [Ip/L][gates of H][L], [Pp/L][gates of H][L], [Hp/L][Pp][L]
+  PackedMatrix<T> ih, hh,
+      inner;  // [Ip/L][gates of H][L], [Pp/L][gates of H][L], [Hp/L][Pp][L], or as their forms have it
 };
 
 // What a thread that walks the steps and one that assists it tell each other (time_loop.hpp). Where the assistant comes

@@ -103,9 +103,13 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
                                 }
                               }).zero();
   const Buffer<char> transposed = laid_out([&](Carver& from) {
-    run_.transposed.ih = from.take<T>(round_up(layer_.size.I, cell.lanes) * Hp * cell.x_vectors);
-    run_.transposed.hh = from.take<T>(Pp * Hp * cell.h_vectors);
-    if (cell.inner) run_.transposed.inner = from.take<T>(Hp * Pp);
+    const auto matrix = [&](const PackedMatrix<T>& forward, i64 columns, i64 k) {
+      const i64 groups = ceil_div(columns, cell.lanes);
+      return PackedMatrix<T>(from.take<T>(packed_size(forward.form, 1, k, groups, cell.lanes)), forward.form);
+    };
+    run_.transposed.ih = matrix(layer_.packed.ih, layer_.size.I, Hp * cell.x_vectors);
+    run_.transposed.hh = matrix(layer_.packed.hh, layer_.size.P, Hp * cell.h_vectors);
+    if (cell.inner) run_.transposed.inner = matrix(layer_.packed.inner, layer_.size.H, Pp);
   });
   const i64 one = one_.count();
   std::vector<Buffer<T>> dstates;
@@ -119,9 +123,12 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   run_.dy = dy, run_.dx = dx;
   const i64 steps = std::min(block_, rows_.steps);
   run_.block_rows = per_row_ ? steps : rows_.steps ? rows_.first[steps] : 0;
-  const i64 scratch_bytes =
-      std::max(BlockScratch<T>(Carver(), run_.block_rows, cell.groups_per_sum * cell.slots * cell.lanes).bytes,
-               TableScratch<T>(Carver(), run_.table_rows).bytes);
+  const i64 vectors = cell.x_vectors * cell.lanes, gates = prepared_size(layer_.packed.ih.form, Hp * cell.x_vectors);
+  const BlockScratch<T> of_block(Carver(), run_.block_rows, cell.groups_per_sum * cell.slots * cell.lanes,
+                                 layer_.packed, layer_.size);
+  const TableScratch<T> of_table(Carver(), run_.table_rows, layer_.packed.ih.form, layer_.size.I, cell.max_rows * gates,
+                                 vectors);
+  const i64 scratch_bytes = std::max(of_block.bytes, of_table.bytes);
   run_.scratch_size = scratch_bytes / i64(sizeof(T));
   Team team(2 * run_work(layer_, rows_));
   Buffer<T> scratch(run_.scratch_size * team.size());

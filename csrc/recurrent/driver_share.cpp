@@ -36,10 +36,13 @@ template <class T> i64 step_work(const Layer<T>& l) {
          of(l.packed.inner, l.cell.inner ? l.Pp * l.size.H : 0);
 }
 
-// The inputs of a chunk, the outputs or the inner vectors of a step.
-template <class T> i64 most_prepared(const Packed<T>& weights, const Sizes& size, i64 rows, i64 chunk) {
-  return rows * std::max({chunk * prepared_size(weights.ih.form, size.I), prepared_size(weights.hh.form, size.P),
-                          prepared_size(weights.inner.form, size.H)});
+// The inputs of a chunk, the outputs or the inner vectors of a step; and the gates' gradients of all of these.
+template <class T> i64 most_prepared(const Layer<T>& l, const Transposed<T>& back, i64 rows, i64 chunk) {
+  const Packed<T>& weights = l.packed;
+  return rows * std::max({chunk * prepared_size(weights.ih.form, l.size.I), prepared_size(weights.hh.form, l.size.P),
+                          prepared_size(weights.inner.form, l.size.H),
+                          chunk * prepared_size(back.ih.form, l.Hp * l.cell.x_vectors),
+                          prepared_size(back.hh.form, l.Hp * l.cell.h_vectors), prepared_size(back.inner.form, l.Pp)});
 }
 
 i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
@@ -98,7 +101,7 @@ void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, vo
   Assistance assistance(run.assisted ? tasks_of(run) : 0);
   run.assistance = run.assisted ? &assistance : nullptr;
   run.watch = &watch;
-  run.prepared_size = most_prepared(layer.packed, layer.size, run.rows->N, run.chunk);
+  run.prepared_size = most_prepared(layer, run.transposed, run.rows->N, run.chunk);
   const Buffer<T> prepared((threads + run.assisted) * run.prepared_size);
   run.prepared = prepared.get();
   auto job = [&](int member) {
@@ -109,8 +112,8 @@ void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, vo
 
 template i64 step_work(const Layer<float>&);
 template i64 step_work(const Layer<double>&);
-template i64 most_prepared(const Packed<float>&, const Sizes&, i64, i64);
-template i64 most_prepared(const Packed<double>&, const Sizes&, i64, i64);
+template i64 most_prepared(const Layer<float>&, const Transposed<float>&, i64, i64);
+template i64 most_prepared(const Layer<double>&, const Transposed<double>&, i64, i64);
 template void share(Run<float>&, const Layer<float>&, int);
 template void share(Run<double>&, const Layer<double>&, int);
 template Places places(const Run<float>&, const Layer<float>&, i64);

@@ -12,7 +12,7 @@ template <class T> i64 step_work(const Layer<T>&);
 template <class T> i64 run_work(const Layer<T>& l, const Rows& rows) { return step_work(l) * rows.first[rows.steps]; }
 
 // The most numbers that a thread prepares at once for products with such matrices (Run::prepared).
-template <class T> i64 most_prepared(const Packed<T>&, const Sizes&, i64 rows, i64 chunk);
+template <class T> i64 most_prepared(const Layer<T>&, const Transposed<T>&, i64 rows, i64 chunk);
 
 // Steps whose input product is done at once: enough rows that W_ih is read seldom, few enough to stay in cache.
 i64 chunk_steps(const Rows&);

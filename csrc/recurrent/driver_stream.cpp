@@ -29,7 +29,7 @@ Stream<T>::Stream(Layers layers, i64 batch)
     states_.push_back(std::move(memory));
     record = std::max(record, batch * l.record_row());
     if (l.cell.inner) inner = std::max(inner, batch * l.Hp);
-    prepared = std::max(prepared, most_prepared(l.packed, l.size, batch, 1));
+    prepared = std::max(prepared, most_prepared(l, Transposed<T>(), batch, 1));
     if (l.cell.projects) projected = std::max(projected, batch * l.Pp);
     zeros = std::max({zeros, l.Hp, l.Pp});
   }

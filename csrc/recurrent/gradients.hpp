@@ -11,27 +11,46 @@ template <class T> class Gradients : public Part<T> {
  protected:
   using Base = Part<T>;
   using Base::L, Base::slots, Base::cell, Base::run, Base::rows, Base::thread, Base::H, Base::P, Base::I, Base::Pp,
-      Base::record, Base::before, Base::kept, Base::at, Base::each_tile, Base::each_run, Base::nothing;
+      Base::record, Base::before, Base::kept, Base::at, Base::each_tile, Base::each_run, Base::nothing, Base::Hp,
+      Base::gather, Base::vector;
   using typename Base::Tile;
   static constexpr i64 summed_blocks = 16;  // of gradients by id
+  // So few rows at a time are summed that their part of the panel stays in level 1 or 2, and all of these for so few
+  // columns that their sums stay in level 2.
+  static constexpr i64 cached_rows = 256, cached_columns = 16 * max_rows;
 
   Gradients(const Run<T>& run, int thread) : Base(run, thread) {}
 
-  // dx of steps [from, to): the gates' gradients times the transposed input weights.
+  // dx of steps [from, to): the gates' gradients times the transposed input weights. Of gradients that are prepared
+  // first, so many steps at a time as there is memory for.
   void input_grads(i64 from, i64 to, int part, int parts) const {
     if (!run.dx.data || run.ids.data) return;
-    each_run(Slice(groups_of<T>(I), part, parts), [&](i64 g0, i64 g1) {
-      each_tile(from, to, [&](const i64* s, const i64* j, int n) {
-        const T* gates[max_rows];
-        T* dx[max_rows];
-        for (int r = 0; r < n; ++r)
-          gates[r] = record(s[r], j[r]) + (cell.gradients_first + cell.x_first) * L, dx[r] = at(run.dx, s[r], j[r]);
-        put_input_grads(run, gates, slots * L, dx, n, g0, g1);
+    const PackedMatrix<T>& weights = run.transposed.ih;
+    const Segments runs{Hp / L, cell.x_vectors * L, slots * L};
+    const i64 k = Hp * cell.x_vectors, steps = pyrnn::prepared_size(weights.form, k) ? run.chunk : to - from;
+    const auto gates = [&](i64 s, i64 j) { return record(s, j) + (cell.gradients_first + cell.x_first) * L; };
+    for (i64 end; from < to; from = end) {
+      end = std::min(from + steps, to);
+      i64 number = 0;
+      if (pyrnn::prepared_size(weights.form, k))
+        each_tile(from, end, [&](const i64* s, const i64* j, int n) {
+          for (int r = 0; r < n; ++r) gather(weights, runs, number++, gates(s[r], j[r]));
+        });
+      each_run(Slice(groups_of<T>(I), part, parts), [&](i64 g0, i64 g1) {
+        number = 0;
+        each_tile(from, end, [&](const i64* s, const i64* j, int n) {
+          const T* a[max_rows];
+          T* dx[max_rows];
+          for (int r = 0; r < n; ++r)
+            a[r] = vector(weights, k, number++, gates(s[r], j[r])), dx[r] = at(run.dx, s[r], j[r]);
+          put_input_grads(run, a, slots * L, dx, n, g0, g1);
+        });
       });
-    });
+    }
   }
 
-  // The gates' gradients of n rows, unit groups `stride` apart, times the transposed input weights of [g0, g1).
+  // The gates' gradients of n rows, unit groups `stride` apart if they are not prepared, times the transposed input
+  // weights of [g0, g1).
   static void put_input_grads(const Run<T>& run, const T* const* gates, i64 stride, T* const* dx, int n, i64 g0,
                               i64 g1) {
     const i64 I = run.size.I, groups = groups_of<T>(run.size.H), vectors = run.cell->x_vectors;
@@ -48,17 +67,25 @@ template <class T> class Gradients : public Part<T> {
   static void table_grads(const Run<T>& run, int part, int parts) {
     const int vectors = run.cell->x_vectors;
     const i64 I = run.size.I, V = run.table_rows, row = vectors * L;
-    const T** const x = TableScratch<T>(Carver(run.scratch + part * run.scratch_size), V).rows;
-    for (i64 v = 0; v < V; ++v) x[v] = run.x.at(0, v);
-    const Slice units(groups_of<T>(run.size.H), part, parts), rows(V, part, parts);
+    const Form<T>* const form = run.weights.ih.form;
+    const i64 groups = groups_of<T>(run.size.H), size = pyrnn::prepared_size(form, groups * row);
+    const TableScratch<T> own(Carver(run.scratch + part * run.scratch_size), V, form, I, max_rows * size, row);
+    for (i64 v = 0; v < V; ++v) own.rows[v] = run.x.at(0, v);
+    const Slice units(groups, part, parts), rows(V, part, parts);
+    const Factor x{own.rows, own.turned, form};
+    x.turn(V, I);
     for (i64 g = units.begin; g < units.end; ++g)
-      sum_products(vectors, x, V, I, run.dtable_total + g * V * row, row, row, run.grads.ih + g * I * row, 1);
+      sum_products(vectors, x, V, I, run.dtable_total + g * V * row, row, row, run.grads.ih + g * I * row, 1,
+                   own.words);
     each_run(Slice(groups_of<T>(I), 0, 1), [&](i64 g0, i64 g1) {
       for (i64 v = rows.begin; v < rows.end; v += max_rows) {
         const int n = int(std::min<i64>(max_rows, rows.end - v));
         const T* gates[max_rows];
         T* dx[max_rows];
-        for (int r = 0; r < n; ++r) gates[r] = run.dtable_total + (v + r) * row, dx[r] = run.dx.at(0, v + r);
+        for (int r = 0; r < n; ++r) {
+          gates[r] = run.dtable_total + (v + r) * row, dx[r] = run.dx.at(0, v + r);
+          if (size) form->gather(gates[r], groups, row, V * row, own.gates + r * size), gates[r] = own.gates + r * size;
+        }
         put_input_grads(run, gates, V * row, dx, n, g0, g1);
       }
     });
@@ -79,9 +106,11 @@ template <class T> class Gradients : public Part<T> {
   void weight_grads(i64 from, i64 to, const Slice& some, const Packed<T>& grads, int part, int parts) const {
     const i64 groups_per_sum = cell.groups_per_sum, sums = cell.filled;  // vectors of a unit group that go into it
     const BlockScratch<T> own(Carver(run.scratch + thread * run.scratch_size), run.block_rows,
-                              groups_per_sum * slots * L);
+                              groups_per_sum * slots * L, run.weights, run.size);
     T* const panel = own.panel;  // [n][groups_per_sum][sums][L], sums <= slots
     const auto [inputs, hiddens, inners, places, ids] = own.rows;
+    const Factor x{inputs, own.turned.inputs, run.weights.ih.form}, h{hiddens, own.turned.hiddens, run.weights.hh.form},
+        inner{inners, own.turned.inners, run.weights.inner.form};
     i64 n = 0;
     for (i64 s = from; s < to; ++s)
       for (i64 j = some.begin, end = std::min(some.end, rows.alive[s]); j < end; ++j, ++n) {
@@ -93,23 +122,26 @@ template <class T> class Gradients : public Part<T> {
         places[n] = kept(s, j);
         if (cell.inner) inners[n] = this->inner(s, j);
       }
+    if (!run.ids.data) x.turn(n, I);
+    if (cell.has_hidden()) h.turn(n, P);
+    if (cell.inner) inner.turn(n, H);
     const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
     for (i64 g = mine.begin; g < mine.end; g += groups_per_sum) {
       const i64 groups = std::min(groups_per_sum, mine.end - g);
       copy_records(run.record + (g * slots + cell.gradients_first) * L, run.record_row, places, groups * sums, n, panel,
                    grads.bias + g * slots * L);
       const i64 step = groups * sums * L;
-      auto sum = [&](int vectors, const T* const* a, i64 columns, int first, T* total) {
+      auto sum = [&](int vectors, const Factor& a, i64 columns, int first, T* total) {
         if (vectors)
           sum_products(vectors, a, n, columns, panel + first * L, step, sums * L, total + g * columns * vectors * L,
-                       groups);
+                       groups, own.words);
       };
       if (run.ids.data)
         sum_by_id(ids, n, panel + cell.x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
       else
-        sum(cell.x_vectors, inputs, I, cell.x_first, grads.ih);
-      sum(cell.h_vectors, hiddens, P, cell.h_first, grads.hh);
-      sum(cell.inner_slot >= 0, inners, H, cell.inner_slot, grads.inner);
+        sum(cell.x_vectors, x, I, cell.x_first, grads.ih);
+      sum(cell.h_vectors, h, P, cell.h_first, grads.hh);
+      sum(cell.inner_slot >= 0, inner, H, cell.inner_slot, grads.inner);
       if (cell.unit_grads)
         for (i64 i = 0; i < groups; ++i)
           cell.unit_grads(*this, from, to, some, g + i, grads.unit + (g + i) * cell.unit_weights * L);
@@ -117,7 +149,7 @@ template <class T> class Gradients : public Part<T> {
     if (cell.projects)
       for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
         copy_records(run.projected + g * L, Pp, places, 1, n, panel, nullptr);
-        sum_products(1, inners, n, H, panel, L, L, grads.inner + g * H * L, 1);
+        sum_products(1, inner, n, H, panel, L, L, grads.inner + g * H * L, 1, own.words);
       }
   }
 
@@ -135,12 +167,27 @@ template <class T> class Gradients : public Part<T> {
     }
   }
 
+  // What gates' gradients are multiplied by: rows of numbers, and where products are of a form, these turned, so many
+  // at a time as are summed.
+  struct Factor {
+    const T* const* rows;
+    T* turned;
+    const Form<T>* form;
+
+    void turn(i64 n, i64 columns) const {
+      if (form)
+        for (i64 k = 0; k < n; k += cached_rows)
+          form->turn(rows + k, std::min(cached_rows, n - k), columns, turned + k / cached_rows * block(columns));
+    }
+    i64 block(i64 columns) const { return columns * form->vector_size(cached_rows); }
+  };
+
   // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v], of some of the vectors of each group, which lie
-  // `panel_group` apart. So few rows at a time that their part of the panel stays in level 1 or 2, and all of these for
-  // so few columns that their sums stay in level 2.
-  static void sum_products(int vectors, const T* const* a, i64 n, i64 columns, const T* panel, i64 step,
-                           i64 panel_group, T* grads, i64 groups) {
-    constexpr i64 cached_rows = 256, cached_columns = 16 * max_rows;
+  // `panel_group` apart.
+  static void sum_products(int vectors, const Factor& factor, i64 n, i64 columns, const T* panel, i64 step,
+                           i64 panel_group, T* grads, i64 groups, T* words) {
+    if (factor.form) return sum_in_form(vectors, factor, n, columns, panel, step, panel_group, grads, groups, words);
+    const T* const* const a = factor.rows;
     const i64 row = vectors * L;
     for (i64 low = 0; low < columns; low += cached_columns)
       for (i64 from = 0; from < n; from += cached_rows)
@@ -151,6 +198,40 @@ template <class T> class Gradients : public Part<T> {
           accumulate<true>(vectors, count, ByColumn<T>{a + from, first}, {1, std::min(cached_rows, n - from), 0},
                            Panels<T>{panel + from * step, step, panel_group}, out, out, columns * row, groups);
         }
+  }
+
+  // The same with the columns as rows of a product, and panels of the form, whose k are the rows, made first: `words`.
+  // The gradients come from far, in runs that end too soon for a CPU to foresee the next: they are asked for early.
+  static void sum_in_form(int vectors, const Factor& factor, i64 n, i64 columns, const T* panel, i64 step,
+                          i64 panel_group, T* grads, i64 groups, T* words) {
+    const Form<T>& form = *factor.form;
+    const i64 row = vectors * L, block = factor.block(columns),
+              words_block = groups * form.panel_size(vectors, cached_rows);
+    for (i64 from = 0; from < n; from += cached_rows) {
+      const i64 count = std::min(cached_rows, n - from), size = form.panel_size(vectors, count);
+      for (i64 i = 0; i < groups; ++i)
+        form.pack_rows(panel + from * step + i * panel_group, step, count, row, vectors,
+                       words + from / cached_rows * words_block + i * size);
+    }
+    for (i64 low = 0; low < columns; low += cached_columns)
+      for (i64 from = 0; from < n; from += cached_rows) {
+        const i64 count = std::min(cached_rows, n - from), size = form.vector_size(count), b = from / cached_rows;
+        for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {
+          const int R = int(std::min<i64>(max_rows, high - first));
+          alignas(64) T sums[max_rows][group_block * L];
+          const T *a[max_rows], *start[max_rows];
+          T* to[max_rows];
+          for (int r = 0; r < R; ++r)
+            a[r] = factor.turned + b * block + (first + r) * size, start[r] = nothing, to[r] = sums[r];
+          for (i64 i = 0; i < groups; ++i) Base::template prefetch<1>(grads + (i * columns + first) * row, R * row);
+          form.accumulate(vectors, R, a, count, words + b * words_block, start, to, row, groups);
+          for (i64 i = 0; i < groups; ++i)
+            for (int r = 0; r < R; ++r) {
+              T* const out = grads + (i * columns + first + r) * row;
+              for (i64 v = 0; v < row; v += L) store(out + v, load(out + v) + load(sums[r] + i * row + v));
+            }
+        }
+      }
   }
 
   // dtable[group][ids[k]][v] += panel[k][group][v]; the x vectors of groups from g on. After some blocks, and at step

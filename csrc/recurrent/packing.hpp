@@ -59,9 +59,10 @@ template <class T> struct Packing {
 
   static void transpose(const Cell& c, const Packed<T>& panels, const Sizes& size, const Transposed<T>& out, int part,
                         int parts) {
-    auto run = [&](int vectors, const T* from, i64 units, i64 columns, T* to) {
+    auto run = [&](int vectors, const PackedMatrix<T>& from, i64 units, i64 columns, T* to) {
       const Slice mine(groups_of<T>(columns), part, parts);
-      if (vectors) transpose_panels(vectors, from, units, columns, mine.begin, mine.end, to);
+      const auto turn = from.form ? from.form->transpose : transpose_panels<T>;
+      if (vectors) turn(vectors, from, units, columns, mine.begin, mine.end, to);
     };
     run(c.x_vectors, panels.ih, size.H, size.I, out.ih);
     run(c.h_vectors, panels.hh, size.H, size.P, out.hh);

@@ -144,10 +144,19 @@ template <class T> class Part {
     if (const i64 size = pyrnn::prepared_size(matrix.form, k))
       matrix.form->prepare(vector, k, prepared + number * size);
   }
+  // The same of the gates' gradients, which lie in runs.
+  void gather(const PackedMatrix<T>& matrix, const Segments& seg, i64 number, const T* gates) const {
+    if (const i64 size = pyrnn::prepared_size(matrix.form, seg.count * seg.length))
+      matrix.form->gather(gates, seg.count, seg.length, seg.stride, prepared + number * size);
+  }
   // The same of the vectors from(row) of this group's rows at step s.
   template <class From> void prepare_rows(const PackedMatrix<T>& matrix, i64 k, i64 s, From from) const {
     if (pyrnn::prepared_size(matrix.form, k) == 0) return;
     for (i64 i = 0, n = alive(s); i < n; ++i) prepare(matrix, k, i, from(row(i)));
+  }
+  template <class From> void gather_rows(const PackedMatrix<T>& matrix, const Segments& seg, i64 s, From from) const {
+    if (pyrnn::prepared_size(matrix.form, seg.count * seg.length) == 0) return;
+    for (i64 i = 0, n = alive(s); i < n; ++i) gather(matrix, seg, i, from(row(i)));
   }
 
   // f(first group, one past the last) for a slice of unit groups, a few at a time.

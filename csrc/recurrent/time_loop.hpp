@@ -20,7 +20,7 @@ template <class T> class TimeLoop : Gradients<T> {
       Base::H, Base::P, Base::I, Base::Hp, Base::Pp, Base::units, Base::outputs, Base::chunk_begin, Base::record,
       Base::record_of, Base::stride, Base::inner, Base::before, Base::dstate, Base::dinner, Base::at, Base::row,
       Base::alive, Base::each_tile, Base::each_run, Base::tiles, Base::nothing, Base::each_row, Base::each_norm,
-      Base::product, Base::prepared, Base::prepare, Base::prepare_rows, Base::vector;
+      Base::product, Base::prepared, Base::prepare, Base::prepare_rows, Base::gather_rows, Base::vector;
   using typename Base::Tile;
 
  public:
@@ -301,15 +301,19 @@ template <class T> class TimeLoop : Gradients<T> {
   }
 
   void stage_back(const Stage& stage, i64 s) const {
+    const Stage& next = cell.last();
+    const Segments runs{Pp / L, L, stride(next)};
+    const PackedMatrix<T>& weights = run.transposed.inner;
+    const auto gates = [&](i64 j) { return record_of(next, s, j) + next.first * L; };
+    if (stage.leaves_inner) gather_rows(weights, runs, s, gates);
     each_run(stage.projects ? outputs : units, [&](i64 g0, i64 g1) {
       if (stage.leaves_inner) {
-        const Stage& next = cell.last();
-        auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64) {
-          tile.a[r] = record_of(next, s, j) + next.first * L;
+        auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64 number) {
+          tile.a[r] = vector(weights, Pp, number, gates(j));
           tile.start[r] = nothing;
           tile.out[r] = dinner(j) + g0 * L;
         });
-        product(1, rows.alive[s] > max_rows, each, {Pp / L, L, stride(next)}, run.transposed.inner, Pp, L, g0, g1);
+        product(1, rows.alive[s] > max_rows, each, runs, weights, Pp, L, g0, g1);
       }
       stage.backward(*this, s, g0, g1);
     });
@@ -332,6 +336,11 @@ template <class T> class TimeLoop : Gradients<T> {
 
   // The gradient of the output before step s, of all that the product of the output reached.
   void output_back(i64 s) const {
+    const Segments runs{Hp / L, cell.h_vectors * L, slots * L};
+    const PackedMatrix<T>& weights = run.transposed.hh;
+    const i64 k = Hp * cell.h_vectors;
+    const auto gates = [&](i64 j) { return record(s, j) + (cell.gradients_first + cell.h_first) * L; };
+    gather_rows(weights, runs, s, gates);
     each_run(outputs, [&](i64 g0, i64 g1) {
       if (s > run.begin && H == P)
         each_row(s, [&](i64 j) {
@@ -339,12 +348,11 @@ template <class T> class TimeLoop : Gradients<T> {
           for (int k = 1; k < cell.states; ++k) Base::template prefetch<0>(before(k, s - 1, j) + g0 * L, (g1 - g0) * L);
           if (run.dy.data) Base::template prefetch<0>(at(run.dy, s - 1, j) + g0 * L, std::min(g1 * L, P) - g0 * L);
         });
-      auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64) {
-        tile.a[r] = record(s, j) + (cell.gradients_first + cell.h_first) * L;
+      auto each = tiles(s, [&](Tile& tile, int r, i64 j, i64 number) {
+        tile.a[r] = vector(weights, k, number, gates(j));
         tile.start[r] = tile.out[r] = dstate(0, j) + g0 * L;
       });
-      product(1, rows.alive[s] > max_rows, each, {Hp / L, cell.h_vectors * L, slots * L}, run.transposed.hh,
-              Hp * cell.h_vectors, L, g0, g1);
+      product(1, rows.alive[s] > max_rows, each, runs, weights, k, L, g0, g1);
       if (!rows.fresh.empty())
         each_row(s, [&](i64 j) {
           if (rows.is_fresh(s, j)) std::fill(dstate(0, j) + g0 * L, dstate(0, j) + g1 * L, T(0));

@@ -414,6 +414,7 @@ def info(as_json: bool) -> None:
         "version": pyrnn.__version__,
         "instruction_set": pyrnn.kernels.isa(),
         "instruction_sets": pyrnn.kernels.isas(),
+        "bfloat16_products": "instruction" if pyrnn.kernels.isa().endswith("bf16") else "float32",
         "threads": pyrnn.get_num_threads(),
         "python": platform.python_version(),
         "numpy": numpy.__version__,
@@ -424,6 +425,8 @@ def info(as_json: bool) -> None:
         return
     print(f"pyrnn            {facts['version']}")
     print(f"instruction set  {facts['instruction_set']} (of {', '.join(pyrnn.kernels.isas())} in this build)")
+    how = {"instruction": "by an instruction of this CPU", "float32": "as float32, of rounded numbers"}
+    print(f"bfloat16         products {how[str(facts['bfloat16_products'])]}")
     print(f"threads          {facts['threads']}")
     print(f"Python           {facts['python']}")
     print(f"NumPy            {facts['numpy']}")

@@ -382,6 +382,14 @@ def choice(call: str, name: str, value: Any, choices: Collection[str]) -> str:
     return value
 
 
+def precision_of(call: str, value: Any, dtype: np.dtype[Any]) -> str:
+    """float32 or bfloat16, of the factors of products of float32 arrays."""
+    precision = choice(call, "precision", value, ("float32", "bfloat16"))
+    if precision != "float32" and dtype != np.float32:
+        raise ValueError(f"{call}: precision is {shown(value)} and dtype {dtype}, expected dtype float32")
+    return precision
+
+
 def float_dtype(call: str, value: Any) -> np.dtype[Any]:
     """float32 or float64, by any name NumPy knows them by."""
     if isinstance(value, (str, type, np.dtype)):  # of other objects NumPy's error would tell the repr

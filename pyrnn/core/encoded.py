@@ -47,6 +47,12 @@ def decode(matrix: Array | Int8) -> Array:
     return wide
 
 
+def rounded(x: Array) -> Array:
+    """The factors of products with the precision "bfloat16": float32 numbers that bfloat16 has, too."""
+    near = decode(encode(np.ascontiguousarray(x), "bfloat16"))
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), near)
+
+
 def rows(matrix: Array | Int8, begin: int, end: int) -> Array | Int8:
     """Some of its rows."""
     return Int8(*(part[begin:end] for part in matrix)) if isinstance(matrix, Int8) else matrix[begin:end]

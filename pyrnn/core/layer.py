@@ -44,6 +44,7 @@ class Layer:
     _unlearned: Mapping[str, Array] = {}
     _has_products: ClassVar[bool] = False  # its matrices are multiplied by kernels that take them in fewer bits, too
     _frozen_numbers: int = 0  # of a quantized layer: how many its parameters were
+    precision: str = "float32"  # of the factors of its products
     quantized: str | None = None  # the form of its matrices where it is one of `quantize`
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -257,6 +258,7 @@ class Layer:
                 layer._refuse_training("quantize")
             if layer.dtype != np.float32:
                 raise ValueError(f"{call}: {type(layer).__name__} is of {layer.dtype}, expected float32")
+            refuse_precision(call, layer)
         for layer in chosen:
             if not layer.quantized:
                 layer._freeze(form)
@@ -314,12 +316,20 @@ class Layer:
             object.__setattr__(self, name, value)
 
 
-def refuse_quantized(call: str, model: Layer) -> None:
-    """ValueError for a model in which a layer is quantized."""
+def refuse_precision(call: str, layer: Layer) -> None:
+    """ValueError for a layer whose products are not float32."""
+    if layer.precision != "float32":
+        message = f"{type(layer).__name__} has the precision {layer.precision}, expected its like of float32"
+        raise ValueError(f"{call}: {message}")
+
+
+def refuse_fewer_bits(call: str, model: Layer) -> None:
+    """ValueError for a model in which a layer is quantized, or has products of another precision than float32."""
     for _, layer in model._leaves():
         if layer.quantized:
             message = f"{type(layer).__name__} is quantized to {layer.quantized}, expected what it was made of"
             raise ValueError(f"{call}: {message}")
+        refuse_precision(call, layer)
 
 
 _allowance: ContextVar[list[int] | None] = ContextVar("_allowance", default=None)

@@ -11,7 +11,7 @@ import numpy as np
 from ..cells import ACTIVATIONS, CELLS
 from ..core.checks import Array, cut, shown
 from ..core.config import children
-from ..core.layer import Layer, refuse_quantized
+from ..core.layer import Layer, refuse_fewer_bits
 from ..layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from ..layers.attention.multihead import MultiheadAttention
 from ..layers.conv import Conv1d
@@ -368,8 +368,8 @@ def to_torch(layer: Any) -> Any:
     """The module of torch's that a layer is, with copies of its values; `from_torch` of it has the same bits.
 
     A Conv1d, BatchNorm1d or MaxPool1d of torch's takes (N, C, T). ValueError for a layer that torch does not have: its
-    name and what about it, for a Sequential in which a layer would act on another axis, and for what is quantized.
-    ImportError without torch.
+    name and what about it, for a Sequential in which a layer would act on another axis, and for what is quantized or of
+    another precision than float32. ImportError without torch.
 
         module = pyrnn.to_torch(pyrnn.GRU(8, 16))
     """
@@ -379,7 +379,7 @@ def to_torch(layer: Any) -> Any:
         raise ImportError("to_torch needs torch: pip install torch") from error
     if not isinstance(layer, Layer):
         raise TypeError(f"to_torch: layer is {shown(layer)}, expected a layer")
-    refuse_quantized("to_torch", layer)
+    refuse_fewer_bits("to_torch", layer)
     return _to_module(torch, layer, "")[0]
 
 
@@ -405,8 +405,8 @@ def _to_module(torch: Any, layer: Layer, last: str) -> tuple[Any, str]:
         raise ValueError(f"to_torch: torch has no {name}")
     config = layer.config()
     usual: dict[str, Any] = {
-        "peephole": False, "reset_after": True, "num_kv_heads": config.get("num_heads"), "per_sequence": False,
-        "is_causal": False,
+        "peephole": False, "reset_after": True, "precision": "float32", "num_kv_heads": config.get("num_heads"),
+        "per_sequence": False, "is_causal": False,
     }  # fmt: skip
     if type(layer) in LAYERS.values():
         usual |= {argument: values[0] for argument, values in ACTIVATIONS.items()}

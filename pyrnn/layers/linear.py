@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .. import kernels
-from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, real_array, shape_error
+from ..core.checks import MOST, Array, Rng, boolean, float_dtype, integer, precision_of, real_array, shape_error
+from ..core.encoded import rounded
 from ..core.layer import Layer, Search
 from ..core.parameters import Home, ParameterDict, Shapes, unrecorded
 from ..core.pullback import Pullback
@@ -27,7 +28,7 @@ class Linear(Layer):
     `weight`, an Embedding of O ids and I features, W is its table: tied weights (Press & Wolf 2017, arXiv:1608.05859).
     The table stays the Embedding's: it is drawn, counted and saved there once, and both add to its gradient. The layer
     itself has the bias alone. rng: None, an int seed or a numpy.random.Generator. TypeError and ValueError for
-    arguments that make no layer.
+    arguments that make no layer. precision="bfloat16" rounds both factors of every product to bfloat16, see RNN.
 
         layer = pyrnn.Linear(16, 4, rng=0)
         y = layer(np.ones((5, 3, 16)))  # (..., I) -> (..., O)
@@ -43,7 +44,7 @@ class Linear(Layer):
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True,
-        *, weight: Embedding | None = None, dtype: DTypeLike = "float32", rng: Rng = None,
+        *, weight: Embedding | None = None, precision: str = "float32", dtype: DTypeLike = "float32", rng: Rng = None,
     ) -> None:  # fmt: skip
         call = type(self).__name__
         self.in_features = integer(call, "in_features", in_features, 1, MOST)
@@ -52,7 +53,10 @@ class Linear(Layer):
         shapes: Shapes = {} if weight is not None else {"weight": (self.out_features, self.in_features)}
         if self.bias:
             shapes["bias"] = (self.out_features,)
-        super().__init__(float_dtype(call, dtype), shapes)
+        own_dtype = float_dtype(call, dtype)
+        self.precision = precision_of(call, precision, own_dtype)
+        self._options = {} if self.precision == "float32" else {"precision": self.precision}  # of the op
+        super().__init__(own_dtype, shapes)
         if weight is not None:
             if not isinstance(weight, Embedding):
                 raise TypeError(f"{call}: weight is {type(weight).__name__}, expected an Embedding")
@@ -96,11 +100,11 @@ class Linear(Layer):
         # Checked there, and not twice: a call of one row takes less time than the checks here.
         if type(x) is ndarray and x.dtype is self.dtype:
             try:
-                y = forward(x, weight, bias)
+                y = forward(x, weight, bias, **self._options)
                 return y
             except (TypeError, ValueError):  # the error, if there is one, is the layer's
                 pass
-        y = forward(self._input("", x), weight, bias)
+        y = forward(self._input("", x), weight, bias, **self._options)
         return y
 
     def _bind(self, home: Home) -> None:
@@ -127,12 +131,12 @@ class Linear(Layer):
             return self._vjp_of_rows(x, x.ndim - 2)
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)
-        y: Array = self._op.forward(*own, bias)
+        y: Array = self._op.forward(*own, bias, **self._options)
 
         def back(dy: Array, own: tuple[Array, Array]) -> Array:
             x, weight = own
             rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
-            dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"))
+            dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"), **self._options)
             return dx.reshape(x.shape)
 
         return y, Pullback(f"{type(self).__name__} pullback", y, own, back)
@@ -147,18 +151,19 @@ class Linear(Layer):
             raise shape_error(call, "x", x.shape, f"(..., N, {self.in_features})")
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)
-        y: Array = self._op.forward(*own, bias)
+        y: Array = self._op.forward(*own, bias, **self._options)
 
         def back(dy: Array, own: tuple[Array, Array]) -> tuple[Array, dict[str, Array]]:
             x, weight = own
             rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
             unused = np.zeros_like(weight), None if bias is None else np.zeros_like(bias)
-            dx: Array = self._op.backward(*rows, weight, *unused)
+            dx: Array = self._op.backward(*rows, weight, *unused, **self._options)
             x, dy = (np.moveaxis(a, axis, 0).reshape(a.shape[axis], -1, a.shape[-1]) for a in (x, dy))
             with np.errstate(all="ignore"):
-                grads = {"weight": np.matmul(dy.swapaxes(1, 2), x)}
-                if bias is not None:
-                    grads["bias"] = dy.sum(axis=1)
+                grads = {} if bias is None else {"bias": dy.sum(axis=1)}
+                if self.precision == "bfloat16":
+                    x, dy = rounded(x), rounded(dy)
+                grads["weight"] = np.matmul(dy.swapaxes(1, 2), x)
             return dx.reshape(own[0].shape), grads
 
         return y, Pullback(f"{type(self).__name__} pullback", y, own, back)

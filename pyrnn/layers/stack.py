@@ -23,6 +23,7 @@ from ..core.checks import (
     float_dtype,
     integer,
     integer_array,
+    precision_of,
     real,
     real_array,
     shape_error,
@@ -70,6 +71,7 @@ class Recurrent(Layer, Generic[StateT]):
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
         bidirectional: bool, dtype: DTypeLike, rng: Rng, proj_size: int = 0, peephole: bool = False,
+        precision: str = "float32",
     ) -> None:  # fmt: skip
         call = type(self).__name__
         self.input_size = integer(call, "input_size", input_size, 1, MOST)
@@ -94,7 +96,11 @@ class Recurrent(Layer, Generic[StateT]):
         self._count = self.num_layers * self._directions
         directions = ("", "_reverse")[: self._directions]
         self._suffixes = [f"_l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
-        super().__init__(float_dtype(call, dtype), self._make_shapes())
+        own_dtype = float_dtype(call, dtype)
+        self.precision = precision_of(call, precision, own_dtype)
+        if self.precision != "float32":
+            self._options["precision"] = self.precision
+        super().__init__(own_dtype, self._make_shapes())
         self._begin(rng)
 
     def _draw(self, rng: np.random.Generator) -> None:

@@ -147,19 +147,19 @@ class LinearTogether(Together):
 
     def forward(self, call: str, x: Any, **given: Any) -> Any:
         """x (P, ..., I) -> y (P, ..., O)."""
-        return self.layer._op.forward(self._input(call, x, **given), *self.arrays)
+        return self.layer._op.forward(self._input(call, x, **given), *self.arrays, **self.layer._options)
 
     def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
         """y, pullback."""
         if given.pop("per_row", False):
             return OneByOne(self.models).vjp(call, x, per_row=True)
         x = self._input(call, x, **given)
-        op, (weight, bias) = self.layer._op, self.arrays
+        op, (weight, bias), options = self.layer._op, self.arrays, self.layer._options
         own = owned(x), kernels.copied(weight)
-        y: Array = op.forward(*own, bias)
+        y: Array = op.forward(*own, bias, **options)
 
         def back(dy: Array, own: tuple[Array, Array]) -> Array:
-            dx: Array = op.backward(dy, *own, *self.grads)
+            dx: Array = op.backward(dy, *own, *self.grads, **options)
             return dx
 
         return y, Pullback(f"{call} pullback", y, own, back)

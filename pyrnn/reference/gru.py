@@ -44,14 +44,14 @@ class Cell(recurrence.Cell):
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
         (ih_r, hh_r), (ih_z, hh_z), (ih_n, hh_n) = _gates(w)
-        r = self.gate(linear.forward(x, *ih_r) + linear.forward(h, *hh_r))
-        z = self.gate(linear.forward(x, *ih_z) + linear.forward(h, *hh_z))
+        r = self.gate(self.product(x, *ih_r) + self.product(h, *hh_r))
+        z = self.gate(self.product(x, *ih_z) + self.product(h, *hh_z))
         if self.reset_after:
-            q = linear.forward(h, *hh_n)
-            n = self.act(linear.forward(x, *ih_n) + r * q)
+            q = self.product(h, *hh_n)
+            n = self.act(self.product(x, *ih_n) + r * q)
         else:
             q = None
-            n = self.act(linear.forward(x, *ih_n) + linear.forward(r * h, *hh_n))
+            n = self.act(self.product(x, *ih_n) + self.product(r * h, *hh_n))
         h_new = (1 - z) * n + z * h
         return (h_new,), (r, z, n, q)
 
@@ -64,15 +64,15 @@ class Cell(recurrence.Cell):
         dh = dh_new * z
         if self.reset_after:
             dr = da_n * q
-            dh = dh + linear.backward(da_n * r, h, hh_n[0], *dhh_n)
+            dh = dh + self.product_backward(da_n * r, h, hh_n[0], *dhh_n)
         else:
-            drh = linear.backward(da_n, r * h, hh_n[0], *dhh_n)
+            drh = self.product_backward(da_n, r * h, hh_n[0], *dhh_n)
             dr = drh * h
             dh = dh + drh * r
         da_r = self.gate_backward(r, dr)
-        dh = dh + linear.backward(da_r, h, hh_r[0], *dhh_r) + linear.backward(da_z, h, hh_z[0], *dhh_z)
-        dx = linear.backward(da_r, x, ih_r[0], *dih_r) + linear.backward(da_z, x, ih_z[0], *dih_z)
-        dx = dx + linear.backward(da_n, x, ih_n[0], *dih_n)
+        dh = dh + self.product_backward(da_r, h, hh_r[0], *dhh_r) + self.product_backward(da_z, h, hh_z[0], *dhh_z)
+        dx = self.product_backward(da_r, x, ih_r[0], *dih_r) + self.product_backward(da_z, x, ih_z[0], *dih_z)
+        dx = dx + self.product_backward(da_n, x, ih_n[0], *dih_n)
         return dx, (dh,)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .. import cells
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import forth_and_back
 
@@ -25,13 +25,13 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
-        return (self.act(linear.forward(x, w.weight_ih, w.bias_ih) + w.weight_hh * h),), None
+        return (self.act(self.product(x, w.weight_ih, w.bias_ih) + w.weight_hh * h),), None
 
     def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h,), (h_new,), (dh_new,) = before, after, dafter
         da = self.act_backward(h_new, dh_new)
         dw.weight_hh[...] += (da * h).sum(axis=0)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (da * w.weight_hh,)
 
 

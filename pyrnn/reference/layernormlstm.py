@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import sigmoid
 
@@ -47,7 +47,7 @@ class Cell(recurrence.Cell):
     def forward(self, w: Any, x: Array, before: State) -> tuple[State, Any]:
         h, c = before
         of_x, of_h = (
-            normalise(linear.forward(z, weight, None), self.eps) for z, weight in ((x, w.weight_ih), (h, w.weight_hh))
+            normalise(self.product(z, weight, None), self.eps) for z, weight in ((x, w.weight_ih), (h, w.weight_hh))
         )
         a = w.norm_ih * of_x[0] + w.norm_hh * of_h[0]
         if w.bias_ih is not None:
@@ -74,8 +74,8 @@ class Cell(recurrence.Cell):
         dw.norm_hh[...] += (da * of_h[0]).sum(axis=0)
         if w.bias_ih is not None:
             dw.bias_ih[...] += da.sum(axis=0)
-        dh = linear.backward(normalise_backward(w.norm_hh * da, *of_h), h, w.weight_hh, dw.weight_hh, None)
-        dx = linear.backward(normalise_backward(w.norm_ih * da, *of_x), x, w.weight_ih, dw.weight_ih, None)
+        dh = self.product_backward(normalise_backward(w.norm_hh * da, *of_h), h, w.weight_hh, dw.weight_hh, None)
+        dx = self.product_backward(normalise_backward(w.norm_ih * da, *of_x), x, w.weight_ih, dw.weight_ih, None)
         return dx, (dh, dc_new * f)
 
 

@@ -9,6 +9,10 @@ On the way forward W may be a matrix in fewer bits:
                               holds NaN or infinity, t is NaN
 
 x is float32 then.
+
+With the precision "bfloat16" both factors of every product, of the way forward and back, are rounded to bfloat16: to
+nearest, of two as near to the even one, and what is smaller than 2**-126 to 0. Sums and all else are float32, and so
+are the arrays.
 """
 
 from __future__ import annotations
@@ -18,19 +22,34 @@ from typing import Any
 
 import numpy as np
 
+from ..core import encoded
 
-def forward(x: np.ndarray, weight: Any, bias: np.ndarray | None) -> np.ndarray:
+
+def forward(x: np.ndarray, weight: Any, bias: np.ndarray | None, *, precision: str = "float32") -> np.ndarray:
     """y = x W^T + b.   x (..., I), weight (O, I), bias (O,) or None -> y (..., O).
 
     Of several models all of these have an axis of models in front.
     """
+    check_precision(precision, weight)
     if not isinstance(weight, tuple) and weight.ndim == 3:
-        return np.stack([forward(x[k], weight[k], None if bias is None else bias[k]) for k in range(len(x))])
+        biases = [None] * len(x) if bias is None else bias
+        return np.stack([forward(*own, precision=precision) for own in zip(x, weight, biases, strict=True)])
+    if precision == "bfloat16":
+        x, weight = encoded.rounded(x), encoded.rounded(weight)
     if isinstance(weight, tuple):
         y = _of_whole_numbers(x, *weight)
     else:
         y = x @ (_widened(weight) if weight.dtype == np.uint16 else weight).T
     return y if bias is None else y + bias
+
+
+def check_precision(precision: str, *weights: Any) -> None:
+    """ValueError for another one, and for weights that are not float32."""
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision is {precision!r}, expected 'float32' or 'bfloat16'")
+    for weight in weights if precision == "bfloat16" else ():
+        if isinstance(weight, tuple) or weight.dtype != np.float32:
+            raise ValueError("precision is 'bfloat16', expected 'float32': the weights are not float32")
 
 
 def _widened(bits: np.ndarray) -> np.ndarray:
@@ -55,19 +74,23 @@ def parts(weight: Any, count: int) -> list[Any]:
 
 
 def backward(
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None
-) -> np.ndarray:
+    dy: np.ndarray, x: np.ndarray, weight: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None,
+    *, precision: str = "float32",
+) -> np.ndarray:  # fmt: skip
     """dx = dy W.   dy (M, O) -> dx (M, I); dy^T x is added to dweight (O, I), the column sums of dy to dbias (O,). Of
     several models all of these have an axis of models in front, and any axes of rows."""
+    check_precision(precision, weight)
     if weight.ndim == 3:
         flat = [
             (own.reshape(-1, own.shape[-1]), rows.reshape(-1, rows.shape[-1])) for own, rows in zip(dy, x, strict=True)
         ]
         given = zip(flat, weight, dweight, dbias if dbias is not None else [None] * len(x), strict=True)
-        return np.stack([backward(*rows, *own) for rows, *own in given]).reshape(x.shape)
-    dweight += dy.T @ x
+        return np.stack([backward(*rows, *own, precision=precision) for rows, *own in given]).reshape(x.shape)
     if dbias is not None:
         dbias += dy.sum(axis=0)
+    if precision == "bfloat16":
+        dy, x, weight = encoded.rounded(dy), encoded.rounded(x), encoded.rounded(weight)
+    dweight += dy.T @ x
     dx: np.ndarray = dy @ weight
     return dx
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..cells import ACTIVATIONS
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import forth_and_back
 
@@ -40,7 +40,7 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         h, c = before
-        a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
+        a = self.product(x, w.weight_ih, w.bias_ih) + self.product(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
         if w.weight_ch is not None:
             p_i, p_f, p_o = np.split(w.weight_ch, 3)
@@ -52,14 +52,14 @@ class Cell(recurrence.Cell):
         o = self.gate(a_o)
         h_new = o * self.act(c_new)
         if w.weight_hr is not None:
-            h_new = linear.forward(h_new, w.weight_hr, None)
+            h_new = self.product(h_new, w.weight_hr, None)
         return (h_new, c_new), (i, f, g, o)
 
     def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h, c), (_, c_new), (i, f, g, o), (dh_new, dc_new) = before, after, saved, dafter
         bent = self.act(c_new)
         if w.weight_hr is not None:
-            dh_new = linear.backward(dh_new, o * bent, w.weight_hr, dw.weight_hr, None)
+            dh_new = self.product_backward(dh_new, o * bent, w.weight_hr, dw.weight_hr, None)
         da_o = self.gate_backward(o, dh_new * bent)
         dc_new = dc_new + self.act_backward(bent, dh_new * o)
         if w.weight_ch is not None:
@@ -74,8 +74,8 @@ class Cell(recurrence.Cell):
             dp = np.concatenate([da_i * c, da_f * c, da_o * c_new], axis=1)
             dw.weight_ch[...] += dp.sum(axis=0)
         da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-        dh = linear.backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dh = self.product_backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (dh, dc)
 
 

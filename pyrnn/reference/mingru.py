@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import sigmoid
 
@@ -22,14 +22,14 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
-        a_z, n = np.split(linear.forward(x, w.weight_ih, w.bias_ih), 2, axis=1)
+        a_z, n = np.split(self.product(x, w.weight_ih, w.bias_ih), 2, axis=1)
         z = sigmoid(a_z)
         return ((1 - z) * h + z * n,), (z, n)
 
     def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h,), (z, n), (dh_new,) = before, saved, dafter
         da = np.concatenate([dh_new * (n - h) * z * (1 - z), dh_new * z], axis=1)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (dh_new * (1 - z),)
 
 

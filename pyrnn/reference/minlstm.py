@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import log_sigmoid, sigmoid
 
@@ -23,7 +23,7 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
-        a_i, a_f, n = np.split(linear.forward(x, w.weight_ih, w.bias_ih), 3, axis=1)
+        a_i, a_f, n = np.split(self.product(x, w.weight_ih, w.bias_ih), 3, axis=1)
         share = sigmoid(log_sigmoid(a_f) - log_sigmoid(a_i))
         return (share * h + (1 - share) * n,), (a_i, a_f, n, share)
 
@@ -32,7 +32,7 @@ class Cell(recurrence.Cell):
         dlog = dh_new * (h - n) * share * (1 - share)  # of log f - log i
         da_i, da_f = -dlog * (1 - sigmoid(a_i)), dlog * (1 - sigmoid(a_f))
         da = np.concatenate([da_i, da_f, dh_new * (1 - share)], axis=1)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (dh_new * share,)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from .. import cells
 from ..core.checks import refuse_hidden
 from ..core.pullback import Once
-from . import apart
+from . import apart, linear
 
 Entries = Sequence[Any]  # weights or a state: arrays, or None where absent; matrices as in linear.py
 State = tuple[np.ndarray, ...]
@@ -38,6 +38,7 @@ class Cell:
 
     name: ClassVar[str]
     weights: ClassVar[Any]  # None where absent
+    precision: str = "float32"  # of its products, see linear.py
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__module__.rpartition(".")[2]
@@ -52,6 +53,14 @@ class Cell:
         outputs = hidden if projection is None else _numbers(projection).shape[0]
         return record.widths(hidden, outputs), record.shapes(inputs, hidden, outputs)
 
+    def product(self, x: np.ndarray, weight: Any, bias: np.ndarray | None) -> np.ndarray:
+        """x W^T + b."""
+        return linear.forward(x, weight, bias, precision=self.precision)
+
+    def product_backward(self, dy: np.ndarray, x: np.ndarray, weight: Any, dweight: Any, dbias: Any) -> np.ndarray:
+        """The way back of a product: dx; adds to the gradients of the weights."""
+        return linear.backward(dy, x, weight, dweight, dbias, precision=self.precision)
+
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         """One step: the state after it, and what the way back needs."""
         raise NotImplementedError
@@ -63,9 +72,13 @@ class Cell:
 
 def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """forward, vjp and stream of a cell, whose constructor takes the op's options."""
+    precision = inspect.Parameter("precision", inspect.Parameter.KEYWORD_ONLY, default="float32")
     options = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in inspect.signature(cell).parameters.values()
+        precision,
+        *(
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(cell).parameters.values()
+        ),
     ]
 
     def takes(function: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
@@ -87,7 +100,11 @@ def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any
 
     def own(call: inspect.BoundArguments) -> tuple[Cell, list[Any]]:
         chosen = {p.name: call.arguments.pop(p.name) for p in options}
-        return cell(**chosen), list(call.arguments.values())
+        given = chosen.pop("precision")
+        made = cell(**chosen)
+        made.precision = given
+        linear.check_precision(given, *(w for w in _matrices(call.arguments) if w is not None))
+        return made, list(call.arguments.values())
 
     def of_models(function: Callable[..., Any], call: inspect.BoundArguments) -> Any:
         given = dict(call.arguments)
@@ -123,6 +140,12 @@ def op(cell: Callable[..., Cell]) -> tuple[Callable[..., Any], Callable[..., Any
         return Stream(made, *rest)
 
     return takes(forward_of, forward), takes(vjp_of, vjp), takes(stream_of, Stream)
+
+
+def _matrices(arguments: Any) -> list[Any]:
+    """The weights that a call has been given."""
+    layers = arguments["layers"] if "layers" in arguments else [arguments["weights"]]
+    return [weight for layer in layers for weight in layer]
 
 
 DEFAULTS = {

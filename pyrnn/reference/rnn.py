@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import cells
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 
 
@@ -79,15 +79,15 @@ class Cell(recurrence.Cell):
 
     def forward(self, w: Any, x: np.ndarray, before: State) -> tuple[State, Any]:
         (h,) = before
-        a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
+        a = self.product(x, w.weight_ih, w.bias_ih) + self.product(h, w.weight_hh, w.bias_hh)
         h_new = self.act(a)
         return (h_new,), None
 
     def backward(self, w: Any, x: np.ndarray, before: State, after: State, saved: Any, dafter: State, dw: Any) -> Back:
         (h,), (h_new,), (dh_new,) = before, after, dafter
         da = self.act_backward(h_new, dh_new)
-        dh = linear.backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dh = self.product_backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (dh,)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from . import linear, recurrence
+from . import recurrence
 from .recurrence import Back, State
 from .rnn import log_sigmoid, sigmoid
 
@@ -31,7 +31,7 @@ class Cell(recurrence.Cell):
         h, c, n, m = before
         begun = n != 0
         c = np.where(begun, c, 0)
-        a = linear.forward(x, w.weight_ih, w.bias_ih) + linear.forward(h, w.weight_hh, w.bias_hh)
+        a = self.product(x, w.weight_ih, w.bias_ih) + self.product(h, w.weight_hh, w.bias_hh)
         a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
         lasting = log_sigmoid(a_f) + m
         past = begun & (lasting > a_i)
@@ -59,8 +59,8 @@ class Cell(recurrence.Cell):
         da_g = dc_new * i * (1 - g * g)
         da_o = dh_new * ratio * o * (1 - o)
         da = np.concatenate([da_i, da_f, da_g, da_o], axis=1)
-        dh = linear.backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
-        dx = linear.backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
+        dh = self.product_backward(da, h, w.weight_hh, dw.weight_hh, dw.bias_hh)
+        dx = self.product_backward(da, x, w.weight_ih, dw.weight_ih, dw.bias_ih)
         return dx, (dh, dc_new * f, dn_new * f, dlasting)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...core import config as config_of
 from ...core import files
 from ...core.checks import shown
-from ...core.layer import Layer, refuse_quantized
+from ...core.layer import Layer, refuse_fewer_bits
 from ...layers.attention import MultiheadAttention
 from ...layers.conv import Conv1d
 from ...layers.embedding import Embedding
@@ -39,15 +39,16 @@ def to_onnx(model: Any, path: str | os.PathLike[str] | None = None) -> Any:
     a Scan of their equations; dropout is left out. The arithmetic is the layer's dtype; onnxruntime has no RNN, LSTM
     and GRU of float64.
 
-    ValueError for what ONNX cannot say, with the name of the layer, and for what is quantized; TypeError for what is no
-    layer; ImportError without the onnx package; OSError where the file cannot be written.
+    ValueError for what ONNX cannot say, with the name of the layer, and for what is quantized or of another precision
+    than float32; TypeError for what is no layer; ImportError without the onnx package; OSError where the file cannot be
+    written.
 
         pyrnn.to_onnx(pyrnn.LSTM(8, 16, rng=0), "lstm.onnx")
     """
     onnx = package("to_onnx")
     if not isinstance(model, Layer):
         raise TypeError(f"to_onnx: model is {shown(model)}, expected a layer or a model of layers")
-    refuse_quantized("to_onnx", model)
+    refuse_fewer_bits("to_onnx", model)
     writer = Writer()
     layers = list(_leaves(model, ""))
     lead = ("N", "T") if next((x.batch_first for x in layers if hasattr(x, "batch_first")), False) else ("T", "N")
