@@ -95,17 +95,23 @@ def test_a_handler_that_raises_nothing_changes_nothing():
     np.testing.assert_array_equal(y, expected)
 
 
+def left_early(layer, x, **options):
+    """A way back that has been left by the key, and has added nothing."""
+    seconds = least_seconds(lambda: way_back(layer, x, **options))
+    layer.zero_grad()
+    pull = way_back(layer, x, **options)
+    with pytest.raises(KeyPressedError), pressed_after(seconds / 5, press):
+        pull()
+    assert not any(grad.any() for grad in layer.grads.values())
+    return pull
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("checkpoint_every", [None, 1000])
 def test_an_interrupted_pullback_has_added_nothing(threads, checkpoint_every):
     layer, x = pyrnn.LSTM(8, 64, rng=0), np.ones((20_000, 4, 8), "float32")
     with pyrnn.threads(threads):
-        seconds = least_seconds(lambda: way_back(layer, x, checkpoint_every=checkpoint_every))
-        layer.zero_grad()
-        pull = way_back(layer, x, checkpoint_every=checkpoint_every)
-        with pytest.raises(KeyPressedError), pressed_after(seconds / 5, press):
-            pull()
-        assert not any(grad.any() for grad in layer.grads.values())
+        pull = left_early(layer, x, checkpoint_every=checkpoint_every)
         with pytest.raises(RuntimeError, match="vjp"):
             pull()
         way_back(layer, x[:10])()
@@ -116,12 +122,7 @@ def test_an_interrupted_pullback_has_added_nothing(threads, checkpoint_every):
 def test_an_interrupted_pullback_of_many_models_has_added_nothing(threads):
     many, x = pyrnn.Population(pyrnn.LSTM(8, 64), size=20, rng=0), np.ones((20, 1000, 4, 8), "float32")
     with pyrnn.threads(threads):
-        seconds = least_seconds(lambda: way_back(many, x))
-        many.zero_grad()
-        pull = way_back(many, x)
-        with pytest.raises(KeyPressedError), pressed_after(seconds / 5, press):
-            pull()
-        assert not any(grad.any() for grad in many.grads.values())
+        pull = left_early(many, x)
         with pytest.raises(RuntimeError, match="vjp"):
             pull()
 
@@ -139,12 +140,7 @@ def test_an_interrupted_stream_of_many_models_is_where_it_was():
 
 def test_an_interrupted_linear_pullback_has_added_nothing():
     layer, x = pyrnn.Linear(512, 512, rng=0), np.ones((40_000, 512), "float32")
-    seconds = least_seconds(lambda: way_back(layer, x))
-    layer.zero_grad()
-    pull = way_back(layer, x)
-    with pytest.raises(KeyPressedError), pressed_after(seconds / 5, press):
-        pull()
-    assert not any(grad.any() for grad in layer.grads.values())
+    left_early(layer, x)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6])  # in the gradients of x, in those of the weights

@@ -28,6 +28,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import ngrams, plots, text
 from pyrnn.app.charmodel import CharModel, bits_per_character
+from pyrnn.plots import style
 
 from . import count_option, data_option, enough, lesson, reading
 
@@ -134,8 +135,7 @@ def draw(path: str, curves: dict[str, Points], level: float) -> None:
                       ha="right")  # fmt: skip
     axes.axhline(level, color=plots.INK, linestyle=":", label="5-gram")
     axes.set(xlabel="minutes", ylabel="bits per character, held out", xlim=(0, None))
-    axes.grid(color=plots.GRID)
-    axes.spines[["top", "right"]].set_visible(False)
+    style.open_axes(axes)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -26,6 +26,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
 from pyrnn import ngrams, plots, text
+from pyrnn.plots import style
 
 from . import count_option, data_option, enough, lesson, reading
 
@@ -93,11 +94,11 @@ def learn(model: WordModel, train: Array, valid: Array, epochs: int) -> list[tup
             model.zero_grad()
             (logits, state), pullback = model.vjp(ids, state)
             loss, dlogits = pyrnn.cross_entropy(logits, after)
+            nats += loss / len(batches)
             pullback(dlogits)
             pyrnn.clip_grad_norm(model, 1.0)
             adam.step()
             schedule.step()
-            nats += loss / len(batches)
         curve.append((math.exp(nats), perplexity(model.probabilities(valid))))
         bar.set_postfix_str(f"perplexity {curve[-1][0]:.1f}, of the {NINTH} {curve[-1][1]:.1f}")
         if curve[-1][1] == min(valid for _, valid in curve):
@@ -142,8 +143,8 @@ def draw(path: str, curve: list[tuple[float, float]], models: Mapping[str, dict[
     epochs = range(1, len(curve) + 1)
     for k, (colour, name) in enumerate([(plots.TRAIN, "training"), (plots.VALID, NINTH)]):
         left.plot(epochs, [point[k] for point in curve], "o-", color=colour, label=f"LSTM, {name}", markersize=3)
-    for name, style in (("trigram", ":"), ("trigram, Kneser-Ney", "--")):
-        left.axhline(perplexity(models[name][NINTH]), color=plots.INK, linestyle=style, label=f"{name}, {NINTH}")
+    for name, line in (("trigram", ":"), ("trigram, Kneser-Ney", "--")):
+        left.axhline(perplexity(models[name][NINTH]), color=plots.INK, linestyle=line, label=f"{name}, {NINTH}")
     left.set(xlabel="epochs", ylabel="perplexity", ylim=(0, 2 * perplexity(models["trigram"][NINTH])))
     said, edges = test[1:], [2, 10, 100, 1000, len(train)]
     often = np.bincount(train, minlength=int(said.max()) + 1)[said] * (said > 0)
@@ -155,16 +156,15 @@ def draw(path: str, curve: list[tuple[float, float]], models: Mapping[str, dict[
     right.set_xticks(range(len(rows)), [f"{name}\n{row.mean():.0%}" for name, row in rows.items()], fontsize=8)
     right.set(xlabel="how often the word came in training, and its share of the words", ylabel="bits a word")
     for axes in (left, right):
-        axes.grid(color=plots.GRID)
-        axes.spines[["top", "right"]].set_visible(False)
+        style.open_axes(axes)
         axes.legend(frameon=False)
     figure.savefig(path, dpi=120)
 
 
 @lesson(__doc__)
 @data_option("a text file, UTF-8", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
-@count_option("--width", 200, "Numbers of a word's vector, and units.")
 @count_option("--epochs", 6, "Passes over the text.")
+@count_option("--width", 200, "Numbers of a word's vector, and units.")
 def main(data: str, width: int, epochs: int, plot: str | None, seed: int) -> None:
     with reading():
         words, (train, valid, test) = read(data)

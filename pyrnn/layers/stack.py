@@ -315,12 +315,7 @@ class Recurrent(Layer, Generic[StateT]):
     def _parts(self, call: str, name: str, state: Any, rows: int | None) -> list[Array]:
         """A state as the user holds it -> its arrays, each (L*D, N, width); rows None: they come without N."""
         names = tuple(self._cell.states)
-        if len(names) == 1:
-            state = (state,)
-        elif not isinstance(state, (tuple, list)) or len(state) != len(names):
-            what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
-            raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
-        parts = []
+        state, parts = as_many(call, name, state, names), []
         for value, part_name, width in zip(state, names, self._widths, strict=True):
             shape = (self._count, width) if rows is None else (self._count, rows, width)
             part = value
@@ -354,31 +349,78 @@ class Recurrent(Layer, Generic[StateT]):
         """Call run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. Dropout between
         layers fills `masks`. shape: (T, N) or more. order: of steps that were moved to the front."""
         steps, rows = shape[:2]
-        output = self._output
         turned = layout.batch_first and layout.batched
 
         def new_y(turn: bool) -> Array:
             lead: tuple[int, int] = (rows, steps) if turn else (steps, rows)
-            y = empty((*lead, self._directions * output), self.dtype)
+            y = empty((*lead, self._directions * self._output), self.dtype)
             return y.swapaxes(0, 1) if turn else y
 
-        finals = []
-        for layer in range(self.num_layers):
-            last = layer == self.num_layers - 1
-            if self.bidirectional:
-                y = new_y(last and turned)
-                finals.append(run(2 * layer, x, False, y[:, :, :output])[1])
-                finals.append(run(2 * layer + 1, x, True, y[:, :, output:])[1])
-                x = y
-            else:
-                x, final = run(layer, x, False, new_y(True) if last and turned else None)
-                finals.append(final)
-            if masks is not None and not last:
-                masks.append(dropout_mask(self.rng, self.dropout, x.shape, self.dtype))
-                combine(np.multiply, x, masks[-1])
+        def new_mask(y: Array) -> Array:
+            return dropout_mask(self.rng, self.dropout, y.shape, self.dtype)
+
+        x, finals = walked(self, run, x, new_y, turned, new_mask, masks)
         if order is not None:
             x = moved_back(x, order, new_y(turned))
         return layout.back(x), self._join(finals, layout.batched)
+
+
+def as_many(call: str, name: str, state: Any, names: tuple[str, ...]) -> Any:
+    """A state as the user holds it -> its arrays, one for each name."""
+    if len(names) == 1:
+        return (state,)
+    if not isinstance(state, (tuple, list)) or len(state) != len(names):
+        what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
+        raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
+    return state
+
+
+def walked(
+    layer: Any, run: Callable[[int, Array, bool, Array | None], tuple[Array, Any]], x: Array,
+    new_y: Callable[[bool], Array], turned: bool, new_mask: Callable[[Array], Array], masks: list[Array] | None,
+) -> tuple[Array, list[Any]]:  # fmt: skip
+    """Through all layers and directions of a recurrent layer: y, final states.
+
+    Calls run(layer*D + direction, x, reverse, out) -> y, state for each; out None is a new array. new_y(turn): memory
+    for both directions, or for the last layer in the caller's order, if that is `turned`. masks: filled by new_mask(y)
+    between layers, or None.
+    """
+    output, finals = layer._output, []
+    for depth in range(layer.num_layers):
+        last = depth == layer.num_layers - 1
+        if layer.bidirectional:
+            y = new_y(last and turned)
+            finals.append(run(2 * depth, x, False, y[..., :output])[1])
+            finals.append(run(2 * depth + 1, x, True, y[..., output:])[1])
+            x = y
+        else:
+            x, final = run(depth, x, False, new_y(True) if last and turned else None)
+            finals.append(final)
+        if masks is not None and not last:
+            masks.append(new_mask(x))
+            combine(np.multiply, x, masks[-1])
+    return x, finals
+
+
+def walked_back(
+    layer: Any, dh: Any, dstates: Sequence[Any], grads: Any, dinitials: list[Any], pulls: list[Any], masks: list[Array]
+) -> Array:
+    """The way back of `walked`: dx; fills `dinitials`."""
+    output, directions = layer._output, layer._directions
+    for k in range(layer._count - directions, -1, -directions):
+        if layer.bidirectional:
+            forth, back = (None, None) if dh is None else (dh[..., :output], dh[..., output:])
+            dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
+            other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
+            combine(np.add, dx, other)
+        else:
+            dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
+        if k and masks:
+            combine(np.multiply, dx, masks.pop())
+        del pulls[k:]
+        dh = dx
+    result: Array = dh
+    return result
 
 
 def moved(x: Array, order: Array) -> Array:
@@ -446,34 +488,13 @@ class Pullback(Generic[StateT]):
         if layer._count == 1:
             dx, dinitials[0] = pulls.pop()(dh, dstates[0], grads[0])
         elif self._per_row:
-            dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
+            dx = walked_back(layer, dh, dstates, grads, dinitials, pulls, masks)
         else:
             with AllOrNone(layer._flat[1], steps * rows):
-                dx = self._back(dh, dstates, grads, dinitials, pulls, masks)
+                dx = walked_back(layer, dh, dstates, grads, dinitials, pulls, masks)
         if self._order is not None and not self._looked_up:
             dx = moved_back(dx, self._order, np.empty_like(dx))
         if not self._looked_up:
             dx = np.ascontiguousarray(layout.back(dx))
         dinitial = layer._join(dinitials, layout.batched)
         return (dx, dinitial, of_rows) if self._per_row else (dx, dinitial)
-
-    def _back(
-        self, dh: Any, dstates: Sequence[Any], grads: Any, dinitials: list[Any], pulls: list[Any], masks: list[Array]
-    ) -> Array:
-        """Through all layers and directions: dx; fills `dinitials`."""
-        layer, output = self._layer, self._layer._output
-        directions = layer._directions
-        for k in range(layer._count - directions, -1, -directions):
-            if layer.bidirectional:
-                forth, back = (None, None) if dh is None else (dh[:, :, :output], dh[:, :, output:])
-                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
-                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
-                combine(np.add, dx, other)
-            else:
-                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
-            if k and masks:
-                combine(np.multiply, dx, masks.pop())
-            del pulls[k:]
-            dh = dx
-        result: Array = dh
-        return result

@@ -32,7 +32,7 @@ from .dropout import Dropout, dropout_mask
 from .linear import Linear
 from .population_stream import ByStep, RecurrentStream, StreamsOneByOne
 from .sequential import Sequential, behind
-from .stack import Recurrent, combine
+from .stack import Recurrent, as_many, walked, walked_back
 
 Part = Callable[[Layer], "tuple[Array, Array]"]  # of the first model's layer: all models' parameters (P, n), gradients
 
@@ -286,7 +286,7 @@ class RecurrentTogether(Together):
             dstates = self._states(once.call, "dstate", dstate, rows)
             pulls, masks = once.take()
             dinitials: list[Any] = [None] * layer._count
-            dx = self._back(dh, dstates, dinitials, pulls, masks)
+            dx = walked_back(self.layer, dh, dstates, self.grad_weights, dinitials, pulls, masks)
             return np.ascontiguousarray(self._steps_first(dx)), self._join(dinitials)
 
         return result, pullback
@@ -343,12 +343,7 @@ class RecurrentTogether(Together):
         if state is None:
             return (None,) * layer._count
         names = tuple(layer._cell.states)
-        if len(names) == 1:
-            state = (state,)
-        elif not isinstance(state, (tuple, list)) or len(state) != len(names):
-            what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
-            raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
-        parts = []
+        state, parts = as_many(call, name, state, names), []
         for value, part, width in zip(state, names, layer._widths, strict=True):
             label = name if len(names) == 1 else f"{part} of {name}"
             shape = (len(self.models), layer._count, rows, width)
@@ -363,53 +358,19 @@ class RecurrentTogether(Together):
         """As `Recurrent._walk`."""
         layer, count = self.layer, len(self.models)
         steps, rows = x.shape[1:3]
-        output, directions = layer._output, layer._directions
 
         def new_y(turn: bool) -> Array:
             lead = (rows, steps) if turn else (steps, rows)
-            y = np.empty((count, *lead, directions * output), layer.dtype)
+            y = np.empty((count, *lead, layer._directions * layer._output), layer.dtype)
             return y.swapaxes(1, 2) if turn else y
 
-        finals = []
-        for depth in range(layer.num_layers):
-            last = depth == layer.num_layers - 1
-            if layer.bidirectional:
-                y = new_y(last and layer.batch_first)
-                finals.append(run(2 * depth, x, False, y[..., :output])[1])
-                finals.append(run(2 * depth + 1, x, True, y[..., output:])[1])
-                x = y
-            else:
-                x, final = run(depth, x, False, new_y(True) if last and layer.batch_first else None)
-                finals.append(final)
-            if masks is not None and not last:
-                masks.append(self._mask(x.shape))
-                combine(np.multiply, x, masks[-1])
+        x, finals = walked(layer, run, x, new_y, layer.batch_first, self._new_mask, masks)
         return self._steps_first(x), self._join(finals)
 
-    def _mask(self, shape: tuple[int, ...]) -> Array:
+    def _new_mask(self, y: Array) -> Array:
         """Of each model by its own generator."""
         layer = self.layer
-        return np.stack([dropout_mask(model.rng, layer.dropout, shape[1:], layer.dtype) for model in self.models])
-
-    def _back(
-        self, dh: Any, dstates: Sequence[Any], dinitials: list[Any], pulls: list[Any], masks: list[Array]
-    ) -> Array:
-        """As that of a recurrent layer's pullback."""
-        layer, output, grads = self.layer, self.layer._output, self.grad_weights
-        for k in range(layer._count - layer._directions, -1, -layer._directions):
-            if layer.bidirectional:
-                forth, back = (None, None) if dh is None else (dh[..., :output], dh[..., output:])
-                dx, dinitials[k] = pulls[k](forth, dstates[k], grads[k])
-                other, dinitials[k + 1] = pulls[k + 1](back, dstates[k + 1], grads[k + 1])
-                combine(np.add, dx, other)
-            else:
-                dx, dinitials[k] = pulls[k](dh, dstates[k], grads[k])
-            if k and masks:
-                combine(np.multiply, dx, masks.pop())
-            del pulls[k:]
-            dh = dx
-        result: Array = dh
-        return result
+        return np.stack([dropout_mask(model.rng, layer.dropout, y.shape[1:], layer.dtype) for model in self.models])
 
 
 # ---- arrays of several models
