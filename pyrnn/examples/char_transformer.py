@@ -135,8 +135,8 @@ def draw(path: str, curves: dict[str, Points], level: float) -> None:
                       ha="right")  # fmt: skip
     axes.axhline(level, color=plots.INK, linestyle=":", label="5-gram")
     axes.set(xlabel="minutes", ylabel="bits per character, held out", xlim=(0, None))
-    style.open_axes(axes)
     axes.legend(frameon=False)
+    style.open_axes(axes)
     figure.savefig(path, dpi=120)
 
 
