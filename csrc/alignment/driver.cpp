@@ -31,8 +31,12 @@ template <class F> void in_tasks_with_memory(i64 work, i64 tasks, i64 bytes, F f
 
 i64 longest(const i64* lengths, i64 N) { return N ? *std::max_element(lengths, lengths + N) : 0; }
 
-template <class T> struct Weights {
-  Weights(const AlignmentKernels<T>& k, const Crf<T>& c, void (*fill)(const Crf<T>&, CrfWeights&))
+template <class T> i64 work_of(const Crf<T>& c) { return c.steps * c.N * (3 * c.V + 60) * c.V; }
+
+}  // namespace
+
+template <class T> struct HeldCrfWeights {
+  HeldCrfWeights(const AlignmentKernels<T>& k, const Crf<T>& c, void (*fill)(const Crf<T>&, CrfWeights&))
       : width(round_up(c.V, k.lanes)), memory(bytes_of([&](Carver& carver) { CrfWeights(carver, c.V, width); })) {
     Carver carver(memory.get());
     values = std::make_unique<CrfWeights>(carver, c.V, width);
@@ -43,10 +47,6 @@ template <class T> struct Weights {
   std::unique_ptr<CrfWeights> values;
 };
 
-template <class T> i64 work_of(const Crf<T>& c) { return c.steps * c.N * (3 * c.V + 60) * c.V; }
-
-}  // namespace
-
 template <class T> void ctc(const AlignmentKernels<T>& k, const Ctc<T>& c, double* losses, const Steps<T>& dlogits) {
   const i64 ids = longest(c.target_lengths, c.N), steps = longest(c.lengths, c.N);
   in_tasks_with_memory(steps * c.N * (80 * (ids + 1) + 30 * c.V), c.N, k.ctc_bytes(steps, c.V, ids),
@@ -56,7 +56,7 @@ template <class T> void ctc(const AlignmentKernels<T>& k, const Ctc<T>& c, doubl
 template <class T>
 void crf(const AlignmentKernels<T>& k, const Crf<T>& c, double* losses, const Steps<T>& dscores, T* dtransitions,
          T* dstart, T* dend) {
-  const Weights<T> weights(k, c, k.crf_weights);
+  const HeldCrfWeights<T> weights(k, c, k.crf_weights);
   const i64 parts = std::min(c.N, most_parts);
   std::vector<CrfGradients> gradients;
   const Buffer<char> sums = laid_out([&](Carver& carver) {
@@ -75,7 +75,7 @@ void crf(const AlignmentKernels<T>& k, const Crf<T>& c, double* losses, const St
 
 template <class T>
 void crf_marginals(const AlignmentKernels<T>& k, const Crf<T>& c, double* log_partitions, const Steps<T>& marginals) {
-  const Weights<T> weights(k, c, k.crf_weights);
+  const HeldCrfWeights<T> weights(k, c, k.crf_weights);
   in_tasks_with_memory(work_of(c), c.N, k.crf_bytes(longest(c.lengths, c.N), c.V), [&](char* memory, i64 n) {
     k.crf(c, *weights.values, n, memory, log_partitions + n, marginals, nullptr);
   });
@@ -83,7 +83,7 @@ void crf_marginals(const AlignmentKernels<T>& k, const Crf<T>& c, double* log_pa
 
 template <class T>
 void crf_decode(const AlignmentKernels<T>& k, const Crf<T>& c, double* best, const Steps<i64>& tags) {
-  const Weights<T> weights(k, c, k.crf_logarithms);
+  const HeldCrfWeights<T> weights(k, c, k.crf_logarithms);
   in_tasks_with_memory(c.steps * c.N * 2 * c.V * c.V, c.N, k.crf_decode_bytes(longest(c.lengths, c.N), c.V),
                        [&](char* memory, i64 n) { k.crf_decode(c, *weights.values, n, memory, tags, best + n); });
 }

@@ -238,5 +238,6 @@ void additive_attention_backward(const AdditiveKernels<T>& k, const AdditiveAtte
                                             const T*, T*, T*, T*, T*);
 PYRNN_INSTANTIATE(float)
 PYRNN_INSTANTIATE(double)
+#undef PYRNN_INSTANTIATE
 
 }  // namespace pyrnn
