@@ -52,10 +52,9 @@ bool has_dot() { return true; }
 bool has_dot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
 
-// A set of the build, with forms of other namespaces of its own where some of its CPUs can do more: `rounded` of the
-// last one.
-#define PYRNN_SET(name, supported, set, of_forms, of_rounded) \
-  {name, supported, set::kernel_table<float>, set::kernel_table<double>, of_forms::forms, of_rounded::forms}
+// A set of the build, with forms of other namespaces where some of its CPUs can do more.
+#define PYRNN_SET(name, supported, set, of_int8, of_rounded) \
+  {name, supported, set::kernel_table<float>, set::kernel_table<double>, set::forms, of_int8::forms, of_rounded::forms}
 
 const InstructionSet sets[] = {
 #ifdef PYRNN_HAS_x86_64_v4  // defined by the build for each set it holds
@@ -113,7 +112,7 @@ template <> const Kernels<double>& kernels<double>() {
 }
 
 const Forms<float>& forms() {
-  static const Forms<float> table{instruction_set().forms().bfloat16, instruction_set().forms().int8,
+  static const Forms<float> table{instruction_set().bfloat16().bfloat16, instruction_set().int8().int8,
                                   instruction_set().rounded().rounded};
   return table;
 }

@@ -39,8 +39,9 @@ struct InstructionSet {
   bool (*supported)();
   const Kernels<float>& (*float32)();
   const Kernels<double>& (*float64)();
-  const Forms<float>& (*forms)();    // all but `rounded`
-  const Forms<float>& (*rounded)();  // that alone
+  const Forms<float>& (*bfloat16)();  // of each the form that it is called by
+  const Forms<float>& (*int8)();
+  const Forms<float>& (*rounded)();
 };
 
 // Chosen at the first call; throws std::invalid_argument for a PYRNN_ISA that is unknown or beyond this CPU.

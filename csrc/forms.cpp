@@ -6,8 +6,10 @@ namespace pyrnn::PYRNN_ISA {
 
 const Forms<float>& forms();
 const Forms<float>& forms() {
-#if defined(__AVX512BF16__)
-  static constexpr Forms<float> table{{}, {}, RoundedForm::form};  // others are as without
+#if defined(PYRNN_MORE_bf16)  // others are as without
+  static constexpr Forms<float> table{{}, {}, RoundedForm::form};
+#elif defined(PYRNN_MORE_dot)
+  static constexpr Forms<float> table{{}, WordForm<Int8>::form, {}};
 #else
   static constexpr Forms<float> table{WordForm<Bfloat16>::form, WordForm<Int8>::form, RoundedForm::form};
 #endif
