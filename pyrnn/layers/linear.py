@@ -127,7 +127,7 @@ class Linear(Layer):
             self._refuse_recording()
             return self(x), unrecorded
         x = self._input(".vjp", x)
-        if boolean(f"{type(self).__name__}.vjp", "per_row", per_row):
+        if per_row is not False and boolean(f"{type(self).__name__}.vjp", "per_row", per_row):
             return self._vjp_of_rows(x, x.ndim - 2)
         weight, bias = self._arrays("_params")
         own = kernels.copied(x), kernels.copied(weight)

@@ -201,7 +201,7 @@ class Recurrent(Layer, Generic[StateT]):
             return self(x, state, lengths=lengths, reset=reset, ids=ids, mask=mask), unrecorded
         self._refuse_training("vjp")
         call = f"{type(self).__name__}.vjp"
-        if boolean(call, "per_row", per_row) and ids is not None:
+        if per_row is not False and boolean(call, "per_row", per_row) and ids is not None:
             raise ValueError(f"{call}: per_row is for x alone, but ids are given")
         if checkpoint_every is not None:
             checkpoint_every = integer(call, "checkpoint_every", checkpoint_every, 1, MOST_NUMBERS)
