@@ -13,12 +13,13 @@ from ..core.checks import MOST, Array, Rng, any_array, integer, integer_array, r
 from ..core.layer import Layer, Search, apart
 from ..core.parameters import Buffers, Home
 from ..core.pullback import AllOrNone
+from .axis_of_models import check_cut, spread, stacked, views_of
 from .embedding import Embedding
 from .linear import Linear
 from .population_stream import PopulationStream
 from .sequential import Sequential
 from .stack import Recurrent
-from .together import Together, check_cut, spread, stacked, together, views_of
+from .together import Together, together
 
 MOST_MODELS = 2**20
 

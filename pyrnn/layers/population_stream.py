@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.checks import Array, integer_array, real_array, shape_error, shaped_array, shown, within
+from .axis_of_models import stacked
 from .sequential import Sequential
 
 if TYPE_CHECKING:
@@ -228,11 +229,11 @@ class StreamsOneByOne:
 
     def step(self, call: str, x: Array) -> Any:
         """Of one model after the other."""
-        return _stacked([stream.step(own) for stream, own in zip(self.streams, x, strict=True)])
+        return stacked([stream.step(own) for stream, own in zip(self.streams, x, strict=True)])
 
     def chunk(self, call: str, x: Array) -> Any:
         """Of one model after the other."""
-        return _stacked([stream(own) for stream, own in zip(self.streams, x, strict=True)])
+        return stacked([stream(own) for stream, own in zip(self.streams, x, strict=True)])
 
     def get_state(self) -> list[Any]:
         """Of each model as its own stream gives it."""
@@ -256,7 +257,3 @@ class StreamsOneByOne:
         for stream in streams:
             stream.take(rows)
         return StreamsOneByOne(streams)
-
-
-def _stacked(results: Sequence[Any]) -> Any:
-    return None if results[0] is None else np.stack(results)
