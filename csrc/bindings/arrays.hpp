@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -80,11 +79,16 @@ template <class T> bool holds(Raw* a) {
   return dtype->type_num == py::detail::npy_format_descriptor<T>::value && dtype->byteorder == '=';
 }
 
+// The same for every dtype that is as good to NumPy, which is asked last, as that takes time.
+template <class T> bool is_of(const py::array& a) {
+  return holds<T>(py::detail::array_proxy(a.ptr())) ||
+         (a.itemsize() == py::ssize_t(sizeof(T)) && py::isinstance<py::array_t<T>>(a));
+}
+
 // An array of exactly this dtype, else TypeError. No copy.
 template <class T> py::array to_typed(const std::string& call, const std::string& name, py::handle object) {
   py::array a = to_array(call, name, object);
-  if (!holds<T>(py::detail::array_proxy(a.ptr())) && !py::isinstance<py::array_t<T>>(a))
-    wrong_type(call, name, a, std::string("dtype ") + dtype_name<T>());
+  if (!is_of<T>(a)) wrong_type(call, name, a, std::string("dtype ") + dtype_name<T>());
   return a;
 }
 
@@ -134,14 +138,37 @@ py::array to_matrix(const std::string& call, const std::string& name, py::handle
 
 template <class T> i64 row_distance(const py::array& matrix) { return matrix.strides(0) / i64(sizeof(T)); }
 
-// The lengths of axes, as a list or as a vector.
-struct Shape : std::span<const i64> {
-  Shape(std::initializer_list<i64> shape) : std::span<const i64>(shape.begin(), shape.size()) {}
-  Shape(const std::vector<i64>& shape) : std::span<const i64>(shape) {}
+// No array. What pybind11 makes by default is one without numbers, which takes as long as any other.
+template <class A = py::array> A no_array() { return py::reinterpret_steal<A>(py::handle()); }
+
+// The lengths of an array's axes, on the stack.
+class Shape {
+ public:
+  Shape(std::initializer_list<i64> lengths) : size_(int(lengths.size())) {
+    std::copy(lengths.begin(), lengths.end(), lengths_);
+  }
+  explicit Shape(const py::array& a) : size_(int(a.ndim())) { std::copy_n(a.shape(), size_, lengths_); }
+
+  void add(i64 length) { lengths_[size_++] = length; }
+  // With one axis more in front.
+  Shape behind(i64 length) const {
+    Shape all{length};
+    for (const py::ssize_t own : *this) all.add(own);
+    return all;
+  }
+
+  int size() const { return size_; }
+  const py::ssize_t* begin() const { return lengths_; }
+  const py::ssize_t* end() const { return lengths_ + size_; }
+  py::ssize_t& back() { return lengths_[size_ - 1]; }
+
+ private:
+  py::ssize_t lengths_[64 + 4];  // NumPy has at most 64, and refuses what has a few more
+  int size_;
 };
 
 inline bool has_shape(const py::array& a, const Shape& shape) {
-  return a.ndim() == py::ssize_t(shape.size()) && std::equal(shape.begin(), shape.end(), a.shape());
+  return a.ndim() == shape.size() && std::equal(shape.begin(), shape.end(), a.shape());
 }
 
 std::string shape_words(const Shape& shape);
@@ -199,30 +226,38 @@ py::object never_made();
 
 // f<float>() or f<double>() by the dtype of an argument.
 template <class F> auto with_dtype(const std::string& call, const std::string& name, py::handle object, F f) {
-  py::array a = to_array(call, name, object);
-  if (py::isinstance<py::array_t<float>>(a)) return f.template operator()<float>();
-  if (py::isinstance<py::array_t<double>>(a)) return f.template operator()<double>();
+  const py::array a = to_array(call, name, object);
+  if (is_of<float>(a)) return f.template operator()<float>();
+  if (is_of<double>(a)) return f.template operator()<double>();
   wrong_type(call, name, a, "dtype float32 or float64");
 }
 
 // A result. A large one lies in memory that results before it have given back: the system's would be mapped, and its
 // pages met one by one, anew at every call. Where there is no memory NumPy is asked, whose error names the shape.
-template <class T> py::array_t<T> empty(const std::vector<py::ssize_t>& shape) {
+template <class T> py::array_t<T> empty(const Shape& shape) {
+  const auto from_numpy = [&] {
+    const auto& numpy = py::detail::npy_api::get();
+    py::dtype dtype = py::dtype::of<T>();
+    PyObject* made = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, dtype.release().ptr(), shape.size(),
+                                                 shape.begin(), nullptr, nullptr, 0, nullptr);
+    if (!made) throw py::error_already_set();
+    return py::reinterpret_steal<py::array_t<T>>(made);
+  };
   constexpr std::size_t large = 128 << 10;
   std::size_t bytes = sizeof(T);
   for (const py::ssize_t n : shape)
-    if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) return py::array_t<T>(shape);
-  if (bytes < large) return py::array_t<T>(shape);
+    if (n < 0 || __builtin_mul_overflow(bytes, std::size_t(n), &bytes)) return from_numpy();
+  if (bytes < large) return from_numpy();
   std::unique_ptr<Buffer<T>> memory;
   try {
     memory = std::make_unique<Buffer<T>>(i64(bytes / sizeof(T)), bytes / 8);
   } catch (const std::bad_alloc&) {
-    return py::array_t<T>(shape);
+    return from_numpy();
   }
   const T* data = memory->get();
   const py::capsule owner(memory.get(), [](void* kept) { delete static_cast<Buffer<T>*>(kept); });
   memory.release();
-  return py::array_t<T>(shape, data, owner);
+  return py::array_t<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()), data, owner);
 }
 
 // (steps, N, features), uninitialised: the rows one after the other in memory where those of x are, or the steps.
@@ -231,7 +266,7 @@ template <class T> py::array laid_out_as(const py::array& x, i64 steps, i64 feat
   return empty<T>({steps, x.shape(1), features});
 }
 
-template <class T> py::array_t<T> zeros(const std::vector<py::ssize_t>& shape) {
+template <class T> py::array_t<T> zeros(const Shape& shape) {
   py::array_t<T> a = empty<T>(shape);
   std::memset(a.mutable_data(), 0, std::size_t(a.nbytes()));
   return a;

@@ -1,6 +1,7 @@
 // pyrnn.kernels.attention and additive_attention, forward and backward.
 #include <algorithm>
 #include <cmath>
+#include <span>
 
 #include "attention/contract.hpp"
 #include "bindings/arrays.hpp"
@@ -81,24 +82,18 @@ Options to_options(const std::string& call, const py::kwargs& given) {
 
 // The axes before the last three, as one.
 struct Batch {
-  std::vector<py::ssize_t> shape;
+  Shape shape{};
   i64 size = 1;
 };
 
 Batch batch_of(const py::array& a) {
   Batch batch;
-  for (py::ssize_t i = 0; i + 3 < a.ndim(); ++i) batch.shape.push_back(a.shape(i)), batch.size *= a.shape(i);
+  for (py::ssize_t i = 0; i + 3 < a.ndim(); ++i) batch.shape.add(a.shape(i)), batch.size *= a.shape(i);
   return batch;
 }
 
-std::string shape_words(const std::vector<py::ssize_t>& shape) {
-  py::tuple words(shape.size());
-  for (std::size_t i = 0; i < shape.size(); ++i) words[i] = shape[i];
-  return py::str(words);
-}
-
 bool same_batch(const Batch& batch, const py::array& a) {
-  if (std::size_t(a.ndim()) != batch.shape.size() + 3) return false;
+  if (a.ndim() != batch.shape.size() + 3) return false;
   return std::equal(batch.shape.begin(), batch.shape.end(), a.shape());
 }
 
@@ -106,8 +101,8 @@ bool same_batch(const Batch& batch, const py::array& a) {
 template <class T> void batch_offsets(const Batch& batch, const py::array& a, std::vector<i64>& offsets) {
   offsets.assign(std::size_t(batch.size), 0);
   i64 repeat = 1;  // elements of the batch for one step along an axis
-  for (std::size_t axis = batch.shape.size(); axis-- > 0;) {
-    const i64 n = batch.shape[axis], stride = a.strides(py::ssize_t(axis)) / i64(sizeof(T));
+  for (int axis = batch.shape.size(); axis-- > 0;) {
+    const i64 n = batch.shape.begin()[axis], stride = a.strides(axis) / i64(sizeof(T));
     for (i64 b = 0; b < batch.size; ++b) offsets[std::size_t(b)] += b / repeat % n * stride;
     repeat *= n;
   }
@@ -143,7 +138,7 @@ template <class T> struct AttentionCall {
   Attention<T> a;
   Batch batch;
   i64 Hq = 0;
-  py::array query, key, value, mask;
+  py::array query = no_array(), key = query, value = query, mask = query;
   std::vector<typename Attention<T>::Place> places;
   std::vector<i64> lengths;
 
@@ -218,9 +213,9 @@ template <class T> struct AttentionCall {
     }
   }
 
-  std::vector<py::ssize_t> shape(i64 heads, i64 rows, i64 features) const {
-    std::vector<py::ssize_t> shape = batch.shape;
-    shape.insert(shape.end(), {heads, rows, features});
+  Shape shape(i64 heads, i64 rows, i64 features) const {
+    Shape shape = batch.shape;
+    for (const i64 length : {heads, rows, features}) shape.add(length);
     return shape;
   }
 
@@ -239,9 +234,7 @@ template <class T> struct AttentionCall {
   // One integer for each element of the batch.
   void numbers(const std::string& call, const std::string& name, py::handle object, std::vector<i64>& out) const {
     const py::array_t<i64> array = to_packed<i64>(call, name, object);
-    if (std::size_t(array.ndim()) != batch.shape.size() ||
-        !std::equal(batch.shape.begin(), batch.shape.end(), array.shape()))
-      wrong_shape(call, name, array, shape_words(batch.shape));
+    if (!has_shape(array, batch.shape)) wrong_shape(call, name, array, shape_words(batch.shape));
     out.assign(array.data(), array.data() + array.size());
   }
 };
@@ -270,9 +263,7 @@ py::tuple backward(const py::object& dout_, const py::object& query, const py::o
     const Attention<T>& a = call.a;
     const auto given = [&](const char* what, py::handle object, i64 features) {
       const py::array_t<T> array = to_packed<T>(name, what, object);
-      const std::vector<py::ssize_t> shape = call.shape(call.Hq, a.S, features);
-      if (std::size_t(array.ndim()) != shape.size() || !std::equal(shape.begin(), shape.end(), array.shape()))
-        wrong_shape(name, what, array, shape_words(shape));
+      check_shape(name, what, array, call.shape(call.Hq, a.S, features));
       return array;
     };
     const py::array_t<T> dout = given("dout", dout_, a.Ev), out = given("out", out_, a.Ev),
@@ -291,8 +282,8 @@ py::tuple backward(const py::object& dout_, const py::object& query, const py::o
 // Additive attention's arguments, checked, as C-ordered arrays.
 template <class T> struct AdditiveCall {
   AdditiveAttention<T> a;
-  py::array_t<T> query, key, value, score;
-  py::array_t<i64> lengths;
+  py::array_t<T> query = no_array<py::array_t<T>>(), key = query, value = query, score = query;
+  py::array_t<i64> lengths = no_array<py::array_t<i64>>();
 
   AdditiveCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle score_,
                py::handle lengths_) {

@@ -17,7 +17,7 @@ constexpr i64 most_steps = (i64(1) << 31) - 1;
 
 // weight (O, C / groups, K) and bias, kept alive, and what they and the numbers say of a convolution.
 template <class T> struct ConvolutionWeights {
-  py::array_t<T> weight, bias;
+  py::array_t<T> weight, bias = no_array<py::array_t<T>>();
   ConvolutionSizes size;
 
   ConvolutionWeights(const std::string& call, py::handle weight_, py::handle bias_, py::handle stride,
@@ -144,7 +144,7 @@ class ConvolutionStreamObject {
         wrong_shape(call, "x", a, "(T, " + std::to_string(s.batch()) + ", " + std::to_string(s.size().C) + ")");
       const Steps<const T> in = to_steps<T>(a);
       const i64 steps = a.shape(0);
-      py::array y;
+      py::array y = no_array();
       completing(
           s, steps,
           [&](i64 count) {

@@ -5,7 +5,7 @@ namespace pyrnn {
 
 bool is_encoded(py::handle object) {
   return (py::isinstance<py::tuple>(object) && py::len(object) == 2) ||
-         (py::isinstance<py::array>(object) && py::isinstance<py::array_t<std::uint16_t>>(object));
+         (py::isinstance<py::array>(object) && is_of<std::uint16_t>(py::reinterpret_borrow<py::array>(object)));
 }
 
 template <class T> GivenMatrix<T> to_any_matrix(const std::string& call, const std::string& name, py::handle object) {

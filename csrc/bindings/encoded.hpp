@@ -12,8 +12,8 @@ namespace pyrnn {
 
 // The arrays behind a matrix, kept alive, and what they say.
 template <class T> struct GivenMatrix {
-  py::array numbers;  // (R, K)
-  py::array scale;
+  py::array numbers = no_array();  // (R, K)
+  py::array scale = no_array();
   Matrix<const T> matrix;
 };
 

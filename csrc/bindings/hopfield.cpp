@@ -41,7 +41,7 @@ T* to_changed(const std::string& call, const std::string& name, py::handle objec
 // Patterns and what keeps their memory alive.
 struct Held {
   Patterns patterns;
-  py::array_t<u32> bits;
+  py::array_t<u32> bits = no_array<py::array_t<u32>>();
   std::vector<u32> negative;
 };
 
@@ -72,7 +72,7 @@ Held to_patterns(const std::string& call, py::handle bits_, py::handle negative_
 struct HeldSweep {
   Sweep sweep;
   std::vector<i64> order;
-  py::array_t<double> threshold, external;
+  py::array_t<double> threshold = no_array<py::array_t<double>>(), external = threshold;
 };
 
 HeldSweep to_sweep(const std::string& call, i64 N, i64 n, py::handle order_, py::handle threshold_,

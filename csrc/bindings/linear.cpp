@@ -80,7 +80,7 @@ template <class T> i64 model_distance(py::array& a) {
 
 // What a call for several models is given: x [P, ..., I], weight [P, O, I], bias [P, O] or None.
 template <class T> struct Maps {
-  py::array x, weight, bias;
+  py::array x, weight, bias = no_array();
   i64 P, x_distance, weight_distance, bias_distance = 0;
   Linear<T> first;
 
@@ -108,8 +108,8 @@ template <class T> struct Maps {
     if (m.bias) m.bias += model * bias_distance;
     return m;
   }
-  std::vector<i64> shape(i64 features) const {
-    std::vector<i64> like_x(x.shape(), x.shape() + x.ndim());
+  Shape shape(i64 features) const {
+    Shape like_x(x);
     like_x.back() = features;
     return like_x;
   }
@@ -138,7 +138,7 @@ py::array models_backward(const std::string& call, py::handle dy_, py::handle x,
   py::array dy = to_typed<T>(call, "dy", dy_);
   check_shape(call, "dy", dy, maps.shape(O));
   const i64 dy_distance = model_distance<T>(dy);
-  auto first_of = [&](const char* name, py::handle object, const std::vector<i64>& of_one, i64& distance) -> T* {
+  auto first_of = [&](const char* name, py::handle object, const Shape& of_one, i64& distance) -> T* {
     if (object.is_none()) return nullptr;
     const py::array a = to_typed<T>(call, name, object);
     if (a.ndim() == 0 || a.shape(0) != maps.P) wrong_shape(call, name, a, "(" + std::to_string(maps.P) + ", ...)");
@@ -186,11 +186,11 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_, std::str
     py::array x = to_typed<T>(call, "x", x_);
     if (x.ndim() < 1 || x.shape(x.ndim() - 1) != m.I) wrong_shape(call, "x", x, "(..., " + std::to_string(m.I) + ")");
     if (x.ndim() != 2 || !has_plain_rows<T>(x)) x = to_packed<T>(call, "x", x);
-    std::vector<py::ssize_t> shape(x.shape(), x.shape() + x.ndim());
+    Shape shape(x);
     shape.back() = m.O;
     m.M = m.I ? x.size() / m.I : std::accumulate(shape.begin(), shape.end() - 1, i64(1), std::multiplies<>());
     m.x = static_cast<const T*>(x.data()), m.x_row = x.ndim() == 2 ? row_distance<T>(x) : m.I;
-    py::array_t<T> bias;
+    py::array_t<T> bias = no_array<py::array_t<T>>();
     if (!bias_.is_none()) {
       bias = to_packed<T>(call, "bias", bias_);
       check_shape(call, "bias", bias, {m.O});
@@ -258,8 +258,8 @@ py::object look_up(py::handle ids_, py::handle weight_) {
     if (weight.ndim() != 2) wrong_shape(call, "weight", weight, "(V, E)");
     const i64 E = weight.shape(1);
     const py::array given = to_typed<i64>(call, "ids", ids_);
-    std::vector<py::ssize_t> shape(given.shape(), given.shape() + given.ndim());
-    shape.push_back(E);
+    Shape shape(given);
+    shape.add(E);
     const py::array_t<i64> ids = to_ids(call, "ids", given.attr("reshape")(-1), -1, weight.shape(0));
     py::array_t<T> y = empty<T>(shape);
     const i64 *id = ids.data(), M = ids.size();

@@ -14,7 +14,7 @@ py::tuple cross_entropy_forward(py::handle logits_, py::handle targets_, py::han
     const py::array_t<T> logits = to_packed<T>(call, "logits", to_matrix<T>(call, "logits", logits_, -1));
     const i64 M = logits.shape(0), V = logits.shape(1);
     if (V == 0) wrong_shape(call, "logits", logits, "(M, V) with at least one class");
-    py::array_t<T> weights;
+    py::array_t<T> weights = no_array<py::array_t<T>>();
     if (!weights_.is_none()) {
       weights = to_packed<T>(call, "weights", weights_);
       check_shape(call, "weights", weights, {M});

@@ -19,14 +19,14 @@ py::object layer_norm_forward(const char* name, bool keep, py::handle x_, py::ha
     n.E = weight.size(), n.eps = T(eps), n.weight = weight.data(), n.x = x.data();
     if (x.ndim() == 0 || x.shape(x.ndim() - 1) != n.E) wrong_shape(call, "x", x, "(..., " + std::to_string(n.E) + ")");
     n.M = x.size() / n.E;
-    py::array_t<T> bias;
+    py::array_t<T> bias = no_array<py::array_t<T>>();
     if (!bias_.is_none()) {
       bias = to_packed<T>(call, "bias", bias_);
       check_shape(call, "bias", bias, {n.E});
       n.bias = bias.data();
     }
-    const std::vector<py::ssize_t> shape(x.shape(), x.shape() + x.ndim());
-    py::array_t<T> y = empty<T>(shape), normal, inverse;
+    const Shape shape(x);
+    py::array_t<T> y = empty<T>(shape), normal = no_array<py::array_t<T>>(), inverse = normal;
     n.y = y.mutable_data();
     if (keep) {
       normal = empty<T>(shape), inverse = empty<T>({n.M});
@@ -52,9 +52,8 @@ py::tuple backward(py::handle dy_, py::handle normal_, py::handle inverse_, py::
     n.E = weight.size(), n.M = dy.size() / n.E;
     if (dy.ndim() == 0 || dy.shape(dy.ndim() - 1) != n.E)
       wrong_shape(call, "dy", dy, "(..., " + std::to_string(n.E) + ")");
-    const std::vector<py::ssize_t> shape(dy.shape(), dy.shape() + dy.ndim());
-    if (normal.ndim() != dy.ndim() || !std::equal(shape.begin(), shape.end(), normal.shape()))
-      wrong_shape(call, "normal", normal, "that of dy, " + shape_text(dy));
+    const Shape shape(dy);
+    if (!has_shape(normal, shape)) wrong_shape(call, "normal", normal, "that of dy, " + shape_text(dy));
     check_shape(call, "inverse", inverse, {n.M});
     py::array_t<T> dx = empty<T>(shape), dweight = empty<T>({n.E}), dbias = empty<T>({n.E});
     n.dy = dy.data(), n.normal = normal.data(), n.inverse = inverse.data(), n.weight = weight.data();

@@ -93,9 +93,9 @@ class PackedObject {
       if (x.ndim() < 1 || x.shape(x.ndim() - 1) != linear.I)
         wrong_shape(packed_call, "x", x, "(..., " + std::to_string(linear.I) + ")");
       if (x.ndim() != 2 || !has_plain_rows<T>(x)) x = to_packed<T>(packed_call, "x", x);
-      std::vector<py::ssize_t> shape(x.shape(), x.shape() + x.ndim());
+      Shape shape(x);
       i64 M = 1;
-      for (std::size_t k = 0; k + 1 < shape.size(); ++k) M *= shape[k];
+      for (int k = 0; k + 1 < shape.size(); ++k) M *= x.shape(k);
       shape.back() = linear.O;
       const i64 row = x.ndim() == 2 ? row_distance<T>(x) : linear.I;
       py::array_t<T> y = empty<T>(shape);
@@ -185,9 +185,9 @@ py::object activated(py::handle x_, const std::string& activation) {
     const py::array x = to_typed<T>(call, "x", x_);
     if (rows && (x.ndim() == 0 || x.shape(x.ndim() - 1) == 0)) wrong_shape(call, "x", x, "(..., O)");
     constexpr int plain = int(py::array::c_style) | int(py::detail::npy_api::NPY_ARRAY_ALIGNED_);
-    py::array y;
+    py::array y = no_array();
     if ((x.flags() & plain) == plain) {
-      y = empty<T>({x.shape(), x.shape() + x.ndim()});
+      y = empty<T>(Shape(x));
       std::copy_n(static_cast<const T*>(x.data()), x.size(), static_cast<T*>(y.mutable_data()));
     } else {
       y = py::array(x.attr("copy")(rows ? "C" : "K"));  // numbers one by one may lie in any order
@@ -203,7 +203,7 @@ py::object activated(py::handle x_, const std::string& activation) {
 template <class T>
 Either packed(const std::string& call, const Matrix<const T>& weight, i64 O, i64 I, py::handle bias_,
               const std::string& activation) {
-  py::array_t<T> bias;
+  py::array_t<T> bias = no_array<py::array_t<T>>();
   if (!bias_.is_none()) {
     bias = to_packed<T>(call, "bias", bias_);
     check_shape(call, "bias", bias, {O});

@@ -11,7 +11,7 @@ namespace pyrnn {
 namespace {
 
 template <class T> py::array copied(const py::array& from) {
-  py::array_t<T> to = empty<T>(std::vector<py::ssize_t>(from.shape(), from.shape() + from.ndim()));
+  py::array_t<T> to = empty<T>(Shape(from));
   if (from.flags() & py::array::c_style) {
     const void* source = from.data();
     void* target = to.mutable_data();

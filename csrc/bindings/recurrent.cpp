@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <span>
 #include <stdexcept>
 #include <type_traits>
 #include <unordered_map>
@@ -17,9 +18,9 @@ namespace pyrnn {
 
 namespace {
 
-Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths, py::handle reset, bool reverse) {
+SharedRows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths, py::handle reset, bool reverse) {
   const std::vector<i64> length = to_lengths(call, lengths, T_steps, N);
-  py::array kept_reset;
+  py::array kept_reset = no_array();
   const std::uint8_t* mark = nullptr;
   i64 mark_step = 0, mark_row = 0;
   if (!reset.is_none()) {
@@ -28,12 +29,13 @@ Rows parse_rows(const std::string& call, i64 T_steps, i64 N, py::handle lengths,
     mark = static_cast<const std::uint8_t*>(kept_reset.data());
     mark_step = kept_reset.strides(0), mark_row = kept_reset.strides(1);
   }
-  return Rows(T_steps, N, lengths.is_none() ? nullptr : length.data(), mark, mark_step, mark_row, reverse);
+  return std::make_shared<const Rows>(T_steps, N, lengths.is_none() ? nullptr : length.data(), mark, mark_step,
+                                      mark_row, reverse);
 }
 
 // Of one model, or the same of all, or of each where `lengths` or `reset` have an axis of models.
-std::vector<Rows> parse_rows(const std::string& call, const Models& models, i64 T_steps, i64 N, py::handle lengths,
-                             py::handle reset, bool reverse) {
+std::vector<SharedRows> parse_rows(const std::string& call, const Models& models, i64 T_steps, i64 N,
+                                   py::handle lengths, py::handle reset, bool reverse) {
   auto has_axis = [&](py::handle object, py::ssize_t axes) {
     return models.axis && !object.is_none() && to_array(call, "lengths or reset", object).ndim() > axes;
   };
@@ -41,7 +43,7 @@ std::vector<Rows> parse_rows(const std::string& call, const Models& models, i64 
   for (const auto& [own, name, object] : {std::tuple(own_lengths, "lengths", lengths), {own_reset, "reset", reset}})
     if (own && py::len(object) != std::size_t(models.count))
       wrong_shape(call, name, to_array(call, name, object), "(" + std::to_string(models.count) + ", ...)");
-  std::vector<Rows> rows;
+  std::vector<SharedRows> rows;
   for (i64 k = 0; k < (own_lengths || own_reset ? models.count : 1); ++k)
     rows.push_back(parse_rows(
         call, T_steps, N, own_lengths ? py::object(lengths[py::int_(k)]) : py::reinterpret_borrow<py::object>(lengths),
@@ -80,10 +82,10 @@ template <class T> Steps<T> steps_of(const Steps<T>& first, i64 model, i64 dista
 
 // Where y is written: a new array, the caller's `out`, or a stand-in that is copied there.
 template <class T> struct Output {
-  py::array y, target;
+  py::array y = no_array(), target = no_array();
   Steps<T> steps;
 
-  Output(const std::string& call, py::handle out, const std::vector<i64>& shape, bool padding) {
+  Output(const std::string& call, py::handle out, const Shape& shape, bool padding) {
     if (out.is_none()) {
       y = target = padding ? zeros<T>(shape) : empty<T>(shape);
     } else {
@@ -107,7 +109,7 @@ template <class T> struct Output {
 // so that nobody can change a number that has been checked.
 template <class T> struct Given {
   py::array x;
-  py::array_t<i64> ids;
+  py::array_t<i64> ids = no_array<py::array_t<i64>>();
   std::vector<i64> read;  // row of x -> row of the table
   i64 table_rows = 0;     // V
   bool looked_up = false;
@@ -183,8 +185,8 @@ template <class T> struct Given {
   }
 };
 
-bool has_padding(const Rows& rows) {
-  return rows.steps < rows.T || rows.first[std::size_t(rows.steps)] < rows.T * rows.N;
+bool has_padding(const SharedRows& rows) {
+  return rows->steps < rows->T || rows->first[std::size_t(rows->steps)] < rows->T * rows->N;
 }
 
 // Everything forward and vjp have in common, checked.
@@ -193,7 +195,7 @@ template <class T> struct Call {
   const Models models;
   const Sizes size;
   Given<T> given;
-  std::vector<Rows> rows;  // one for all, or of each model
+  std::vector<SharedRows> rows;  // one for all, or of each model
   std::vector<py::object> kept;
   States<const T> state_in{};
   States<T> state_out{};
@@ -213,10 +215,10 @@ template <class T> struct Call {
     state = new_state<T>(op, models.shape({given.batch()}), size, state_out);
   }
 
-  std::vector<Rows> checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
+  std::vector<SharedRows> checked_rows(const std::string& call, py::handle lengths, py::handle reset, bool reverse) {
     given.check(call, models, size.I);
-    std::vector<Rows> rows = parse_rows(call, models, given.steps(), given.batch(), lengths, reset, reverse);
-    given.look_up(call, rows.front());
+    std::vector<SharedRows> rows = parse_rows(call, models, given.steps(), given.batch(), lengths, reset, reverse);
+    given.look_up(call, *rows.front());
     return rows;
   }
 
@@ -224,7 +226,7 @@ template <class T> struct Call {
   template <class F> void each(F f) {
     const Inputs<T> inputs = given.inputs();
     const i64 x_distance = models.distance<T>(given.x), y_distance = models.distance<T>(output.y);
-    const i64 work = models.count * rows.front().first.back() * size.H * (size.I + size.P);
+    const i64 work = models.count * rows.front()->first.back() * size.H * (size.I + size.P);
     const WithoutGil released;
     each_model(work, models.count, [&](i64 k) {
       f(k, rows[rows.size() > 1 ? std::size_t(k) : 0],
@@ -277,11 +279,11 @@ class Pullback {
   template <class T>
   py::tuple run(const Given<T>& given, Recordings<T>& recordings, py::handle dy_, py::handle dstate_, py::handle grads_,
                 bool need_dx, bool& used) {
-    const Rows& rows = recordings.front()->rows();
+    const Rows& rows = *recordings.front()->rows();
     const Sizes size = recordings.front()->layer().size;
     std::vector<py::object> kept;
     Steps<const T> dy;
-    py::array dy_array;
+    py::array dy_array = no_array();
     if (!dy_.is_none()) {
       dy_array = to_typed<T>(call_, "dy", dy_);
       check_shape(call_, "dy", dy_array, models_.shape({rows.T, rows.N, size.P}));
@@ -292,6 +294,7 @@ class Pullback {
     const CellKernels<T>& cell = recordings.front()->layer().cell;
     Weights<T> grads;
     ModelWeights<T> all;
+    all.data.reserve(op_.weights.size()), all.distances.reserve(op_.weights.size());
     const Models sets = per_row_ ? Models{rows.N, true} : models_;  // of gradients
     each_weight(op_, [&](std::size_t i, const CellWeight& weight, i64 unit) {
       const bool present = weight.role == Role::hr ? cell.projects : weight.role != Role::unit || cell.unit_weights > 0;
@@ -304,10 +307,10 @@ class Pullback {
     });
     const bool padding =
         !given.looked_up && std::ranges::any_of(recordings, [](const auto& r) { return has_padding(r->rows()); });
-    const std::vector<py::ssize_t> shape(given.x.shape(), given.x.shape() + given.x.ndim());
+    const Shape shape(given.x);
     py::object dx = py::none();
     Steps<T> dx_steps{};  // data null: not wanted
-    py::array found, dtable;
+    py::array found = no_array(), dtable = no_array();
     if (need_dx || given.looked_up) {
       found = padding ? zeros<T>(shape) : empty<T>(shape);
       dx_steps =
@@ -341,13 +344,11 @@ class Pullback {
 
   // Where the first model's gradient begins, and how far the next one's is away; null of None.
   template <class T>
-  T* to_gradients(const std::string& name, const py::object& object, const Models& sets, const std::vector<i64>& shape,
+  T* to_gradients(const std::string& name, const py::object& object, const Models& sets, const Shape& shape,
                   i64& distance) {
     if (!sets.axis || object.is_none()) return to_gradient<T>(call_, name, object, shape);
     const py::array a = to_typed<T>(call_, name, object);
-    std::vector<i64> all(shape);
-    all.insert(all.begin(), sets.count);
-    check_shape(call_, name, a, all);
+    check_shape(call_, name, a, sets.shape(shape));
     if (sets.count == 0) return nullptr;
     distance = sets.distance<T>(a);
     return to_gradient<T>(call_, name, sets.first(a), shape);
@@ -366,10 +367,11 @@ py::tuple run_forward(const std::string& name, const RecurrentOp& op, const Mode
                       Pack pack, py::handle x, py::handle state, py::handle ids, py::handle lengths, py::handle reset,
                       bool reverse, py::handle out) {
   Call<T> call(name, op, models, size, x, state, ids, lengths, reset, reverse, out);
-  call.each([&](i64 k, const Rows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
-    const auto& layer = pack(k);
-    layer.forward(rows, inputs, before, y, after);
-  });
+  call.each(
+      [&](i64 k, const SharedRows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
+        const auto& layer = pack(k);
+        layer.forward(*rows, inputs, before, y, after);
+      });
   return py::make_tuple(call.output.finish(), call.state);
 }
 
@@ -413,13 +415,13 @@ py::tuple recurrent_vjp(const RecurrentOp& op, Chosen chosen, py::handle x, py::
     if (per_row && (parsed.models.axis || !ids.is_none()))
       wrong_value(name, "per_row is for one model, and not for x that ids look up");
     Recordings<T> recordings(std::size_t(parsed.models.count));
-    call.each(
-        [&](i64 k, const Rows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y, States<T> after) {
-          Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.of(op, k));
-          auto recording = std::make_unique<Recording<T>>(std::move(layer), rows, inputs, every, per_row);
-          recording->forward(before, y, after);
-          recordings[std::size_t(k)] = std::move(recording);
-        });
+    call.each([&](i64 k, const SharedRows& rows, const Inputs<T>& inputs, States<const T> before, Steps<T> y,
+                  States<T> after) {
+      Layer<T> layer(cell_kernels<T>(parsed.kind), parsed.size, parsed.of(op, k));
+      auto recording = std::make_unique<Recording<T>>(std::move(layer), rows, inputs, every, per_row);
+      recording->forward(before, y, after);
+      recordings[std::size_t(k)] = std::move(recording);
+    });
     const py::tuple result = py::make_tuple(call.output.finish(), call.state);
     auto pullback =
         std::make_unique<Pullback>(op, parsed.models, per_row, std::move(call.given), std::move(recordings));

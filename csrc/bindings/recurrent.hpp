@@ -19,7 +19,7 @@ struct CellWeight {
   bool optional = false;
 
   i64 vectors(int gates) const;  // of a weight that is numbers of units
-  std::vector<i64> shape(int gates, const Sizes& size) const;
+  Shape shape(int gates, const Sizes& size) const;
 };
 
 // What an op's options choose.

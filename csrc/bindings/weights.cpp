@@ -16,6 +16,7 @@ template <class T>
 std::vector<py::object> of_first_model(const std::string& call, const RecurrentOp& op, const py::sequence& given,
                                        Models& models, std::vector<i64>& distances) {
   std::vector<py::object> entries;
+  entries.reserve(given.size());
   for (const py::handle entry : given) entries.push_back(py::reinterpret_borrow<py::object>(entry));
   distances.assign(entries.size(), 0);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
@@ -50,8 +51,8 @@ i64 CellWeight::vectors(int gates) const {
   return letters[0] == 'H' ? 1 : letters[0] - '0';
 }
 
-std::vector<i64> CellWeight::shape(int gates, const Sizes& size) const {
-  std::vector<i64> shape;
+Shape CellWeight::shape(int gates, const Sizes& size) const {
+  Shape shape{};
   i64 factor = 1;
   for (const char* letter = letters; *letter; ++letter) {
     if (*letter >= '1' && *letter <= '9') {
@@ -59,7 +60,7 @@ std::vector<i64> CellWeight::shape(int gates, const Sizes& size) const {
       continue;
     }
     const i64 length = *letter == 'G' ? gates * size.H : *letter == 'I' ? size.I : *letter == 'P' ? size.P : size.H;
-    shape.push_back(factor * length);
+    shape.add(factor * length);
     factor = 1;
   }
   return shape;
@@ -81,6 +82,7 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
   const py::sequence given = to_sequence(call, what, object, op.weights.size());
   ParsedWeights<T> w;
   std::vector<py::object> entries = of_first_model<T>(call, op, given, w.models, w.all.distances);
+  w.arrays.reserve(entries.size()), w.all.data.reserve(entries.size());
   for (std::size_t i = 0; i < op.weights.size(); ++i) {
     const py::object& entry = entries[i];
     const Role role = op.weights[i].role;
@@ -92,7 +94,7 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
       own = matrix.matrix;
       if (chosen.rounded) round_products(call, op.weights[i].name, own);
       w.arrays.push_back(matrix.numbers);
-      w.scales.push_back(matrix.scale);
+      if (matrix.scale) w.scales.push_back(matrix.scale);
     } else {
       w.arrays.push_back(to_packed<T>(call, op.weights[i].name, entry));
     }
@@ -112,7 +114,7 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
     if (weight.role == Role::ih) {
       const py::array ih = array(i);
       const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
-      if (rows == 0 || rows % gates) wrong_shape(call, weight.name, ih, "(" + std::to_string(gates) + "*H, I)");
+      if (rows == 0 || rows % gates) wrong_shape(call, weight.name, ih, std::string("(") + std::to_string(gates) + "*H, I)");
       w.size = {ih.shape(1), rows / gates, rows / gates};
     }
   });

@@ -40,11 +40,7 @@ struct Models {
   i64 count = 1;
   bool axis = false;
 
-  std::vector<i64> shape(std::initializer_list<i64> of_one) const {
-    std::vector<i64> all(of_one);
-    if (axis) all.insert(all.begin(), count);
-    return all;
-  }
+  Shape shape(const Shape& of_one) const { return axis ? of_one.behind(count) : of_one; }
   // From one model's numbers to the next one's.
   template <class T> i64 distance(const py::array& a) const { return axis ? a.strides(0) / i64(sizeof(T)) : 0; }
   // Of several the first one's part of an array.
@@ -87,10 +83,9 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
                                py::handle object);
 
 // New arrays for the states, [lead..., width] each.
-template <class T>
-py::tuple new_state(const RecurrentOp& op, std::vector<i64> lead, const Sizes& size, States<T>& pointers) {
+template <class T> py::tuple new_state(const RecurrentOp& op, Shape lead, const Sizes& size, States<T>& pointers) {
   py::tuple state(op.states.size());
-  lead.push_back(0);
+  lead.add(0);
   for (std::size_t k = 0; k < op.states.size(); ++k) {
     lead.back() = size.of_state(int(k));
     py::array_t<T> a = empty<T>(lead);

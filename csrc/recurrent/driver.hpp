@@ -44,13 +44,16 @@ template <class T> class Layer {
   Buffer<char> memory_;
 };
 
+// Those of several recordings may be the same.
+using SharedRows = std::shared_ptr<const Rows>;
+
 // A forward run that keeps what the way back needs, used once. `checkpoint_every` > 0 keeps only the states at about
 // every so many steps (rounded up to whole blocks of weight gradient sums, so that no bit depends on it) and runs the
 // steps between again. The inputs must outlive the recording; everything else is copied.
 template <class T> class Recording {
  public:
   // per_row: backward gives gradients of each row; not with inputs that are looked up.
-  Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row);
+  Recording(Layer<T> layer, SharedRows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row);
   void forward(States<const T> in, Steps<T> y, States<T> out);
   // dx, like x (without ids it may be null), is written at valid steps, dstate_out in full; grads are added to: one for
   // all rows, or of each of the caller's rows.
@@ -58,7 +61,7 @@ template <class T> class Recording {
                 std::span<const Weights<T>> grads);
 
   const Layer<T>& layer() const { return layer_; }
-  const Rows& rows() const { return rows_; }
+  const SharedRows& rows() const { return shared_; }
 
  private:
   void keep(bool all);  // all steps of a segment, or the last ones only
@@ -66,7 +69,8 @@ template <class T> class Recording {
   void keep_states_after(i64 segment);
 
   Layer<T> layer_;
-  Rows rows_;
+  SharedRows shared_;
+  const Rows& rows_;
   bool per_row_;
   i64 block_, segment_, segments_;  // steps; steps; how many
   Run<T> run_;

@@ -13,8 +13,8 @@ constexpr i64 steps_per_row = 64;       // in a block, where rows have gradients
 }  // namespace
 
 template <class T>
-Recording<T>::Recording(Layer<T> layer, Rows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row)
-    : layer_(std::move(layer)), rows_(std::move(rows)), per_row_(per_row) {
+Recording<T>::Recording(Layer<T> layer, SharedRows rows, const Inputs<T>& inputs, i64 checkpoint_every, bool per_row)
+    : layer_(std::move(layer)), shared_(std::move(rows)), rows_(*shared_), per_row_(per_row) {
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp, steps = rows_.steps;
   // Weight gradients are summed over a block of rows before they are added to the total. Four gates of 128 rows fill
