@@ -88,9 +88,11 @@ def test_resemblyzer():
 def test_g2pm():
     """Chinese sentences as ids -> the sounds of characters that have several."""
     path = found("g2pM/np_ckpt.pkl")
-    head = pyrnn.Sequential(pyrnn.Linear(64, 32), pyrnn.ReLU(), pyrnn.Linear(32, 876))
-    lstm = pyrnn.LSTM(64, 32, batch_first=True, bidirectional=True)
-    model = pyrnn.Sequential(embedding=pyrnn.Embedding(5398, 64), lstm=lstm, logit_layer=head)
+    model = pyrnn.Sequential(
+        embedding=pyrnn.Embedding(5398, 64),
+        lstm=pyrnn.LSTM(64, 32, batch_first=True, bidirectional=True),
+        logit_layer=pyrnn.Sequential(pyrnn.Linear(64, 32), pyrnn.ReLU(), pyrnn.Linear(32, 876)),
+    )
     model.load_state_dict(pyrnn.read_weights(path))
     for k in range(2):
         same(model(RECORDED[f"g2pm/x{k}"])[0, RECORDED[f"g2pm/at{k}"], ::8], f"g2pm/y{k}", 2e-5)
