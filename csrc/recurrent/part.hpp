@@ -102,16 +102,18 @@ template <class T> class Part {
     for (i64 k = 0, n = alive(s); k < n; ++k) f(row(k));
   }
 
-  // f(steps, rows, count) for tiles of this group's (step, row) pairs over steps [from, to).
+  // f(steps, rows, count) for tiles of this group's (step, row) pairs over steps [from, to). The last two are alike.
   template <class F> void each_tile(i64 from, i64 to, F f) const {
-    i64 s[max_rows], j[max_rows];
+    i64 s[max_rows], j[max_rows], left = 0;
+    for (i64 q = from; q < to; ++q) left += alive(q);
+    const auto next = [](i64 left) { return left < 2 * max_rows ? ceil_div(left, 1 + (left > max_rows)) : max_rows; };
     int n = 0;
+    i64 size = next(left);
     for (i64 q = from; q < to; ++q)
       for (i64 k = 0, count = alive(q); k < count; ++k) {
         s[n] = q, j[n] = row(k);
-        if (++n == max_rows) f(s, j, n), n = 0;
+        if (++n == size) f(s, j, n), left -= n, size = next(left), n = 0;
       }
-    if (n) f(s, j, n);
   }
 
   // Where a chain of sums starts at 0.
