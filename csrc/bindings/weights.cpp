@@ -114,7 +114,8 @@ ParsedWeights<T> parse_weights(const std::string& call, const std::string& what,
     if (weight.role == Role::ih) {
       const py::array ih = array(i);
       const i64 rows = ih.ndim() == 2 ? ih.shape(0) : 0;
-      if (rows == 0 || rows % gates) wrong_shape(call, weight.name, ih, std::string("(") + std::to_string(gates) + "*H, I)");
+      if (rows == 0 || rows % gates)
+        wrong_shape(call, weight.name, ih, std::string("(") + std::to_string(gates) + "*H, I)");
       w.size = {ih.shape(1), rows / gates, rows / gates};
     }
   });
