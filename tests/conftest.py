@@ -20,6 +20,17 @@ def rng():
     return np.random.default_rng(0)
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for the runs on lower instruction sets comes late, but before tests that need the CPUs to themselves.
+
+    A run that has test_isa.py alone has it at its end.
+    """
+    waiting = [item for item in items if item.originalname == "test_parity_and_same_bits"]
+    others = [item for item in items if item not in waiting]
+    place = next((k for k, item in enumerate(others) if item.path.name == "test_threads.py"), len(others))
+    items[:] = others[:place] + waiting + others[place:]
+
+
 def pytest_report_header():
     return f"numpy {np.__version__}"
 

@@ -64,9 +64,11 @@ def started_on(isa, folder):
         )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def runs(tmp_path_factory):
-    """Of all lower sets, side by side: (process, its output)."""
+    """Of all lower sets, side by side: (process, its output). They go on beside the tests that follow; conftest.py has
+    what waits for them come later.
+    """
     folder = tmp_path_factory.mktemp("runs")
     started = {isa: (started_on(isa, folder), folder / isa) for isa in LOWER}
     yield started

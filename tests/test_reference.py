@@ -66,10 +66,12 @@ def same(ones, others):
         np.testing.assert_array_equal(one, other)
 
 
-def central_differences(loss, array, step=2e-6):
-    """d loss() / d array, by changing one entry at a time."""
+def central_differences(loss, array, step=2e-6, of=None):
+    """d loss() / d array, by changing one entry at a time; `of`: of the entries where that is True, others are 0."""
     gradient = np.zeros_like(array)
     for index in np.ndindex(array.shape):
+        if of is not None and not of[index]:
+            continue
         value = array[index]
         array[index] = value + step
         above = loss()
@@ -101,12 +103,11 @@ def test_gradients_are_central_differences(name, walk, bias):
     _, pullback = problem.vjp(**walk)
     grads = problem.zero_grads()
     dx, dstate = pullback(problem.dy, problem.dstate, grads)
-    close(dx, central_differences(loss, problem.x), 1e-8)
-    for s, ds in zip(problem.state, dstate, strict=True):
-        close(ds, central_differences(loss, s), 1e-8)
-    for weight, grad in zip(problem.weights, grads, strict=True):
-        if weight is not None:
-            close(grad, central_differences(loss, weight), 1e-8)
+    rng, share = np.random.default_rng(len(walk)), 1 if walk is WALKS["reverse lengths reset"] and bias else 0.4
+    for array, gradient in zip((problem.x, *problem.state, *problem.weights), (dx, *dstate, *grads), strict=True):
+        if array is not None:
+            some = rng.random(array.shape) < share
+            close(gradient * some, central_differences(loss, array, of=some), 1e-8)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
