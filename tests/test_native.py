@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -283,3 +284,24 @@ def test_what_a_file_holds_can_be_read_by_others(tmp_path):
         assert set(file.keys()) == set(layer.params)
         described = json.loads(file.metadata()["pyrnn"])
     assert (described["type"], described["config"]) == ("LSTM", layer.config())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "error", "message"),
+    [
+        ((2, -1), "f4", ValueError, "empty: shape[1] is -1, expected 0 to "),
+        ((1.5,), "f4", TypeError, "empty: shape[0] has type float, expected an integer"),
+        ((1,) * 65, "f4", ValueError, "empty: shape has 65 axes, expected at most 64"),
+        ((2,), "i4", TypeError, "empty: dtype is int32, expected float32 or float64"),
+        ((2**40, 2**40), "f8", ValueError, "array is too big"),
+        ((2**44,), "f4", MemoryError, "Unable to allocate 64"),
+    ],
+)
+def test_arrays_of_any_numbers(shape, dtype, error, message):
+    for right in ((), (0, 3), (2, 3), (300, 400)):
+        array = pyrnn.kernels.empty(right, np.dtype("f8"))
+        assert array.shape == right
+        assert array.dtype == np.float64
+        assert array.flags.carray
+    with pytest.raises(error, match=re.escape(message)):
+        pyrnn.kernels.empty(shape, np.dtype(dtype))

@@ -24,6 +24,18 @@ template <class T> py::array copied(const py::array& from) {
   return to;
 }
 
+py::array uninitialised(const py::tuple& lengths, const py::dtype& dtype) {
+  const std::string call = "empty";
+  Shape shape{};
+  if (lengths.size() > 64)
+    wrong_value(call, "shape has " + std::to_string(lengths.size()) + " axes, expected at most 64");
+  for (std::size_t k = 0; k < lengths.size(); ++k)
+    shape.add(to_integer(call, at("shape", k), py::object(lengths[k]), 0, i64(1) << 60));
+  if (dtype.equal(py::dtype::of<float>())) return empty<float>(shape);
+  if (dtype.equal(py::dtype::of<double>())) return empty<double>(shape);
+  throw py::type_error(call + ": dtype is " + std::string(py::str(dtype)) + ", expected float32 or float64");
+}
+
 }  // namespace
 
 void bind_process(py::module_& m) {
@@ -52,6 +64,8 @@ void bind_process(py::module_& m) {
       py::arg("threads"));
   m.def("quota_cpus", &quota_cpus, py::arg("groups"), py::arg("mount"),
         "CPUs that the quotas of the control groups named in a file leave, 0 where there is none.");
+  m.def("empty", &uninitialised, py::arg("shape"), py::arg("dtype"),
+        "An array of any numbers, in memory that earlier results have given back.");
   m.def(
       "copied",
       [](py::object array) {

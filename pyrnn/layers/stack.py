@@ -49,7 +49,6 @@ PLAIN = Layout(batch_first=False, batched=True)
 LAYERS: dict[str, type[Any]] = {}  # the layers of the cells in CELLS, under the same names
 
 ndarray = np.ndarray  # a global is found faster than an attribute, in every call
-empty = np.empty
 
 
 class Recurrent(Layer, Generic[StateT]):
@@ -353,7 +352,7 @@ class Recurrent(Layer, Generic[StateT]):
 
         def new_y(turn: bool) -> Array:
             lead: tuple[int, int] = (rows, steps) if turn else (steps, rows)
-            y = empty((*lead, self._directions * self._output), self.dtype)
+            y = kernels.empty((*lead, self._directions * self._output), self.dtype)
             return y.swapaxes(0, 1) if turn else y
 
         def new_mask(y: Array) -> Array:

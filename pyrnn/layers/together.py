@@ -361,7 +361,7 @@ class RecurrentTogether(Together):
 
         def new_y(turn: bool) -> Array:
             lead = (rows, steps) if turn else (steps, rows)
-            y = np.empty((count, *lead, layer._directions * layer._output), layer.dtype)
+            y = kernels.empty((count, *lead, layer._directions * layer._output), layer.dtype)
             return y.swapaxes(1, 2) if turn else y
 
         x, finals = walked(layer, run, x, new_y, layer.batch_first, self._new_mask, masks)

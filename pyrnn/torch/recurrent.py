@@ -69,18 +69,19 @@ class Packing:
         self.shape = valid.shape  # (T, N)
         self.lengths = valid.sum(axis=0)
         self._places = np.flatnonzero(valid)
-        self._sources = valid.cumsum() - 1
+        self._sources = valid.cumsum().reshape(self.shape) - 1
 
     def padded(self, data: Tensor) -> Array:
         """(S, features) -> (T, N, features); what lies in the padding is nobody's business."""
         if len(data) != len(self._places):
             raise RuntimeError(f"PackedSequence: data has {len(data)} rows, batch_sizes are of {len(self._places)}")
-        return data.numpy(force=True).take(self._sources, axis=0).reshape(*self.shape, data.shape[1])
+        rows: Array = kernels.embedding.forward(self._sources, data.numpy(force=True))
+        return rows
 
     def packed(self, padded: Array) -> Tensor:
         """(T, N, features) -> (S, features)."""
         steps, rows, features = padded.shape
-        return tensor(padded.reshape(steps * rows, features).take(self._places, axis=0))
+        return tensor(kernels.embedding.forward(self._places, padded.reshape(steps * rows, features)))
 
 
 class Recording(NamedTuple):
@@ -136,7 +137,9 @@ def run(
 def _new_output(x: Array, width: int, turned: bool) -> Array:
     """(T, N, width) for x (T, N, ...), in memory (N, T, width) if turned."""
     steps, rows = x.shape[:2]
-    return np.empty((rows, steps, width), x.dtype).swapaxes(0, 1) if turned else np.empty((steps, rows, width), x.dtype)
+    if turned:
+        return kernels.empty((rows, steps, width), x.dtype).swapaxes(0, 1)
+    return kernels.empty((steps, rows, width), x.dtype)
 
 
 def _joined(states: Sequence[tuple[Array, ...]]) -> list[Tensor]:
