@@ -47,7 +47,8 @@ template <class T> struct LinearKernels {
   void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
   void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
   // `prepared` [M,.] is memory for what the form of the weight, if it has one, makes of the rows of x, or of dy.
-  void (*forward)(const Linear<T>&, const T* panels, T* prepared, T* y, int part, int parts);
+  // Rows of y are `y_row` apart.
+  void (*forward)(const Linear<T>&, const T* panels, T* prepared, T* y, i64 y_row);
   void (*forward_few)(const Linear<T>&, T* y);       // of a small one
   void (*activate)(Activation, T* y, i64 M, i64 O);  // in place
   void (*input_grads)(const Linear<T>&, const T* panels, T* prepared, T* dx, int part, int parts);

@@ -14,23 +14,49 @@ namespace {
 // A part of a product has at least so many rows, and one of weight gradients at least so many registers of columns:
 // with fewer of them the weights, or the rows, would be read too often.
 constexpr i64 least_rows = 48, least_groups = 4;
+// To read a weight takes as long as to multiply so many rows by it.
+constexpr i64 rows_of_reading = 3;
+
+// y = act(x W^T + b) for N times the m.M rows of x, `x_batch` apart. Parts of it are some of the rows, or where these
+// are few some of the outputs.
+template <class T>
+void multiply(const LinearKernels<T>& k, const Linear<T>& m, const T* panels, i64 N, i64 x_batch, Activation act,
+              T* y) {
+  const i64 U = m.M, rows = N * U, groups = ceil_div(m.O, k.lanes), work = std::max(rows, rows_of_reading) * m.O * m.I;
+  const i64 size = prepared_size(m.weight.form, m.I), panel = packed_size(m.weight.form, 1, m.I, 1, k.lanes);
+  const bool by_rows = rows >= 2 * least_rows;
+  Team team(work);
+  const Buffer<T> prepared(rows * size * (by_rows ? 1 : team.size()));
+  Watch watch;
+  in_watched_parts(
+      team, work, by_rows ? rows / least_rows : groups / least_groups, watch, [&](int thread, i64 part, i64 parts) {
+        const Slice mine(rows, by_rows ? part : 0, by_rows ? parts : 1);
+        const Slice some(groups, by_rows ? 0 : part, by_rows ? 1 : parts);
+        const i64 first = some.begin * k.lanes;
+        Linear<T> own = m;
+        own.O = std::min(some.end * k.lanes, m.O) - first;
+        if (m.bias) own.bias += first;
+        for (i64 row = mine.begin; row < mine.end; row += own.M) {
+          const i64 n = row / U, u = row % U;
+          own.M = std::min(U - u, mine.end - row), own.x = m.x + n * x_batch + u * m.x_row;
+          k.forward(own, panels + some.begin * panel, prepared.get() + (row + (by_rows ? 0 : thread * rows)) * size,
+                    y + row * m.O + first, m.O);
+        }
+        if (by_rows) k.activate(act, y + mine.begin * m.O, mine.end - mine.begin, m.O);
+      });
+  if (!by_rows) k.activate(act, y, rows, m.O);
+}
 
 }  // namespace
 
 template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T>& m, T* y) {
   if (m.is_small()) return k.forward_few(m, y);
   const Buffer<T> panels(packed_size(m.weight.form, 1, m.I, ceil_div(m.O, k.lanes), k.lanes));
-  const Buffer<T> prepared(m.M * prepared_size(m.weight.form, m.I));
   {
     Team team(m.O * m.I);
     in_parts(team, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
   }
-  const i64 work = m.M * m.O * m.I;
-  Team team(work);
-  Watch watch;
-  in_watched_parts(team, work, m.M / least_rows, watch, [&](int, i64 part, i64 parts) {
-    k.forward(m, panels.get(), prepared.get(), y, int(part), int(parts));
-  });
+  multiply(k, m, panels.get(), 1, 0, Activation::identity, y);
 }
 
 template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<T>& m, T* dx, T* dweight, T* dbias) {
@@ -89,22 +115,9 @@ PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const Mat
 }
 
 template <class T> void PackedLinear<T>::forward(const T* x, i64 N, i64 x_batch, i64 U, i64 x_row, T* y) const {
-  const i64 work = N * U * O * I;
-  const i64 size = prepared_size(form_, I);
-  const Buffer<T> prepared(N * U * size);
-  Team team(work);
-  Watch watch;
-  in_watched_parts(team, work, N * U / least_rows, watch, [&](int, i64 part, i64 parts) {
-    const Slice mine(N * U, part, parts);
-    Linear<T> m;
-    m.I = I, m.O = O, m.weight.form = form_, m.bias = bias_.get(), m.x_row = x_row;
-    for (i64 row = mine.begin; row < mine.end; row += m.M) {
-      const i64 n = row / U, u = row % U;
-      m.M = std::min(U - u, mine.end - row), m.x = x + n * x_batch + u * x_row;
-      kernels_.forward(m, panels_.get(), prepared.get() + row * size, y + row * O, 0, 1);
-    }
-    kernels_.activate(activation_, y + mine.begin * O, mine.end - mine.begin, O);
-  });
+  Linear<T> m;
+  m.M = U, m.I = I, m.O = O, m.weight.form = form_, m.bias = bias_.get(), m.x = x, m.x_row = x_row;
+  multiply(kernels_, m, panels_.get(), N, x_batch, activation_, y);
 }
 
 template <class T> void embedding_forward(const T* table, const i64* ids, i64 M, i64 E, T* y) {

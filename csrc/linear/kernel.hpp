@@ -31,7 +31,7 @@ template <class T> struct LinearLoop {
 
   // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one.
   static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const Form<T>* form, T* prepared,
-                       const T* bias, i64 M, i64 outputs, T* out, int part, int parts) {
+                       const T* bias, i64 M, i64 outputs, T* out, i64 out_row, int part, int parts) {
     const Slice mine(M, part, parts);
     if (const i64 size = prepared_size(form, K)) {
       for (i64 m = mine.begin; m < mine.end; ++m) form->prepare(a + m * a_row, K, prepared + m * size);
@@ -54,13 +54,13 @@ template <class T> struct LinearLoop {
         else
           accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
                                to, L, g1 - g0);
-        for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * outputs + g0 * L);
+        for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * out_row + g0 * L);
       }
     }
   }
 
-  static void forward(const Linear<T>& m, const T* panels, T* prepared, T* y, int part, int parts) {
-    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, part, parts);
+  static void forward(const Linear<T>& m, const T* panels, T* prepared, T* y, i64 y_row) {
+    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, y_row, 0, 1);
   }
 
   // The same for a few rows without panels: squares of W are turned in registers, which takes no longer than packing
@@ -129,7 +129,8 @@ template <class T> struct LinearLoop {
   }
 
   static void input_grads(const Linear<T>& m, const T* panels, T* prepared, T* dx, int part, int parts) {
-    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, part, parts);
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, m.I, part,
+             parts);
   }
 
   // Sums over rows run in blocks, in ascending order, whatever the parts. Columns of x are copied side by side a few
