@@ -25,19 +25,21 @@ template <class T> struct Linear {
 // Of what comes out of a packed map; the last two over the numbers of a row.
 enum class Activation { identity, relu, sigmoid, tanh, softmax, log_softmax };
 
-// What a thread works with on weight gradients: of a block of rows, `columns` columns of x side by side and where the
-// rows of dy begin; and the sum of a bias gradient. Where products are of a form, panels of x and some columns of dy,
-// turned.
+// What a thread works with on weight gradients: of a block of rows, `columns` columns of x side by side, where the rows
+// of dy begin, and where these are whole pages apart, some columns side by side: they would lie in the same few sets of
+// a cache. And the sum of a bias gradient. Where products are of a form, panels of x and some columns of dy, turned.
 template <class T> struct LinearScratch {
-  static constexpr i64 outputs = 96;
-  LinearScratch(Carver& from, i64 columns, i64 O, const Form<T>* form, i64 groups)
+  static constexpr i64 page = 4096, outputs = 96, side_by_side = 384, side_row = side_by_side + 64 / i64(sizeof(T));
+  LinearScratch(Carver& from, i64 columns, i64 O, i64 dy_row, const Form<T>* form, i64 groups)
       : x(from.take<T>(linear_block * columns)),
         dy(from.take<const T*>(linear_block)),
+        beside(form || dy_row * i64(sizeof(T)) % page ? nullptr : from.take<T>(linear_block * side_row)),
         dbias(from.take<T>(O)),
         panels(from.take<T>(form ? groups * form->panel_size(1, linear_block) : 0)),
         turned(from.take<T>(form ? outputs * form->vector_size(linear_block) : 0)) {}
   T* x;                // [linear_block,columns]
   const T** dy;        // [linear_block]
+  T* beside;           // [linear_block,side_row], or null
   T* dbias;            // [O]
   T *panels, *turned;  // [Ip/L][.], [outputs][.]
 };

@@ -68,7 +68,8 @@ template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<
   const Buffer<char> memory = laid_out([&](Carver& from) {
     panels = from.take<T>(packed_size(form, 1, form ? m.O : round_up(m.O, k.lanes), groups, k.lanes));
     scratch.clear();
-    for (int thread = 0; thread < team.size(); ++thread) scratch.emplace_back(from, k.columns, m.O, form, groups);
+    for (int thread = 0; thread < team.size(); ++thread)
+      scratch.emplace_back(from, k.columns, m.O, m.dy_row, form, groups);
   });
   const Buffer<T> prepared(m.M * prepared_size(form, m.O));
   k.pack_transposed(m, panels, 0, 1);

@@ -139,34 +139,47 @@ template <class T> struct LinearLoop {
     const Slice groups(groups_of<T>(m.I), part, parts);
     for (i64 block = 0; block < m.M; block += linear_block) {
       const i64 n = std::min<i64>(linear_block, m.M - block);
-      if (m.weight.form) sum_in_form(*m.weight.form, m, block, n, groups, dweight, own);
-      for (i64 k = 0; k < n; ++k) own.dy[k] = m.dy + (block + k) * m.dy_row;
-      for (i64 g0 = groups.begin; g0 < groups.end && !m.weight.form; g0 += group_block) {
-        const i64 g1 = std::min<i64>(g0 + group_block, groups.end), width = std::min(g1 * L, m.I) - g0 * L;
-        for (i64 k = 0; k < n; ++k)
-          for (i64 g = g0; g < g1; ++g)
-            store(own.x + k * columns + (g - g0) * L, load(m.x + (block + k) * m.x_row + g * L, m.I - g * L));
-        for (i64 o = 0; o < m.O; o += max_rows) {
-          const int count = int(std::min<i64>(max_rows, m.O - o));
-          alignas(64) T sums[max_rows][columns] = {};
-          T* to[max_rows];
-          for (int r = 0; r < count; ++r) to[r] = sums[r];
-          accumulate<1, false>(count, ByColumn<T>{own.dy, o}, {1, n, 0}, Panels<T>{own.x, columns, L}, to, to, L,
-                               g1 - g0);
-          for (int r = 0; r < count; ++r)
-            for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
-        }
-      }
+      if (m.weight.form)
+        sum_in_form(*m.weight.form, m, block, n, groups, dweight, own);
+      else
+        sum(m, block, n, groups, dweight, own);
       if (dbias && part == 0) {
         std::fill_n(own.dbias, m.O, T(0));
         for (i64 k = 0; k < n; ++k)
-          for (i64 o = 0; o < m.O; ++o) own.dbias[o] += own.dy[k][o];
+          for (i64 o = 0; o < m.O; ++o) own.dbias[o] += m.dy[(block + k) * m.dy_row + o];
         for (i64 o = 0; o < m.O; ++o) dbias[o] += own.dbias[o];
       }
     }
   }
 
   // What n rows from `block` on add to the gradients of some groups of columns of x.
+  static void sum(const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight, const LinearScratch<T>& own) {
+    const i64 piece = own.beside ? own.side_by_side : m.O;
+    for (i64 low = 0; low < m.O; low += piece) {
+      const i64 high = std::min(low + piece, m.O);
+      for (i64 k = 0; k < n; ++k) {
+        const T* const row = m.dy + (block + k) * m.dy_row + low;
+        own.dy[k] = own.beside ? std::copy_n(row, high - low, own.beside + k * own.side_row) - (high - low) : row;
+      }
+      for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {
+        const i64 g1 = std::min<i64>(g0 + group_block, groups.end), width = std::min(g1 * L, m.I) - g0 * L;
+        for (i64 k = 0; k < n; ++k)
+          for (i64 g = g0; g < g1; ++g)
+            store(own.x + k * columns + (g - g0) * L, load(m.x + (block + k) * m.x_row + g * L, m.I - g * L));
+        for (i64 o = low; o < high; o += max_rows) {
+          const int count = int(std::min<i64>(max_rows, high - o));
+          alignas(64) T sums[max_rows][columns] = {};
+          T* to[max_rows];
+          for (int r = 0; r < count; ++r) to[r] = sums[r];
+          accumulate<1, false>(count, ByColumn<T>{own.dy, o - low}, {1, n, 0}, Panels<T>{own.x, columns, L}, to, to, L,
+                               g1 - g0);
+          for (int r = 0; r < count; ++r)
+            for (i64 i = 0; i < width; ++i) dweight[(o + r) * m.I + g0 * L + i] += sums[r][i];
+        }
+      }
+    }
+  }
+
   static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight,
                           const LinearScratch<T>& own) {
     alignas(64) static constexpr T nothing[columns] = {};
