@@ -1309,3 +1309,65 @@ def test_name_writer_command(tmp_path):
     assert float(new) > 20
     assert float(right) > 80  # no letter of one language is in the other
     assert (tmp_path / "n.png").stat().st_size > 10_000
+
+
+# swing_up --------------------------------------------------------------------------------------------------------
+
+
+def test_the_pendulum_falls_as_equations_say():
+    """By hand in float64, from Gym's Pendulum-v1; and a return is what its steps are worth."""
+    from pyrnn.examples import swing_up as s
+
+    rng = np.random.default_rng(0)
+    angle, speed = s.start(50, rng)
+    assert (angle.min(), angle.max()) == pytest.approx((-np.pi, np.pi), abs=0.3)
+    torque = rng.uniform(-2, 2, 50).astype("f4")
+    new_angle, new_speed, reward = s.turn(angle + np.float32(2 * np.pi), speed, torque)
+    expected = np.clip(speed + (15 * np.sin(angle.astype("f8")) + 3 * torque) * 0.05, -8, 8)
+    np.testing.assert_allclose(new_speed, expected, atol=1e-5)
+    np.testing.assert_allclose(new_angle - 2 * np.pi, angle + 0.05 * expected, atol=1e-5)
+    np.testing.assert_allclose(reward, -(angle.astype("f8") ** 2 + 0.1 * speed**2 + 0.001 * torque**2), atol=1e-4)
+    fastest = s.turn(angle, np.full(50, 8, "f4"), torque)[1]
+    assert fastest.max() == 8  # downhill it would be more
+    np.testing.assert_allclose(s.ranks(np.array([3.0, -1e9, 4, 1])), [1 / 6, -0.5, 0.5, -1 / 6], atol=1e-6)
+
+    class Still:
+        def step(self, x):
+            np.testing.assert_allclose(np.sum(x**2, axis=-1), 1, atol=1e-6)
+            return np.zeros((*x.shape[:-1], 1), "f4")
+
+    total, angles = s.play(Still(), np.array([[0.0], [np.pi]], "f4"), np.zeros((2, 1), "f4"))
+    assert angles.shape == (200, 2, 1)
+    assert total[0, 0] == 0  # it stands, until somebody touches it
+    assert total[1, 0] == pytest.approx(-200 * np.pi**2, rel=1e-3)
+
+
+def test_swing_up_command(tmp_path):
+    pytest.importorskip("matplotlib")
+    options = ("--models", 32, "--generations", 12, "--starts", 2, "--hidden", 4, "--plot", tmp_path / "s.png")
+    output = run("swing_up", *options)
+    before, after = map(float, re.search(r"starts: (\S+) before, (\S+) after", output).groups())
+    assert -3300 < before < after < 0
+    assert "768 episodes" in output
+    assert (tmp_path / "s.png").stat().st_size > 10_000
+
+
+# sensors ---------------------------------------------------------------------------------------------------------
+
+
+def test_sensors_command(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from pyrnn.examples import sensors
+
+    monkeypatch.setattr(sensors, "DAYS", 4)
+    monkeypatch.setattr(sensors, "LEARNED", 3)
+    degrees = sensors.rooms(3, np.random.default_rng(0))
+    x, targets = sensors.examples(degrees)
+    np.testing.assert_allclose(x[:, 10, 0] + targets[:, 10, 4], degrees[:, 16], rtol=1e-5)
+    np.testing.assert_allclose(x[:, 10, 1], degrees[:, 11] - degrees[:, 10], atol=1e-5)
+    output = run("sensors", "--count", 4, "--hidden", 8, "--updates", 60, "--batch", 8, "--plot", tmp_path / "s.png")
+    assert "the same to the bit" in output
+    off = {way.strip(): float(found) for way, found in re.findall(r"^(.{14}) ([\d.]+) degrees off", output, re.M)}
+    assert off["own GRU"] < off["as it is"]
+    assert len(off) == 4
+    assert (tmp_path / "s.png").stat().st_size > 10_000

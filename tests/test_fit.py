@@ -1,5 +1,6 @@
 """The training loop: it is the loop written out, keeps the best parameters, and gives the same bits from a seed."""
 
+import copy
 import math
 
 import numpy as np
@@ -84,6 +85,44 @@ def test_the_best_parameters_are_kept(rng):
     x, lengths = pyrnn.data.pad(sequences[20:])
     loss, _ = pyrnn.cross_entropy(model(x, lengths=lengths), wrong)
     assert loss == pytest.approx(history.valid[history.best], rel=1e-6)
+
+
+def test_the_models_of_a_population_are_fitted_as_if_alone(rng):
+    """Each keeps what was best for it; the last of them ends the training."""
+    sequences, classes = ragged(rng, 30)
+    many = pyrnn.Population(classifier(dropout=0.2), size=3, rng=0)
+    alone = [copy.deepcopy(model) for model in many]
+    options = {"valid": (sequences[20:], classes[20:]), "schedule": None, "rng": 7}
+    arguments = sequences[:20], classes[:20], pyrnn.cross_entropy
+    history = pyrnn.fit(
+        many, *arguments, epochs=60, patience=3, optimizer=pyrnn.Adam(many, lr=0.03), max_norm=0.3, **options
+    )
+    epochs = len(history.valid)
+    assert epochs == history.best.max() + 1 + 3 < 60
+    assert len(set(history.best.tolist())) > 1
+    for k, model in enumerate(alone):
+        own = pyrnn.fit(
+            model, *arguments, epochs=epochs, optimizer=pyrnn.Adam(model, lr=0.03), max_norm=0.3, **options
+        )
+        np.testing.assert_array_equal(own.train, np.array(history.train)[:, k])
+        np.testing.assert_array_equal(own.valid, np.array(history.valid)[:, k])
+        assert own.best == history.best[k]
+        np.testing.assert_array_equal(values(model), values(many[k]))
+
+
+def test_targets_by_step_of_a_population(rng):
+    sequences, _ = ragged(rng, 12)
+    many = pyrnn.Population(pyrnn.GRU(3, 2), size=2, rng=0)
+    targets = [np.tanh(sequence[:, :2]) for sequence in sequences]
+    history = pyrnn.fit(many, sequences, targets, pyrnn.mean_squared_error, epochs=3, rng=0)
+    assert np.array(history.train).shape == (3, 2)
+    assert history.best.tolist() == [2, 2]
+    with pytest.raises(ValueError, match="fit: the loss is nan in epoch 0"):
+        pyrnn.fit(many, sequences, [np.nan * own for own in targets], pyrnn.mean_squared_error)
+    with pytest.raises(ValueError, match="fit: the GRU has batch_first=True"):
+        pyrnn.fit(
+            pyrnn.Population(pyrnn.GRU(3, 2, batch_first=True), 2), sequences, targets, pyrnn.mean_squared_error
+        )
 
 
 def test_the_first_of_equal_epochs_is_the_best(rng):

@@ -137,6 +137,16 @@ def test_spans(tmp_path, figures):
     assert (tmp_path / "s.png").stat().st_size > 1000
 
 
+def test_swings(figures, rng):
+    best, heights = rng.random(30), rng.uniform(-1, 1, (20, 3))
+    plots.swings(None, {"best": best, "mean": best[:9]}, 0.9, heights, 0.5, "up")
+    left, right = figures[0].axes
+    np.testing.assert_array_equal(left.lines[0].get_xydata(), np.column_stack([np.arange(1, 31), best]))
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["best", "mean", "solved"]
+    np.testing.assert_array_equal(right.lines[2].get_xydata(), np.column_stack([np.arange(20) / 2, heights[:, 2]]))
+    assert right.get_title("left") == "height of the tip, 3 fresh starts"
+
+
 def test_pictures(tmp_path, figures, rng):
     images, titles = rng.random((5, 4, 6, 3)), list("abcde")
     plots.pictures(tmp_path / "p.png", images, titles, [True, True, False, True, True], "five")
@@ -223,6 +233,8 @@ ALL = {  # how many axes it needs, and the picture with these eight names
         path, [plots.Track(POINTS, POINTS, dict.fromkeys(names, POINTS))] * 2, (0, 2, 0, 2), names[1], ax=ax)),
     "spans": (8, lambda path, names, ax: plots.spans(
         path, {n: (np.ones(3), [(1, 2)]) for n in names}, names[0], names[1], span=names[0], ax=ax)),
+    "swings": (2, lambda path, names, ax: plots.swings(
+        path, dict.fromkeys(names, np.ones(3)), 0.5, SQUARE, 0.1, names[0], ax=ax)),
     "pictures": (8, lambda path, names, ax: plots.pictures(
         path, np.ones((8, 2, 2, 3)), names, [False] * 8, names[0], wrong=names[1], ax=ax)),
     "films": (3, lambda path, names, ax: plots.films(
@@ -341,6 +353,11 @@ def film(**changed):
     return lambda: plots.films(None, [FILM._replace(**changed)], ["a"])
 
 
+def swing(solved=0.0, **changed):
+    return lambda: plots.swings(None, **{"returns": {"a": [1.0]}, "heights": SQUARE, "step": 0.1} | changed,
+                                solved=solved)  # fmt: skip
+
+
 def aligned(blank=0, **changed):
     return lambda: plots.alignments(None, [ALIGNED._replace(**changed)], ["a"], blank=blank)
 
@@ -372,6 +389,10 @@ def forecast(shown=150, **changed):
         (track(ways={"a": np.ones((2, 3))}), r"tracks: the way 'a' has shape \(2, 3\), expected \(K, 2\)"),
         (film(frames=np.ones((2, 3))), r"films: frames has shape \(2, 3\), expected \(T, height, width\)"),
         (film(chances=np.ones((2, 2))), r"films: chances has shape \(2, 2\), expected \(2, 1\)"),
+        (swing(heights=np.ones(3)), r"swings: heights has shape \(3,\), expected \(T, N\)"),
+        (swing(returns={"a": SQUARE}), r"swings: the curve 'a' has shape \(8, 8\), expected \(K,\)"),
+        (swing(np.nan), "swings: solved is nan"),
+        (swing(step=-1.0), "swings: step is -1"),
         (aligned(sound=np.ones(4)), r"alignments: sound has shape \(4,\), expected \(F, bands\)"),
         (aligned(seconds=0), "alignments: seconds is 0, expected"),
         (aligned(chances=np.ones((3, 2))), r"alignments: chances has shape \(3, 2\), expected \(T, 1\)"),

@@ -141,6 +141,55 @@ def test_a_model_of_a_users_own():
     assert isinstance(many[0], Classifier)
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("layer", [pyrnn.MaxOverTime, pyrnn.MeanOverTime, pyrnn.LastStep])
+def test_summaries_of_rows(layer, batch_first):
+    rng = np.random.default_rng(0)
+    many = pyrnn.Population(layer(batch_first=batch_first), size=P)
+    x, lengths = rng.standard_normal((P, N, T, I) if batch_first else (P, T, N, I)), np.array([6, 0, 3, 1])
+    assert_as_alone(many, x)
+    assert_as_alone(many, x, lengths=rng.integers(0, T + 1, (P, N)))
+    assert_same_bits(many(x, lengths=lengths)[1], many[1](x[1], lengths=lengths))
+    for wrong in ([1, 2], [[1, 2, 3, 4]] * (P + 1), 3):
+        with pytest.raises(ValueError, match=r"Population: lengths has shape .*, expected \(4,\) or \(3, 4\)"):
+            many(x, lengths=wrong)
+    with pytest.raises(ValueError, match="Population: x has shape"):
+        many(np.ones((T, I)))
+
+
+def test_a_model_whose_class_takes_axes_in_front():
+    """It runs once; what it is made of knows the axis of the models."""
+
+    class Judge(pyrnn.Model):
+        _takes_axes_in_front = True
+
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.drop = pyrnn.LSTM(I, H, bidirectional=True), pyrnn.Dropout(0.3)
+            self.head, self.most = pyrnn.Sequential(pyrnn.Linear(2 * H, 3), pyrnn.Tanh()), pyrnn.MaxOverTime()
+            self.calls = 0
+
+        def scaled(self, y):
+            return y * np.float32(self.rnn.hidden_size)
+
+        def vjp(self, x, lengths):
+            self.calls += 1
+            (y, _), pull_rnn = self.rnn.vjp(x, lengths=lengths)
+            y, pull_drop = self.drop.vjp(y)
+            y, pull_head = self.head.vjp(self.scaled(y))
+            y, pull_most = self.most.vjp(y, lengths=lengths)
+            return y, lambda dy: pull_rnn(pull_drop(self.scaled(pull_head(pull_most(dy)))))[0]
+
+    rng = np.random.default_rng(0)
+    many = pyrnn.Population(Judge(), size=P, rng=0)
+    assert_as_alone(many, rng.standard_normal((P, T, N, I)), lengths=rng.integers(0, T + 1, (P, N)))
+    again = copy.deepcopy(many)
+    x, lengths = rng.standard_normal((T, N, I)), np.array([6, 0, 3, 1])
+    y = again(x, lengths=lengths)
+    assert_same_bits(y[2], again[2](x, lengths=lengths))
+    assert [model.calls for model in again] == [0, 0, 1]
+
+
 def test_a_pullback_that_fails_on_the_way_adds_nothing():
     class Failing(Classifier):
         def vjp(self, x):

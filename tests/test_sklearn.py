@@ -43,7 +43,12 @@ from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 from pyrnn.sklearn import RNNClassifier, RNNForecaster, RNNRegressor  # noqa: E402
 
 
-@parametrize_with_checks([RNNClassifier(random_state=0), RNNRegressor(random_state=0)])
+FEW = {"random_state": 0, "n_models": 2, "hidden_size": 8}
+
+
+@parametrize_with_checks(
+    [RNNClassifier(random_state=0), RNNRegressor(random_state=0), RNNClassifier(**FEW), RNNRegressor(**FEW)]
+)
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own(estimator, check):
     check(estimator)
@@ -264,7 +269,7 @@ def test_a_forecast_is_better_than_that_nothing_changes():
 def test_quantiles_do_not_cross(monkeypatch):
     """They are in order where the network's are not, each by its own name."""
     model = forecaster(quantiles=(0.5, 0.9, 0.1), epochs=1).fit(waves(series=1)[:, 0])
-    given = np.array([[9.0, 3, 1, 2], [9, 1, 2, 3]])[:, None]  # (h, series, the forecast and three quantiles)
+    given = np.array([[9.0, 3, 1, 2], [9, 1, 2, 3]])[None, :, None]  # (P, h, series, the forecast and three quantiles)
     monkeypatch.setattr(model, "_forecasts", lambda call, h, x: given)
     found = {quantile: np.ravel(values).tolist() for quantile, values in model.predict_quantiles(2).items()}
     assert found == {0.5: [2, 2], 0.9: [3, 3], 0.1: [1, 1]}
@@ -310,7 +315,8 @@ def test_a_forecast_is_the_network_at_the_end(rng):
     seen, unit = view(np.pad(z, ((view.reach, 0), (0, 0)), constant_values=np.nan), np.zeros((200, 0)), 0)
     inputs = np.concatenate([seen, unit[..., None]], axis=2).astype("f4")
     whole = net(inputs)[-1, 0]
-    np.testing.assert_allclose(model._running.forecast(np.zeros((0, 0)))[:, 0, 0], z[-1, 0] + whole, rtol=1e-6)
+    (running,) = model._running
+    np.testing.assert_allclose(running.forecast(np.zeros((0, 0)))[:, 0, 0], z[-1, 0] + whole, rtol=1e-6)
     for t in (150, 199):  # by hand
         place = view.lags - 1
         np.testing.assert_allclose(seen[t, 0, 0], z[t, 0], rtol=1e-6)
@@ -493,6 +499,89 @@ def test_the_size_of_numbers(rng):
     with pytest.raises(ValueError, match="RNNForecaster: X has numbers up to"):
         going.fit(2 * y, y * 1e160)
     np.testing.assert_array_equal(going.predict(), expected)
+
+
+# Several models -------------------------------------------------------------------------------------------------
+
+
+def with_one_network(model, network):
+    """The estimator as if it had this one alone."""
+    other = copy.deepcopy(model)
+    other.network_ = network
+    return other
+
+
+@pytest.mark.parametrize("how", [lambda m: m, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_the_mean_of_sequence_models(rng, how):
+    sequences, y = ragged(rng)
+    numbers = np.array([[s[:, 0].sum(), s[:, 1].max()] for s in sequences])
+    options = {"n_models": 3, "cell": "lstm", "bidirectional": True, "dropout": 0.1}
+    classifier = how(small(RNNClassifier, **options).fit(sequences, y))
+    regressor = how(small(RNNRegressor, **options).fit(sequences, numbers))
+    for model, call in ((classifier, classifier.predict_proba), (regressor, regressor.predict)):
+        assert isinstance(model.network_, pyrnn.Population)
+        assert np.shape(model.history_.train) == (4, 3)
+        each = [with_one_network(model, one) for one in model.network_]
+        of_each = [getattr(one, call.__name__)(sequences) for one in each]
+        mean, std = call(sequences, return_std=True)
+        assert not np.array_equal(of_each[0], of_each[1])
+        np.testing.assert_allclose(mean, np.mean(of_each, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(std, np.std(of_each, axis=0), rtol=1e-9)
+        np.testing.assert_array_equal(call(sequences), mean)
+        np.testing.assert_array_equal(call(sequences[7:8]), mean[7:8])
+        assert model.partial_fit(sequences, y if model is classifier else numbers) is model
+    likeliest = classifier.predict_proba(sequences).argmax(axis=1)
+    np.testing.assert_array_equal(classifier.predict(sequences), classifier.classes_[likeliest])
+
+
+def test_the_mean_of_forecasters(rng):
+    """Each goes on from its own forecasts."""
+    y, x = waves(), rng.normal(size=(260, 1))
+    model = forecaster(n_models=3, quantiles=(0.1, 0.9), epochs=3).fit(y[:200], x[:200])
+    model = pickle.loads(pickle.dumps(model)).update(y[200:], x[200:240])
+    each = [copy.deepcopy(model) for _ in range(3)]
+    for k, one in enumerate(each):
+        one._running = one._running[k : k + 1]
+    for h in (None, 15):
+        ahead = x[240 : 240 + (h or 6)]
+        of_each = [one.predict(h, ahead) for one in each]
+        mean, std = model.predict(h, ahead, return_std=True)
+        np.testing.assert_allclose(mean, np.mean(of_each, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(std, np.std(of_each, axis=0), rtol=1e-9)
+        assert std.min() > 0
+        np.testing.assert_array_equal(model.predict(h, ahead), mean)
+    quantiles = model.predict_quantiles(X=ahead[:6])
+    of_each = [one.predict_quantiles(X=ahead[:6])[0.9] for one in each]
+    np.testing.assert_allclose(quantiles[0.9], np.mean(of_each, axis=0), rtol=1e-12)
+    errors = model.backtest(y[:150])
+    assert np.all(errors["model"].mean(axis=0) < errors["persistence"].mean(axis=0))
+
+
+def test_spread_where_models_agree_and_pandas():
+    pandas = pytest.importorskip("pandas")
+    y = pandas.Series(waves(series=1)[:, 0], pandas.RangeIndex(5, 245), name="tide")
+    model = forecaster(n_models=2, epochs=0).fit(y)
+    mean, std = model.predict(8, return_std=True)  # all of them are the regressions alone
+    assert (mean.name, std.name) == ("tide", "tide")
+    assert std.index.equals(mean.index)
+    assert std[:6].max() == 0
+    np.testing.assert_array_equal(mean, forecaster(epochs=0).fit(y).predict(8))
+
+
+@pytest.mark.parametrize("kind", [RNNClassifier, RNNRegressor, RNNForecaster])
+def test_the_number_of_models(rng, kind):
+    arguments = (waves(),) if kind is RNNForecaster else (rng.normal(size=(20, 5)), np.arange(20) % 2)
+    model = kind(epochs=1, random_state=0).fit(*arguments)
+    call = (lambda m, **given: m.predict_proba(arguments[0], **given)) if kind is RNNClassifier else (
+        lambda m, **given: m.predict(*([] if kind is RNNForecaster else arguments[:1]), **given)
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=rf"{kind.__name__}.predict.*: return_std of one model, expected several"):
+        call(model, return_std=True)
+    with pytest.raises(TypeError, match=rf"{kind.__name__}.predict.*: return_std is 'yes'"):
+        call(model, return_std="yes")
+    for wrong, error in ((0, ValueError), (2.5, TypeError), ("3", TypeError)):
+        with pytest.raises(error, match=f"{kind.__name__}: n_models is"):
+            kind(n_models=wrong, epochs=1).fit(*arguments)
 
 
 def test_before_and_after_a_fit():

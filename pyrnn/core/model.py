@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -86,6 +86,9 @@ class Model(Layer):
     _whole: Buffers
     _barren: dict[int, tuple[Any, int]]  # see Search
     _built: bool = False  # the outermost __init__ has ended
+    # Its vjp is written for arrays with any axes in front of those it names, and its layers are attributes: a
+    # Population runs it once, with an axis of the models.
+    _takes_axes_in_front: ClassVar[bool] = False
     _derived = ("_params", "_grads", "_found", "_whole", "_barren", "_built")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -25,11 +25,13 @@ from ..core.checks import (
     within,
 )
 from ..core.layer import Layer
+from ..core.model import Model
 from ..core.parameters import unrecorded, without_recording
 from ..core.pullback import Once, Pullback
 from .axis_of_models import check_cut, cut, owned, spread, stacked, views_of
 from .dropout import Dropout, dropout_mask
 from .linear import Linear
+from .pooling import Summary
 from .population_stream import ByStep, RecurrentStream, StreamsOneByOne
 from .sequential import Sequential, behind
 from .stack import Recurrent, as_many, walked, walked_back
@@ -46,6 +48,10 @@ def together(models: Sequence[Any], part: Part) -> Together:
         return LinearTogether(models, part)
     if type(first) is Sequential:
         return SequentialTogether(models, part)
+    if isinstance(first, Model) and first._takes_axes_in_front:
+        return ModelTogether(models, part)
+    if isinstance(first, Summary):
+        return RowsTogether(models)
     if first._by_step and not first._shapes and not first._leaves()[1:] and not isinstance(first, Dropout):
         return Whole(models)
     return OneByOne(models)
@@ -225,6 +231,103 @@ class SequentialTogether(Together):
             lengths = behind(layer, lengths)
 
 
+class ModelTogether(Together):
+    """A model whose class says that its `vjp` takes axes in front of those it names: it runs once, on the layers of all
+    models. Those are attributes of it themselves."""
+
+    def __init__(self, models: Sequence[Model], part: Part) -> None:
+        super().__init__(models)
+        self.view = object.__new__(type(models[0]))
+        for name, value in models[0]._attributes().items():
+            if isinstance(value, Layer):
+                value = AsLayer([getattr(model, name) for model in models], part)
+            object.__setattr__(self.view, name, value)
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """The first result of `vjp`."""
+        before = without_recording.set(True)
+        try:
+            return self.view.vjp(x, **given)[0]
+        finally:
+            without_recording.reset(before)
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """Of the class."""
+        result: tuple[Any, Callable[..., Any]] = self.view.vjp(x, **given)
+        return result
+
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """One model after the other."""
+        return OneByOne(self.models).streamed(call, rows)
+
+
+class AsLayer:
+    """The same layer of all models, with the calls of a layer. What else is asked for is that of the first model."""
+
+    def __init__(self, layers: Sequence[Layer], part: Part) -> None:
+        self.layers, self.all = layers, together(layers, part)
+
+    def __call__(self, x: Any, **given: Any) -> Any:
+        return self.all.forward(type(self.layers[0]).__name__, x, **given)
+
+    def vjp(self, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """As the vjp of the layer."""
+        return self.all.vjp(f"{type(self.layers[0]).__name__}.vjp", x, **given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.layers[0], name)
+
+
+class RowsTogether(Together):
+    """A summary of each row, without parameters: the rows of all models are rows of one."""
+
+    def forward(self, call: str, x: Any, **given: Any) -> Any:
+        """x (P, T, N, F) -> y (P, N, F)."""
+        rows, lengths = self._rows(call, x, **given)
+        return self._apart(self.models[0](rows, lengths=lengths))
+
+    def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
+        """y, pullback."""
+        rows, lengths = self._rows(call, x, **given)
+        y, pull = self.models[0].vjp(rows, lengths=lengths)
+        axis = self._axis
+
+        def back(dy: Array, pull: Callable[[Array], Array]) -> Array:
+            dx = pull(dy.reshape(y.shape))
+            dx = dx.reshape(*dx.shape[:axis], len(self.models), -1, *dx.shape[axis + 1 :])
+            return np.ascontiguousarray(np.moveaxis(dx, axis, 0))
+
+        result = self._apart(y)
+        return result, Pullback(f"{call} pullback", result, pull, back)
+
+    def streamed(self, call: str, rows: int) -> list[Any]:
+        """TypeError: it needs all steps."""
+        return OneByOne(self.models).streamed(call, rows)
+
+    @property
+    def _axis(self) -> int:
+        """Of the rows, in what one model is given."""
+        return 0 if self.models[0].batch_first else 1
+
+    def _apart(self, y: Array) -> Array:
+        return y.reshape(len(self.models), -1, y.shape[1])
+
+    def _rows(self, call: str, x: Array, lengths: Any = None) -> tuple[Array, Array | None]:
+        """(P, T, N, F) -> (T, P * N, F), and their lengths."""
+        count, axis = len(self.models), self._axis
+        if x.ndim != 4 or len(x) != count:
+            axes = ("N", "T", "F") if axis == 0 else ("T", "N", "F")
+            raise shape_error(call, "x", x.shape, shape_text(count, *axes))
+        rows = x.shape[1 + axis]
+        if lengths is not None:
+            lengths = integer_array(call, "lengths", lengths)
+            if lengths.shape not in ((rows,), (count, rows)):
+                raise shape_error(call, "lengths", lengths.shape, f"{(rows,)} or {(count, rows)}")
+            lengths = np.broadcast_to(lengths, (count, rows)).reshape(-1)
+        x = np.moveaxis(x, 0, axis)
+        return x.reshape(*x.shape[:axis], count * rows, *x.shape[axis + 2 :]), lengths
+
+
 class RecurrentTogether(Together):
     """A recurrent layer: the models are shared out among the threads, each of which takes whole ones."""
 
@@ -315,6 +418,7 @@ class RecurrentTogether(Together):
     ) -> tuple[Array, Sequence[Any], dict[str, Any]]:
         layer, count = self.layer, len(self.models)
         axes = ("N", "T") if layer.batch_first else ("T", "N")
+        x = x if x.dtype == layer.dtype else real_array(call, "x", x, layer.dtype)
         if x.ndim != 4 or x.shape[3] != layer.input_size:
             of_all = x.strides[0] == 0
             expected = shape_text(*axes, layer.input_size) if of_all else shape_text(count, *axes, layer.input_size)

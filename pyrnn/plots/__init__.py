@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..examples.pictures.images import pictures
     from ..examples.pictures.learning import Learning, learning_curves
     from ..examples.pictures.spans import spans
+    from ..examples.pictures.swings import swings
     from ..examples.pictures.tracks import Track, tracks
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "recall_rates",
     "recalls",
     "spans",
+    "swings",
     "tracks",
 ]
 
@@ -67,6 +69,7 @@ OF_EXAMPLES = {
     "learning_curves": "learning",
     "pictures": "images",
     "spans": "spans",
+    "swings": "swings",
     "tracks": "tracks",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
 from ..training.optim import Adam
 from .frames import Frame, labels, refuse_others
-from .network import Scale, generator, recurrent
+from .network import Scale, averaged, ensemble, generator, members, recurrent
 from .series import Network, Regression, Running, View, season_of, seasonal
 
 WINDOW = 96  # steps of a training sequence; another begins every quarter of it
@@ -37,8 +36,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     horizon              steps that are forecast from the values themselves; further ones are from forecasts fed back
     season               its length in steps, 1 for none; None: as long as the autocorrelation says, see `season_`
     quantiles            numbers between 0 and 1 for `predict_quantiles`, trained with the pinball loss
-    cell, hidden_size, num_layers, dropout, epochs, batch_size, learning_rate, patience, random_state, verbose
-                         as in `RNNClassifier`; minibatches are of windows of 96 steps
+    cell, hidden_size, num_layers, dropout, epochs, batch_size, learning_rate, patience, n_models, random_state,
+    verbose              as in `RNNClassifier`; minibatches are of windows of 96 steps
     validation_fraction  the last part of the series, not trained on; the weights with the best loss on it are kept
     standardize          bring every series, and every covariate, to mean 0 and standard deviation 1
 
@@ -56,7 +55,8 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         self, lags: int | None = None, horizon: int = 1, cell: str = "gru", hidden_size: int = 32, num_layers: int = 1,
         *, season: int | None = None, dropout: float = 0.0, epochs: int = 50, batch_size: int = 32,
         learning_rate: float = 1e-2, validation_fraction: float = 0.1, patience: int | None = 10,
-        standardize: bool = True, random_state: Any = None, verbose: int = 0, quantiles: Sequence[float] = (),
+        standardize: bool = True, n_models: int = 1, random_state: Any = None, verbose: int = 0,
+        quantiles: Sequence[float] = (),
     ) -> None:  # fmt: skip
         self.lags = lags
         self.horizon = horizon
@@ -71,6 +71,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.standardize = standardize
+        self.n_models = n_models
         self.random_state = random_state
         self.verbose = verbose
         self.quantiles = quantiles
@@ -99,14 +100,16 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         self.season_ = season_of(z) if self.season is None else integer(call, "season", self.season, 1)
         view, rng = View(self.lags_, horizon, self.season_, x.shape[1]), generator(self.random_state)
         rnn = recurrent(call, self.cell, view.features, self.hidden_size, self.num_layers, self.dropout)
-        self.network_ = Network(rnn, view, len(self._quantiles), self.dropout, rng)
+        network = Network(rnn, view, len(self._quantiles), self.dropout, rng)
+        self.network_, self._view = ensemble(call, self.n_models, network, rng), view
         self._train(z, x, rng)
-        self._running = Running(self.network_, z.shape[1])
-        self._running.read(z, x)
+        self._running = [Running(network, z.shape[1]) for network in members(self.network_)]
+        for running in self._running:
+            running.read(z, x)
         return self
 
     def _train(self, z: Array, x: Array, rng: np.random.Generator) -> None:
-        view, steps = self.network_.view, len(z)
+        view, steps = self._view, len(z)
         seen, unit = view(np.pad(z, ((view.reach, 0), (0, 0)), constant_values=np.nan), x, 0)
         at = np.arange(steps)[:, None] + np.arange(1, view.horizon + 1)  # the steps that are asked for (T, horizon)
         inside = np.minimum(at, steps - 1)
@@ -121,7 +124,9 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         later = np.repeat(x[inside], series, axis=0).reshape(steps, series, view.horizon, view.known)
         count = int(rows.sum()) * series
         own = [array[rows].reshape(count, *array.shape[2:]).astype(np.float64) for array in (seen, later, learned)]
-        self.network_.begin(Regression(*own), unit[rows].reshape(-1), self._quantiles)
+        found = Regression(*own)
+        for network in members(self.network_):
+            network.begin(found, unit[rows].reshape(-1), self._quantiles)
         flat = later.reshape(steps, series, view.horizon * view.known)
         inputs = np.concatenate([seen, flat, unit[..., None]], axis=2).astype(np.float32)
 
@@ -151,18 +156,23 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
             loss, dy = loss + own, np.concatenate([dy, dquantiles], axis=-1)
         return loss, dy.reshape(*targets.shape[:2], -1)
 
-    def predict(self, h: int | None = None, X: Any = None) -> Any:  # noqa: N803
-        """The next h steps, the horizon by default: (h,) or (h, series), as y was. X (h, features), where there were
-        covariates in `fit`.
+    def predict(self, h: int | None = None, X: Any = None, return_std: bool = False) -> Any:  # noqa: N803
+        """The next h steps, the horizon by default: (h,) or (h, series), as y was; the mean of the models' forecasts. X
+        (h, features), where there were covariates in `fit`. With return_std how far the models are apart, too, their
+        standard deviation, likewise; ValueError where n_models is 1. How far off all of them are together is what
+        `predict_quantiles` tells.
 
             forecaster.predict(24)
+            mean, std = forecaster.predict(24, return_std=True)  # of RNNForecaster(n_models=10)
         """
-        forecasts = self._forecasts("predict", h, X)
-        return self._frame.after(forecasts[..., 0])
+        forecasts = self._forecasts("predict", h, X)[..., 0]
+        found = averaged("RNNForecaster.predict", forecasts, return_std)
+        return tuple(map(self._frame.after, found)) if return_std else self._frame.after(found)
 
     def predict_quantiles(self, h: int | None = None, X: Any = None) -> dict[float, Any]:  # noqa: N803
         """Of each of `quantiles`, the numbers below which the next steps will be with this probability: {quantile: as
-        from `predict`}. h is at most the horizon: how far off forecasts are that are fed back, nothing tells.
+        from `predict`}, the mean of the models'. h is at most the horizon: how far off forecasts are that are fed back,
+        nothing tells.
 
             forecaster.predict_quantiles(12)[0.9]
         """
@@ -170,25 +180,19 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "network_")
         if not self._quantiles:
             raise ValueError(f"{call}: none were trained: RNNForecaster(..., quantiles=(0.1, 0.9))")
-        h = self.network_.view.horizon if h is None else integer(call, "h", h, 1, self.network_.view.horizon)
+        h = self._view.horizon if h is None else integer(call, "h", h, 1, self._view.horizon)
         sorted_places = np.argsort(np.argsort(self._quantiles))
-        y = np.sort(self._forecasts(call, h, X)[..., 1:], axis=-1)[..., sorted_places]  # none crosses another
+        y = averaged(call, self._forecasts(call, h, X))
+        y = np.sort(y[..., 1:], axis=-1)[..., sorted_places]  # none crosses another
         return {quantile: self._frame.after(y[..., k]) for k, quantile in enumerate(self._quantiles)}
 
     def _forecasts(self, call: str, h: int | None, X: Any) -> Array:  # noqa: N803
-        """(h, S, outputs)."""
+        """(P, h, S, outputs)."""
         check_is_fitted(self, "network_")
-        h = self.network_.view.horizon if h is None else integer(call, "h", h, 1)
+        h = self._view.horizon if h is None else integer(call, "h", h, 1)
         x = self._x_scale(self._covariates(call, X, h, self._frame.next(h)))
-        horizon = self.network_.view.horizon
-        z = self._running.forecast(x[:horizon])[:h]
-        if h > horizon:
-            going = copy.copy(self._running)
-            while len(z) < h:
-                read = slice(len(z) - horizon, len(z))
-                going.read(z[read, :, 0], x[read])
-                z = np.concatenate([z, going.forecast(x[len(z) : len(z) + horizon])])
-        forecasts: Array = self._y_scale.mean[:, None] + self._y_scale.scale[:, None] * z[:h]
+        z = np.stack([running.ahead(h, x) for running in self._running])
+        forecasts: Array = self._y_scale.mean[:, None] + self._y_scale.scale[:, None] * z
         return forecasts
 
     def update(self, y: Any, X: Any = None) -> RNNForecaster:  # noqa: N803
@@ -199,11 +203,13 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self, "network_")
         values, frame = self._series(y), self._frame.then("update", y)
-        series = self._running.past.shape[1]
+        series = len(self._y_scale.mean)
         if values.shape[1] != series:
             raise ValueError(f"update: y has shape {np.shape(y)}, expected {series} series")
         x = self._x_scale(self._covariates("update", X, len(values), self._frame.next(len(values))))
-        self._running.read(self._y_scale(values).astype(np.float64), x)
+        z = self._y_scale(values).astype(np.float64)
+        for running in self._running:
+            running.read(z, x)
         self._frame = frame
         return self
 
@@ -248,7 +254,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _covariates(self, call: str, X: Any, steps: int, index: Any, *, fitted: bool = True) -> Array:  # noqa: N803
         """X as (steps, features); none are no features. Its index is to be this one, where both are there."""
-        known = self.network_.view.known if fitted and call != "fit" else None
+        known = self._view.known if fitted and call != "fit" else None
         if X is None and not known:
             return np.zeros((steps, 0))
         if X is None:

@@ -1,18 +1,19 @@
-"""What the estimators are made of: scales, recurrent layers by name, the network behind classifier and regressor."""
+"""What the estimators are made of: scales, recurrent layers by name, ensembles, the network of classifier and regressor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ..core.checks import Array, choice
+from ..core.checks import Array, boolean, choice, integer
 from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 from ..layers.pooling import MaxOverTime, MeanOverTime
+from ..layers.population import MOST_MODELS, Population
 from ..layers.stack import LAYERS
 
 
@@ -25,6 +26,34 @@ def recurrent(call: str, cell: str, inputs: int, hidden: int, layers: int, dropo
 def generator(random_state: Any) -> np.random.Generator:
     """What scikit-learn calls a random state, as a generator."""
     return np.random.default_rng(check_random_state(random_state).randint(2**31 - 1))
+
+
+def ensemble(call: str, n_models: Any, network: Model, rng: np.random.Generator) -> Any:
+    """The network itself, or a population of so many of its like."""
+    count = integer(call, "n_models", n_models, 1, MOST_MODELS)
+    return network if count == 1 else Population(network, count, rng)
+
+
+def members(network: Any) -> Sequence[Any]:
+    """The networks of an `ensemble`."""
+    return list(network) if isinstance(network, Population) else [network]
+
+
+def averaged(call: str, of_models: Array, return_std: Any = False) -> Any:
+    """The mean over the models (P, ...), with return_std their standard deviation, too; ValueError for that of one."""
+    spread = boolean(call, "return_std", return_std)
+    count = len(of_models)
+    if count == 1:
+        if spread:
+            raise ValueError(f"{call}: return_std of one model, expected several: {call.split('.')[0]}(n_models=10)")
+        return of_models[0]
+
+    def mean(values: Array) -> Array:
+        total: Array = np.add.accumulate(values)[-1]  # in one order, however many numbers there are
+        return total / count
+
+    center = mean(of_models)
+    return (center, np.sqrt(mean(np.square(of_models - center)))) if spread else center
 
 
 LARGEST = 1e30  # what a float32 holds, with some room for sums
@@ -70,7 +99,10 @@ class Scale(NamedTuple):
 
 
 class Summary(Model):
-    """x (T, N, F) -> y (N, outputs): of each sequence the final states, the maximum and the mean of the outputs."""
+    """x (..., T, N, F) -> y (..., N, outputs): of each sequence the final states, the maximum and the mean of the
+    outputs."""
+
+    _takes_axes_in_front = True
 
     def __init__(self, rnn: Any, outputs: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
@@ -82,16 +114,16 @@ class Summary(Model):
         """y, pullback."""
         (y, state), pull_rnn = self.rnn.vjp(x, lengths=lengths)
         states = state if isinstance(state, tuple) else (state,)
-        final = states[0][-self.directions :]  # of the last layer
+        last = (..., slice(-self.directions, None), slice(None), slice(None))  # layer, of states (..., L*D, N, H)
         most, pull_most = self.most.vjp(y, lengths=lengths)
         mean, pull_mean = self.mean.vjp(y, lengths=lengths)
-        summary, pull_drop = self.drop.vjp(np.hstack([*final, most, mean]))
+        summary, pull_drop = self.drop.vjp(np.concatenate([*np.moveaxis(states[0][last], -3, 0), most, mean], axis=-1))
         out, pull_head = self.head.vjp(summary)
 
         def pullback(dout: Array) -> None:
-            dfinal, dmost, dmean = np.split(pull_drop(pull_head(dout)), 3, axis=1)
+            dfinal, dmost, dmean = np.split(pull_drop(pull_head(dout)), 3, axis=-1)
             dstates = [np.zeros_like(part) for part in states]
-            dstates[0][-self.directions :] = np.split(dfinal, self.directions, axis=1)
+            dstates[0][last] = np.stack(np.split(dfinal, self.directions, axis=-1), axis=-3)
             dy = pull_most(dmost) + pull_mean(dmean)
             pull_rnn(dy, tuple(dstates) if isinstance(state, tuple) else dstates[0])
 

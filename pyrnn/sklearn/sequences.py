@@ -18,9 +18,9 @@ from ..layers.norm import LogSoftmax
 from ..training.fit import fit
 from ..training.losses import cross_entropy, mean_squared_error
 from ..training.optim import Adam
-from .network import Scale, Summary, generator, recurrent
+from .network import Scale, Summary, averaged, ensemble, generator, members, recurrent
 
-AT_ONCE = 256  # sequences of a prediction
+AT_ONCE, FEW = 256, 16  # sequences of a prediction by one model, by each of many
 
 
 class Sequences(BaseEstimator):  # type: ignore[misc]
@@ -30,7 +30,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         self, cell: str = "gru", hidden_size: int = 32, num_layers: int = 1, *, bidirectional: bool = False,
         dropout: float = 0.0, epochs: int = 50, batch_size: int = 32, learning_rate: float = 1e-2,
         validation_fraction: float = 0.1, patience: int | None = 10, standardize: bool = True,
-        random_state: Any = None, verbose: int = 0,
+        n_models: int = 1, random_state: Any = None, verbose: int = 0,
     ) -> None:  # fmt: skip
         self.cell = cell
         self.hidden_size = hidden_size
@@ -43,6 +43,7 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         self.validation_fraction = validation_fraction
         self.patience = patience
         self.standardize = standardize
+        self.n_models = n_models
         self.random_state = random_state
         self.verbose = verbose
 
@@ -58,7 +59,8 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         rnn = recurrent(type(self).__name__, self.cell, features, self.hidden_size, self.num_layers, self.dropout,
                         bidirectional=self.bidirectional)  # fmt: skip
         self._scale = Scale.of(f"{type(self).__name__}: X", np.concatenate(sequences), self.standardize)
-        self.network_ = Summary(rnn, outputs, self.dropout, rng)
+        network = Summary(rnn, outputs, self.dropout, rng)
+        self.network_ = ensemble(type(self).__name__, self.n_models, network, rng)
         self._optimizer, self._rng = Adam(self.network_, lr=self.learning_rate), rng
 
     def fit(self, X: Any, y: Any, lengths: Any = None) -> Any:  # noqa: N803
@@ -89,15 +91,17 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
         return part if round(part * count) else None
 
     def _outputs(self, X: Any, lengths: Any) -> Array:  # noqa: N803
-        """What the network makes of X, (n, outputs)."""
+        """What each of the models makes of X, (P, n, outputs)."""
         check_is_fitted(self, "network_")
         sequences = self._read(X, lengths)
         parts = []
-        for start in range(0, len(sequences), AT_ONCE):
-            x, steps = pad([self._scale(sequence) for sequence in sequences[start : start + AT_ONCE]])
+        count = len(members(self.network_))
+        rows = max(AT_ONCE // count, FEW)
+        for start in range(0, len(sequences), rows):
+            x, steps = pad([self._scale(sequence) for sequence in sequences[start : start + rows]])
             parts.append(self.network_(x, lengths=steps))
-        outputs: Array = np.concatenate(parts).astype(np.float64)
-        return outputs
+        outputs: Array = np.concatenate(parts, axis=-2).astype(np.float64)
+        return outputs.reshape(count, *outputs.shape[-2:])
 
     def _read(self, X: Any, lengths: Any, *, reset: bool = False) -> Sequence[Array]:  # noqa: N803
         """X in any of its forms -> n arrays (T, features) of finite numbers. `reset`: later ones are to be like it."""
@@ -159,13 +163,17 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
     validation_fraction  of the sequences are not trained on; the weights with the best loss on them are kept
     patience             training ends when that loss has not fallen for so many epochs; None: never
     standardize          bring every feature to mean 0 and standard deviation 1 over all steps
+    n_models             so many networks, each with initial values of its own, are trained at once, on the same
+                         minibatches; each keeps the weights that were best for it, and training ends when `patience` is
+                         over for all. What is predicted is their mean, how far they are apart is its spread
     random_state         an int, a numpy.random.RandomState, or None. The same bits from one int for any threads
     verbose              1 shows a bar on a terminal
 
     X is (n, T, features); (n, T), one feature; a list of n arrays (T_i, features); or, with `lengths` (n,), all of them
     end to end, (sum T, features). y is (n,), of any labels.
 
-    After `fit`: `classes_`, `n_features_in_`, `network_` (a `pyrnn.Model`), `history_` (losses by epoch).
+    After `fit`: `classes_`, `n_features_in_`, `network_` (a `pyrnn.Model`; of several models a `pyrnn.Population` of
+    such), `history_` (losses by epoch, of several models (P,) arrays).
 
         classifier = RNNClassifier(random_state=0).fit(utterances, speakers)
         classifier.score(others, their_speakers)
@@ -186,22 +194,27 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
             sequences, targets = self._start(X, y, lengths, classes)
         return self._learn(sequences, targets, epochs=1, schedule=None)
 
-    def predict_proba(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
-        """The probability of each of `classes_`, (n, classes).
+    def predict_proba(self, X: Any, lengths: Any = None, return_std: bool = False) -> Any:  # noqa: N803
+        """The probability of each of `classes_`, (n, classes), the mean of the models'. With return_std how far these
+        are apart, too, their standard deviation, likewise; ValueError where n_models is 1.
 
-        classifier.predict_proba(X)
+            classifier.predict_proba(X)
         """
-        logits = self._outputs(X, lengths)
-        probabilities: Array = np.exp(LogSoftmax(dtype="float64")(logits))
-        return probabilities
+        return self._probabilities(self._outputs(X, lengths), return_std)
+
+    def _probabilities(self, logits: Array, return_std: Any = False) -> Any:
+        """The same from logits (P, n, classes)."""
+        probabilities = np.exp(LogSoftmax(dtype="float64")(logits))
+        return averaged("RNNClassifier.predict_proba", probabilities, return_std)
 
     def predict(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
         """The likeliest class of each sequence, (n,).
 
         classifier.predict(X)
         """
-        likeliest = self._outputs(X, lengths).argmax(axis=1)
-        labels: Array = self.classes_[likeliest]
+        logits = self._outputs(X, lengths)
+        scores = logits[0] if len(logits) == 1 else self._probabilities(logits)
+        labels: Array = self.classes_[scores.argmax(axis=1)]
         return labels
 
     def score(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
@@ -266,15 +279,17 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
             raise ValueError(f"RNNRegressor.partial_fit: y has shape {y.shape}, expected {outputs} outputs as before")
         return self._learn(sequences, y, epochs=1, schedule=None)
 
-    def predict(self, X: Any, lengths: Any = None) -> Array:  # noqa: N803
-        """The numbers of each sequence, (n,), or (n, outputs) where y was.
+    def predict(self, X: Any, lengths: Any = None, return_std: bool = False) -> Any:  # noqa: N803
+        """The numbers of each sequence, (n,), or (n, outputs) where y was, the mean of the models'. With return_std how
+        far these are apart, too, their standard deviation, likewise; ValueError where n_models is 1. It says nothing of
+        the noise in y, on which all of them agree.
 
-        regressor.predict(X)
+            regressor.predict(X)
+            mean, std = regressor.predict(X, return_std=True)  # of RNNRegressor(n_models=10)
         """
         outputs = self._outputs(X, lengths)
         y = self._target.back(outputs)
-        numbers: Array = y[:, 0] if self._flat else y
-        return numbers
+        return averaged("RNNRegressor.predict", y[..., 0] if self._flat else y, return_std)
 
     def score(self, X: Any, y: Any, lengths: Any = None, sample_weight: Any = None) -> float:  # noqa: N803
         """R squared: 1 is perfect, 0 as good as the mean of y.

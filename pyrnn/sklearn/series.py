@@ -113,13 +113,15 @@ class Regression:
 
 
 class Network(Model):
-    """x (T, N, features + horizon * known + 1) -> y (T, N, horizon * (1 + Q)): changes to the steps that are asked for,
-    and Q quantiles of each.
+    """x (..., T, N, features + horizon * known + 1) -> y (..., T, N, horizon * (1 + Q)): changes to the steps that are
+    asked for, and Q quantiles of each.
 
     The change is what regressions say, on what is seen and on the covariates of the step that is asked for, which stay
     as they are, and what a recurrent layer, and one of tanh on those covariates, have learned of the rest. A quantile
     is the change and an offset, in the unit of what is uncertain, the last of x.
     """
+
+    _takes_axes_in_front = True
 
     def __init__(self, rnn: Any, view: View, quantiles: int, dropout: float, rng: np.random.Generator) -> None:
         super().__init__(rng=rng)
@@ -129,12 +131,12 @@ class Network(Model):
         if view.known:
             self.effect = Linear(view.known, 1, bias=False)
             self.learned = Sequential(Linear(view.known, rnn.hidden_size), Tanh(), Linear(rnn.hidden_size, 1), rng=rng)
-        for layer in (self.head, *([self.learned[2]] if view.known else [])):
-            for name in layer.params:
-                layer.params[name] *= 0
 
     def begin(self, found: Regression, unit: Array, quantiles: Sequence[float]) -> None:
-        """Take the regressions, and the quantiles of what they do not explain, in units (n,)."""
+        """Take the regressions, and the quantiles of what they do not explain, in units (n,). Nothing else is said."""
+        for layer in (self.head, *([self.learned[2]] if self.view.known else [])):
+            for name in layer.params:
+                layer.params[name] *= 0
         self.linear.params["weight"], self.linear.params["bias"] = found.weights.T, found.bias
         spread = [np.quantile(found.rest / unit[:, None], quantile, axis=0) for quantile in quantiles]
         self.head.params["bias"] = np.column_stack([np.zeros(self.view.horizon), *spread]).reshape(-1)
@@ -202,6 +204,19 @@ class Running:
         )
         forecast: Array = self.level[:, None] + y.reshape(series, view.horizon, -1).swapaxes(0, 1)
         return forecast
+
+    def ahead(self, h: int, x: Array) -> Array:
+        """The next h steps, (h, S, outputs), with their covariates (h, known). What is beyond the horizon is forecast
+        from forecasts."""
+        horizon = self.network.view.horizon
+        z = self.forecast(x[:horizon])[:h]
+        if h > horizon:
+            going = copy.copy(self)
+            while len(z) < h:
+                read = slice(len(z) - horizon, len(z))
+                going.read(z[read, :, 0], x[read])
+                z = np.concatenate([z, going.forecast(x[len(z) : len(z) + horizon])])
+        return z[:h]
 
     def __copy__(self) -> Running:
         other = object.__new__(Running)

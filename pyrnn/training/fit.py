@@ -12,6 +12,7 @@ import numpy as np
 from ..core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shown
 from ..core.layer import Layer
 from ..data import held_out, minibatches, pad
+from ..layers.population import Population
 from ..layers.sequential import Sequential
 from .optim import Adam, Optimizer, clip_grad_norm
 from .schedules import Cosine, Schedule
@@ -23,11 +24,38 @@ if TYPE_CHECKING:
 @dataclass
 class History:
     """What `fit` has seen: the mean losses of every epoch, in training and of the validation part, and which epoch's
-    parameters the model has."""
+    parameters the model has. Of a population each is an array (P,)."""
 
-    train: list[float] = field(default_factory=list)
-    valid: list[float] = field(default_factory=list)
-    best: int = -1  # counted from 0; the last one where nothing is validated
+    train: list[Any] = field(default_factory=list)
+    valid: list[Any] = field(default_factory=list)
+    best: Any = -1  # counted from 0; the last one where nothing is validated
+
+
+class Best:
+    """The parameters with the lowest validation loss; of a population each model's own."""
+
+    def __init__(self, model: Layer) -> None:
+        self.model = model
+        self.lowest = np.full(model.size if isinstance(model, Population) else (), math.inf)
+        self.epochs = np.full(self.lowest.shape, -1)
+        self.state: dict[str, Array] = {}
+
+    def seen(self, loss: Any, epoch: int) -> None:
+        """Keep the parameters where this loss is the lowest so far."""
+        better = loss < self.lowest
+        if not np.any(better):
+            return
+        self.lowest, self.epochs = np.where(better, loss, self.lowest), np.where(better, epoch, self.epochs)
+        for name, value in self.model.state_dict().items():
+            if np.all(better):
+                self.state[name] = value
+            else:
+                self.state[name][better] = value[better]
+
+    @property
+    def epoch(self) -> Any:
+        """Which they are of: an integer, of a population (P,)."""
+        return self.epochs.copy() if self.epochs.ndim else int(self.epochs)
 
 
 class Examples:
@@ -62,7 +90,7 @@ class Examples:
         part.targets = [self.targets[n] for n in rows] if self.by_step else self.targets[rows]
         return part
 
-    def judged(self, run: Callable[..., Any], loss: Callable[..., Any]) -> tuple[float, float, Array, Any]:
+    def judged(self, run: Callable[..., Any], loss: Callable[..., Any]) -> tuple[Any, float, Array, Any]:
         """The mean loss, over how many sequences or steps, its gradient, and the rest of what `run` returns."""
         x, lengths = pad(self.sequences)
         y, *rest = run(x, lengths=lengths)
@@ -71,7 +99,8 @@ class Examples:
             value, dy = loss(y, pad(self.targets)[0], lengths=lengths)
         else:
             value, dy = loss(y, self.targets)
-        return float(value), float(lengths.sum() if self.by_step else len(self)), dy, rest
+        value = np.asarray(value) if np.ndim(value) else float(value)
+        return value, float(lengths.sum() if self.by_step else len(self)), dy, rest
 
 
 def fit(
@@ -83,7 +112,8 @@ def fit(
     """Train a model on sequences of any lengths: minibatches in random order, clipped gradients, a learning rate that
     falls; with a validation part, the parameters of its best epoch are what the model has in the end.
 
-    model       x (T, N, ...) -> y: a layer or a model whose call and `vjp` take `lengths`
+    model       x (T, N, ...) -> y: a layer or a model whose call and `vjp` take `lengths`; or a `Population` of such,
+                whose models see the same minibatches, and keep the parameters of the epoch that was best for each
     sequences   N array-likes (T_n, ...); an array (N, T, ...) is N of one length
     targets     an array (N, ...): one for each sequence, the loss is loss(y, targets); or a list of N arrays
                 (T_n, ...): one for each step, the loss is loss(y, targets, lengths=lengths) of what is padded
@@ -94,7 +124,8 @@ def fit(
     schedule    (optimizer, total) -> one of `pyrnn.schedules`, which takes a step after each of `total` updates; None
                 leaves the learning rate alone
     max_norm    of a batch's gradients, see `clip_grad_norm`
-    patience    end when the validation loss has not fallen for so many epochs; None never does
+    patience    end when the validation loss, of a population that of every model, has not fallen for so many epochs;
+                None never does
     callback    called with the history after every epoch; when it returns True, this was the last
     progress    a bar with the losses, on a terminal
     rng         None, a seed or a numpy.random.Generator: the order, and what is held out
@@ -111,7 +142,8 @@ def fit(
     call = "fit"
     if not isinstance(model, Layer):
         raise TypeError(f"{call}: model is {shown(model)}, expected a layer or a model")
-    for layer in model if isinstance(model, Sequential) else (model,):
+    one = model[0] if isinstance(model, Population) else model
+    for layer in one if isinstance(one, Sequential) else (one,):
         if getattr(layer, "batch_first", False):
             raise ValueError(f"{call}: the {type(layer).__name__} has batch_first=True, expected one that takes x "
                              "(T, N, ...)")  # fmt: skip
@@ -135,11 +167,13 @@ def fit(
     steps = None if schedule is None else schedule(optimizer, max(1, epochs * -(-len(examples) // batch_size)))
     if steps is not None and not isinstance(steps, Schedule):
         raise TypeError(f"{call}: schedule returned {shown(steps)}, expected a pyrnn.schedules.Schedule")
-    history, best = History(), None
+    loss = _of_each(model, loss) if isinstance(model, Population) else loss
+    history, best = History(), Best(model)
     bar = _bar(epochs, progress)
     try:
         for epoch in bar:
-            total, weight = 0.0, 0.0
+            total: Any = 0.0
+            weight = 0.0
             for rows in minibatches(len(examples), batch_size, rng):
                 model.zero_grad()
                 value, count, dy, (pullback,) = examples.take(rows).judged(model.vjp, loss)  # type: ignore[attr-defined]
@@ -152,22 +186,22 @@ def fit(
                 total, weight = total + value * count, weight + count
             history.train.append(total / max(weight, 1))
             if judges is None:
-                history.best = epoch
+                best.epochs[...] = epoch
             else:
                 history.valid.append(_judge(model, judges, loss, batch_size))
                 _check(call, history.valid[-1], epoch, optimizer)
-                if history.valid[-1] < min(history.valid[:-1], default=math.inf):
-                    history.best, best = epoch, model.state_dict()
+                best.seen(history.valid[-1], epoch)
+            history.best = best.epoch
             losses = {"loss": history.train, "valid": history.valid}
-            bar.set_postfix({name: f"{values[-1]:.4g}" for name, values in losses.items() if values})
+            bar.set_postfix({name: f"{np.mean(values[-1]):.4g}" for name, values in losses.items() if values})
             if callback is not None and callback(history) is True:
                 break
-            if epoch - history.best >= patience:
+            if epoch - best.epochs.max() >= patience:
                 break
     finally:
         bar.close()
-        if best is not None:
-            model.load_state_dict(best)
+        if best.state:
+            model.load_state_dict(best.state)
     return history
 
 
@@ -187,7 +221,16 @@ def _split(call: str, examples: Examples, valid: Any, rng: np.random.Generator) 
     return examples, judges
 
 
-def _judge(model: Any, examples: Examples, loss: Callable[..., Any], size: int) -> float:
+def _of_each(many: Population, loss: Callable[..., Any]) -> Callable[..., Any]:
+    """The loss of each model, with the same targets."""
+
+    def losses(y: Array, targets: Array, **given: Any) -> tuple[Array, Array]:
+        return many.loss(loss, y, np.broadcast_to(targets, (many.size, *targets.shape)), **given)
+
+    return losses
+
+
+def _judge(model: Any, examples: Examples, loss: Callable[..., Any], size: int) -> Any:
     """The mean loss without dropout."""
 
     def run(x: Array, lengths: Array) -> tuple[Any]:
@@ -198,10 +241,11 @@ def _judge(model: Any, examples: Examples, loss: Callable[..., Any], size: int) 
     return sum(value * count for value, count in judged) / max(sum(count for _, count in judged), 1)
 
 
-def _check(call: str, loss: float, epoch: int, optimizer: Optimizer) -> None:
-    if not math.isfinite(loss):
-        raise ValueError(f"{call}: the loss is {loss} in epoch {epoch}: the sequences or targets are not finite, or "
-                         f"the learning rate {optimizer.lr:g} is too high")  # fmt: skip
+def _check(call: str, losses: Any, epoch: int, optimizer: Optimizer) -> None:
+    for loss in np.ravel(losses).tolist():
+        if not math.isfinite(loss):
+            raise ValueError(f"{call}: the loss is {loss} in epoch {epoch}: the sequences or targets are not finite, "
+                             f"or the learning rate {optimizer.lr:g} is too high")  # fmt: skip
 
 
 def _bar(epochs: int, shown: bool) -> Any:
