@@ -101,9 +101,7 @@ def test_the_models_of_a_population_are_fitted_as_if_alone(rng):
     assert epochs == history.best.max() + 1 + 3 < 60
     assert len(set(history.best.tolist())) > 1
     for k, model in enumerate(alone):
-        own = pyrnn.fit(
-            model, *arguments, epochs=epochs, optimizer=pyrnn.Adam(model, lr=0.03), max_norm=0.3, **options
-        )
+        own = pyrnn.fit(model, *arguments, epochs=epochs, optimizer=pyrnn.Adam(model, lr=0.03), max_norm=0.3, **options)
         np.testing.assert_array_equal(own.train, np.array(history.train)[:, k])
         np.testing.assert_array_equal(own.valid, np.array(history.valid)[:, k])
         assert own.best == history.best[k]
@@ -120,9 +118,7 @@ def test_targets_by_step_of_a_population(rng):
     with pytest.raises(ValueError, match="fit: the loss is nan in epoch 0"):
         pyrnn.fit(many, sequences, [np.nan * own for own in targets], pyrnn.mean_squared_error)
     with pytest.raises(ValueError, match="fit: the GRU has batch_first=True"):
-        pyrnn.fit(
-            pyrnn.Population(pyrnn.GRU(3, 2, batch_first=True), 2), sequences, targets, pyrnn.mean_squared_error
-        )
+        pyrnn.fit(pyrnn.Population(pyrnn.GRU(3, 2, batch_first=True), 2), sequences, targets, pyrnn.mean_squared_error)
 
 
 def test_the_first_of_equal_epochs_is_the_best(rng):

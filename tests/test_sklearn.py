@@ -38,20 +38,32 @@ pytest.importorskip("sklearn")
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils import estimator_checks  # noqa: E402
 from sklearn.utils.estimator_checks import parametrize_with_checks  # noqa: E402
 
 from pyrnn.sklearn import RNNClassifier, RNNForecaster, RNNRegressor  # noqa: E402
 
 
-FEW = {"random_state": 0, "n_models": 2, "hidden_size": 8}
-
-
-@parametrize_with_checks(
-    [RNNClassifier(random_state=0), RNNRegressor(random_state=0), RNNClassifier(**FEW), RNNRegressor(**FEW)]
-)
+@parametrize_with_checks([RNNClassifier(random_state=0), RNNRegressor(random_state=0)])
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_own(estimator, check):
     check(estimator)
+
+
+OF_ENSEMBLES = (
+    "estimators_pickle",
+    "estimators_overwrite_params",
+    "fit_idempotent",
+    "methods_sample_order_invariance",
+    "methods_subset_invariance",
+)
+
+
+@pytest.mark.parametrize("kind", [RNNClassifier, RNNRegressor])
+@pytest.mark.parametrize("check", OF_ENSEMBLES)
+def test_some_of_them_with_several_models(kind, check):
+    model = kind(n_models=2, hidden_size=4, epochs=5, random_state=0)
+    getattr(estimator_checks, f"check_{check}")(kind.__name__, model)
 
 
 # Sequences -------------------------------------------------------------------------------------------------------
