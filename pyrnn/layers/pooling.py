@@ -147,15 +147,23 @@ class MeanOverTime(Summary):
     """
 
     def _summary(self, x: Array, valid: Array) -> tuple[Array, Array]:
-        sums = np.where(valid, x.astype(np.float64), 0)
-        np.add.accumulate(sums, axis=0, out=sums)  # one after the other; NumPy's sum adds in pairs where N and F are 1
-        total = sums[-1] + 0.0 if len(sums) else np.zeros(sums.shape[1:])  # not -0, whatever comes behind the row
+        total = added_up(np.where(valid, x.astype(np.float64), 0)) + 0.0  # not -0, whatever comes behind the row
         mean: Array = (total / np.maximum(valid.sum(axis=0), 1)).astype(self.dtype)
         return mean, valid
 
     def _back(self, dy: Array, valid: Array) -> Array:
         share: Array = dy / np.maximum(valid.sum(axis=0), 1).astype(self.dtype)
         return np.where(valid, share, self.dtype.type(0))
+
+
+def added_up(x: Array) -> Array:
+    """x (T, ...) one after the other along the first axis: the same bits for a part of the rest alone."""
+    x = np.ascontiguousarray(x)
+    if x.size > len(x) or len(x) == 0:
+        total: Array = np.add.reduce(x, axis=0)
+    else:  # NumPy's sum of a single column adds in pairs
+        total = np.add.accumulate(x, axis=0)[-1]
+    return total
 
 
 class MaxPool1d(Layer):

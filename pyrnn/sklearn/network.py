@@ -1,4 +1,4 @@
-"""What the estimators are made of: scales, recurrent layers by name, ensembles, the network of classifier and regressor."""
+"""What the estimators are made of: scales, layers by name, ensembles, the network of classifier and regressor."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.checks import Array, boolean, choice, integer
 from ..core.model import Model
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
-from ..layers.pooling import MaxOverTime, MeanOverTime
+from ..layers.pooling import MaxOverTime, MeanOverTime, added_up
 from ..layers.population import MOST_MODELS, Population
 from ..layers.stack import LAYERS
 
@@ -48,12 +48,8 @@ def averaged(call: str, of_models: Array, return_std: Any = False) -> Any:
             raise ValueError(f"{call}: return_std of one model, expected several: {call.split('.')[0]}(n_models=10)")
         return of_models[0]
 
-    def mean(values: Array) -> Array:
-        total: Array = np.add.accumulate(values)[-1]  # in one order, however many numbers there are
-        return total / count
-
-    center = mean(of_models)
-    return (center, np.sqrt(mean(np.square(of_models - center)))) if spread else center
+    center = added_up(of_models) / count
+    return (center, np.sqrt(added_up(np.square(of_models - center)) / count)) if spread else center
 
 
 LARGEST = 1e30  # what a float32 holds, with some room for sums
