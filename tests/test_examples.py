@@ -1329,17 +1329,22 @@ def test_the_pendulum_falls_as_equations_say():
     np.testing.assert_allclose(reward, -(angle.astype("f8") ** 2 + 0.1 * speed**2 + 0.001 * torque**2), atol=1e-4)
     fastest = s.turn(angle, np.full(50, 8, "f4"), torque)[1]
     assert fastest.max() == 8  # downhill it would be more
-    np.testing.assert_allclose(s.ranks(np.array([3.0, -1e9, 4, 1])), [1 / 6, -0.5, 0.5, -1 / 6], atol=1e-6)
+    returns = np.array([[3.0, -1], [-1e9, 7], [4, -2], [1, -3]])
+    np.testing.assert_allclose(s.ranks(returns), [1 / 6, 0, 1 / 6, -1 / 3], atol=1e-6)
 
-    class Still:
-        def step(self, x):
-            np.testing.assert_allclose(np.sum(x**2, axis=-1), 1, atol=1e-6)
-            return np.zeros((*x.shape[:-1], 1), "f4")
 
-    total, angles = s.play(Still(), np.array([[0.0], [np.pi]], "f4"), np.zeros((2, 1), "f4"))
-    assert angles.shape == (200, 2, 1)
-    assert total[0, 0] == 0  # it stands, until somebody touches it
-    assert total[1, 0] == pytest.approx(-200 * np.pi**2, rel=1e-3)
+def test_a_controller_knows_no_left_and_no_right():
+    from pyrnn.examples import swing_up as s
+
+    many = pyrnn.Population(pyrnn.Sequential(pyrnn.GRU(3, 4), pyrnn.Linear(4, 1)), size=2, rng=0)
+    start = np.array([[0.0, 0.5, 2], [0, 0.5, 2]], "f4")
+    total, angles = s.play(many, start, start / 4)
+    mirrored, mirror = s.play(many, -start, -start / 4)
+    np.testing.assert_allclose(mirror[:40], -angles[:40], atol=1e-3)
+    assert total[0, 0] == mirrored[0, 0] == 0  # it stands, until somebody touches it
+    alone, own = s.play(many[1], start[1], start[1] / 4)
+    np.testing.assert_array_equal(alone, total[1])
+    np.testing.assert_array_equal(own, angles[:, 1])
 
 
 def test_swing_up_command(tmp_path):
