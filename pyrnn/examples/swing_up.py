@@ -7,8 +7,9 @@
     out      y (P, 2N, 1)   the torque is 2 tanh 4 (y - y of the mirror image): what knows no left and no right learns
                             both at once, and cannot lean to one side for ever
 
-The pendulum is that of OpenAI Gym's Pendulum-v1 (Brockman et al. 2016, arXiv:1606.01540), a rod of m = 1 kg and l = 1 m
-on a pivot, with g = 10 m/s^2. Its angle is 0 when upright; torques u of at most 2 N m are too weak to lift it at once:
+The pendulum is that of OpenAI Gym's Pendulum-v1 (Brockman et al. 2016, arXiv:1606.01540; today in Gymnasium, file
+classic_control/pendulum.py), a rod of m = 1 kg and l = 1 m on a pivot, with g = 10 m/s^2. Its angle is 0 when upright;
+torques u of at most 2 N m are too weak to lift it at once:
 
     speed += (3 g / (2 l) sin angle + 3 u / (m l^2)) dt       within -8 .. 8 rad/s; dt = 0.05 s
     angle += speed dt
@@ -19,7 +20,7 @@ for 200 steps, from any angle and a speed of -1 .. 1 rad/s. A mean return above 
 No gradient comes through the pendulum. An evolution strategy (Salimans et al. 2017, arXiv:1703.03864) tries P weights
 around the present ones, half of them mirrored noise of the others, all from the same starts. How they rank at each of
 these says where Adam goes next. A `Population` is those P controllers, its stream steps all in one call. It takes a
-quarter of a minute.
+minute.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def evolve(
 @lesson(__doc__)
 @count_option("--hidden", 16, "Units of both layers.")
 @count_option("--models", 256, "Controllers in a generation; an even number.", least=2)
-@count_option("--generations", 100)
+@count_option("--generations", 250)
 @count_option("--starts", 8, "From so many starts every controller is tried.")
 def main(hidden: int, models: int, generations: int, starts: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
