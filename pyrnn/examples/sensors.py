@@ -12,7 +12,7 @@ tells, so it must be remembered. Forecasters learn from two weeks and are judged
 nothing changes, that all is as a day ago, and a regression of each room on its last eight values.
 
 A `Population` trains all in one loop. Then the same is done model by model, in a loop over ordinary ones: the same bits
-come out of it, later. It takes a minute.
+come out of it, later. It takes half a minute.
 """
 
 from __future__ import annotations
