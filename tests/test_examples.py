@@ -1349,11 +1349,11 @@ def test_a_controller_knows_no_left_and_no_right():
 
 def test_swing_up_command(tmp_path):
     pytest.importorskip("matplotlib")
-    options = ("--models", 32, "--generations", 12, "--starts", 2, "--hidden", 4, "--plot", tmp_path / "s.png")
+    options = ("--models", 32, "--generations", 6, "--starts", 2, "--hidden", 4, "--plot", tmp_path / "s.png")
     output = run("swing_up", *options)
     before, after = map(float, re.search(r"starts: (\S+) before, (\S+) after", output).groups())
     assert -3300 < before < after < 0
-    assert "768 episodes" in output
+    assert "384 episodes" in output
     assert (tmp_path / "s.png").stat().st_size > 10_000
 
 
@@ -1370,7 +1370,7 @@ def test_sensors_command(tmp_path, monkeypatch):
     x, targets = sensors.examples(degrees)
     np.testing.assert_allclose(x[:, 10, 0] + targets[:, 10, 4], degrees[:, 16], rtol=1e-5)
     np.testing.assert_allclose(x[:, 10, 1], degrees[:, 11] - degrees[:, 10], atol=1e-5)
-    output = run("sensors", "--count", 4, "--hidden", 8, "--updates", 60, "--batch", 8, "--plot", tmp_path / "s.png")
+    output = run("sensors", "--count", 2, "--hidden", 8, "--updates", 30, "--batch", 8, "--plot", tmp_path / "s.png")
     assert "the same to the bit" in output
     off = {way.strip(): float(found) for way, found in re.findall(r"^(.{14}) ([\d.]+) degrees off", output, re.M)}
     assert off["own GRU"] < off["as it is"]

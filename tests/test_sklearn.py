@@ -35,6 +35,7 @@ except ImportError as error:
 
 pytest.importorskip("sklearn")
 
+from sklearn.base import clone  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
@@ -567,6 +568,18 @@ def test_the_mean_of_forecasters(rng):
     np.testing.assert_allclose(quantiles[0.9], np.mean(of_each, axis=0), rtol=1e-12)
     errors = model.backtest(y[:150])
     assert np.all(errors["model"].mean(axis=0) < errors["persistence"].mean(axis=0))
+
+
+def test_several_models_are_cloned_saved_and_loaded(rng, tmp_path):
+    sequences, y = ragged(rng)
+    model = small(RNNClassifier, n_models=2).fit(sequences, y)
+    again = clone(model).set_params(random_state=1).fit(sequences, y)
+    assert again.get_params()["n_models"] == len(again.network_) == 2
+    expected = model.predict_proba(sequences)
+    assert not np.array_equal(again.predict_proba(sequences), expected)
+    pyrnn.save(tmp_path / "networks.safetensors", model.network_)
+    pyrnn.load(tmp_path / "networks.safetensors", into=again.network_)
+    np.testing.assert_array_equal(again.predict_proba(sequences), expected)
 
 
 def test_spread_where_models_agree_and_pandas():
