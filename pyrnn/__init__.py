@@ -14,7 +14,7 @@ from .layers.sequential import Sequential
 from .threads import get_num_threads, set_num_threads, threads
 
 if TYPE_CHECKING:
-    from . import baselines, metrics, plots, reference, sound, text
+    from . import baselines, metrics, parallel, plots, reference, sound, text
     from .associative.dense import DenseHopfield
     from .associative.hopfield import Hopfield
     from .associative.modern import ModernHopfield
@@ -147,6 +147,7 @@ __all__ = [
     "metrics",
     "negative_log_likelihood",
     "ngrams",
+    "parallel",
     "pinball",
     "plots",
     "read_weights",
@@ -164,7 +165,8 @@ __all__ = [
     "truncated_bptt",
 ]
 
-_LATER = ("baselines", "metrics", "ngrams", "plots", "reference", "sound", "text")  # modules, imported at the first use
+# Modules, imported at the first use.
+_LATER = ("baselines", "metrics", "ngrams", "parallel", "plots", "reference", "sound", "text")
 _LATER_FROM = {  # functions and classes by their modules
     "associative.dense": ("DenseHopfield",),
     "associative.hopfield": ("Hopfield",),
