@@ -180,16 +180,33 @@ def bits_per_character(
     predicted = len(ids) - 1
     if predicted < 1:
         raise ValueError(f"{name} is too short: it has {len(ids)} characters, at least two are needed")
+    nats = nats_of(model, *columns(ids, streams), report)
+    return float(nats / predicted / math.log(2))
+
+
+def columns(ids: np.ndarray, streams: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A text cut into parts that are read side by side: inputs, targets, and which of them count, each (T, N)."""
+    predicted = len(ids) - 1
     streams = min(streams, predicted)
     length = -(-predicted // streams)
 
-    def columns(part: np.ndarray) -> np.ndarray:
+    def cut(part: np.ndarray) -> np.ndarray:
         padded = np.zeros(streams * length, dtype=part.dtype)
         padded[:predicted] = part
         return padded.reshape(streams, length).T
 
-    inputs, targets = columns(ids[:-1]), columns(ids[1:])
-    counted = columns(np.ones(predicted, dtype=bool))
+    return cut(ids[:-1]), cut(ids[1:]), cut(np.ones(predicted, dtype=bool))
+
+
+def nats_of(
+    model: CharModel,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    counted: np.ndarray,
+    report: Callable[[int], None] = lambda characters: None,
+) -> float:
+    """The nats in all that a model spends on `columns`."""
+    length, streams = inputs.shape
     steps = min(max(1, LOGITS // (streams * len(model.vocabulary))), 512)
     state, nats = None, 0.0
     for start in range(0, length, steps):
@@ -198,7 +215,7 @@ def bits_per_character(
         logits, state = model(inputs[window], state)
         loss, _ = cross_entropy(logits, targets[window], mask=counted[window])
         nats += loss * np.count_nonzero(counted[window])
-    return float(nats / predicted / math.log(2))
+    return nats
 
 
 def sample(

@@ -24,8 +24,10 @@ from ..cells import CELLS
 from ..core.checks import cut
 from ..core.encoded import FORMS
 from ..core.files import naming
+from ..core.processes import known_to_others, launched
 
 if TYPE_CHECKING:
+    from .run import Resumed
     from .trainer import Trainer
 from .terminal import FILE, Output, Real, _note, _Progress, _signals, _silence, _unwritable, _write
 
@@ -46,30 +48,38 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may not have all of a text's characters
+    first = (launched() or (0, 1))[0] == 0  # of several processes, which speaks for all
     try:
-        output: Any = Output(sys.stdout)
-        with contextlib.redirect_stdout(output):
-            code = cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
-            output.flush()
+        with open(os.devnull, "w") as null:
+            output: Any = Output(sys.stdout if first else null)
+            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(sys.stderr if first else null):
+                code = cli.main(arguments, prog_name="pyrnn", standalone_mode=False) or 0
+                output.flush()
         return code
-    except click.ClickException as error:
-        message, code = error.format_message(), error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 128 + signal.SIGINT
     except BrokenPipeError:
         _silence(sys.stdout)  # nobody reads: let the last flush pass
         return 1
-    except MemoryError as error:
-        message, code = f"out of memory: {error}", 1
-    except OSError as error:
-        named = error.filename is not None and error.strerror is not None
-        message, code = f"{os.fsdecode(error.filename)}: {error.strerror}" if named else str(error), 1
-    except (ValueError, ImportError) as error:
-        message, code = str(error), 1
+    except (click.ClickException, MemoryError, OSError, ValueError, ImportError) as error:
+        message, code = _in_words(error)
+        silent = not first and known_to_others(error)
     with _unwritable(sys.stdout):
         sys.stdout.flush()
-    _note(f"Error: {cut(' '.join(message.split()), 1000)}")
+    if not silent:
+        _note(f"Error: {cut(' '.join(message.split()), 1000)}")
     return code
+
+
+def _in_words(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, MemoryError):
+        return f"out of memory: {error}", 1
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}", 1
+    return str(error), 1
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -100,6 +110,8 @@ def cli(context: click.Context) -> None:
 @click.option("--seconds", type=Real(min=0, min_open=True),
               help=f"Train for so long.  [default, without --epochs: {DEFAULT_SECONDS:g}]")  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the initial weights and the sample.")
+@click.option("--shards", type=COUNT, default=1, show_default=True,
+              help="Parts of a batch for `mpiexec -n K pyrnn train`: the same result for any K.")  # fmt: skip
 @click.option("--resume", is_flag=True, help="Go on with the training that was writing to --out.")
 @click.option("--overwrite", is_flag=True, help="Replace the model and the state of an earlier training in --out.")
 @click.option("--plot", type=FILE, help="Write the loss curve as a picture (.png, .svg, .pdf).")
@@ -113,17 +125,54 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
     the end of the terminal; --resume goes on from there. It takes text and options from the saved training; --epochs
     and --seconds may be given anew, and count from its first start.
     """
-    from .. import plots
-    from ..core import files
+    from ..core.processes import processes_of
     from ..text.corpus import Corpus
-    from . import charmodel
-    from .run import Length, Resumed, Settings, resume_path
+    from .run import Length, Settings
     from .trainer import Trainer
 
     if epochs is not None and seconds is not None:
         raise click.UsageError("--epochs and --seconds exclude each other")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other")
+    processes = processes_of("pyrnn train")
+    sources = list(text)
+    saved = processes.first(lambda: _prepared(context, sources, out, resume, overwrite, plot, options))
+    length = Length(epochs, DEFAULT_SECONDS if epochs is None and seconds is None else seconds)
+    if saved is not None:
+        sources = sources or saved.sources
+        length = saved.length if epochs is None and seconds is None else length
+    corpus = Corpus(processes.first(lambda: _read_all(sources)), _absolute(sources))
+    if saved is not None:
+        trainer = Trainer.resume(saved, corpus, length, out)
+    else:
+        trainer = Trainer(corpus, Settings(**options), length, out)
+
+    _note(_about(trainer))
+    idle = processes.size - trainer.settings.shards
+    if idle > 0:
+        _note(f"{idle} of {processes.size} processes have nothing to do: there are --shards {trainer.settings.shards}.")
+    if resume and trainer.finished:
+        _note(f"This training is finished after its {length}; a larger --epochs or --seconds would go on with it.")
+    try:
+        progress = _Progress(lambda: trainer.progress, lambda: _figures(trainer))
+        with _signals() as caught, contextlib.closing(progress):
+            trainer.run(lambda: bool(caught), progress.show)
+    except Exception:
+        if trainer.saved_bits is not None:
+            _note(f"Best model until then: {trainer.saved_bits:.3f} bits per character, saved to {out}.")
+        raise
+    signals = [number for of_one in processes.together(lambda: caught) for number in of_one]
+    return processes.first(lambda: _ended(trainer, out, plot, as_json, signals))
+
+
+def _prepared(context: click.Context, text: Sequence[str], out: str, resume: bool, overwrite: bool, plot: str | None,
+              options: dict[str, Any]) -> Resumed | None:  # fmt: skip
+    """Find what would hinder the training before it begins, and lock its files; the state to resume, if that is
+    asked."""
+    from .. import plots
+    from ..core import files
+    from .run import Resumed, resume_path
+
     state = resume_path(out)
     _refuse_overwriting(text, out, plot)
     files.check_writable(out)
@@ -136,41 +185,29 @@ def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: in
                                    "replaces it, --out writes another file")  # fmt: skip
     if plot is not None:
         plots.check(plot)
-    length = Length(epochs, DEFAULT_SECONDS if epochs is None and seconds is None else seconds)
-    if resume:
-        saved = Resumed.read(out)
-        _refuse_contradictions(context, saved.settings, options)
-        _refuse_overwriting(text or saved.sources, out, plot)
-        if STDIN in saved.sources and not text:
-            raise click.UsageError(
-                "the training to resume read its text from the standard input: give it again, with -"
-            )
-        corpus = Corpus(_read_all(text or saved.sources), _absolute(text) or saved.sources)
-        length = saved.length if epochs is None and seconds is None else length
-        trainer = Trainer.resume(saved, corpus, length, out)
-    else:
-        corpus = Corpus(_read_all(text), _absolute(text))
-        trainer = Trainer(corpus, Settings(**options), length, out)
+    if not resume:
+        return None
+    saved = Resumed.read(out)
+    _refuse_contradictions(context, saved.settings, options)
+    _refuse_overwriting(text or saved.sources, out, plot)
+    if STDIN in saved.sources and not text:
+        raise click.UsageError("the training to resume read its text from the standard input: give it again, with -")
+    return saved
 
-    _note(_about(trainer))
-    if resume and trainer.finished:
-        _note(f"This training is finished after its {length}; a larger --epochs or --seconds would go on with it.")
-    try:
-        progress = _Progress(lambda: trainer.progress, lambda: _figures(trainer))
-        with _signals() as caught, contextlib.closing(progress):
-            trainer.run(lambda: bool(caught), progress.show)
-    except Exception:
-        if trainer.saved_bits is not None:
-            _note(f"Best model until then: {trainer.saved_bits:.3f} bits per character, saved to {out}.")
-        raise
+
+def _ended(trainer: Trainer, out: str, plot: str | None, as_json: bool, signals: Sequence[int]) -> int:
+    """What is to show of a training that has ended or was stopped; the exit code."""
+    from .. import plots
+    from . import charmodel
+
     if plot is not None:
         plots.loss_curve(plot, trainer.curve.train, trainer.curve.valid, _title(trainer),
                          {"all characters equally likely": charmodel.uniform_bits(trainer.model)})  # fmt: skip
         _note(f"Loss curve: {plot}")
     if not trainer.finished:
         _note(f"Stopped and saved after {trainer.epoch:.2f} epochs. Go on with: "
-              f"pyrnn train{' -' if STDIN in corpus.sources else ''} --resume --out {_quoted(out)}")  # fmt: skip
-        return 128 + caught[0]
+              f"pyrnn train{' -' * (STDIN in trainer.corpus.sources)} --resume --out {_quoted(out)}")  # fmt: skip
+        return 128 + signals[0]
     _note(f"Best model: {trainer.best_bits:.3f} bits per character on the held-out text, saved to {out}.")
     model = charmodel.load_model(out)
     uniform = charmodel.uniform_bits(model)

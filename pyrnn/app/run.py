@@ -64,10 +64,11 @@ class Settings:
     steps: int = 64
     lr: float = 0.002
     seed: int = 0
+    shards: int = 1  # of a batch, see parallel.DataParallel
 
     def __post_init__(self) -> None:
         choice("settings", "cell", self.cell, CELLS)
-        for name in ("hidden", "layers", "embed", "batch", "steps"):
+        for name in ("hidden", "layers", "embed", "batch", "steps", "shards"):
             integer("settings", name, getattr(self, name), 1)
         real("settings", "dropout", self.dropout, 0, 1)
         real("settings", "lr", self.lr, math.ulp(0.0), LARGEST)

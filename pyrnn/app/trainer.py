@@ -7,18 +7,19 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ..core import files
 from ..core.checks import file_name, integer, real
+from ..parallel import DataParallel
 from ..text.corpus import Batches, Corpus
 from ..threads import get_num_threads, threads
 from ..training.losses import cross_entropy
 from ..training.optim import Adam, clip_grad_norm
-from .charmodel import CharModel, _check_sizes, bits_per_character, model_file, read_model, save_model, uniform_bits
+from .charmodel import CharModel, _check_sizes, columns, model_file, nats_of, read_model, save_model, uniform_bits
 from .run import (
     LARGEST,
     RESUME_KIND,
@@ -55,6 +56,9 @@ class Trainer:
     from batch to batch and zero at the start of a pass. The learning rate is constant for the first 70 % of the run and
     then falls in a straight line to a tenth. The held-out text is validated after every pass over the training text
     (more often where it is so long that only its first million characters are read) and at the end.
+
+    Batches and validations are shared by the processes that mpiexec has started, see parallel.DataParallel: all walk
+    through a run alike, each with the rows of its shards; the first has the clock and the files.
     """
 
     def __init__(self, corpus: Corpus, settings: Settings, length: Length, path: str | os.PathLike[str]):
@@ -70,8 +74,11 @@ class Trainer:
         self.interval = max(1, len(self.batches) * len(self.valid) // len(corpus.valid))  # batches between validations
         self.model = CharModel(corpus.vocabulary, settings.cell, settings.embed, settings.hidden, settings.layers,
                                settings.dropout, rng=settings.seed)  # fmt: skip
+        self.parallel = DataParallel(self.model, shards=settings.shards)
+        self.processes = self.parallel.processes
+        self.rows = np.arange(settings.batch)
         self.optimiser = Adam(self.model, lr=settings.lr)
-        self.state: Any = None  # hidden, carried from batch to batch
+        self.states: dict[int, Any] = {}  # hidden, carried from batch to batch: of each shard here, by its first row
         self.curve = Curve()
         self.done = 0  # batches
         self.validated = 0  # `done` at the last validation
@@ -123,9 +130,12 @@ class Trainer:
 
         A better one is there where the training was killed before it could write the state as well.
         """
+        self.best_bits = self.processes.first(self._bits_of_model_file)
+
+    def _bits_of_model_file(self) -> float | None:
         name, best = file_name(self.path), self.best_bits
         if best is None and not os.path.exists(self.path):
-            return
+            return None
         if not os.path.exists(self.path):
             raise FileNotFoundError(f"{name} is missing: it is the best model of the training to resume")
         _, training = read_model(self.path)
@@ -135,7 +145,8 @@ class Trainer:
             if not own or (best is not None and (bits is None or bits > best)):
                 raise ValueError("it is not the best model of the training to resume, but of another one")
             if best is not None:  # only what is better still takes its place
-                self.best_bits = min(best, real("training", "valid_bits_per_char", bits, 0, LARGEST))
+                best = min(best, real("training", "valid_bits_per_char", bits, 0, LARGEST))
+        return best
 
     def _take_state(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Take the hidden state out of a file's arrays, of which there may be none between two passes."""
@@ -147,7 +158,21 @@ class Trainer:
             if len(arrays) != len(state) or array.shape != shape or array.dtype != np.float32:
                 raise ValueError(f"the state is {len(arrays)} arrays of shape {array.shape} and dtype {array.dtype}, "
                                  f"expected {len(state)}, {shape} and float32")  # fmt: skip
-        self.state = state if len(state) > 1 else state[0]
+
+        def take(_: CharModel, rows: np.ndarray) -> None:
+            own = tuple(array[:, rows] for array in state)
+            self.states[rows[0]] = own if len(own) > 1 else own[0]
+
+        self.parallel.map(take, self.rows)
+
+    def _state(self) -> list[np.ndarray]:
+        """The hidden state of all rows."""
+
+        def own(_: CharModel, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+            state = self.states[rows[0]]
+            return state if isinstance(state, tuple) else (state,)
+
+        return [np.concatenate(parts, axis=1) for parts in zip(*self.parallel.map(own, self.rows), strict=True)]
 
     def _check_progress(self) -> None:
         """ValueError unless all that counts batches or characters tells the same."""
@@ -220,32 +245,35 @@ class Trainer:
             self._run(stop, report)
         except BaseException:
             with contextlib.suppress(OSError, MemoryError):
-                self._save_best()
+                if self.processes.rank == 0:
+                    self._save_best()
             raise
         self.save()
 
     def _run(self, stop: Callable[[], bool], report: Callable[[], None]) -> None:
-        if self.length.seconds is not None and self.done == 0:
-            self._check_update(self.length.seconds)
-        began = time.monotonic() - self.seconds
-        saved = time.monotonic()
-        while not stop() and not self.finished:
+        seconds = self.length.seconds
+        if seconds is not None and self.done == 0:
+            self.processes.first(lambda: self._check_update(seconds))
+        saved = self.processes.first(time.monotonic)
+        began = saved - self.seconds
+        while not any(self.processes.together(stop)) and not self.finished:
             due = self.progress >= 1 or self.done % self.interval == 0
             if due and self.validated != self.done:
                 self._validate(stop)
             else:
                 self._step()
-            self.seconds = time.monotonic() - began
+            now = self.processes.first(time.monotonic)
+            self.seconds = now - began
             report()
-            if time.monotonic() - saved >= SAVE_EVERY:
+            if now - saved >= SAVE_EVERY:
                 self.save()
-                saved = time.monotonic()
+                saved = now
 
     def _check_update(self, seconds: float) -> None:
         """ValueError if one update takes longer than the whole run shall.
 
         Told by the first steps of one, on one thread and in time on the CPU: however busy the machine, no update takes
-        less than that divided by the threads.
+        less than that divided by the threads, those of all processes.
         """
         inputs, targets = self.batches[0]
         rng = self.model.rng.bit_generator.state
@@ -255,7 +283,7 @@ class Trainer:
             with threads(1):
                 (logits, _), pullback = self.model.vjp(inputs[:PROBED])
                 pullback(cross_entropy(logits, targets[:PROBED])[1])
-            taken.append((time.thread_time() - start) / get_num_threads())
+            taken.append((time.thread_time() - start) / (get_num_threads() * self.processes.size))
             if taken[-1] > seconds:
                 break
         self.model.rng.bit_generator.state = rng
@@ -271,12 +299,18 @@ class Trainer:
         window = self.done % len(self.batches)
         inputs, targets = self.batches[window]
         if window == 0:
-            self.state = None
-        self.model.zero_grad()
-        (logits, self.state), pullback = self.model.vjp(inputs, self.state)
-        loss, dlogits = cross_entropy(logits, targets)
-        self._check(loss)
-        pullback(dlogits)
+            self.states.clear()
+
+        def loss_of(model: CharModel, part: tuple[np.ndarray, ...]) -> tuple[float, int]:
+            rows, inputs, targets = part
+            (logits, state), pullback = model.vjp(inputs.T, self.states.get(rows[0]))
+            self.states[rows[0]] = state
+            loss, dlogits = cross_entropy(logits, targets.T)
+            self._check(loss)
+            pullback(dlogits)
+            return loss, inputs.size
+
+        loss = self.parallel.step(loss_of, (self.rows, inputs.T, targets.T))
         self._check(clip_grad_norm(self.model, MAX_NORM))
         falling = max(0.0, self.progress - CONSTANT) / (1 - CONSTANT)
         self.optimiser.lr = self.settings.lr * (1 - (1 - FINAL) * falling)
@@ -295,13 +329,18 @@ class Trainer:
             if stop():
                 raise _Stop
 
+        def nats_of_part(model: CharModel, part: tuple[np.ndarray, ...]) -> float:
+            inputs, targets, counted = (array.T for array in part)
+            return nats_of(model, inputs, targets, counted, check)
+
         start = time.monotonic()
         try:
-            bits = bits_per_character(self.model, self.valid, self.settings.batch, check)
+            nats = sum(self.parallel.map(nats_of_part, tuple(array.T for array in columns(self.valid, len(self.rows)))))
         except _Stop:
             return
         finally:
             self.validating += time.monotonic() - start
+        bits = nats / (len(self.valid) - 1) / math.log(2)
         self._check(bits)
         if min(bits, self.train_bits or 0.0) > DIVERGED * (1 + uniform_bits(self.model)):
             self._diverged(f"{bits:.4g} bits per character")
@@ -330,11 +369,13 @@ class Trainer:
 
     def save(self) -> None:
         """Write the best model (the model as it is, as long as none has been validated), then the training state."""
+        state = self._state() if self.done % len(self.batches) else []  # a new pass does not begin with it
+        self.processes.first(lambda: self._write(state))
+
+    def _write(self, state: Sequence[np.ndarray]) -> None:
         self._save_best()
         if self.best_bits is None:
             save_model(self.path, self.model, self._training(None))
-        used = self.state if self.done % len(self.batches) else None  # a new pass does not begin with it
-        state = used if isinstance(used, tuple) else () if used is None else (used,)
         arrays = {f"model.{key}": array for key, array in self.model.state_dict().items()}
         arrays |= {f"optimiser.{key}": np.asarray(value) for key, value in self.optimiser.state_dict().items()}
         arrays |= {f"state.{k}": array for k, array in enumerate(state)}

@@ -86,15 +86,15 @@ class Processes:
         return self.together(lambda: work() if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
     def _said(self, said: bytes | tuple[Any, ...] | None) -> list[Any]:
-        """What all say; RuntimeError where one says that it has ended."""
+        """What all say; ConnectionError where one says that it has ended."""
         if self._ended:
-            raise RuntimeError("another process of this run has ended")
+            raise ConnectionError("another process of this run has ended")
         everywhere: list[Any] = self.comm.allgather(said)
         if None in everywhere:
             self._ended = True
             if said is not None:
-                message = f"process {everywhere.index(None)} of {self.size} has ended, and this one would wait for it"
-                raise RuntimeError(message)
+                ended = f"process {everywhere.index(None)} of {self.size} has ended"
+                raise ConnectionError(f"{ended}, and this one would wait for it")
         return everywhere
 
     def _end(self) -> None:
@@ -105,6 +105,11 @@ class Processes:
 
 
 _made: list[Processes] = []  # one of each communicator
+
+
+def known_to_others(error: BaseException) -> bool:
+    """Whether the other processes of this run, where there are any, have raised it, too."""
+    return not _made or error is Processes.raised
 
 
 def processes_of(call: str, comm: Any = None) -> Processes:
