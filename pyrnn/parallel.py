@@ -154,7 +154,8 @@ class DataParallel:
         if whole is None:
             return 0.0
         if self.size > 1:
-            branches[0, self._tree] = self._exchanged(live, branches, figures)
+            with self.processes.exchange() as comm:
+                branches[0, self._tree] = self._exchanged(comm, live, branches, figures)
         live.take(branches[0, self._tree])
         self._spare += branches.values()
         return whole.loss
@@ -273,12 +274,12 @@ class DataParallel:
         return Mean(weight, a * left.loss + b * right.loss, left.arrays)
 
     def _exchanged(
-        self, live: _Live, branches: Mapping[Branch, list[Array]], figures: Mapping[int, Mean]
+        self, comm: Any, live: _Live, branches: Mapping[Branch, list[Array]], figures: Mapping[int, Mean]
     ) -> list[Array]:
         """The arrays of the whole tree, of the branches in all processes."""
         from mpi4py import MPI
 
-        comm, ranks = self.processes.comm, range(self.size)
+        ranks = range(self.size)
         known = [
             [(branch, mean) for branch in self._branches(rank) if (mean := self._mean_of(*branch, _leaves_of(figures)))]
             for rank in ranks

@@ -24,7 +24,7 @@ from ..cells import CELLS
 from ..core.checks import cut
 from ..core.encoded import FORMS
 from ..core.files import naming
-from ..core.processes import known_to_others, launched
+from ..core.processes import launched, tell
 
 if TYPE_CHECKING:
     from .run import Resumed
@@ -62,8 +62,9 @@ def main(arguments: list[str] | None = None) -> int:
         _silence(sys.stdout)  # nobody reads: let the last flush pass
         return 1
     except (click.ClickException, MemoryError, OSError, ValueError, ImportError) as error:
+        told = tell(error)
         message, code = _in_words(error)
-        silent = not first and known_to_others(error)
+        silent = not first and (told or not isinstance(error, ImportError))  # of mpi4py, which one may lack alone
     with _unwritable(sys.stdout):
         sys.stdout.flush()
     if not silent:

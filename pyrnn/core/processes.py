@@ -9,14 +9,15 @@ others is an error that says so. Without MPI nothing of this costs anything.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import pickle
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .checks import shown
 
@@ -85,6 +86,15 @@ class Processes:
         """What `work` gives in the first process, which alone does it."""
         return self.together(lambda: work() if self.rank == 0 else None)[0]  # type: ignore[return-value]
 
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[Any]:
+        """The communicator, for messages of other kinds. An error inside, which nobody could be told of, ends all."""
+        try:
+            yield self.comm
+        except BaseException:
+            traceback.print_exc()
+            _abort(self.comm)
+
     def _said(self, said: bytes | tuple[Any, ...] | None) -> list[Any]:
         """What all say; ConnectionError where one says that it has ended."""
         if self._ended:
@@ -107,9 +117,18 @@ class Processes:
 _made: list[Processes] = []  # one of each communicator
 
 
-def known_to_others(error: BaseException) -> bool:
-    """Whether the other processes of this run, where there are any, have raised it, too."""
-    return not _made or error is Processes.raised
+def tell(error: BaseException) -> bool:
+    """Raise an error that ends this process in the others as well, where they have not raised it with this one; whether
+    there are others."""
+
+    def work() -> None:
+        raise error
+
+    for processes in _made:
+        if error is not Processes.raised:
+            with contextlib.suppress(BaseException):
+                processes.together(work)
+    return bool(_made)
 
 
 def processes_of(call: str, comm: Any = None) -> Processes:
@@ -184,9 +203,16 @@ def _abort_after_errors(comm: Any) -> None:
             if isinstance(error.__cause__, RemoteError):
                 time.sleep(PATIENCE)
             before(kind, error, trace)
-            sys.stdout.flush()
-            sys.stderr.flush()
         finally:
-            comm.Abort(1)
+            _abort(comm)
 
     sys.excepthook = hook
+
+
+def _abort(comm: Any) -> NoReturn:
+    """End all processes."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    comm.Abort(1)
+    os._exit(1)
