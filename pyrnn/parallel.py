@@ -25,15 +25,15 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from . import kernels
-from .core.checks import MOST, Array, any_array, integer, real, shown
-from .core.layer import Layer, _kinds
+from .core.checks import PLAIN, Array, any_array, integer, real, shown
+from .core.layer import Layer
 from .core.processes import processes_of
 from .training.optim import _buffers
 
@@ -42,8 +42,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MOST_SHARDS = 1 << 16  # every process goes through all of them in every step
 LARGEST = sys.float_info.max
 Branch = tuple[int, int]  # of the tree: its first shard, and how many it has room for
+MAY_HOLD = (np.random.Generator, Layer, list, tuple, dict)  # generators of a model
 BLOCK = 1 << 14  # numbers of which a mean is taken at once: they stay in the cache
 
 
@@ -61,7 +63,7 @@ class DataParallel:
     model   a layer or a model; it begins with the parameters, running statistics and generators of process 0
     comm    a communicator of mpi4py, the same call in each of its processes; None: COMM_WORLD where mpiexec has
             started this process or mpi4py is in use, else this process alone, and nothing of MPI is needed
-    shards  in how many parts a batch is cut
+    shards  in how many parts a batch is cut, 1 to 65536
 
     The results are the same bits for any number of processes; another number of shards gives other bits. `rank` and
     `size` say which process this is, and of how many.
@@ -78,7 +80,7 @@ class DataParallel:
     def __init__(self, model: Layer, comm: MPI.Intracomm | None = None, shards: int = 8) -> None:
         call = type(self).__name__
         _buffers(call, model)
-        self.shards = integer(call, "shards", shards, 1, MOST)
+        self.shards = integer(call, "shards", shards, 1, MOST_SHARDS)
         self.processes = processes_of(call, comm)
         self.rank, self.size = self.processes.rank, self.processes.size
         self.model = model
@@ -277,8 +279,6 @@ class DataParallel:
         self, comm: Any, live: _Live, branches: Mapping[Branch, list[Array]], figures: Mapping[int, Mean]
     ) -> list[Array]:
         """The arrays of the whole tree, of the branches in all processes."""
-        from mpi4py import MPI
-
         ranks = range(self.size)
         known = [
             [(branch, mean) for branch in self._branches(rank) if (mean := self._mean_of(*branch, _leaves_of(figures)))]
@@ -295,22 +295,22 @@ class DataParallel:
                 sent = branches[known[self.rank][turn][0]][k] if sends else np.empty(0, result.dtype)
                 came = np.empty((len(senders), counts[self.rank]), result.dtype)
                 comm.Alltoallv(
-                    _cut(sent, counts if sends else [0] * self.size, MPI.BYTE),
-                    _cut(came, [counts[self.rank] * (rank in senders) for rank in ranks], MPI.BYTE),
+                    _cut(sent, counts if sends else [0] * self.size),
+                    _cut(came, [counts[self.rank] * (rank in senders) for rank in ranks]),
                 )
                 for sender, piece in zip(senders, came, strict=True):
                     branch, mean = known[sender][turn]
                     pieces[branch] = mean._replace(arrays=[piece])
             mean = self._mean_of(0, self._tree, _branches_of(pieces))
             own = np.empty(0, result.dtype) if mean is None else mean.arrays[0]
-            comm.Allgatherv([own, own.nbytes, MPI.BYTE], _cut(result, counts, MPI.BYTE))
+            comm.Allgatherv(own.view(np.uint8), _cut(result, counts))
         return whole
 
 
-def _cut(array: Array, counts: Sequence[int], kind: Any) -> list[Any]:
+def _cut(array: Array, counts: Sequence[int]) -> list[Any]:
     """An array as mpi4py takes it: so many numbers for each process, one after the other, as bytes."""
     sizes = [count * array.itemsize for count in counts]
-    return [array, (sizes, [sum(sizes[:k]) for k in range(len(sizes))]), kind]
+    return [array.reshape(-1).view(np.uint8), (sizes, list(itertools.accumulate(sizes[:-1], initial=0)))]
 
 
 def _leaves_of(figures: Mapping[int, Mean]) -> Callable[[int, int], Mean | None]:
@@ -373,18 +373,21 @@ def _generators(model: Layer) -> list[np.random.Generator]:
     found: dict[int, np.random.Generator] = {}
     seen: set[int] = set()
 
-    def look(value: Any) -> None:
-        if isinstance(value, np.random.Generator):
-            found.setdefault(id(value.bit_generator), value)
-        elif isinstance(value, (Layer, list, tuple, dict)) and id(value) not in seen:
-            seen.add(id(value))
-            entries: Any = value._attributes() if isinstance(value, Layer) else value
-            entries = entries.values() if isinstance(entries, Mapping) else entries
-            if _kinds(entries, (np.random.Generator, Layer, list, tuple, dict)):
-                for entry in entries:
-                    look(entry)
+    def look(entries: Iterable[Any]) -> None:
+        for entry in entries:
+            if not isinstance(entry, MAY_HOLD) or id(entry) in seen:
+                continue
+            seen.add(id(entry))
+            if isinstance(entry, np.random.Generator):
+                found.setdefault(id(entry.bit_generator), entry)
+            elif isinstance(entry, Layer):
+                look([value for name, value in entry._attributes().items() if name not in entry._derived])
+            else:
+                values = entry.values() if isinstance(entry, dict) else entry
+                if not PLAIN.issuperset(map(type, values)):
+                    look(values)
 
-    look(model)
+    look([model])
     return list(found.values())
 
 
