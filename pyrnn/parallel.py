@@ -24,7 +24,7 @@ docs/parallel.md tells what the exchange takes.
 from __future__ import annotations
 
 import itertools
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_SHARDS = 1 << 16  # every process goes through all of them in every step
-LARGEST = sys.float_info.max
 Branch = tuple[int, int]  # of the tree: its first shard, and how many it has room for
 MAY_HOLD = (np.random.Generator, Layer, list, tuple, dict)  # generators of a model
 BLOCK = 1 << 14  # numbers of which a mean is taken at once: they stay in the cache
@@ -440,4 +439,7 @@ def _checked(call: str, result: Any) -> tuple[float, float]:
     loss, weight = result
     if isinstance(loss, (bool, np.bool_)) or not isinstance(loss, Real):
         raise TypeError(f"{call}: the loss that loss_of returned is {shown(loss)}, expected a number")
-    return float(loss), real(call, "the weight that loss_of returned", weight, 0, LARGEST)
+    weight = real(call, "the weight that loss_of returned", weight, 0)
+    if weight == math.inf:
+        raise ValueError(f"{call}: the weight that loss_of returned is inf, expected a finite one")
+    return float(loss), weight

@@ -252,8 +252,21 @@ def populated(g):
     )
 
 
+def shared(g):
+    def loss_of(model, part):
+        y, pullback = model.vjp(part["x"])
+        loss, dy = pyrnn.mean_squared_error(y, part["target"])
+        pullback(dy)
+        return loss, len(y)
+
+    layer = pyrnn.Linear(F, 7, dtype=g.dtype, rng=0)
+    loss = pyrnn.parallel.DataParallel(layer, shards=3).step(loss_of, {"x": g(T, F), "target": g(T, 7)})
+    return loss, list(layer.grads.values())
+
+
 # What is tried under which public names.
 CASES = {
+    ("parallel", "DataParallel"): shared,
     ("Population",): populated,
     **{(layer.__name__,): recurrent(layer) for layer in LAYERS.values()},
     ("Linear",): plain_layer(lambda dtype: pyrnn.Linear(F, 7, dtype=dtype, rng=0)),
