@@ -10,6 +10,7 @@ PEERS = {
     "No module named 'pandas'": "a run of its own has it",
     "No module named 'ml_dtypes'": "a run of its own has it",
     "No module named 'sklearn'": "a run of its own has it",
+    "No module named 'mpi4py'": "a run of its own has it, and mpiexec",
 }
 
 MACHINE = {  # and what nobody installs for the tests
