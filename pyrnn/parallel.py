@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -35,6 +37,7 @@ from . import kernels
 from .core.checks import PLAIN, Array, any_array, integer, real, shown
 from .core.layer import Layer
 from .core.processes import processes_of
+from .threads import share_cpus
 from .training.optim import _buffers
 
 if TYPE_CHECKING:
@@ -65,7 +68,8 @@ class DataParallel:
     shards  in how many parts a batch is cut, 1 to 65536
 
     The results are the same bits for any number of processes; another number of shards gives other bits. `rank` and
-    `size` say which process this is, and of how many.
+    `size` say which process this is, and of how many. Processes that may use the same CPUs of one machine share them:
+    each takes its part as threads, unless PYRNN_NUM_THREADS or `set_num_threads` has said how many.
 
     What raises in one process raises in all. ImportError where several were started and mpi4py is missing. TypeError
     for what is no model or no communicator, ValueError for fewer than one shard, for a model without parameters, and
@@ -93,10 +97,11 @@ class DataParallel:
 
         def own() -> tuple[Any, ...]:
             arrays = [(name, value.dtype.name, value.shape) for name, value in self.model._values().items()]
-            return self.shards, arrays, kernels.isa()
+            return self.shards, arrays, kernels.isa(), _place()
 
-        (shards, arrays, isa), *others = self.processes.together(own)
-        for rank, (other_shards, other_arrays, other_isa) in enumerate(others, 1):
+        told = self.processes.together(own)
+        shards, arrays, isa, _ = told[0]
+        for rank, (other_shards, other_arrays, other_isa, _) in enumerate(told):
             differ = f"{type(self).__name__}: process 0 and process {rank} have"
             if other_shards != shards:
                 raise ValueError(f"{differ} {shards} and {other_shards} shards")
@@ -107,6 +112,7 @@ class DataParallel:
                     f"{differ} the instruction sets {isa} and {other_isa}, whose bits differ: set PYRNN_ISA"
                 )
         if self.size > 1:
+            share_cpus([place for *_, place in told].count(_place()))
             generators = _generators(self.model)
             states, values = self.processes.first(
                 lambda: ([generator.bit_generator.state for generator in generators], self.model.state_dict())
@@ -304,6 +310,11 @@ class DataParallel:
             own = np.empty(0, result.dtype) if mean is None else mean.arrays[0]
             comm.Allgatherv(own.view(np.uint8), _cut(result, counts))
         return whole
+
+
+def _place() -> tuple[str, list[int]]:
+    """The machine, and the CPUs of it that this process may use."""
+    return platform.node(), sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _cut(array: Array, counts: Sequence[int]) -> list[Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 from . import kernels
 from .core.checks import integer
 
 MOST_THREADS = 256  # of the kernels
+_chosen = bool(os.environ.get("PYRNN_NUM_THREADS"))  # by somebody
 
 
 def set_num_threads(n: int) -> None:
@@ -17,7 +20,9 @@ def set_num_threads(n: int) -> None:
 
         pyrnn.set_num_threads(2)
     """
+    global _chosen
     kernels.set_num_threads(integer("set_num_threads", "n", n, 1, MOST_THREADS))
+    _chosen = True
 
 
 def get_num_threads() -> int:
@@ -26,6 +31,15 @@ def get_num_threads() -> int:
     pyrnn.get_num_threads()
     """
     return kernels.get_num_threads()
+
+
+def share_cpus(processes: int) -> None:
+    """Use as many threads as there are CPUs for each of so many processes, unless somebody has chosen a number.
+
+    share_cpus(4)
+    """
+    if not _chosen:
+        set_num_threads(max(1, get_num_threads() // processes))
 
 
 class threads:  # noqa: N801  a verb in `with`, as in torch.no_grad

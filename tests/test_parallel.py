@@ -23,6 +23,7 @@ from pyrnn.core.processes import Processes, RemoteError, launched
 from pyrnn.parallel import DataParallel
 from pyrnn.text.corpus import Corpus
 
+threads = sys.modules["pyrnn.threads"]  # whose name has the class in it
 TEXT = "".join(f"line {k}: the quick fox jumps over {k * 7919 % 97} dogs\n" for k in range(20))
 SETTINGS = Settings(cell="gru", hidden=6, layers=2, dropout=0.3, embed=4, batch=6, steps=16, lr=0.01, shards=4)
 
@@ -110,6 +111,7 @@ def run_by(size, work, monkeypatch):
     board, barrier, local = [None] * size, threading.Barrier(size), threading.local()
     results = [None] * size
     monkeypatch.setattr(parallel, "processes_of", lambda *_: local.processes)
+    monkeypatch.setattr(parallel, "share_cpus", lambda _: None)  # those of this process
 
     def body(rank):
         local.processes = Threads(rank, size, board, barrier)
@@ -118,10 +120,10 @@ def run_by(size, work, monkeypatch):
         except Exception as error:
             results[rank] = error
 
-    threads = [threading.Thread(target=body, args=(rank,)) for rank in range(size)]
-    for thread in threads:
+    started = [threading.Thread(target=body, args=(rank,)) for rank in range(size)]
+    for thread in started:
         thread.start()
-    for thread in threads:
+    for thread in started:
         thread.join()
     return results
 
@@ -230,6 +232,29 @@ def test_processes_begin_with_what_the_first_has(monkeypatch):
     first, *others = run_by(3, work, monkeypatch)
     for other in others:
         assert_same_bits(other, first)
+
+
+@pytest.mark.parametrize(("chosen", "left"), [(False, 2), (True, 6)])
+def test_processes_of_one_machine_share_its_cpus(monkeypatch, chosen, left):
+    """Two are on another one, and another has CPUs of its own."""
+    places = [("a", [0, 1]), ("a", [0, 1]), ("b", [0, 1]), ("b", [0, 1]), ("a", [0, 1]), ("a", [2, 3])]
+    rank = lambda: parallel.processes_of("test").rank  # noqa: E731
+    told = []
+
+    def share(processes):
+        if rank() == 0:
+            threads.share_cpus(processes)
+            told.append((processes, pyrnn.get_num_threads()))
+
+    def work(_):
+        monkeypatch.setattr(parallel, "share_cpus", share)
+        DataParallel(pyrnn.Linear(3, 2))
+
+    monkeypatch.setattr(parallel, "_place", lambda: places[rank()])
+    with pyrnn.threads(6):
+        monkeypatch.setattr(threads, "_chosen", chosen)
+        assert run_by(6, work, monkeypatch) == [None] * 6
+    assert told == [(3, left)]
 
 
 @pytest.mark.parametrize("size", [1, 3])
