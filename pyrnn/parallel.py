@@ -81,21 +81,21 @@ class DataParallel:
     """
 
     def __init__(self, model: Layer, comm: MPI.Intracomm | None = None, shards: int = 8) -> None:
-        call = type(self).__name__
-        _buffers(call, model)
-        self.shards = integer(call, "shards", shards, 1, MOST_SHARDS)
-        self.processes = processes_of(call, comm)
+        self.processes = processes_of(type(self).__name__, comm)
         self.rank, self.size = self.processes.rank, self.processes.size
-        self.model = model
+        self.model, self.shards = model, shards
+        self._begin_alike()
         self._tree = 1 << (self.shards - 1).bit_length()  # its leaves, of which the last may be missing
         self._spare: list[list[Array]] = []
-        model._inspect()
-        self._begin_alike()
 
     def _begin_alike(self) -> None:
-        """Check that all have the same to train, and take what the first process has."""
+        """Check the arguments and that all have the same to train, and take what the first process has."""
 
         def own() -> tuple[Any, ...]:
+            call = type(self).__name__
+            _buffers(call, self.model)
+            self.model._inspect()
+            self.shards = integer(call, "shards", self.shards, 1, MOST_SHARDS)
             arrays = [(name, value.dtype.name, value.shape) for name, value in self.model._values().items()]
             return self.shards, arrays, kernels.isa(), _place()
 
@@ -157,8 +157,8 @@ class DataParallel:
                 generator.bit_generator.state = state
             raise
         whole = self._mean_of(0, self._tree, _leaves_of(figures))
-        live.restore()
         if whole is None:
+            live.restore()
             return 0.0
         if self.size > 1:
             with self.processes.exchange() as comm:

@@ -256,6 +256,7 @@ HUGE = 10**12
         ("settings.lr", ["x", 0, -1, math.nan, math.inf, None]),
         ("settings.dropout", [-0.1, 1.5, math.nan, "0"]),
         ("settings.seed", [-1, "0", 0.5]),
+        ("settings.shards", [0, -1, HUGE, 1.5, "2", None, True]),
         ("settings.more", [1]),
         ("settings", [None, [], "x", 7]),
         ("length", [{}, None, {"epochs": 1, "seconds": 1.0}, {"epochs": 0}, {"seconds": math.nan}, {"epochs": "3"}]),

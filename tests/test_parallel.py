@@ -426,7 +426,9 @@ def test_several_processes_need_mpi4py(started, monkeypatch, capsys):
     from pyrnn.app import cli
 
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(ImportError, match=r"DataParallel: mpiexec has started .* pip install 'pyrnn\[mpi\]'"):
+    with pytest.raises(
+        ImportError, match=r"DataParallel: mpiexec has started .* pip install mpi4py, the extra \[mpi\]"
+    ):
         DataParallel(pyrnn.Linear(3, 2))
     assert cli.main(["train"]) == 1
     assert "Error: pyrnn train: mpiexec has started" in capsys.readouterr().err

@@ -30,7 +30,6 @@ PLACES = (
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
 )
 PATIENCE = 1.0  # seconds in which the process where an error arose has told it
-INSTALL = "pip install 'pyrnn[mpi]'"
 
 
 class RemoteError(Exception):
@@ -166,8 +165,8 @@ def _mpi(call: str) -> Any:
         from mpi4py import MPI
     except ImportError as error:
         raise ImportError(
-            f"{call}: mpiexec has started this process as one of several, and they need mpi4py to work together: "
-            f"{INSTALL} ({error})"
+            f"{call}: mpiexec has started this process as one of several, and they need mpi4py to work together: pip "
+            f"install mpi4py, the extra [mpi] ({error})"
         ) from None
     except RuntimeError as error:  # no MPI library
         raise ImportError(f"{call}: mpi4py finds no MPI library, such as that of pip install mpich ({error})") from None
