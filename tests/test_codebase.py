@@ -310,6 +310,8 @@ RECALL = "(self, probe, *, update='async', order=None, rng=None, external_input=
             " batch_first=False, *, num_kv_heads=None, is_causal=False, dtype='float32', rng=None)",
         ),
         (pyrnn.Population, "(layer_or_config, size, rng=None)"),
+        (pyrnn.parallel.DataParallel, "(model, comm=None, shards=8)"),
+        (pyrnn.parallel.DataParallel.step, "(self, loss_of, batch)"),
         (pyrnn.TransformerEncoderLayer.__call__, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
         (pyrnn.TransformerEncoderLayer.vjp, "(self, x, lengths=None, is_causal=False, attn_mask=None)"),
         (pyrnn.TransformerEncoderLayer.stream, "(self, batch=1)"),
