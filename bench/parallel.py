@@ -137,9 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         for count, of_count in found.items():
             own = of_count["networks"][k]
             step, computing = own["step"], own["shard"] * math.ceil(options.shards / count)
-            model = predicted(
-                min(count, os.cpu_count() or 1), options.shards, own["shard"], numbers, mean, message, rate
-            )
+            model = predicted(min(count, os.cpu_count() or 1), options.shards, shard, numbers, mean, message, rate)
             speedup = found[1]["networks"][k]["step"] / step
             print(f"{count:10} {1e3 * step:10.1f} {speedup:8.2f} {1e3 * model:8.1f} {1 - computing / step:14.1%}")
     threaded = measured(options, 1, os.cpu_count() or 1)

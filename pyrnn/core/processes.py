@@ -29,7 +29,7 @@ PLACES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMIX_RANK", "SLURM_STEP_NUM_TASKS"),
 )
-PATIENCE = 1.0  # seconds in which the process where an error arose has told it
+PATIENCE = 0.5  # seconds in which the process that is to tell of an error has told
 
 
 class RemoteError(Exception):
@@ -193,13 +193,14 @@ def _remote(told: tuple[Any, ...], rank: int) -> BaseException:
 
 
 def _abort_after_errors(comm: Any) -> None:
-    """An error that leaves the program ends all processes, after its traceback; where all raise it, after that of the
-    process in which it arose."""
+    """An error that leaves the program ends all processes, after its traceback. Where several raise one, this is that
+    of the process in which it arose, or of the first."""
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         try:
-            if isinstance(error.__cause__, RemoteError):
+            arose_here = error is Processes.raised and not isinstance(error.__cause__, RemoteError)
+            if not arose_here and (comm.rank > 0 or error is Processes.raised):
                 time.sleep(PATIENCE)
             before(kind, error, trace)
         finally:
@@ -213,5 +214,6 @@ def _abort(comm: Any) -> NoReturn:
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()
+    time.sleep(PATIENCE / 2)  # in which mpiexec reads what was written; it would be lost else
     comm.Abort(1)
     os._exit(1)
