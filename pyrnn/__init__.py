@@ -232,7 +232,7 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
-        return version("pyrnn")
+        return version("pyrnn-cpu")
     raise AttributeError(f"module 'pyrnn' has no attribute {name!r}")
 
 

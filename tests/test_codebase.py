@@ -126,7 +126,7 @@ def test_op_has_a_parity_test(op):
 
 
 def test_every_cell_is_there():
-    """In all the places that the README's "Adding a cell" names."""
+    """In all the places that CONTRIBUTING.md names under "A cell"."""
     for where, names in {"kernels": RECURRENT, "recurrent.LAYERS": LAYERS, "tests/plain.py": plain.STEPS}.items():
         assert set(names) == set(CELLS), where
     missing = {layer.__name__ for layer in LAYERS.values()} - set(pyrnn.__all__)
@@ -450,10 +450,19 @@ def test_version_is_in_one_place():
     pattern = re.compile(rf"(?<![\d.]){re.escape(version)}(?![\d.])")
     assert [f.name for f, text in texts() if pattern.search(text)] == ["pyproject.toml"]
     try:
-        installed = importlib.metadata.version("pyrnn")
+        installed = importlib.metadata.version("pyrnn-cpu")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("pyrnn is not installed here")
+        pytest.skip("pyrnn-cpu is not installed here")
     assert installed == version == pyrnn.__version__
+
+
+@in_sources
+def test_hooks_have_the_versions_of_the_lint():
+    """What `.ci/lint` checks is what the hooks check before a commit."""
+    pinned = dict(re.findall(r'"([\w-]+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text()
+    found = dict(re.findall(r"/(?:mirrors-)?(ruff|mypy|clang-format)(?:-pre-commit)?\n +rev: v([\d.]+)\n", hooks))
+    assert found == pinned
 
 
 @in_sources

@@ -84,7 +84,7 @@ def _in_words(error: Exception) -> tuple[str, int]:
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="pyrnn", message="%(package)s %(version)s")
+@click.version_option(package_name="pyrnn-cpu", message="pyrnn %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
     """Recurrent networks on the CPU: train a character model on a text, and see what it writes."""
