@@ -1,0 +1,39 @@
+"""The documentation's build: `python -m sphinx -W docs docs/_build`, with the extra `docs`."""
+
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+if not any((ROOT / "pyrnn").glob("_core.*")):  # the sources alone: the pyrnn that is installed is meant
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != ROOT]
+sys.path.insert(0, str(DOCS / "_ext"))
+
+import pyrnn  # noqa: E402
+
+project = "pyrnn"
+author = copyright = "the pyrnn authors"
+version = release = pyrnn.__version__
+
+extensions = [
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "api", "docstrings", "pictures"
+]  # fmt: skip
+exclude_patterns = ["_build", "_pictures"]
+suppress_warnings = ["myst.header"]  # a part of another page may begin with a heading of any level
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+smartquotes = False  # docstrings quote values
+python_maximum_signature_line_length = 88
+
+html_theme = "pydata_sphinx_theme"
+html_title = "pyrnn"
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "pyrnn"},
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
