@@ -16,7 +16,7 @@ author = copyright = "the pyrnn authors"
 version = release = pyrnn.__version__
 
 extensions = [
-    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "api", "docstrings", "pictures"
+    "myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode", "api", "docstrings", "includes", "pictures"
 ]  # fmt: skip
 exclude_patterns = ["_build", "_pictures"]
 suppress_warnings = ["myst.header"]  # a part of another page may begin with a heading of any level

@@ -47,12 +47,12 @@ def converted(text: str) -> str:
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         lines = block.splitlines()
         rows = table(lines)
-        indented = all(line.startswith("    ") for line in lines)
-        if rows:
-            found += [f"{escaped(name)}\n    {escaped(words)}" for name, words in rows]
-        elif indented or is_code(block):
-            language = "python" if is_code(block) else "text"
+        code = is_code(block)
+        if code or all(line.startswith("    ") for line in lines):
+            language = "python" if code else "text"
             found.append(f".. code-block:: {language}\n\n{textwrap.indent(textwrap.dedent(block), '    ')}")
+        elif rows:
+            found += [f"{escaped(name)}\n    {escaped(words)}" for name, words in rows]
         else:
             found.append(escaped(" ".join(line.strip() for line in lines)))
     return "\n\n".join(found)
