@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 
 class Cell(NamedTuple):
-    """A cell as data."""
+    """A cell as data: CELLS has one for each, by its name in small letters.
+
+    pyrnn.cells.CELLS["lstm"].shapes(8, 16)["weight_ih"]  # (64, 8)
+    """
 
     gates: str  # a letter for each block of H rows of weight_ih, in this order
     states: dict[str, str]  # their widths; the first is the output

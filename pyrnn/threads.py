@@ -16,7 +16,7 @@ def set_num_threads(n: int) -> None:
 
     Default: the CPUs this process may use, or the environment variable PYRNN_NUM_THREADS. A single call of less than
     about half a millisecond stays on one thread, as waking others takes too long; in a row of calls they are awake.
-    The environment variable PYRNN_WAKE=always, for tests, shares that work too.
+    The environment variable PYRNN_WAKE=always, for tests, shares that work too. TypeError and ValueError for another n.
 
         pyrnn.set_num_threads(2)
     """
@@ -44,6 +44,7 @@ def share_cpus(processes: int) -> None:
 
 class threads:  # noqa: N801  a verb in `with`, as in torch.no_grad
     """Use n threads inside a `with` block, and the number from before afterwards. It holds for the whole process.
+    Errors as in `set_num_threads`.
 
     with pyrnn.threads(1):
         y, state = layer(x)

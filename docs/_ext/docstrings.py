@@ -1,7 +1,7 @@
 """Docstrings as they are written here, made reStructuredText: prose, tables of two columns, and indented examples.
 
-In a docstring nothing is marked up but `names`; an indented block, or one that is Python, is an example; lines of a name,
-two spaces and words are a table, whose rows may go on, indented.
+In a docstring nothing is marked up but `names`; an indented block, or one that is Python, is an example; lines of a
+name, two spaces and words are a table, whose rows may go on, indented.
 """
 
 import ast
@@ -9,6 +9,18 @@ import re
 import textwrap
 
 ROW = re.compile(r"(\S.*?) {2,}(\S.*)")
+
+
+def blocks(text: str) -> list[str]:
+    """What blank lines divide; those that are indented and follow each other are one."""
+    found: list[str] = []
+    for block in re.split(r"\n\s*\n", text.strip("\n")):
+        indented = all(line.startswith("    ") for line in block.splitlines())
+        if indented and found and found[-1].startswith("    "):
+            found[-1] += "\n\n" + block
+        else:
+            found.append(block)
+    return found
 
 
 def is_code(block: str) -> bool:
@@ -44,11 +56,11 @@ def table(lines: list[str]) -> list[tuple[str, str]]:
 def converted(text: str) -> str:
     """reStructuredText of a docstring."""
     found: list[str] = []
-    for block in re.split(r"\n\s*\n", text.strip("\n")):
+    for block in blocks(text):
         lines = block.splitlines()
         rows = table(lines)
         code = is_code(block)
-        if code or all(line.startswith("    ") for line in lines):
+        if code or block.startswith("    "):
             language = "python" if code else "text"
             found.append(f".. code-block:: {language}\n\n{textwrap.indent(textwrap.dedent(block), '    ')}")
         elif rows:
@@ -58,7 +70,7 @@ def converted(text: str) -> str:
     return "\n\n".join(found)
 
 
-def process(app, what, name, thing, options, lines):  # noqa: PLR0913
+def process(app, what, name, thing, options, lines):
     lines[:] = [*converted("\n".join(lines)).splitlines(), ""]
 
 

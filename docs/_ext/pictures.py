@@ -1,4 +1,4 @@
-"""Pictures are drawn by the code of their pages: where a page shows one of `_pictures`, its blocks of Python run there."""
+"""Pictures are drawn by the code of their pages: where a page shows one of `_pictures`, its blocks of Python run."""
 
 import contextlib
 import io

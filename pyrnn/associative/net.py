@@ -33,7 +33,10 @@ VERSION = 1  # of the files
 
 
 class CapacityWarning(UserWarning):
-    """A net was given more than it can recall: more patterns than its `capacity`, or some that are too much alike."""
+    """A net was given more than it can recall: more patterns than its `capacity`, or some that are too much alike.
+
+    warnings.simplefilter("error", pyrnn.CapacityWarning)  # to be stopped there
+    """
 
 
 class Recall(NamedTuple):
@@ -42,6 +45,9 @@ class Recall(NamedTuple):
     state: like the probe, in the net's dtype. converged: True after a sweep without a flip. sweeps: their number, that
     last one included. flips: changes of units in all. energies: None, or with `record` the energy at the start and
     after each sweep, float64, (sweeps + 1,) or (N, most sweeps + 1), where a finished row's last value is repeated.
+
+        result = net.recall(probe, record=True)
+        result.state, result.converged, result.energies
     """
 
     state: Array

@@ -24,6 +24,11 @@ class Layer:
     """Base of everything that has parameters: `params`, `grads`, state dicts. A layer can be copied and pickled.
 
     Its parameters are its own: a layer in an attribute is a TypeError, only a `Model` is made of layers.
+
+        layer = pyrnn.Linear(16, 4, rng=0)
+        layer.params["weight"], layer.grads["bias"]  # live arrays, (4, 16) and (4,)
+        again = type(layer)(**layer.config())
+        again.load_state_dict(layer.state_dict())
     """
 
     dtype: np.dtype[Any]

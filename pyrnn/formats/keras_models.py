@@ -54,7 +54,7 @@ def from_keras(source: Any, config: Any = None) -> Any:
     no place, and for what is not told. Nothing that the file holds is run: a Lambda has no counterpart.
 
         model = pyrnn.from_keras("model.keras")
-        model = pyrnn.from_keras("weights.h5", config=open("model.json").read())
+        model = pyrnn.from_keras("weights.h5", config=pyrnn.text.read("model.json"))
     """
     if isinstance(source, (str, os.PathLike)):
         expected = "Keras' .keras or .h5"

@@ -52,7 +52,14 @@ ndarray = np.ndarray  # a global is found faster than an attribute, in every cal
 
 
 class Recurrent(Layer, Generic[StateT]):
-    """What the recurrent layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`."""
+    """What the recurrent layers share. Parameters start uniform in ±1/sqrt(H), drawn in the order of `state_dict()`.
+
+    TypeError and ValueError for arguments that make no layer.
+
+        y, state = layer(x)  # (T, N, I) -> (T, N, H), (L, N, H)
+        (y, state), pullback = layer.vjp(x)
+        dx, dstate = pullback(np.ones_like(y))
+    """
 
     _op: ClassVar[Any]  # the backend: a module like pyrnn.kernels.lstm or pyrnn.reference.lstm
     _cell: ClassVar[Cell]  # its record
@@ -446,6 +453,9 @@ class Pullback(Generic[StateT]):
     gradients in `layer.grads`; dx is like x, the returned dstate like state. It can be called once (RuntimeError); a
     call refused for a wrong dy or dstate has added nothing and does not count. One that Ctrl-C ends has added nothing.
     After vjp(..., per_row=True) it gives dx, dstate, {name: (N, ...)} and adds nothing.
+
+        (y, state), pullback = layer.vjp(x)
+        dx, dstate = pullback(np.ones_like(y))  # (T, N, I), (L, N, H)
     """
 
     __slots__ = ("_kept", "_layer", "_layout", "_looked_up", "_order", "_per_row", "_shape")

@@ -24,8 +24,11 @@ Self = TypeVar("Self", bound="LayerStream")
 class LayerStream:
     """A layer and what is kept of N rows from step to step; made by `layer.stream(batch=N)`.
 
-    Works on the weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a
-    second stream that goes on from the same state.
+    Works on the weights as they were when it was made. A refused call leaves the state as it was: TypeError for what is
+    not real numbers, ValueError for a wrong shape. copy.copy makes a second stream that goes on from the same state.
+
+        stream = pyrnn.Sequential(pyrnn.GRU(8, 16), pyrnn.Linear(16, 2)).stream(batch=3)
+        y_t = stream.step(np.ones((3, 8)))  # (N, I) -> (N, O)
     """
 
     __slots__ = {  # with docstrings
@@ -145,11 +148,11 @@ def taken_rows(call: str, rows: Any, count: int) -> Array:
 class Stream(LayerStream, Generic[StateT]):
     """A recurrent layer and a running state of N rows; made by `layer.stream(batch=N)`.
 
-    Works on the weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a
-    second stream that goes on from the same state.
+    Works on the weights as they were when it was made. A refused call leaves the state as it was: TypeError for what is
+    not real numbers, ValueError for a wrong shape. copy.copy makes a second stream that goes on from the same state.
 
         stream = layer.stream(batch=3)
-        y_t = stream.step(x_t)  # (3, I) -> (3, H)
+        y_t = stream.step(x_t)  # (N, I) -> (N, H)
     """
 
     __slots__ = ()

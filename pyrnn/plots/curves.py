@@ -31,7 +31,7 @@ def loss_curve(
 
     `train` and `valid` are points (characters read, bits per character); `levels` are losses of others by name, drawn
     as lines: of a model that knows nothing, where the curve starts, or of one to compare with. What lies above the
-    highest of them is marked at the edge. Returns the axes.
+    highest of them is marked at the edge. TypeError and ValueError for what does not fit. Returns the axes.
 
         pyrnn.plots.loss_curve("loss.png", [(1000, 4.2), (2000, 3.1)], [(2000, 3.3)], "LSTM", {"5-gram": 2.4})
     """

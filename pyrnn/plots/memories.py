@@ -23,7 +23,13 @@ SHOWN = 6  # states of a recall, the probe and the end among them
 @style.picture
 def recalls(path: style.Path, ways: Sequence[Way], shape: tuple[int, int], title: str, *, ax: Any = None) -> Any:
     """Draw a row for each recall: the stored pattern, states from the probe to the end, and the energy along it.
-    Returns the axes (P * 8,)."""
+
+    ways: recalls as `pyrnn.gallery.way` makes them, of nets whose n units are pixels of `shape`; ValueError where they
+    are not. Returns the axes (P * 8,).
+
+        way = pyrnn.gallery.way(net, patterns[0], probe, np.random.default_rng(0))
+        pyrnn.plots.recalls("recalls.png", [way], (10, 10), "one recall")
+    """
     for way in ways:
         if way.stored.size != math.prod(shape):
             raise ValueError(f"recalls: shape is {shape}, expected one of {way.stored.size} units")
@@ -77,8 +83,13 @@ def recall_rates(
     *,
     ax: Any = None,
 ) -> Any:
-    """Draw the recall rate of each rule against the load P / n, and estimates of the Hebbian capacity as lines. Returns
-    the axes."""
+    """Draw the recall rate of each rule against the load P / n, and estimates of the Hebbian capacity as lines.
+
+    rates: rule -> (loads (K,), rates (K,)). estimates: name -> load. TypeError and ValueError for what does not fit.
+    Returns the axes.
+
+        pyrnn.plots.recall_rates("rates.png", {"hebbian": ([0.1, 0.2], [1, 0.4])}, {"0.138 n": 0.138}, "100 units")
+    """
     figure, panels = style.new_axes("recall_rates", ax, 1, 1, (8, 4.8))
     (axes,) = panels
     for k, (text, limit) in enumerate(sorted(estimates.items(), key=lambda item: item[1])):

@@ -40,7 +40,11 @@ TOKEN, NAME, TITLE = 24, 40, 120  # characters; what is longer is cut
 
 
 def check(path: str | os.PathLike[str]) -> None:
-    """Raise, before a long training and not after it, if no picture can be written to `path`."""
+    """Raise, before a long training and not after it, if no picture can be written to `path`: ValueError for an ending
+    that names no format and without matplotlib, OSError.
+
+        pyrnn.plots.check("loss.png")
+    """
     name = files.as_path(path)
     known = matplotlib_parts()[1].get_supported_filetypes().keys() - {"pgf"}  # that is for a TeX which is there
     if _suffix(name) not in known:

@@ -67,10 +67,10 @@ def attention_maps(
     path: style.Path, maps: Sequence[Map], title: str = "",
     *, query_label: str = "queries", key_label: str = "keys", ax: Any = None,
 ) -> Any:  # fmt: skip
-    """Draw several maps as in `attention_map`, two in a row: weights, queries, keys and a title each. Returns the axes
-    (P,).
+    """Draw several maps as in `attention_map`, two in a row: weights, queries, keys and a title each. Errors as there.
+    Returns the axes (P,).
 
-        pyrnn.plots.attention_maps("maps.png", [(weights, list("salut"), list("hello"), "first"), ...])
+        pyrnn.plots.attention_maps("maps.png", [(np.eye(5), list("salut"), list("hello"), "first")])
     """
     figure, panels = _maps(ax, maps, query_label, key_label)
     style.headline(figure, title)
@@ -133,7 +133,7 @@ def confusion_matrix(
     The colour is the share of a row; cells hold their counts where there is room, and the right side how many of each
     row there are and how many of them are right. ValueError where counts is not (C, C). Returns the axes.
 
-        plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
+        pyrnn.plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
     """
     counts = style.as_array("confusion_matrix", "counts", counts, len(names), len(names))
     if not counts.size:

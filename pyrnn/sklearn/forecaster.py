@@ -45,7 +45,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
     covariates that are known in advance, for `predict` those of the steps that are forecast; where both have an index,
     that of X is that of the steps.
 
-    After `fit`: `season_`, `lags_`, `network_`, `history_`.
+    After `fit`: `season_`, `lags_`, `network_`, `history_`. Errors as in `RNNClassifier`.
 
         forecaster = RNNForecaster(horizon=12, quantiles=(0.1, 0.9), random_state=0).fit(passengers)
         forecaster.predict()

@@ -173,7 +173,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
     end to end, (sum T, features). y is (n,), of any labels.
 
     After `fit`: `classes_`, `n_features_in_`, `network_` (a `pyrnn.Model`; of several models a `pyrnn.Population` of
-    such), `history_` (losses by epoch, of several models (P,) arrays).
+    such), `history_` (losses by epoch, of several models (P,) arrays). TypeError and ValueError for arguments and arrays
+    that do not fit, in `fit`, as scikit-learn wants it.
 
         classifier = RNNClassifier(random_state=0).fit(utterances, speakers)
         classifier.score(others, their_speakers)
@@ -254,8 +255,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
     """A number, or several, for each sequence, with a recurrent network; trained with the mean squared error.
 
-    y is (n,), or (n, outputs); with `standardize` it is brought to mean 0 and standard deviation 1 too. All else is as
-    in `RNNClassifier`.
+    y is (n,), or (n, outputs); with `standardize` it is brought to mean 0 and standard deviation 1 too. All else,
+    errors too, is as in `RNNClassifier`.
 
         regressor = RNNRegressor(random_state=0).fit(X, y)
         regressor.predict(X)

@@ -22,14 +22,21 @@ HELD_OUT = 10  # one part in so many, the last, is kept for validation
 
 
 def read(path: str | os.PathLike[str]) -> str:
-    """The text of a UTF-8 file. Anything else is a ValueError that names the first bad byte and its line."""
+    """The text of a UTF-8 file. Anything else is a ValueError that names the first bad byte and its line; OSError for
+    what cannot be read.
+
+        text = pyrnn.text.read("book.txt")
+    """
     path, name = existing(path, "a text file")
     with open(path, "rb") as file:
         return decode(file.read(), name)
 
 
 def decode(data: bytes, name: str) -> str:
-    """The same of the content of a file, or what else is called `name`."""
+    """The same of the content of a file, or what else is called `name` in errors.
+
+    text = pyrnn.text.decode(b"to be", "what he said")
+    """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -41,7 +48,10 @@ def decode(data: bytes, name: str) -> str:
 
 
 def read_all(paths: Sequence[str | os.PathLike[str]]) -> str:
-    """The texts of these files, one after the other; of no files, the language reference."""
+    """The texts of these files, one after the other; of no files, the language reference. Errors as in `read`.
+
+    text = pyrnn.text.read_all(["book.txt", "letters.txt"])
+    """
     return "".join(map(read, paths)) if paths else language_reference()
 
 
@@ -84,7 +94,10 @@ def read_fasta(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def language_reference() -> str:
-    """The language reference inside every Python (`pydoc_data.topics`), topic after topic."""
+    """The language reference inside every Python (`pydoc_data.topics`), topic after topic.
+
+    text = pyrnn.text.language_reference()
+    """
     from pydoc_data.topics import topics
 
     return "\n\n".join(text.strip("\n") for _, text in sorted(topics.items())) + "\n"
@@ -123,7 +136,14 @@ def _ids(call: str, ids: Sequence[int] | np.ndarray, size: int) -> list[int]:
 
 
 class Vocabulary:
-    """The characters a model knows, sorted by code point; a character's id is its place among them."""
+    """The characters a model knows, sorted by code point; a character's id is its place among them.
+
+    characters: a string of all of them. TypeError for what is no string, ValueError for one that is empty, not sorted
+    or has one twice; `Vocabulary.of` makes one of any text.
+
+        vocabulary = pyrnn.text.Vocabulary.of("to be")
+        vocabulary.encode("toe")  # (T,) int64: [4, 3, 2]
+    """
 
     def __init__(self, characters: str):
         points = _code_points(_string("Vocabulary", "characters", characters))
@@ -230,7 +250,11 @@ class Corpus:
     """A text to learn from: its vocabulary, and its ids in a training part and a held-out part, the last tenth.
 
     `sources` are the files it came from; none stands for the language reference, as in `read_all`. The vocabulary is
-    that of the whole text, so a character that only the held-out part has is rare but known.
+    that of the whole text, so a character that only the held-out part has is rare but known. TypeError for what is no
+    string, ValueError for a text of less than 20 characters.
+
+        corpus = pyrnn.text.Corpus(pyrnn.text.language_reference())
+        corpus.train, corpus.valid  # (T,) int64 each
     """
 
     def __init__(self, text: str, sources: Sequence[str] = ()):
@@ -258,6 +282,9 @@ class Batches:
     both (T, N); targets are the inputs one character later. T is at most `steps`, and as equal as can be over an epoch,
     so that no short batch ends it. Up to `batch - 1` characters at the end are left over. TypeError and ValueError for
     batch and steps that are not integers above 0, ValueError for too short a text.
+
+        for inputs, targets in pyrnn.text.Batches(corpus.train, batch=32, steps=50):  # (T, 32) each
+            ...
     """
 
     def __init__(self, ids: np.ndarray, batch: int, steps: int, name: str = "the text"):

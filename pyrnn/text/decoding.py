@@ -83,7 +83,8 @@ def choose(logits: ArrayLike, temperature: float = 1.0, rng: Rng = None) -> Arra
 
 
 def greedy(step: Step | Stream, state: Any, start: ArrayLike, end: int | None, max_steps: int) -> tuple[Array, Array]:
-    """The likeliest token at every step: ids (T, N), lengths (N,). `sample` at temperature 0; arguments as there.
+    """The likeliest token at every step: ids (T, N), lengths (N,). `sample` at temperature 0; arguments and errors as
+    there.
 
     ids, lengths = pyrnn.decoding.greedy(model.step, model.start(vector), [0] * 3, end=1, max_steps=20)
     """

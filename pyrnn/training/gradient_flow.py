@@ -25,6 +25,9 @@ class GradientFlow(NamedTuple):
     cell_norms       (T + 1, L, N)  the same of dL/dc_t where a cell has a cell state, else None
     steps            (K,)           the steps t whose Jacobians were asked for
     singular_values  (K, N, L*H)    of dh_T/dh_t, falling (L*P with a projection); NaN where it is not finite
+
+        flow = pyrnn.gradient_flow(layer, x)
+        flow.norms[0, 0], flow.singular_values[0, :, 0]
     """
 
     norms: Array

@@ -26,6 +26,10 @@ class Schedule:
 
     TypeError for what is no optimiser. ValueError at a step whose learning rate is more than a float can hold; then it
     is not taken.
+
+        schedule = pyrnn.schedules.Linear(optimizer, total=1000)
+        schedule.step()
+        print(schedule.steps, optimizer.lr)
     """
 
     def __init__(self, optimizer: Optimizer) -> None:

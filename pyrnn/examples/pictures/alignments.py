@@ -44,7 +44,8 @@ def alignments(
 ) -> Any:
     """Draw a row for each sound: on top its bands, beneath it the forced alignment, and at the bottom the chances of
     the V ids, whose `names` stand on the peaks; that of the blank is a grey line. Dotted lines are the true seams. The
-    title of one that is not right is red; `wrong` says so beneath a picture that has such. Returns the axes (P,).
+    title of one that is not right is red; `wrong` says so beneath a picture that has such. TypeError and ValueError for
+    what does not fit. Returns the axes (P,).
 
         aligned = pyrnn.plots.Alignment(sound, 2.5, chances, path, "314")
         pyrnn.plots.alignments("spikes.png", [aligned], ["blank", *"0123456789"])

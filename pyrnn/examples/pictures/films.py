@@ -33,9 +33,9 @@ def films(
 ) -> Any:
     """Draw films, two in a row: frames side by side, and beneath each a bar whose colours are the chances of the V
     `names`, one on top of the other. The title of one that is not right is red; `wrong` says so beneath a picture that
-    has such. Returns the axes (P,).
+    has such. TypeError and ValueError for what does not fit. Returns the axes (P,).
 
-        pyrnn.plots.films("films.png", [plots.Film(frames, chances, "left")], ["left", "right"])
+        pyrnn.plots.films("films.png", [pyrnn.plots.Film(frames, chances, "left")], ["left", "right"])
     """
     panels = [
         panel._replace(

@@ -39,7 +39,7 @@ def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, a
     `shown` steps of the series end the picture. A ring marks an origin, the last value that a forecast has seen, a
     dotted line where the held-out part begins; intervals are shaded. Returns the axes (2R,).
 
-        pyrnn.plots.forecasts("f.png", [plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors})])
+        pyrnn.plots.forecasts("f.png", [pyrnn.plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors})])
     """
     from matplotlib import dates
 

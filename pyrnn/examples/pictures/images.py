@@ -24,9 +24,10 @@ def pictures(
     ax: Any = None,
 ) -> Any:
     """Draw images (N, height, width, 3), numbers in 0..1, four in a row, each with its title, which is red where it is
-    not right; `wrong` says so beneath a picture that has such. Returns the axes (N,).
+    not right; `wrong` says so beneath a picture that has such. ValueError for what does not fit. Returns the axes
+    (N,).
 
-        pyrnn.plots.pictures("captions.png", images, captions, [caption == truth for ...])
+        pyrnn.plots.pictures("captions.png", images, ["a red disc", "a square"], [True, False])
     """
     if not len(images) == len(titles) == len(right):
         raise ValueError(f"pictures: {len(images)} images, {len(titles)} titles and {len(right)} right")

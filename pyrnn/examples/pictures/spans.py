@@ -27,8 +27,8 @@ def spans(
     """Draw a sequence in each row: the chance of every step to be in a span, and beneath it the spans that there are.
 
     rows: name -> (chances (T,) within 0..1, true spans as (first step, the one after the last)). The line at one half
-    is where a step is said to be in a span. `unit` and `span` are what a step and a span are called. Returns the axes
-    (R,).
+    is where a step is said to be in a span. `unit` and `span` are what a step and a span are called. TypeError and
+    ValueError for what does not fit. Returns the axes (R,).
 
         pyrnn.plots.spans("genes.png", {"YFG1": (chances, [(20, 120)])}, span="intron")
     """

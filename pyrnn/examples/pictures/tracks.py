@@ -32,9 +32,9 @@ def tracks(
     ax: Any = None,
 ) -> Any:
     """Draw tracks, four in a row, in a box (left, right, bottom, top), which cuts them off: dots for what was seen and
-    what came (grey), lines for what was thought to come. Returns the axes (P,).
+    what came (grey), lines for what was thought to come. ValueError for what does not fit. Returns the axes (P,).
 
-        pyrnn.plots.tracks("t.png", [plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
+        pyrnn.plots.tracks("t.png", [pyrnn.plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
     """
     columns = min(4, max(len(panels), 1))
     left, right, bottom, top = style.as_array("tracks", "box", box, 4).astype(float).tolist()

@@ -51,11 +51,11 @@ class OnnxModel:
     """A model of an ONNX file; made by `from_onnx`.
 
     `inputs` and `outputs` are lists of what it takes and gives: name, shape, dtype. Any number of threads can call it
-    at once.
+    at once. TypeError and ValueError for what the graph does not take.
 
         model = pyrnn.from_onnx("model.onnx")
         y = model(x)["y"]  # of a model with one input
-        results = model(input=x, h=h)
+        y = model(x=x)["y"]  # by their names
     """
 
     inputs: list[Entry]

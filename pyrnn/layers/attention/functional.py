@@ -112,7 +112,8 @@ def scaled_dot_product_attention_vjp(
 ) -> tuple[Array, Callable[[ArrayLike], tuple[Array, Array, Array]]]:  # fmt: skip
     """As `scaled_dot_product_attention`, and a pullback(dout) -> (dquery, dkey, dvalue), shaped as the three arguments.
 
-    The pullback owns what it needs and can be called once. The gradient of a query that sees no key is 0.
+    The pullback owns what it needs and can be called once. The gradient of a query (..., Hq, S, E) that sees no key is
+    0. Errors as there, and a ValueError for a dout of another shape than out.
 
         out, pullback = pyrnn.scaled_dot_product_attention_vjp(q, k, v, is_causal=True)
         dq, dk, dv = pullback(out - target)

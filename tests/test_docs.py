@@ -1,0 +1,242 @@
+"""The pages and the docstrings: every public name is in the reference, says shapes and errors, and its example runs."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+import re
+import shutil
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_readme import AMP, GOLDEN
+
+import pyrnn
+
+DOCS = Path(__file__).parents[1] / "docs"
+sys.path.append(str(DOCS / "_ext"))
+docstrings = pytest.importorskip("docstrings", reason="not among the sources")
+NAMES = [
+    name.removesuffix("+")
+    for page in sorted(DOCS.glob("api/*.md"))
+    for block in re.findall(r"```\{api\}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for name in block.split()
+]
+MODULES = ("baselines", "data", "decoding", "init", "metrics", "ngrams", "plots", "schedules", "sound", "text")
+
+
+def thing(name):
+    """pyrnn.text.Words -> the class."""
+    found = pyrnn
+    parts = name.split(".")
+    for k, part in enumerate(parts[1:], 2):
+        if not hasattr(found, part):
+            importlib.import_module(".".join(parts[:k]))
+        found = getattr(found, part)
+    return found
+
+
+def example(name):
+    """The last block of Python in a docstring; others may be formulas. As the pages read it."""
+    code = [block for block in docstrings.blocks(inspect.getdoc(thing(name)) or "") if docstrings.is_code(block)]
+    return textwrap.dedent(code[-1]) if code else ""
+
+
+def documented(name):
+    """Whether its docstring is looked at: those of what needs another package are where that is."""
+    needs = {"pyrnn.torch": "torch", "pyrnn.sklearn": "sklearn"}
+    module = next((package for start, package in needs.items() if name.startswith(start)), None)
+    return module is None or importlib.util.find_spec(module) is not None
+
+
+OBJECTS = [name for name in NAMES if documented(name) and not inspect.ismodule(thing(name))]
+
+# ---- the pages
+
+
+def test_every_public_name_is_in_the_reference():
+    public = {f"pyrnn.{name}" for name in pyrnn.__all__ if name != "__version__"}
+    for module in MODULES:
+        named = getattr(pyrnn, module)
+        listed = getattr(named, "__all__", None)
+        own = listed or [n for n, v in vars(named).items() if getattr(v, "__module__", "") == named.__name__]
+        things = {name: getattr(named, name) for name in own if not name.startswith("_")}
+        public |= {f"pyrnn.{module}.{n}" for n, v in things.items() if inspect.isroutine(v) or inspect.isclass(v)}
+        public.discard(f"pyrnn.{module}")
+    types = {"pyrnn.decoding.Stream", "pyrnn.schedules.Decay"}  # of annotations, and what two of them share
+    assert public - set(NAMES) - types == set()
+    assert len(NAMES) == len(set(NAMES))
+
+
+def test_every_page_is_in_a_table_of_contents():
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in (*DOCS.glob("*.md"), *DOCS.glob("api/*.md"))}
+    listed = set()
+    for page in DOCS.glob("*.md"):
+        for block in re.findall(r"```\{toctree\}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            listed |= {line for line in block.split("\n") if line and not line.startswith(":")}
+    assert listed == pages - {"index"}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    """Those between pages; pictures of `_pictures` are drawn by the code of the page."""
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)):
+        if link.startswith("_pictures/"):
+            assert f'"{link.removeprefix("_pictures/")}"' in text, link
+        elif "://" not in link:
+            assert (DOCS / link).is_file(), link
+    for start, path in re.findall(r"```\{include\} (\S+)\n:start-after: \"(.*)\"", text):
+        assert path in (DOCS / start).read_text(encoding="utf-8"), path
+
+
+# ---- docstrings
+
+RECORDS = {  # whose fields stand in the place of examples
+    "pyrnn.plots.Alignment", "pyrnn.plots.Film", "pyrnn.plots.Forecast", "pyrnn.plots.Learning", "pyrnn.plots.Track",
+}  # fmt: skip
+WITHOUT_ERRORS = {"pyrnn.cells.Cell", "pyrnn.associative.net.Recall", "pyrnn.GradientFlow", "pyrnn.CapacityWarning",
+                  "pyrnn.get_num_threads", "pyrnn.text.language_reference"}  # fmt: skip
+WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_entropy, an optimiser's are its model's
+    "pyrnn.CapacityWarning", "pyrnn.Model", "pyrnn.SGD", "pyrnn.RMSprop", "pyrnn.Adam", "pyrnn.AdamW",
+    "pyrnn.baselines.ahead", "pyrnn.baselines.persistence", "pyrnn.baselines.seasonal",
+    "pyrnn.clip_grad_value", "pyrnn.data.families", "pyrnn.data.held_out", "pyrnn.data.minibatches",
+    "pyrnn.fold_batch_norms", "pyrnn.formats.onnx.model.OnnxModel", "pyrnn.from_keras", "pyrnn.from_onnx",
+    "pyrnn.get_num_threads", "pyrnn.hinge", "pyrnn.init.chrono", "pyrnn.init.forget_gate_bias", "pyrnn.init.identity",
+    "pyrnn.init.orthogonal", "pyrnn.metrics.f1", "pyrnn.negative_log_likelihood", "pyrnn.plots.check",
+    "pyrnn.plots.forecasts", "pyrnn.plots.loss_curve", "pyrnn.read_weights", "pyrnn.save", "pyrnn.schedules.Cosine",
+    "pyrnn.schedules.Exponential", "pyrnn.schedules.Linear", "pyrnn.schedules.Plateau", "pyrnn.schedules.Schedule",
+    "pyrnn.schedules.Step", "pyrnn.set_num_threads", "pyrnn.text.Words", "pyrnn.text.decode",
+    "pyrnn.text.language_reference", "pyrnn.text.lines", "pyrnn.text.read", "pyrnn.text.read_all",
+    "pyrnn.text.read_fasta", "pyrnn.threads", "pyrnn.torch.accelerate",
+}  # fmt: skip
+SHAPE = re.compile(r"\((\.\.\.|[A-Z]\w*( [-+*/] \w+)*)(, ?[^()]*)?\)|\(\d+, [\d, ]+\)")
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_docstring_says_shapes_and_errors(name):
+    text = inspect.getdoc(thing(name))
+    if name not in RECORDS:
+        assert example(name), "it has no example"
+        assert name in WITHOUT_ERRORS or re.search("Error|[Ee]rrors|[Ee]verything else", text), "it says no errors"
+    assert name in WITHOUT_ARRAYS | RECORDS or SHAPE.search(text), "it says no shapes"
+
+
+def test_exceptions_are_needed():
+    assert set(NAMES) >= RECORDS | WITHOUT_ERRORS | WITHOUT_ARRAYS
+    assert not [name for name in WITHOUT_ARRAYS & set(OBJECTS) if SHAPE.search(inspect.getdoc(thing(name)))]
+
+
+def given():
+    """What the examples speak of, as somebody may have it at hand."""
+    rng = np.random.default_rng(0)
+    model = pyrnn.Sequential(pyrnn.GRU(8, 16), pyrnn.Linear(16, 4), rng=0)
+    patterns = np.where(rng.random((3, 100)) < 0.5, 1, -1)
+    net = pyrnn.Hopfield(100)
+    net.store(patterns)
+    decoder = pyrnn.Decoder(30, 16, 64, vector_size=5, rng=0)
+    (_, h), pullback = model[0].vjp(np.ones((5, 2, 8)))
+    return {
+        "np": np, "pyrnn": pyrnn, "warnings": warnings, "rng": rng,
+        "x": np.ones((5, 2, 8), "float32"), "x_t": np.ones((3, 8)), "y": np.ones((5, 2, 3)), "h": h,
+        "layer": pyrnn.GRU(8, 16, rng=0), "model": model, "optimizer": pyrnn.Adam(model), "pullback": pullback,
+        "net": net, "patterns": patterns, "probe": patterns[0], "rnn": pyrnn.RNN(8, 16), "lstm": pyrnn.LSTM(8, 16),
+        "q": np.ones((2, 4, 10, 8)), "k": np.ones((2, 4, 10, 8)), "v": np.ones((2, 4, 10, 8)), "target": 1,
+        "logits": np.ones((5, 2, 4)), "scores": np.ones((5, 2, 4)), "targets": np.ones((5, 2), int),
+        "ids": np.ones((9, 2), int), "decoder": decoder, "vector": np.ones((3, 5)), "valid_loss": 0.5,
+        "corpus": pyrnn.text.Corpus("to be or not to be, " * 90), "text": "to be or not to be", "chances": np.ones(150),
+    }  # fmt: skip
+
+
+DECODE = "model, state, ids = decoder, decoder.start(vector), np.ones((9, 3), int)"
+ONNX = "pytest.importorskip('onnx'); pyrnn.to_onnx(pyrnn.Linear(8, 4), 'model.onnx')"
+ALIGNED = "logits, pullback = np.log(1 + rng.random((50, 2, 6))), np.asarray"
+TORCH = "import torch; import pyrnn.torch; model = torch.nn.LSTM(2, 3); q = k = v = torch.ones(2, 5, 8)"
+SKLEARN = "from pyrnn.sklearn import RNNClassifier, RNNRegressor, RNNForecaster; import pyrnn.sklearn"
+OWN = {  # beside that, or in its place
+    "AdditiveAttention": "decoder_state, encoder_outputs = np.ones((3, 1, 32)), np.ones((3, 5, 64))",
+    "CRF": "scores, tags = np.ones((7, 2, 5)), np.ones((7, 2), int)",
+    "Decoder": "ids, vector = np.ones((6, 8), int), np.ones((8, 5))",
+    "EncoderDecoder": "source, target, k, t = np.ones((6, 8), int), np.ones((5, 8), int), [6] * 8, np.full(8, 5)",
+    "Graph": "x = np.ones((5, 2, 1))",
+    "Jordan": "x, targets = np.ones((5, 2, 3)), np.ones((5, 2, 2))",
+    "Merge": "a, b = np.ones((2, 3)), np.ones((2, 4))",
+    "Model": "x = np.ones((5, 2, 3))",
+    "PReLU": "x = np.ones((2, 16))",
+    "PositionalEncoding": "x = np.ones((5, 2, 64))",
+    "attention_weights": "q, k, tokens = q[0], k[0], list('0123456789')",
+    "binary_cross_entropy": "logits = np.ones((2, 2))",
+    "cross_entropy": "pullback = np.asarray",
+    "ctc": ALIGNED,
+    "data.minibatches": "targets = np.ones(5)",
+    "data.pad": "embedding = pyrnn.Embedding(9, 8)",
+    "decoding.beam_search": DECODE,
+    "decoding.greedy": DECODE,
+    "decoding.sample": DECODE,
+    "decoding.scheduled_inputs": DECODE,
+    "fit": "sequences, classes = [np.ones((3, 8))] * 20, np.ones(20, int); "
+    "model = pyrnn.Sequential(pyrnn.GRU(8, 4), pyrnn.LastStep())",
+    "fold_batch_norms": "pytest.importorskip('torch'); import torch; "
+    "module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))",
+    "formats.onnx.model.OnnxModel": ONNX,
+    "from_json": "x_t = np.ones(1)",
+    "from_onnx": ONNX,
+    "from_torch": "pytest.importorskip('torch'); import torch; torch.save(torch.nn.LSTM(8, 4).state_dict(), 'lstm.pt')",
+    "gradient_flow": "x = np.ones((5, 2, 3))",
+    "init.chrono": "layer = lstm",
+    "init.forget_gate_bias": "layer = lstm",
+    "load": "Tagger = pyrnn.Linear; pyrnn.save('mine.safetensors', Tagger(100, 7)); "
+    "pyrnn.save('tagger.safetensors', layer)",
+    "mean_squared_error": "y, targets = np.ones((2, 5, 3, 2))",
+    "ngrams.NGram": "vocabulary, other = pyrnn.text.Vocabulary.of(text), 'be to'",
+    "pinball": "targets = y",
+    "plots.alignments": "sound, chances, path = np.ones((30, 4)), np.full((20, 11), 1 / 11), np.ones(20, int)",
+    "plots.attention_map": "layer, x = pyrnn.MultiheadAttention(8, 2), np.ones((5, 1, 8))",
+    "plots.films": "frames, chances = np.ones((6, 4, 4)), np.full((6, 2), 0.5)",
+    "plots.forecasts": "values, errors = np.arange(100.0), np.ones(6); y = {80: values[81:87], 92: values[93:99]}",
+    "plots.learning_curves": "errors = np.geomspace(0.2, 0.01, 100)",
+    "plots.pictures": "images = np.ones((2, 4, 4, 3))",
+    "plots.tracks": "seen, true, y = np.zeros((4, 2)), np.ones((3, 2)), np.ones((3, 2))",
+    "sklearn.RNNClassifier": SKLEARN + "; utterances, speakers = np.ones((30, 4, 2)), np.arange(30) % 2; "
+    "others, their_speakers = utterances, speakers",
+    "sklearn.RNNForecaster": SKLEARN + "; passengers = np.sin(np.arange(90.0))",
+    "sklearn.RNNRegressor": SKLEARN + "; X, y = np.ones((30, 4, 2)), np.arange(30.0)",
+    "sound.log_mel": "recordings = [rng.normal(size=4000)] * 2",
+    "sound.mel_bands": "frames = np.ones((9, 256))",
+    "text.ctc.ctc_align": ALIGNED,
+    "text.ctc.ctc_beam_search": ALIGNED + "; ngram = pyrnn.ngrams.NGram(np.arange(6), order=2, size=6)",
+    "text.ctc.ctc_greedy": ALIGNED,
+    "torch.GRU": TORCH,
+    "torch.LSTM": TORCH,
+    "torch.RNN": TORCH,
+    "torch.accelerate": TORCH,
+    "torch.scaled_dot_product_attention": TORCH,
+    "training.optim.Optimizer": "model = pyrnn.Model(embed=pyrnn.Embedding(5, 8), head=pyrnn.Linear(8, 4))",
+    "truncated_bptt": "x, targets, adam = np.ones((50, 2, 8)), np.ones((50, 2, 16)), pyrnn.Adam(layer)",
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """With the files that examples read."""
+    for name in ("book.txt", "letters.txt", "pairs.tsv"):
+        (tmp_path / name).write_text("to be", encoding="utf-8")
+    (tmp_path / "genes.fsa").write_text(">YAL001C\nATGGTA\n", encoding="utf-8")
+    (tmp_path / "amp.nam").write_text(json.dumps(AMP), encoding="utf-8")
+    for ours, theirs in {"model.keras": "keras", "weights.h5": "weights.h5", "model.json": "json"}.items():
+        shutil.copy(GOLDEN / f"keras3_chain.{theirs}", tmp_path / ours)
+    pyrnn.save(tmp_path / "model.pt", pyrnn.GRU(8, 16))  # by its content, not by its name
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pyrnn.plots.style.DPI", 30)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("name", [name for name in OBJECTS if name not in RECORDS])
+def test_example_runs(name):
+    names = {**given(), "pytest": pytest}
+    exec(OWN.get(name.removeprefix("pyrnn."), ""), names)
+    exec(compile(example(name), name, "exec"), names)
