@@ -6,7 +6,8 @@ from pathlib import Path
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-if not any((ROOT / "pyrnn" / f"_core{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):  # the sources alone: the pyrnn that is installed is meant
+if not any((ROOT / "pyrnn" / f"_core{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+    # The sources alone: the pyrnn that is installed is meant.
     sys.path[:] = [place for place in sys.path if Path(place).resolve() != ROOT]
 sys.path.insert(0, str(DOCS / "_ext"))
 

@@ -26,21 +26,33 @@ class Cell(NamedTuple):
     keeps: str = ""  # the gate that keeps the state where it is open: of init.chrono and init.forget_gate_bias
 
     def shapes(self, inputs: int, hidden: int, outputs: int | None = None) -> dict[str, tuple[int, ...]]:
-        """The shape of every weight, of those that may be absent too."""
+        """The shape of every weight, of those that may be absent too.
+
+        CELLS["gru"].shapes(8, 16)  # {"weight_ih": (48, 8), "weight_hh": (48, 16), ...}
+        """
         sizes = {"I": inputs, "H": hidden, "P": outputs or hidden, "G": len(self.gates) * hidden}
         return {name: tuple(_length(part, sizes) for part in _parts(letters)) for name, letters in self.weights.items()}
 
     def widths(self, hidden: int, outputs: int | None = None) -> tuple[int, ...]:
-        """Of the states."""
+        """Of the states.
+
+        CELLS["lstm"].widths(16, 4)  # (4, 16), of h behind a projection and of c
+        """
         return tuple((outputs or hidden) if letter == "P" else hidden for letter in self.states.values())
 
     def present(self, argument: Callable[[str], Any]) -> list[str]:
-        """The names of the weights that are there, where argument(name) is what the layer was given."""
+        """The names of the weights that are there, where argument(name) is what the layer was given.
+
+        CELLS["rnn"].present({"bias": False}.get)  # ["weight_ih", "weight_hh"]
+        """
         return [name for name in self.weights if name not in self.optional or argument(self.optional[name])]
 
     def recurrent(self) -> list[str]:
         """The names of the weights that the output of the step before meets: a matrix over P, or a number for each unit
-        (a norm has such too, but these do not start at random)."""
+        (a norm has such too, but these do not start at random).
+
+            CELLS["indrnn"].recurrent()  # ["weight_hh"]
+        """
         weights = self.weights.items()
         return [name for name, axes in weights if axes.endswith("P") or (axes == "H" and name not in self.starts)]
 

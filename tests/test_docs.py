@@ -10,6 +10,7 @@ import sys
 import textwrap
 import warnings
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -81,6 +82,14 @@ def test_every_page_is_in_a_table_of_contents():
     assert listed == pages - {"index"}
 
 
+def test_the_first_page_has_the_figures_of_the_readme():
+    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"\| ([\d.]+) (µs|ms) \| ([\d.]+) \2, (\w+) \|", (DOCS / "index.md").read_text(encoding="utf-8"))
+    *shapes, (ours, unit, theirs, peer) = rows
+    assert [row for row in shapes if "{0} / {2} {1} {3} (".format(*row) not in readme] == []
+    assert f"takes {ours} {unit} a step from Python, {peer} {theirs} {unit}" in readme
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     """Those between pages; pictures of `_pictures` are drawn by the code of the page."""
@@ -124,6 +133,19 @@ def test_docstring_says_shapes_and_errors(name):
         assert example(name), "it has no example"
         assert name in WITHOUT_ERRORS or re.search("Error|[Ee]rrors|[Ee]verything else", text), "it says no errors"
     assert name in WITHOUT_ARRAYS | RECORDS or SHAPE.search(text), "it says no shapes"
+
+
+def test_methods_have_examples():
+    """All of the classes in the reference; they speak of what is at hand there, and are read as Python, not run."""
+    methods = [
+        f"{name}.{attribute}"
+        for name in OBJECTS
+        if inspect.isclass(thing(name))
+        for attribute, value in vars(thing(name)).items()
+        if attribute == "__call__" or (attribute[0] != "_" and isinstance(value, (FunctionType, classmethod)))
+    ]
+    assert len(methods) > 100
+    assert not [method for method in methods if not example(method)]
 
 
 def test_exceptions_are_needed():

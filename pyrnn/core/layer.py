@@ -195,12 +195,18 @@ class Layer:
         return config_of.described(self)
 
     def zero_grad(self) -> None:
-        """Set every gradient to zero."""
+        """Set every gradient to zero.
+
+        layer.zero_grad()
+        """
         for _, layer in self._leaves():
             layer._flat[1].fill(0)
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of the parameters by name, and of what else is learned: a BatchNorm1d's running statistics."""
+        """Copies of the parameters by name, and of what else is learned: a BatchNorm1d's running statistics.
+
+        arrays = layer.state_dict()
+        """
         self._inspect()
         return {name: value.copy() for name, value in self._values().items()}
 

@@ -475,6 +475,11 @@ class Pullback(Generic[StateT]):
         self._per_row = per_row
 
     def __call__(self, dy: ArrayLike | None, dstate: Any = None) -> Any:
+        """dy like y, or None; dstate like state, or None -> dx, dstate. RuntimeError for a second call, TypeError and
+        ValueError for what does not fit.
+
+            dx, dstate = pullback(dy)
+        """
         layer, layout, call = self._layer, self._layout, self._kept.call
         steps, rows = self._shape
         dh: Array | None = None

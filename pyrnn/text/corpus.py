@@ -157,7 +157,10 @@ class Vocabulary:
 
     @classmethod
     def of(cls, text: str) -> Vocabulary:
-        """The characters of `text`."""
+        """The characters of `text`; TypeError for what is no string, ValueError for an empty one.
+
+        vocabulary = pyrnn.text.Vocabulary.of("to be")
+        """
         seen = np.zeros(0x110000, dtype=bool)
         seen[_code_points(_string("Vocabulary.of", "text", text))] = True
         return cls("".join(map(chr, np.flatnonzero(seen))))
@@ -169,7 +172,10 @@ class Vocabulary:
         return isinstance(character, str) and len(character) == 1 and character in self.characters
 
     def encode(self, text: str, name: str = "text") -> np.ndarray:
-        """The ids of the characters of `text`, int64; unknown characters are a ValueError that says `name`."""
+        """The ids of the characters of `text`, (T,) int64; unknown characters are a ValueError that says `name`.
+
+        ids = vocabulary.encode("to be")
+        """
         points = _code_points(_string("Vocabulary.encode", name, text))
         ids: np.ndarray = self._ids[points]
         unknown = np.flatnonzero(ids < 0)
@@ -214,7 +220,11 @@ class Words:
 
     @classmethod
     def of(cls, words: Iterable[str], minimum: int = 1, marks: Sequence[str] = ()) -> Words:
-        """`marks`, which have the first ids, then the words that come at least `minimum` times, sorted."""
+        """`marks`, which have the first ids, then the words that come at least `minimum` times, sorted. TypeError for
+        what is not strings.
+
+            words = pyrnn.text.Words.of("to be or not to be".split(), minimum=2, marks=["<end>"])
+        """
         counts = Counter(_strings("Words.of", "words", words))
         marks, minimum = _strings("Words.of", "marks", marks), integer("Words.of", "minimum", minimum, 0)
         return cls([*marks, *sorted(word for word, n in counts.items() if n >= minimum and word not in marks)])
@@ -226,7 +236,10 @@ class Words:
         return isinstance(word, str) and self._ids.get(word, 0) != 0
 
     def encode(self, words: Iterable[str]) -> np.ndarray:
-        """The ids of these words, int64, 0 where one is unknown."""
+        """The ids of these words, (T,) int64, 0 where one is unknown. TypeError for what is not strings.
+
+        words.encode(["be", "quiet"])
+        """
         return np.array([self._ids.get(word, 0) for word in _strings("Words.encode", "words", words)], dtype=np.int64)
 
     def batch(self, sequences: Iterable[Iterable[str]]) -> tuple[np.ndarray, np.ndarray]:

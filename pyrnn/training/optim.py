@@ -191,7 +191,10 @@ class Optimizer:
         }
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies: "steps" (), and flat arrays in the order of `model.buffers` such as "m.float32"."""
+        """Copies: "steps" (), and flat arrays in the order of `model.buffers` such as "m.float32".
+
+        arrays = optimizer.state_dict()
+        """
         return {"steps": np.array(self.steps), **{name: array.copy() for name, array in self._named().items()}}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
