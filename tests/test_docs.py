@@ -10,7 +10,7 @@ import sys
 import textwrap
 import warnings
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,7 +109,7 @@ RECORDS = {  # whose fields stand in the place of examples
     "pyrnn.plots.Alignment", "pyrnn.plots.Film", "pyrnn.plots.Forecast", "pyrnn.plots.Learning", "pyrnn.plots.Track",
 }  # fmt: skip
 WITHOUT_ERRORS = {"pyrnn.cells.Cell", "pyrnn.associative.net.Recall", "pyrnn.GradientFlow", "pyrnn.CapacityWarning",
-                  "pyrnn.get_num_threads", "pyrnn.text.language_reference"}  # fmt: skip
+                  "pyrnn.get_num_threads", "pyrnn.text.language_reference", "pyrnn.training.fit.History"}  # fmt: skip
 WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_entropy, an optimiser's are its model's
     "pyrnn.CapacityWarning", "pyrnn.Model", "pyrnn.SGD", "pyrnn.RMSprop", "pyrnn.Adam", "pyrnn.AdamW",
     "pyrnn.baselines.ahead", "pyrnn.baselines.persistence", "pyrnn.baselines.seasonal",
@@ -121,7 +121,8 @@ WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_ent
     "pyrnn.schedules.Exponential", "pyrnn.schedules.Linear", "pyrnn.schedules.Plateau", "pyrnn.schedules.Schedule",
     "pyrnn.schedules.Step", "pyrnn.set_num_threads", "pyrnn.text.Words", "pyrnn.text.decode",
     "pyrnn.text.language_reference", "pyrnn.text.lines", "pyrnn.text.read", "pyrnn.text.read_all",
-    "pyrnn.text.read_fasta", "pyrnn.threads", "pyrnn.torch.accelerate",
+    "pyrnn.formats.onnx.model.OnnxStream", "pyrnn.text.read_fasta", "pyrnn.threads", "pyrnn.torch.accelerate",
+    "pyrnn.training.fit.History",
 }  # fmt: skip
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\w*( [-+*/] \w+)*)(, ?[^()]*)?\)|\(\d+, [\d, ]+\)")
 
@@ -177,6 +178,10 @@ def given():
 DECODE = "model, state, ids = decoder, decoder.start(vector), np.ones((9, 3), int)"
 ONNX = "pytest.importorskip('onnx'); pyrnn.to_onnx(pyrnn.Linear(8, 4), 'model.onnx')"
 ALIGNED = "logits, pullback = np.log(1 + rng.random((50, 2, 6))), np.asarray"
+FIT = (
+    "sequences, classes = [np.ones((3, 8))] * 20, np.ones(20, int); "
+    "model = pyrnn.Sequential(pyrnn.GRU(8, 4), pyrnn.LastStep())"
+)
 TORCH = "import torch; import pyrnn.torch; model = torch.nn.LSTM(2, 3); q = k = v = torch.ones(2, 5, 8)"
 SKLEARN = "from pyrnn.sklearn import RNNClassifier, RNNRegressor, RNNForecaster; import pyrnn.sklearn"
 OWN = {  # beside that, or in its place
@@ -200,8 +205,10 @@ OWN = {  # beside that, or in its place
     "decoding.greedy": DECODE,
     "decoding.sample": DECODE,
     "decoding.scheduled_inputs": DECODE,
-    "fit": "sequences, classes = [np.ones((3, 8))] * 20, np.ones(20, int); "
-    "model = pyrnn.Sequential(pyrnn.GRU(8, 4), pyrnn.LastStep())",
+    "formats.onnx.model.OnnxStream": "pytest.importorskip('onnx'); pyrnn.to_onnx(rnn, 'rnn.onnx'); "
+    "read, x_t = pyrnn.from_onnx('rnn.onnx'), np.ones((1, 2, 8), 'float32'); "
+    "model = SimpleNamespace(stream=lambda state: read.stream(state=state, h=h, lengths=np.ones(2, int)))",
+    "fit": FIT,
     "fold_batch_norms": "pytest.importorskip('torch'); import torch; "
     "module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))",
     "formats.onnx.model.OnnxModel": ONNX,
@@ -237,6 +244,7 @@ OWN = {  # beside that, or in its place
     "torch.RNN": TORCH,
     "torch.accelerate": TORCH,
     "torch.scaled_dot_product_attention": TORCH,
+    "training.fit.History": FIT,
     "training.optim.Optimizer": "model = pyrnn.Model(embed=pyrnn.Embedding(5, 8), head=pyrnn.Linear(8, 4))",
     "truncated_bptt": "x, targets, adam = np.ones((50, 2, 8)), np.ones((50, 2, 16)), pyrnn.Adam(layer)",
 }
@@ -259,6 +267,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", [name for name in OBJECTS if name not in RECORDS])
 def test_example_runs(name):
-    names = {**given(), "pytest": pytest}
+    names = {**given(), "pytest": pytest, "SimpleNamespace": SimpleNamespace}
     exec(OWN.get(name.removeprefix("pyrnn."), ""), names)
     exec(compile(example(name), name, "exec"), names)

@@ -1,4 +1,4 @@
-"""Docstrings as they are written here, made reStructuredText: prose, tables of two columns, and indented examples.
+"""Docstrings as they are written here, made reStructuredText: prose, lists, tables of two columns, indented examples.
 
 In a docstring nothing is marked up but `names`; an indented block, or one that is Python, is an example; lines of a
 name, two spaces and words are a table, whose rows may go on, indented.
@@ -63,6 +63,9 @@ def converted(text: str) -> str:
         if code or block.startswith("    "):
             language = "python" if code else "text"
             found.append(f".. code-block:: {language}\n\n{textwrap.indent(textwrap.dedent(block), '    ')}")
+        elif block.startswith("- "):
+            items = re.split(r"\n(?=- )", block)
+            found.append("\n".join(f"- {escaped(' '.join(item[2:].split()))}" for item in items))
         elif rows:
             found += [f"{escaped(name)}\n    {escaped(words)}" for name, words in rows]
         else:

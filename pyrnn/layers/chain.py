@@ -21,10 +21,10 @@ class ChainStream:
 
     What comes out are the bits of the model on the whole sequence; None where a `Conv1d` completes no step: the layers
     behind it then see none. Recurrent layers and `Conv1d` work on their weights as they were when the stream was made,
-    the others on theirs as they are.
+    the others on theirs as they are. Errors as in LayerStream.
 
-        stream = tagger.stream(batch=3)
-        logits = stream.step(ids_t)  # (3,) -> (3, V)
+        stream = model.stream(batch=3)
+        y_t = stream.step(x_t)  # (N, I) -> (N, O)
     """
 
     __slots__ = ("_call", "_parts", "_rows", "_steps")

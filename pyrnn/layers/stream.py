@@ -184,11 +184,11 @@ class ConvStream(LayerStream):
     """A `Conv1d` and the last steps that N rows have been given; made by `layer.stream(batch=N)`.
 
     `step` gives None where it completes no step of y, a chunk the steps that it completes, perhaps none. Works on the
-    weights as they were when it was made. A refused call leaves the state as it was. copy.copy makes a second stream
-    that goes on from the same state.
+    weights as they were when it was made. A refused call leaves the state as it was, errors as in LayerStream.
+    copy.copy makes a second stream that goes on from the same state.
 
         stream = layer.stream(batch=3)
-        y_t = stream.step(x_t)  # (3, C) -> (3, O), or None
+        y_t = stream.step(x_t)  # (N, C) -> (N, O), or None
     """
 
     __slots__ = ()

@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 @dataclass
 class History:
     """What `fit` has seen: the mean losses of every epoch, in training and of the validation part, and which epoch's
-    parameters the model has. Of a population each is an array (P,)."""
+    parameters the model has. Of a population each is an array (P,).
+
+        history = pyrnn.fit(model, sequences, classes, pyrnn.cross_entropy, valid=0.1)
+        history.valid[history.best]
+    """
 
     train: list[Any] = field(default_factory=list)
     valid: list[Any] = field(default_factory=list)

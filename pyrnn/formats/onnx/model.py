@@ -249,7 +249,7 @@ def loose(names: list[str], graph: Graph, values: Values) -> list[tuple[str, boo
 
 class OnnxStream:
     """A model and a running state; made by `model.stream(state={"h_in": "h_out"})`. A refused call leaves the state as
-    it was; copy.copy makes a second stream that goes on from the same state.
+    it was, errors as in OnnxModel; copy.copy makes a second stream that goes on from the same state.
 
         stream = model.stream(state={"h": "h_out"})
         y_t = stream.step(x=x_t)["y"]

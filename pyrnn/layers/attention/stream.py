@@ -124,7 +124,12 @@ class CausalStream:
 
 
 class AttentionStream(CausalStream):
-    """Causal self-attention of a `MultiheadAttention`, with a growing cache of keys and values: see its `stream`."""
+    """Causal self-attention of a `MultiheadAttention`, with a growing cache of keys and values: see its `stream`.
+    Errors as in LayerStream.
+
+        stream = pyrnn.MultiheadAttention(8, 2).stream(batch=3, window=(100, 0))
+        y_t = stream.step(x_t)  # (N, E) -> (N, E)
+    """
 
     def __init__(self, call: str, layer: MultiheadAttention, rows: int, options: Options) -> None:
         super().__init__(call, layer, rows)
