@@ -239,6 +239,7 @@ OWN = {  # beside that, or in its place
     "text.ctc.ctc_align": ALIGNED,
     "text.ctc.ctc_beam_search": ALIGNED + "; ngram = pyrnn.ngrams.NGram(np.arange(6), order=2, size=6)",
     "text.ctc.ctc_greedy": ALIGNED,
+    "to_torch": "pytest.importorskip('torch')",
     "torch.GRU": TORCH,
     "torch.LSTM": TORCH,
     "torch.RNN": TORCH,
