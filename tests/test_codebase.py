@@ -461,8 +461,9 @@ def test_hooks_have_the_versions_of_the_lint():
     """What `.ci/lint` checks is what the hooks check before a commit."""
     pinned = dict(re.findall(r'"([\w-]+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
     hooks = (ROOT / ".pre-commit-config.yaml").read_text()
-    found = dict(re.findall(r"/(?:mirrors-)?(ruff|mypy|clang-format)(?:-pre-commit)?\n +rev: v([\d.]+)\n", hooks))
-    assert found == pinned
+    found = dict(re.findall(r"/(?:mirrors-)?(ruff|clang-format)(?:-pre-commit)?\n +rev: v([\d.]+)\n", hooks))
+    assert set(found) == {"ruff", "clang-format"}
+    assert found.items() <= pinned.items()
 
 
 @in_sources
