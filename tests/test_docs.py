@@ -107,9 +107,10 @@ def test_links_lead_somewhere(page):
 
 RECORDS = {  # whose fields stand in the place of examples
     "pyrnn.plots.Alignment", "pyrnn.plots.Film", "pyrnn.plots.Forecast", "pyrnn.plots.Learning", "pyrnn.plots.Track",
+    "pyrnn.training.fit.History",
 }  # fmt: skip
 WITHOUT_ERRORS = {"pyrnn.cells.Cell", "pyrnn.associative.net.Recall", "pyrnn.GradientFlow", "pyrnn.CapacityWarning",
-                  "pyrnn.get_num_threads", "pyrnn.text.language_reference", "pyrnn.training.fit.History"}  # fmt: skip
+                  "pyrnn.get_num_threads", "pyrnn.text.language_reference"}  # fmt: skip
 WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_entropy, an optimiser's are its model's
     "pyrnn.CapacityWarning", "pyrnn.Model", "pyrnn.SGD", "pyrnn.RMSprop", "pyrnn.Adam", "pyrnn.AdamW",
     "pyrnn.baselines.ahead", "pyrnn.baselines.persistence", "pyrnn.baselines.seasonal",
@@ -122,7 +123,6 @@ WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_ent
     "pyrnn.schedules.Step", "pyrnn.set_num_threads", "pyrnn.text.Words", "pyrnn.text.decode",
     "pyrnn.text.language_reference", "pyrnn.text.lines", "pyrnn.text.read", "pyrnn.text.read_all",
     "pyrnn.formats.onnx.model.OnnxStream", "pyrnn.text.read_fasta", "pyrnn.threads", "pyrnn.torch.accelerate",
-    "pyrnn.training.fit.History",
 }  # fmt: skip
 SHAPE = re.compile(r"\((\.\.\.|[A-Z]\w*( [-+*/] \w+)*)(, ?[^()]*)?\)|\(\d+, [\d, ]+\)")
 
@@ -245,7 +245,6 @@ OWN = {  # beside that, or in its place
     "torch.RNN": TORCH,
     "torch.accelerate": TORCH,
     "torch.scaled_dot_product_attention": TORCH,
-    "training.fit.History": FIT,
     "training.optim.Optimizer": "model = pyrnn.Model(embed=pyrnn.Embedding(5, 8), head=pyrnn.Linear(8, 4))",
     "truncated_bptt": "x, targets, adam = np.ones((50, 2, 8)), np.ones((50, 2, 16)), pyrnn.Adam(layer)",
 }
