@@ -1,4 +1,5 @@
-"""Links of a file that a page includes: relative to the page, and to a page where the site has one of that file."""
+"""Links to files of the repository, in pages and in what they include: to the page of the site that shows the file, or
+relative to the page."""
 
 import os
 import re
@@ -14,10 +15,8 @@ PAGES = {  # files of the repository by the pages that show them
 }
 
 
-def rewrite(app, path, docname, content):
-    docs = Path(app.srcdir)
-    root = docs.parent
-    folder = (docs / path).parent
+def rewritten(text: str, folder: Path, docs: Path, page: Path) -> str:
+    """A text of a file in `folder`, shown by a page in the folder `page`."""
 
     def link(match):
         target = match[1]
@@ -25,12 +24,27 @@ def rewrite(app, path, docname, content):
             return match[0]
         file, anchor = re.fullmatch(r"([^#]*)(#.*)?", target).groups()
         found = Path(os.path.normpath(folder / file))
-        page = PAGES.get(found.relative_to(root).as_posix())
-        return f"]({page or os.path.relpath(found, docs)}{anchor or ''})"
+        if found.is_relative_to(docs.parent):
+            shown = PAGES.get(found.relative_to(docs.parent).as_posix())
+            found = docs / shown if shown else found
+        return f"]({Path(os.path.relpath(found, page)).as_posix()}{anchor or ''})"
 
-    content[0] = re.sub(r"\]\(([^)\s]+)\)", link, content[0])
+    return re.sub(r"\]\(([^)\s]+)\)", link, text)
+
+
+def included(app, path, name, content):
+    """All pages that include something lie in the first folder."""
+    docs = Path(app.srcdir)
+    content[0] = rewritten(content[0], (docs / path).parent, docs, docs)
+
+
+def read(app, name, content):
+    docs = Path(app.srcdir)
+    page = (docs / name).parent
+    content[0] = rewritten(content[0], page, docs, page)
 
 
 def setup(app):
-    app.connect("include-read", rewrite)
+    app.connect("include-read", included)
+    app.connect("source-read", read)
     return {"parallel_read_safe": True}
