@@ -118,7 +118,7 @@ WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_ent
     "pyrnn.fold_batch_norms", "pyrnn.formats.onnx.model.OnnxModel", "pyrnn.from_keras", "pyrnn.from_onnx",
     "pyrnn.get_num_threads", "pyrnn.hinge", "pyrnn.init.chrono", "pyrnn.init.forget_gate_bias", "pyrnn.init.identity",
     "pyrnn.init.orthogonal", "pyrnn.metrics.f1", "pyrnn.negative_log_likelihood", "pyrnn.plots.check",
-    "pyrnn.plots.forecasts", "pyrnn.plots.loss_curve", "pyrnn.read_weights", "pyrnn.save", "pyrnn.schedules.Cosine",
+    "pyrnn.parallel.DataParallel", "pyrnn.plots.forecasts", "pyrnn.plots.loss_curve", "pyrnn.read_weights", "pyrnn.save", "pyrnn.schedules.Cosine",
     "pyrnn.schedules.Exponential", "pyrnn.schedules.Linear", "pyrnn.schedules.Plateau", "pyrnn.schedules.Schedule",
     "pyrnn.schedules.Step", "pyrnn.set_num_threads", "pyrnn.text.Words", "pyrnn.text.decode",
     "pyrnn.text.language_reference", "pyrnn.text.lines", "pyrnn.text.read", "pyrnn.text.read_all",
@@ -222,6 +222,12 @@ OWN = {  # beside that, or in its place
     "pyrnn.save('tagger.safetensors', layer)",
     "mean_squared_error": "y, targets = np.ones((2, 5, 3, 2))",
     "ngrams.NGram": "vocabulary, other = pyrnn.text.Vocabulary.of(text), 'be to'",
+    "parallel.DataParallel": "target, adam = np.ones((5, 2, 4)), optimizer\n"
+    "def loss_of(model, part):\n"
+    "    y, pullback = model.vjp(part[0])\n"
+    "    loss, dy = pyrnn.mean_squared_error(y, part[1])\n"
+    "    pullback(dy)\n"
+    "    return loss, len(y)",
     "pinball": "targets = y",
     "plots.alignments": "sound, chances, path = np.ones((30, 4)), np.full((20, 11), 1 / 11), np.ones(20, int)",
     "plots.attention_map": "layer, x = pyrnn.MultiheadAttention(8, 2), np.ones((5, 1, 8))",
@@ -229,6 +235,7 @@ OWN = {  # beside that, or in its place
     "plots.forecasts": "values, errors = np.arange(100.0), np.ones(6); y = {80: values[81:87], 92: values[93:99]}",
     "plots.learning_curves": "errors = np.geomspace(0.2, 0.01, 100)",
     "plots.pictures": "images = np.ones((2, 4, 4, 3))",
+    "plots.swings": "best, mean, angles = np.full(9, -300.0), np.full(9, -400.0), np.zeros((9, 3))",
     "plots.tracks": "seen, true, y = np.zeros((4, 2)), np.ones((3, 2)), np.ones((3, 2))",
     "sklearn.RNNClassifier": SKLEARN + "; utterances, speakers = np.ones((30, 4, 2)), np.arange(30) % 2; "
     "others, their_speakers = utterances, speakers",

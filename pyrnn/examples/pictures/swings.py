@@ -21,7 +21,7 @@ def swings(
 ) -> Any:  # fmt: skip
     """Draw two panels: returns by generation, a curve (K,) for each name, with the level at which it counts as solved;
     and how high N pendulums stand at T moments, `step` seconds apart, heights (T, N) from -1, hanging, to 1, upright.
-    Returns the axes (2,).
+    TypeError and ValueError for what does not fit. Returns the axes (2,).
 
         pyrnn.plots.swings("swings.png", {"best": best, "mean": mean}, -200, np.cos(angles), 0.05)
     """
