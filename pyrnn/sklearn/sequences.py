@@ -173,8 +173,8 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
     end to end, (sum T, features). y is (n,), of any labels.
 
     After `fit`: `classes_`, `n_features_in_`, `network_` (a `pyrnn.Model`; of several models a `pyrnn.Population` of
-    such), `history_` (losses by epoch, of several models (P,) arrays). TypeError and ValueError for arguments and arrays
-    that do not fit, in `fit`, as scikit-learn wants it.
+    such), `history_` (losses by epoch, of several models (P,) arrays). TypeError and ValueError for arguments and
+    arrays that do not fit, in `fit`, as scikit-learn wants it.
 
         classifier = RNNClassifier(random_state=0).fit(utterances, speakers)
         classifier.score(others, their_speakers)
