@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cells import assert_same_bits, python_environment
+from test_charmodel import StopAfter
 
 import pyrnn
 from pyrnn import parallel
@@ -449,17 +450,6 @@ def test_mpiexec_of_another_mpi(started, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------- pyrnn train
-
-
-class StopAfter:
-    """A `stop` that says so from its n-th call on."""
-
-    def __init__(self, calls):
-        self.calls = calls
-
-    def __call__(self):
-        self.calls -= 1
-        return self.calls < 0
 
 
 def test_a_training_goes_on_in_another_number_of_processes(tmp_path, monkeypatch):
