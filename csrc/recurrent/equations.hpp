@@ -177,6 +177,7 @@ template <class T, class Cell> class Equations {
   template <int k> static constexpr void add_stage(Compiled<T>& cell) {
     using Stage = Equations::Stage<k>;
     static_assert(stages <= most_stages && norms<k>.size() <= most_norms);
+    static_assert(Cell::states <= most_states && Cell::unit_weights <= most_unit_weights);
     StageKernels<T>& stage = cell.stage[k];
     stage.product = Stage::product;
     stage.projects = Stage::projects;

@@ -8,10 +8,12 @@
 //
 // A cell declares
 //   gates         blocks of H rows in its weights
-//   slots         vectors of its record; those that products and norms fill, then `back_slots` of the way back alone
+//   slots         vectors of its record: those that products fill, those of the equations, then `back_slots` (0 where
+//                 it names none) of the way back alone
 //   states        of which the first is the output; the others are H wide
 //   x_gates       the gates of the input product, whose results lie in slots from `x_first` on
-//   unit_weights  numbers per unit, `p` of a Step; unit_grads adds a step's share of their gradients
+//   unit_weights  numbers per unit, `p` of a Step, in the order of csrc/bindings/cells.cpp; unit_grads adds a step's
+//                 share of their gradients
 //   Stages        a std::tuple of its stages
 // and a stage
 //   product       what its product reads
@@ -25,6 +27,7 @@
 //                 gradients of the pre-activations in `a`, and `d_before` of the states it sets or reads. `d_before` of
 //                 a state that a later stage sets holds that one's share, and else 0. What an earlier stage needs of a
 //                 slot in which gradients lie by then, or has to add to its own, goes there by one of `back_slots`
+// The first stage alone may have a product of the output, the last one alone one of `inner`.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-"""The recurrent layers RNN, LSTM and GRU: stacking, directions, states and layouts around the ops of one layer.
+"""The recurrent layers, a class for each cell: their arguments, and what they compute.
 
 Letters: T steps, N batch rows, I input features, H hidden units, P projected size, L layers, D directions, G gates.
 """
