@@ -49,7 +49,7 @@ template <class T> struct HeldCrfWeights {
 
 template <class T> void ctc(const AlignmentKernels<T>& k, const Ctc<T>& c, double* losses, const Steps<T>& dlogits) {
   const i64 ids = longest(c.target_lengths, c.N), steps = longest(c.lengths, c.N);
-  in_tasks_with_memory(steps * c.N * (80 * (ids + 1) + 30 * c.V), c.N, k.ctc_bytes(steps, c.V, ids),
+  in_tasks_with_memory(steps * c.N * (200 * (ids + 1) + 130 * c.V + 2000), c.N, k.ctc_bytes(steps, c.V, ids),
                        [&](char* memory, i64 n) { k.ctc(c, n, memory, losses + n, dlogits); });
 }
 
