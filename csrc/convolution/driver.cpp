@@ -287,9 +287,11 @@ ConvolutionStream<T>::ConvolutionStream(Packed packed, i64 batch, i64 before)
       ends_(std::size_t(batch)),
       ones_(std::size_t(batch), 1),
       stretches_(stretches_of(ones_, 0, 1)) {
+  const int parts = threads_worth(size().groups == 1 ? step_work() : 0);
   memory_ = laid_out([&](Carver& from) {
     scratch_.clear();
-    scratch_.emplace_back(from, round_up(std::min<i64>(batch, least_windows), 16), size().K * size().C, 0, 0);
+    for (int part = 0; part < parts; ++part)
+      scratch_.emplace_back(from, round_up(std::min<i64>(batch, least_windows), 16), size().K * size().C, 0, 0);
   });
 }
 
@@ -317,7 +319,22 @@ template <class T> void ConvolutionStream<T>::step(const T* x, i64 x_row, T* y) 
   p.windows.from = {row(0), C, capacity_ * C}, p.windows.lengths = ends_.data(), p.windows.first = end_ - 1 - reach;
   ask_for(stretches_, p.windows);
   p.to = {y, 0, size().O}, p.lengths = ones_.data();
-  packed_->kernels.multiply(p, scratch_[0], 0, N_);
+  const ConvolutionKernels<T>& k = packed_->kernels;
+  if (scratch_.size() == 1) return k.multiply(p, scratch_[0], 0, N_);
+  Team team(step_work(), int(scratch_.size()));
+  in_parts(team, [&](int part, int parts) {
+    const Slice mine(ceil_div(p.outputs, k.lanes), part, parts);
+    const i64 first = mine.begin * k.lanes;
+    WindowProduct<T> own = p;
+    own.outputs = std::min(mine.end * k.lanes, p.outputs) - first;
+    own.panels += first * size().K * size().C, own.start += first, own.to.data += first;
+    if (own.outputs > 0) k.multiply(own, scratch_[std::size_t(part)], 0, N_);
+  });
+}
+
+// Multiply-adds; to read a weight takes as long as some of them.
+template <class T> i64 ConvolutionStream<T>::step_work() const {
+  return std::max<i64>(N_, 3) * size().K * size().C * size().outputs();
 }
 
 template <class T> void ConvolutionStream<T>::run(i64 steps, Steps<const T> x, Steps<T> y) {

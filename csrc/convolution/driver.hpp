@@ -58,6 +58,7 @@ template <class T> class ConvolutionStream {
   void begin_anew();                      // all rows, and what is due
 
  private:
+  i64 step_work() const;
   T* row(i64 n) const { return past_.get() + n * capacity_ * size().C; }
 
   Packed packed_;
@@ -66,7 +67,7 @@ template <class T> class ConvolutionStream {
   std::vector<i64> ends_, ones_;              // as a product of one window of each row takes them
   std::vector<Stretch> stretches_;
   Buffer<char> memory_;
-  std::vector<ConvolutionScratch<T>> scratch_;  // one
+  std::vector<ConvolutionScratch<T>> scratch_;  // of each thread that a step is worth
 };
 
 }  // namespace pyrnn

@@ -171,10 +171,12 @@ template <class T> struct ConvolutionLoop {
   // Its windows are rows of K * width numbers as they stand.
   static bool dense(const Windows<T>& w, i64 width) { return w.dilation == 1 && w.from.step == width; }
 
-  // Or are to be read as K runs that lie apart: neither short ones nor, where the next windows read them again, many,
-  // which would drive each other out of the cache where they are a power of two apart.
+  // Or are to be read as K runs that lie apart: long ones, unless the next windows read them again, and many, which
+  // would drive each other out of the cache where they are a power of two apart; or a few short ones that hardly any
+  // window reads again, as gathering them would take longer than the ends of short loops.
   static bool runs_in_place(const Windows<T>& w) {
-    return dense(w, w.width) || (w.width >= 2 * L && (w.dilation > 1 || w.K <= 4));
+    const bool few_short = w.width >= 4 && w.width < L && w.K <= 8 && w.K <= 2 * w.stride;
+    return dense(w, w.width) || few_short || (w.width >= 2 * L && (w.dilation > 1 || w.K <= 4));
   }
 
   // The same where lanes are channels. Whole registers are read, beyond which there must be something.
