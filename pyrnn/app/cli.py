@@ -1,5 +1,5 @@
-"""The command line `pyrnn`: train, sample and evaluate character models, draw recalls, run the benchmarks, show the
-installation."""
+"""The command line `pyrnn`: train, sample, show and evaluate character models, draw recalls, run the benchmarks, tell
+of the installation."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from .terminal import FILE, Output, Real, _note, _Progress, _signals, _silence, 
 DEFAULT_SECONDS = 60.0
 TEMPERATURE = 0.8
 SAMPLE_LENGTH = 500
+SHOWN = 60  # characters that a page has read at first
 STDIN = "-"
 
 COUNT = click.IntRange(min=1)
@@ -423,6 +424,33 @@ def evaluate(model: str, text: str, weights: str | None, as_json: bool) -> None:
         print(json.dumps({"bits_per_char": bits, "characters": len(ids)}))
     else:
         print(f"{bits:.4f} bits per character over {len(ids):,} characters")
+
+
+@cli.command()
+@click.argument("model", type=FILE)
+@click.option("--out", type=FILE, default="page.html", show_default=True, help="File of the page.")
+@click.option("--prompt", help="What the page has read at first.  [default: what the model writes]")
+@WEIGHTS
+def show(model: str, out: str, prompt: str | None, weights: str | None) -> None:
+    """Make a page of a trained MODEL: type, and watch the gates of its units.
+
+    The page is one HTML file, with the weights inside, for any browser; it needs no server and no network. --weights
+    int8 makes it a quarter as large.
+    """
+    from ..core import files
+    from . import charmodel
+    from . import show as pages
+
+    if os.path.realpath(out) == os.path.realpath(model):
+        raise click.UsageError(f"the page {out} would overwrite the model {model}")
+    trained = charmodel.load_model(model, weights)
+    if prompt is None:
+        prompt = "".join(charmodel.sample(trained, "", SHOWN, TEMPERATURE, 0))
+    trained.vocabulary.encode(prompt, "prompt")
+    with naming(model):
+        page = pages.characters(trained, prompt).encode()
+    files.replace(out, page)
+    _note(f"Page of {len(page) / 1e6:.1f} MB: {out}")
 
 
 @cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})

@@ -1,0 +1,77 @@
+"use strict";
+// What the pages share: the arrays they carry, products, bars, heat maps and curves.
+
+const at = id => document.getElementById(id);
+const data = JSON.parse(at("data").textContent);
+
+/** An array of the page as {shape, numbers}: float32, halves of such (bfloat16), or bytes with a scale for each row. */
+function array({ shape, dtype, base64, scale }) {
+  const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0)).buffer;
+  if (dtype === "float32") return { shape, numbers: new Float32Array(bytes) };
+  if (dtype === "uint16") return { shape, numbers: new Float32Array(Uint32Array.from(new Uint16Array(bytes), b => b << 16).buffer) };
+  const scales = array(scale).numbers, columns = shape[1];
+  return { shape, numbers: Float32Array.from(new Int8Array(bytes), (n, k) => n * scales[Math.floor(k / columns)]) };
+}
+
+const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, a]) => [name, array(a)]));
+const row = ({ shape, numbers }, k) => numbers.subarray(k * shape[1], (k + 1) * shape[1]);
+
+/** Rows from..to of W x + b. */
+function product(matrix, x, bias, from = 0, to = matrix.shape[0]) {
+  const [, columns] = matrix.shape, y = new Float64Array(to - from);
+  for (let r = from; r < to; r++) {
+    let sum = bias ? bias.numbers[r] : 0;
+    for (let k = 0, w = r * columns; k < columns; k++, w++) sum += matrix.numbers[w] * x[k];
+    y[r - from] = sum;
+  }
+  return y;
+}
+
+function softmax(scores) {
+  const most = Math.max(...scores), e = scores.map(s => Math.exp(s - most)), sum = e.reduce((a, b) => a + b, 0);
+  return e.map(p => p / sum);
+}
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+const visible = c => ({ " ": "␣", "\n": "↵", "\t": "⇥" })[c] ?? c;
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).match(/\w\w/g).map(h => parseInt(h, 16));
+
+/** A pixel for each number, in the colour of its sign, as strong as its size; `most` is the strongest. */
+function heat(canvas, rows, columns, value, most, width, height) {
+  canvas.width = Math.max(columns, 1);
+  canvas.height = rows;
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d"), image = context.createImageData(canvas.width, rows);
+  const plus = colour("--plus"), minus = colour("--minus");
+  for (let r = 0; r < rows; r++)
+    for (let c = 0; c < columns; c++) {
+      const v = value(r, c);
+      image.data.set([...(v < 0 ? minus : plus), 255 * Math.min(Math.abs(v) / most, 1)], 4 * (r * canvas.width + c));
+    }
+  context.putImageData(image, 0, 0);
+}
+
+/** [what stands before it, number, what stands behind it] as bars from 0 to `most`. */
+function bars(place, rows, most) {
+  place.replaceChildren(...rows.flatMap(([before, number, after]) => {
+    const bar = element("i", { className: number < 0 ? "minus" : "" });
+    bar.style.width = `${100 * Math.min(Math.abs(number) / most, 1)}%`;
+    return [before, element("div", {}, bar), element("span", {}, after)];
+  }));
+}
+
+/** A curve through numbers between low and high, with a line at one of them. */
+function curve(numbers, low, high, here, height = 18) {
+  const x = k => numbers.length > 1 ? 1 + 98 * k / (numbers.length - 1) : 50, y = v => 1 + (height - 2) * (high - v) / (high - low || 1);
+  const drawn = Array.from(numbers, (v, k) => `${k ? "L" : "M"}${x(k).toFixed(2)} ${y(v).toFixed(2)}`).join("");
+  return `<svg viewBox="0 0 100 ${height}" preserveAspectRatio="none" aria-hidden="true">` +
+    `<line x1="${x(here)}" x2="${x(here)}" y1="0" y2="${height}"/><path d="${drawn}"/></svg>`;
+}
+
+const short = v => (v < 0 ? "−" : "") + Math.abs(v).toFixed(Math.abs(v) < 99.995 ? 2 : 0);
