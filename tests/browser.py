@@ -1,4 +1,4 @@
-"""A headless Chromium, driven through a pair of pipes by its DevTools protocol: pages of files, keys, clicks, pictures."""
+"""A headless Chromium, driven through two pipes by its DevTools protocol: pages of files, keys, clicks, pictures."""
 
 import base64
 import itertools
@@ -20,7 +20,7 @@ def found():
 
 
 class Browser:
-    """One tab. `errors` are what its pages said to the console as such, and exceptions; `asked` what they loaded."""
+    """One tab of a browser that keeps what it must in `folder`."""
 
     def __init__(self, folder):
         ours, theirs = os.pipe(), os.pipe()  # to the browser, from it

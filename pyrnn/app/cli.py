@@ -447,8 +447,7 @@ def show(model: str, out: str, prompt: str | None, weights: str | None) -> None:
     if prompt is None:
         prompt = "".join(charmodel.sample(trained, "", SHOWN, TEMPERATURE, 0))
     trained.vocabulary.encode(prompt, "prompt")
-    with naming(model):
-        page = pages.characters(trained, prompt).encode()
+    page = pages.characters(trained, prompt).encode()
     files.replace(out, page)
     _note(f"Page of {len(page) / 1e6:.1f} MB: {out}")
 

@@ -8,7 +8,10 @@ const data = JSON.parse(at("data").textContent);
 function array({ shape, dtype, base64, scale }) {
   const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0)).buffer;
   if (dtype === "float32") return { shape, numbers: new Float32Array(bytes) };
-  if (dtype === "uint16") return { shape, numbers: new Float32Array(Uint32Array.from(new Uint16Array(bytes), b => b << 16).buffer) };
+  if (dtype === "uint16") {
+    const wide = Uint32Array.from(new Uint16Array(bytes), b => b << 16);
+    return { shape, numbers: new Float32Array(wide.buffer) };
+  }
   const scales = array(scale).numbers, columns = shape[1];
   return { shape, numbers: Float32Array.from(new Int8Array(bytes), (n, k) => n * scales[Math.floor(k / columns)]) };
 }
@@ -39,7 +42,12 @@ function element(tag, properties = {}, ...children) {
 }
 
 const visible = c => ({ " ": "␣", "\n": "↵", "\t": "⇥" })[c] ?? c;
-const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).match(/\w\w/g).map(h => parseInt(h, 16));
+
+/** Red, green and blue of a colour of shared.css. */
+function colour(name) {
+  const value = getComputedStyle(document.documentElement).getPropertyValue(name);
+  return value.match(/\w\w/g).map(digits => parseInt(digits, 16));
+}
 
 /** A pixel for each number, in the colour of its sign, as strong as its size; `most` is the strongest. */
 function heat(canvas, rows, columns, value, most, width, height) {
@@ -68,7 +76,8 @@ function bars(place, rows, most) {
 
 /** A curve through numbers between low and high, with a line at one of them. */
 function curve(numbers, low, high, here, height = 18) {
-  const x = k => numbers.length > 1 ? 1 + 98 * k / (numbers.length - 1) : 50, y = v => 1 + (height - 2) * (high - v) / (high - low || 1);
+  const x = k => numbers.length > 1 ? 1 + 98 * k / (numbers.length - 1) : 50;
+  const y = v => 1 + (height - 2) * (high - v) / (high - low || 1);
   const drawn = Array.from(numbers, (v, k) => `${k ? "L" : "M"}${x(k).toFixed(2)} ${y(v).toFixed(2)}`).join("");
   return `<svg viewBox="0 0 100 ${height}" preserveAspectRatio="none" aria-hidden="true">` +
     `<line x1="${x(here)}" x2="${x(here)}" y1="0" y2="${height}"/><path d="${drawn}"/></svg>`;
