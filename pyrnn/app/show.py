@@ -41,7 +41,7 @@ def characters(model: CharModel, text: str = "") -> str:
     sizes = model.sizes
     layers = "" if sizes["layers"] == 1 else f"{sizes['layers']} layers of "
     return _page("characters", model.state_dict(), {
-        "title": f"{sizes['cell'].upper()}, {layers}{sizes['hidden']} units, {len(model.vocabulary)} characters",
+        "title": f"{str(sizes['cell']).upper()}, {layers}{sizes['hidden']} units, {len(model.vocabulary)} characters",
         "text": text,
         "characters": list(model.vocabulary.characters),
         "eps": CELLS["layernormlstm"].options["eps"][0],
