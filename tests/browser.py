@@ -24,9 +24,10 @@ class Browser:
 
     def __init__(self, folder):
         ours, theirs = os.pipe(), os.pipe()  # to the browser, from it
-        arguments = [found(), "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--mute-audio",
-                     "--disable-extensions", "--disable-background-networking", "--remote-debugging-pipe",
-                     f"--user-data-dir={folder}", "about:blank"]  # fmt: skip
+        flags = ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "no-first-run", "mute-audio",
+                 "disable-extensions", "disable-background-networking", "remote-debugging-pipe",
+                 f"user-data-dir={folder}"]  # fmt: skip
+        arguments = [found(), *(f"--{flag}" for flag in flags), "about:blank"]
         redirected = f"exec {shlex.join(arguments)} 3<&{ours[0]} 4>&{theirs[1]}"  # where it reads and writes
         shell = shutil.which("bash") or "/bin/sh"  # others know descriptors of one digit alone
         self.process = subprocess.Popen([shell, "-c", redirected], pass_fds=(ours[0], theirs[1]),
