@@ -33,6 +33,8 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # generic in the new
 
 
 FILE = FileName()
+COUNT = click.IntRange(min=1)
+SEED = click.IntRange(min=0, max=2**63 - 1)
 
 
 class Real(click.FloatRange):
