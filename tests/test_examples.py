@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 import pyrnn.examples
+from pyrnn.examples import PARTS
 
 FOLDER = Path(pyrnn.examples.__file__).parent
 NAMES = sorted(file.stem for file in FOLDER.glob("*.py") if file.stem[:2] != "__")
@@ -27,6 +28,15 @@ def run(name, *arguments, code=0):
     result = CliRunner().invoke(main, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result.output
+
+
+def rows_of(output):
+    """The figures of a table of the three parts, by the names of its rows."""
+    assert re.search(r" +training +validation +test$", output, re.M)
+    figures = re.findall(r"^(\S.*?) {2,}(\S+) {2,}(\S+) {2,}(\S+)$", output, re.M)
+    return {
+        name: [np.nan if x == "-" else float(x.rstrip("%")) for x in row] for name, *row in figures if row != [*PARTS]
+    }
 
 
 # All of them -----------------------------------------------------------------------------------------------------
@@ -65,6 +75,26 @@ def test_the_list_has_them_all(tmp_path):
     command = commands[NAMES.index("hello")].replace("python", sys.executable, 1).split()
     listed = subprocess.run(command, cwd=tmp_path, capture_output=True, encoding="utf-8", timeout=60, check=True)
     assert listed.stdout == run("__main__", "hello") == run("hello")
+
+
+def test_the_three_parts_are_all_rows_and_the_validation_part_is_that_of_held_out():
+    for n, share in [(6, 0.1), (10, 0.2), (1803, 0.1), (222, 0.2)]:
+        split = pyrnn.examples.parts(n, share, 3)
+        assert [*split] == [*PARTS]
+        assert np.array_equal(np.sort(np.concatenate([*split.values()])), np.arange(n))
+        assert all(np.array_equal(rows, np.sort(rows)) for rows in split.values())
+        assert len(split["validation"]) == len(split["test"]) == round(share * n)
+        np.testing.assert_array_equal(split["validation"], pyrnn.data.held_out(n, share, 3)[1])
+        np.testing.assert_array_equal(split["test"], pyrnn.examples.parts(n, share, 3)["test"])
+    others = (pyrnn.examples.parts(1000, 0.1, seed)["test"] for seed in range(2))
+    assert len(np.intersect1d(*others)) < 40  # of 100, by chance 10
+
+
+def test_the_table_of_the_three_parts(capsys):
+    pyrnn.examples.table("right", {"it": [1, 0.25, np.nan], "a longer name": np.array([0.5, 0.123456, 0])})
+    output = capsys.readouterr().out
+    assert {len(line) for line in output.splitlines()} == {70}
+    np.testing.assert_equal(rows_of(output), {"it": [100, 25, np.nan], "a longer name": [50, 12.3, 0]})
 
 
 def test_one_is_run_by_its_name():
@@ -211,14 +241,14 @@ def test_blank_lines_and_common_time_are_no_flaws(tmp_path):
         (tmp_path / f"rt-polarity.{end}").write_text("a b\n\n" * 12)
     assert [len(words) for words in sentiment.read(tmp_path)[0]] == [2] * 24
     (tmp_path / "p.tsv").write_text("\n".join(f"Go{k}.\tVa{k} !\n" for k in range(12)))
-    assert len(translation.read(tmp_path / "p.tsv", 0)[0]) == 11
+    assert [len(part) for part in translation.read(tmp_path / "p.tsv", 0).values()] == [10, 1, 1]
 
 
 def test_a_language_that_is_only_held_out_is_counted(tmp_path):
     names = {"Even": ["anna", "otto", "abba", "elle", "Anna"], **{f"L{k}": [f"name{k}"] for k in range(9)}}
     for language, some in names.items():
         (tmp_path / f"{language}.txt").write_text("\n".join(some))
-    assert "14 names in 10 languages, 1 of them held out" in run(
+    assert "14 names in 10 languages, 1 of them in the test part" in run(
         "name_language", "--data", tmp_path, "--networks", 1, "--epochs", 1
     )
 
@@ -454,7 +484,8 @@ def test_name_language_command(tmp_path):
     output = run("name_language", "--data", name_files(tmp_path, 4), "--networks", 1, "--epochs", 10,
                  "--plot", tmp_path / "c.png")  # fmt: skip
     assert "names in 2 languages" in output
-    assert 0 <= float(re.search(r"right: ([\d.]+)%", output)[1]) <= 100
+    assert [*rows_of(output)] == ["the networks", "a network alone", "the most frequent language"]
+    assert rows_of(output)["the networks"] == rows_of(output)["a network alone"]  # there is one
     assert (tmp_path / "c.png").stat().st_size > 10_000
 
 
@@ -493,9 +524,10 @@ def test_the_gradients_of_the_sentiment_network(rng):
 
 def test_sentiment_command(tmp_path, rng):
     output = run("sentiment", "--data", sentence_files(tmp_path, 60, rng), "--networks", 1, "--epochs", 1)
-    assert "120 sentences, 12 of them held out" in output
-    for name in ["right", "naive Bayes"]:
-        assert 0 <= float(re.search(rf"{name}: ([\d.]+)%", output)[1]) <= 100
+    assert "120 sentences, 12 of them in the test part" in output
+    rows = rows_of(output)
+    assert [*rows] == ["the networks", "a network alone", "naive Bayes", "the networks and naive Bayes"]
+    assert min(rows["naive Bayes"]) == 100  # a word says it
 
 
 # translation -----------------------------------------------------------------------------------------------------
@@ -512,11 +544,12 @@ def test_phrases_are_held_out_with_all_their_translations(tmp_path):
     from pyrnn.examples import translation
 
     (tmp_path / "p.tsv").write_text(some_phrases() + "Walk!\tMarche\u202f!\n", encoding="utf-8")
-    pairs, held_out = translation.read(tmp_path / "p.tsv", seed=0)
-    assert len(held_out) == 2
-    assert not {french for french, _ in pairs} & set(held_out)
-    assert len(pairs) + sum(map(len, held_out.values())) == 21
-    everything = {*pairs, *((f, e) for f, all_of in held_out.items() for e in all_of)}
+    split = translation.read(tmp_path / "p.tsv", seed=0)
+    assert [len(part) for part in split.values()] == [16, 2, 2]
+    pairs = [(french, english) for part in split.values() for french, all_of in part.items() for english in all_of]
+    assert len(pairs) == 21
+    assert len({french for french, _ in pairs}) == 20
+    everything = set(pairs)
     assert {("Marche !", "Go!"), ("Marche !", "Walk!"), ("Moi, je marche !", "I walk.")} < everything
 
 
@@ -536,10 +569,11 @@ def test_translation_command(tmp_path):
     (tmp_path / "p.tsv").write_text(some_phrases(), encoding="utf-8")
     arguments = ("--hidden", 16, "--epochs", 60, "--plot", tmp_path / "a.png")
     output = run("translation", "--data", tmp_path / "p.tsv", *arguments)
-    for name in ("without attention", "with attention"):
-        greedy, beam = (float(found) for found in re.search(rf"^{name} +([\d.]+)% +([\d.]+)%", output, re.M).groups())
-        assert 0 <= greedy <= 100
-        assert 0 <= beam <= 100
+    rows = rows_of(output)
+    assert [*rows] == [f"{name}, {way}" for name in ("without attention", "with attention")
+                       for way in ("greedy", "a beam of 5", "new English")]  # fmt: skip
+    assert np.isnan(rows["with attention, new English"][0])
+    assert all(0 <= figure <= 100 for way, row in rows.items() for figure in row if "new" not in way)
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
@@ -683,9 +717,9 @@ def test_introns_are_learned(tmp_path, rng):
     network = introns.train(genes[:30], 6, rng)
     said = [introns.chances(network, gene) for gene in genes[30:]]
     assert metrics.f1(np.concatenate(said) > 0.5, np.concatenate([gene.inside for gene in genes[30:]])) > 0.8
-    figure, which = introns.k_mers(genes[:30], genes[30:], 3, 21)
-    assert 0.6 < figure < 1
-    assert which == "k = 3, window 21"
+    figures = introns.k_mers(genes[:30], [genes[:30], genes[30:]], 3, 21)
+    assert len(figures) == 2
+    assert all(0.6 < figure < 1 for figure in figures)
 
 
 def test_introns_command(tmp_path, rng):
@@ -693,7 +727,10 @@ def test_introns_command(tmp_path, rng):
     output = run("introns", "--data", gene_files(tmp_path, 20, rng), "--epochs", 1,
                  "--plot", tmp_path / "i.png")  # fmt: skip
     assert "20 genes, 20 introns, 20 of them GT...AG, 0 GC...AG" in output
-    assert re.search(r"held-out genes: [\d.]+ \(best k-mers: [\d.]+", output)
+    assert "genes: training 12, validation 4, test 4" in output
+    network, k_mers, _ = rows_of(output)
+    assert network == "the network"
+    assert re.fullmatch(r"best k-mers, k = \d, window \d+", k_mers)
     assert (tmp_path / "i.png").stat().st_size > 10_000
 
 
@@ -744,8 +781,21 @@ def test_capitals_are_learned():
 def test_capitals_command(tmp_path):
     (tmp_path / "verse.txt").write_text(VERSE * 300)
     output = run("capitals", "--data", tmp_path / "verse.txt", "--hidden", 8, "--epochs", 1)
-    for name in ["the network", "the best n-gram tagger"]:
-        assert 0 <= float(re.search(rf"F1 of {name}: .* both ([\d.]+)", output)[1]) <= 1
+    rows = rows_of(output)
+    assert [*rows] == [f"{way}, {what}" for way in ("network", "best n-gram tagger")
+                       for what in ("capitals", "punctuation", "both")]  # fmt: skip
+    assert all(0 <= figure <= 1 for row in rows.values() for figure in row)
+
+
+def test_tenths_are_the_whole_text_line_by_line():
+    from pyrnn.examples import capitals
+
+    original = "".join(f"Line {k}, of {k**5}.\n" for k in range(200))
+    tenths = capitals.split(original)
+    assert len(tenths) == 10
+    assert "".join(capitals.restore(*part) for part in tenths) == original
+    assert all(abs(len(characters) - len(original) * 0.085) < 60 for characters, _ in tenths)
+    assert all(characters.endswith("\n") for characters, _ in tenths)
 
 
 # char_lm ---------------------------------------------------------------------------------------------------------
@@ -958,7 +1008,7 @@ def test_char_transformer_command(tmp_path):
 def test_scenes_are_what_their_sentences_say(rng):
     from pyrnn.examples import captions
 
-    pictures, sentences = captions.scenes(100, False, rng)
+    pictures, sentences = captions.scenes(100, "training", rng)
     assert pictures.shape == (100, 9, 192)
     for picture, sentence in zip(pictures, sentences, strict=True):
         cells = picture.reshape(9, 64, 3)
@@ -971,14 +1021,18 @@ def test_scenes_are_what_their_sentences_say(rng):
             brightest = np.sort(cells[k], axis=0)[-9:].mean(axis=0)  # over shapes of at least 12 pixels
             assert tuple(brightest > 0.45) == tuple(map(bool, colour))
     assert 1 <= min(s.count(" at ") for s in sentences) < max(s.count(" at ") for s in sentences) <= 3
-    assert not set(captions.scenes(300, True, rng)[1]) & set(captions.scenes(3000, False, rng)[1])
+    told = [
+        set(captions.scenes(n, part, rng)[1]) for n, part in [(3000, "training"), (200, "validation"), (200, "test")]
+    ]
+    assert sum(map(len, told)) == len(set.union(*told))
     assert set(" ".join(sentences).split()) <= set(captions.WORDS)
 
 
 def test_captions_command(tmp_path):
     pytest.importorskip("matplotlib")
-    output = run("captions", "--hidden", 16, "--steps", 60, "--plot", tmp_path / "c.png")
-    assert 0 <= float(re.search(r"all: ([\d.]+)% of 2000 scenes", output)[1]) <= 100
+    output = run("captions", "--hidden", 16, "--steps", 60, "--count", 300, "--plot", tmp_path / "c.png")
+    assert "right of 300 scenes " in output
+    assert [*rows_of(output)] == ["1 shape", "2 shapes", "3 shapes", "all"]
     assert re.search(r"^For instance: a ", output, re.M)
     assert (tmp_path / "c.png").stat().st_size > 10_000
 

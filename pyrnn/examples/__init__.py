@@ -1,19 +1,23 @@
 """Systems to run, read and start from: `python -m pyrnn.examples.<name>`. README.md beside this file is the guide.
 
-Here is what their command lines share.
+Here is what their command lines share, and the three parts of what they learn from and are judged by.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import click
+import numpy as np
 
 from .. import plots
+from ..data import held_out
+
+PARTS = ("training", "validation", "test")
 
 
 def data_option(expected: str, source: str) -> Callable[[Any], Any]:
@@ -49,6 +53,24 @@ def enough(where: object, what: str, count: int, least: int) -> None:
     """ValueError where there are fewer than `least` of them to learn from and to judge by."""
     if count < least:
         raise ValueError(f"{where}: {count} {what} are too few, expected at least {least}")
+
+
+def parts(n: int, share: float, seed: int) -> dict[str, np.ndarray]:
+    """n rows in three by chance: "training" to learn from, "validation" to choose by, "test" to be judged by, sorted.
+
+    Validation and test have round(share * n) rows each. What is chosen, such as settings and the best of several
+    baselines, is chosen on the validation part; the test part has no say in anything.
+    """
+    rest, validation = held_out(n, share, seed)
+    training, test = held_out(len(rest), len(validation) / len(rest), seed)
+    return dict(zip(PARTS, (rest[training], validation, rest[test]), strict=True))
+
+
+def table(what: str, rows: Mapping[str, Sequence[float] | np.ndarray], form: str = ".1%") -> None:
+    """Print figures (3,) of the three parts, a row for each name; "-" for NaN."""
+    print(f"{what:<34}" + "".join(f"{part:>12}" for part in PARTS))
+    for name, figures in rows.items():
+        print(f"{name:<34}" + "".join(f"{'-' if np.isnan(x) else format(x, form):>12}" for x in figures))
 
 
 def _drawable(context: click.Context, parameter: click.Parameter, path: str | None) -> str | None:

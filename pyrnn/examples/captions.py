@@ -24,7 +24,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import decoding, plots
 
-from . import count_option, lesson
+from . import PARTS, count_option, lesson, table
 
 Y, X = np.mgrid[:8, :8][:, None] - np.mgrid[-1:2, -1:2].reshape(2, 9, 1, 1) - 3.5  # a cell's pixels, from 9 middles
 SHAPES = {  # which pixels they fill, in 9 positions: (9, 8, 8)
@@ -38,9 +38,14 @@ PLACES = ["top left", "top", "top right", "left", "centre", "right", "bottom lef
 WORDS = ["<s>", "</s>", *sorted({*SHAPES, *COLOURS, *" ".join(PLACES).split(), "a", "at", "the", "and"})]
 
 
-def scenes(count: int, held_out: bool, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
-    """Pictures (count, 9, 192), cell by cell, and their sentences, of the held-out ones or of the others."""
-    many = 15 * count if held_out else 2 * count  # to choose from
+def part(sentence: str) -> str:
+    """To which part it belongs, by its checksum."""
+    return {0: "validation", 1: "test"}.get(zlib.crc32(sentence.encode()) % 10, "training")
+
+
+def scenes(count: int, wanted: str, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+    """Pictures (count, 9, 192), cell by cell, and their sentences, of the wanted part."""
+    many = 2 * count if wanted == "training" else 15 * count  # to choose from
     there = rng.random((many, 9)).argsort(axis=1) < rng.integers(1, 4, (many, 1))
     shape, colour = rng.integers(0, len(SHAPES), (many, 9)), rng.integers(0, len(COLOURS), (many, 9))
     names, forms = list(COLOURS), list(SHAPES)
@@ -48,7 +53,7 @@ def scenes(count: int, held_out: bool, rng: np.random.Generator) -> tuple[np.nda
         " and ".join(f"a {names[colour[n, k]]} {forms[shape[n, k]]} at the {PLACES[k]}" for k in np.flatnonzero(seen))
         for n, seen in enumerate(there)
     ]
-    rows = [n for n, told in enumerate(sentences) if (zlib.crc32(told.encode()) % 10 == 0) == held_out][:count]
+    rows = [n for n, told in enumerate(sentences) if part(told) == wanted][:count]
     there, shape, colour = there[rows], shape[rows], colour[rows]
     masks = np.array(list(SHAPES.values()))[shape, rng.integers(0, 9, shape.shape)]  # (count, 9, 8, 8)
     light = rng.uniform(0.6, 1, (len(rows), 9, 1)) * np.array(list(COLOURS.values()))[colour]  # (count, 9, 3)
@@ -68,7 +73,7 @@ def learn(hidden: int, steps: int, rng: np.random.Generator) -> pyrnn.Model:
     adam = pyrnn.Adam(model, lr=4e-3)
     schedule = pyrnn.schedules.Cosine(adam, steps)
     for _ in (bar := tqdm(range(steps))):
-        cells, sentences = scenes(64, False, rng)
+        cells, sentences = scenes(64, "training", rng)
         tokens, lengths = pyrnn.data.pad([[0, *map(WORDS.index, sentence.split()), 1] for sentence in sentences])
         model.zero_grad()
         seen, pull_see = model.see.vjp(cells)  # (N, 9, 96)
@@ -94,16 +99,19 @@ def describe(model: pyrnn.Model, cells: np.ndarray) -> list[str]:
 @lesson(__doc__)
 @count_option("--hidden", 128, "Units of the GRU.")
 @count_option("--steps", 4000, "Steps of Adam.")
-def main(hidden: int, steps: int, plot: str | None, seed: int) -> None:
+@count_option("--count", 2000, "Scenes of each part to be judged by.", least=200)
+def main(hidden: int, steps: int, count: int, plot: str | None, seed: int) -> None:
     rng = np.random.default_rng(seed)
     model = learn(hidden, steps, rng)
-    cells, sentences = scenes(2000, True, rng)
-    captions = describe(model, cells)
-    right = np.array([caption == sentence for caption, sentence in zip(captions, sentences, strict=True)])
-    shapes = np.array([sentence.count(" at ") for sentence in sentences])
-    for count in (1, 2, 3):
-        print(f"{count} shape{'s' if count > 1 else ' '}: {right[shapes == count].mean():.1%} right", end="; ")
-    print(f"all: {right.mean():.1%} of {len(right)} scenes whose sentences were never trained on")
+    figures = list[list[float]]()
+    for wanted in PARTS:
+        cells, sentences = scenes(count, wanted, rng)
+        captions = describe(model, cells)
+        right = np.array([caption == sentence for caption, sentence in zip(captions, sentences, strict=True)])
+        shapes = np.array([sentence.count(" at ") for sentence in sentences])
+        figures.append([right[seen].mean() for seen in (shapes == 1, shapes == 2, shapes == 3, shapes > 0)])
+    kinds = "1 shape", "2 shapes", "3 shapes", "all"
+    table(f"right of {len(right)} scenes", dict(zip(kinds, np.transpose(figures), strict=True)))
     print(f"For instance: {captions[0]}")
     if plot:
         shown = [*np.flatnonzero(~right)[:2], *np.flatnonzero(right)[:10]]

@@ -17,7 +17,7 @@ F1 per base on 53 held-out genes: 0.77, the best k-mers (k = 5, window 181) have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ import numpy as np
 import pyrnn
 from pyrnn import metrics, ngrams, plots, text
 
-from . import count_option, data_option, enough, lesson, reading
+from . import count_option, data_option, enough, lesson, parts, reading, table
 
 BASES = text.Vocabulary("ACGT")
 
@@ -97,11 +97,16 @@ def chances(network: pyrnn.Sequential, gene: Gene) -> np.ndarray:
     return sigmoid
 
 
-def k_mers(learned: Sequence[Gene], held_out: Sequence[Gene], k: int, window: int) -> tuple[float, str]:
-    """The F1 of log-odds averaged over a window, at the best threshold, and their description."""
+def k_mers(learned: Sequence[Gene], judged: Iterable[Sequence[Gene]], k: int, window: int) -> list[float]:
+    """F1 of log-odds averaged over a window, on each of the judged parts at its best threshold."""
     odds = ngrams.LogOdds([BASES.encode(g.bases) for g in learned], [g.inside for g in learned], k, len(BASES))
-    scores = np.concatenate([odds(BASES.encode(gene.bases), window) for gene in held_out])
-    return metrics.best_f1(scores, np.concatenate([g.inside for g in held_out])), f"k = {k}, window {window}"
+    return [metrics.best_f1(np.concatenate([odds(BASES.encode(gene.bases), window) for gene in genes]), inside(genes))
+            for genes in judged]  # fmt: skip
+
+
+def inside(genes: Sequence[Gene]) -> np.ndarray:
+    """Of all their bases."""
+    return np.concatenate([gene.inside for gene in genes])
 
 
 @lesson(__doc__)
@@ -117,18 +122,22 @@ def main(data: str, plot: str | None, epochs: int, seed: int) -> None:
     ends = [gene.bases[a : a + 2] + "..." + gene.bases[b - 2 : b] for gene in genes for a, b in gene.introns]
     print(f"{len(genes)} genes, {len(ends)} introns, {ends.count('GT...AG')} of them GT...AG, "
           f"{ends.count('GC...AG')} GC...AG")  # fmt: skip
-    parts = pyrnn.data.held_out(len(groups), 0.2, seed)  # of the groups
-    learned, held_out = ([genes[n] for k in rows for n in groups[k]] for rows in parts)
-    network = train(learned, epochs, rng)
-    said, true = [chances(network, gene) for gene in held_out], np.concatenate([gene.inside for gene in held_out])
-    figure = metrics.f1(np.concatenate(said) > 0.5, true)
-    best, which = max(k_mers(learned, held_out, k, window) for k in range(3, 8) for window in (41, 81, 121, 181, 241))
-    print(f"F1 per base on {len(held_out)} held-out genes: {figure:.2f} (best k-mers: {best:.2f}, {which}; "
-          f"all bases said to be intron: {metrics.f1(true | True, true):.2f})")  # fmt: skip
+    split = {part: [genes[n] for k in rows for n in groups[k]]
+             for part, rows in parts(len(groups), 0.2, seed).items()}  # fmt: skip
+    network, figures = train(split["training"], epochs, rng), list[float]()
+    for some in split.values():
+        said = [chances(network, gene) for gene in some]
+        figures.append(metrics.f1(np.concatenate(said) > 0.5, inside(some)))
+    found = {f"best k-mers, k = {k}, window {window}": k_mers(split["training"], split.values(), k, window)
+             for k in range(3, 8) for window in (41, 81, 121, 181, 241)}  # fmt: skip
+    best = max(found, key=lambda name: found[name][1])
+    flat = [metrics.f1(np.ones_like(true), true) for true in map(inside, split.values())]
+    print("genes: " + ", ".join(f"{part} {len(some)}" for part, some in split.items()))
+    table("F1 per base", {"the network": figures, best: found[best], "all bases are intron": flat}, ".2f")
     if plot:
-        shown = sorted(range(len(held_out)), key=lambda n: -len(held_out[n].introns))[:4]
-        title = f"Introns of held-out genes: F1 per base {figure:.2f}, k-mers {best:.2f}"
-        plots.spans(plot, {held_out[n].name: (said[n], held_out[n].introns) for n in shown}, title, span="intron")
+        shown = sorted(range(len(some)), key=lambda n: -len(some[n].introns))[:4]
+        title = f"Introns of genes of the test part: F1 per base {figures[-1]:.2f}, k-mers {found[best][-1]:.2f}"
+        plots.spans(plot, {some[n].name: (said[n], some[n].introns) for n in shown}, title, span="intron")
 
 
 if __name__ == "__main__":

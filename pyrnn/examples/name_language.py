@@ -23,7 +23,7 @@ import numpy as np
 import pyrnn
 from pyrnn import metrics, plots, text
 
-from . import count_option, data_option, enough, lesson, reading
+from . import count_option, data_option, enough, lesson, parts, reading, table
 
 
 def read(folder: str | Path) -> list[tuple[str, str]]:
@@ -88,17 +88,20 @@ def main(data: str, plot: str | None, networks: int, epochs: int, seed: int) -> 
     with reading():
         pairs = read(data)
     rng = np.random.default_rng(seed)
-    learned, held_out = ([pairs[n] for n in rows] for rows in pyrnn.data.held_out(len(pairs), 0.1, seed))
-    members = [train(learned, epochs, rng) for _ in range(networks)]
-    names, languages = np.array(held_out).T
+    split = {part: [pairs[n] for n in rows] for part, rows in parts(len(pairs), 0.1, seed).items()}
+    members = [train(split["training"], epochs, rng) for _ in range(networks)]
     classes = sorted({language for _, language in pairs})  # one of them may be held out only
-    counts = metrics.confusions(vote(members, names), languages, classes)
-    right, alone = np.trace(counts) / len(names), np.mean([vote([one], names) == languages for one in members])
-    print(f"{len(pairs)} names in {len(counts)} languages, {len(names)} of them held out")
-    print(f"right: {right:.1%} of the held-out names (each network alone: {alone:.1%}; "
-          f"the most frequent language: {counts.sum(axis=1).max() / len(names):.1%})")  # fmt: skip
+    figures = list[tuple[float, ...]]()
+    for some in split.values():
+        names, languages = np.array(some).T
+        counts = metrics.confusions(vote(members, names), languages, classes)
+        alone = np.mean([vote([one], names) == languages for one in members])
+        figures.append((np.trace(counts) / len(some), float(alone), counts.sum(axis=1).max() / len(some)))
+    print(f"{len(pairs)} names in {len(counts)} languages, {len(names)} of them in the test part")
+    ways = "the networks", "a network alone", "the most frequent language"
+    table("languages right", dict(zip(ways, np.transpose(figures), strict=True)))
     if plot:
-        title = f"{right:.1%} of {len(names)} held-out names right"
+        title = f"{figures[-1][0]:.1%} of {len(names)} names of the test part right"
         plots.confusion_matrix(plot, counts, classes, title, true_label="language", said_label="said")
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import pyrnn
 from pyrnn import ngrams, text
 
-from . import count_option, data_option, enough, lesson, reading
+from . import count_option, data_option, enough, lesson, parts, reading, table
 
 FILES = ("rt-polarity.neg", "rt-polarity.pos")
 
@@ -96,16 +96,31 @@ def main(data: str, networks: int, epochs: int, seed: int) -> None:
     with reading():
         sentences, praise = read(data)
     rng = np.random.default_rng(seed)
-    parts = pyrnn.data.held_out(len(sentences), 0.1, seed)
-    (words, labels), (other, truth) = (([sentences[n] for n in rows], praise[rows]) for rows in parts)
-    members = [train(words, labels, epochs, rng) for _ in range(networks)]
-    each = np.array([network(*network.vocabulary.batch(other)) for network in members])  # logits (networks, N)
-    logits, bayes = each.mean(axis=0), ngrams.NaiveBayes(words, labels, order=2)(other).argmax(axis=1)
-    print(f"{len(sentences)} sentences, {len(other)} of them held out, {len(members[0].vocabulary)} words")
-    print(f"right: {np.mean((logits > 0) == truth):.1%} of the held-out sentences (each network alone: "
-          f"{np.mean((each > 0) == truth):.1%}; naive Bayes: {np.mean(bayes == truth):.1%})")  # fmt: skip
-    for n in np.argsort(logits)[[0, len(other) // 2, -1]]:
-        print(f"  {logits[n]:+5.1f}  {' '.join(other[n])[:100]}")
+    split = {part: ([sentences[n] for n in rows], praise[rows])
+             for part, rows in parts(len(sentences), 0.1, seed).items()}  # fmt: skip
+    members = [train(*split["training"], epochs, rng) for _ in range(networks)]
+    bayes = ngrams.NaiveBayes(*split["training"], order=2)
+    said = {}
+    for part, (words, _) in split.items():
+        each = np.array([network(*network.vocabulary.batch(words)) for network in members])  # logits (networks, N)
+        said[part] = (*each, each.mean(axis=0), bayes(words) @ [-1, 1])
+
+    def right(weights: np.ndarray) -> list[float]:
+        """Of each part, where the logits are those of `said` with these weights."""
+        return [float(np.mean((weights @ said[part] > 0) == truth)) for part, (_, truth) in split.items()]
+
+    one = np.eye(networks + 2)
+    mixed = max((right(one[-2] + w * one[-1]) for w in np.geomspace(0.01, 1, 21)), key=lambda figures: figures[1])
+    print(f"{len(sentences)} sentences, {len(words)} of them in the test part, {len(members[0].vocabulary)} words")
+    table("right", {
+        "the networks": right(one[-2]),
+        "a network alone": list(np.mean([right(row) for row in one[:networks]], axis=0)),
+        "naive Bayes": right(one[-1]),
+        "the networks and naive Bayes": mixed,
+    })  # fmt: skip
+    logits = said["test"][-2]
+    for n in np.argsort(logits)[[0, len(words) // 2, -1]]:
+        print(f"  {logits[n]:+5.1f}  {' '.join(words[n])[:100]}")
 
 
 if __name__ == "__main__":

@@ -25,14 +25,14 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 import pyrnn
 from pyrnn import decoding, plots, text
 
-from . import count_option, data_option, enough, lesson, reading
+from . import count_option, data_option, enough, lesson, parts, reading, table
 
 START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 BATCH, BEAM, LONGEST = 64, 5, 60
 
 
-def read(path: str, seed: int) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
-    """Pairs (French, English) to learn from, and the held-out French phrases with all their translations."""
+def read(path: str, seed: int) -> dict[str, dict[str, list[str]]]:
+    """Of each part the French phrases with all their translations."""
     english: dict[str, list[str]] = {}
     for place, line in text.lines(path):
         phrases = [phrase.strip() for phrase in line.translate({0xA0: " ", 0x202F: " "}).split("\t")]
@@ -41,9 +41,7 @@ def read(path: str, seed: int) -> tuple[list[tuple[str, str]], dict[str, list[st
         english.setdefault(phrases[1], []).append(phrases[0])
     enough(path, "French phrases", len(english), 10)
     french = sorted(english)
-    train, valid = pyrnn.data.held_out(len(french), 0.1, seed)
-    pairs = [(french[k], target) for k in train for target in english[french[k]]]
-    return pairs, {french[k]: english[french[k]] for k in valid}
+    return {part: {french[k]: english[french[k]] for k in rows} for part, rows in parts(len(french), 0.1, seed).items()}
 
 
 def learn(
@@ -84,28 +82,30 @@ def translate(model: pyrnn.EncoderDecoder, sources: list[np.ndarray], width: int
 @count_option("--epochs", 40)
 def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> None:
     with reading():
-        pairs, held_out = read(data, seed)
+        split = read(data, seed)
+    pairs = [(source, target) for source, targets in split["training"].items() for target in targets]
     french = text.Words.of({letter for source, _ in pairs for letter in source} - {"?"})  # 0: "?", and any not known
     english = text.Vocabulary.of(START + END + "".join(target for _, target in pairs))
     numbers = [(french.encode(source), english.encode(START + target + END)) for source, target in pairs]
-    phrases, known = list(held_out), {target for _, target in pairs}
-    sources = [french.encode(phrase) for phrase in phrases]
-    new = np.array([known.isdisjoint(held_out[phrase]) for phrase in phrases])
-    print(f"{len(pairs)} pairs to learn from; {len(phrases)} French phrases held out, {new.sum()} with new English.")
-    table = f"{'exact matches':<20}{'greedy':>10}{f'beam of {BEAM}':>12}{'new English':>14}\n"
+    known = {target for _, target in pairs}
+    print(f"{len(pairs)} pairs to learn from; {len(split['test'])} French phrases in the test part")
+    rows = dict[str, list[float]]()
     for name, attention in (("without attention", False), ("with attention", True)):
         rng = np.random.default_rng(seed)
         model = pyrnn.EncoderDecoder(len(french), len(english), 64, hidden, attention=attention, dropout=0.3, rng=rng)
         learn(model, numbers, epochs, rng)
-        table += f"{name:<18}"
-        for width in (1, BEAM):
-            written = [english.decode(row) for row in translate(model, sources, width)]
-            right = np.array([w in held_out[f] for f, w in zip(phrases, written, strict=True)])
-            table += f"{right.mean():>12.1%}"
-        table += f"{right[new].mean() if new.any() else np.nan:>14.1%}\n"
-    print(f"\n{table}")
+        for part, english_of in split.items():
+            phrases = list(english_of)[:: 8 if part == "training" else 1]
+            sources = [french.encode(phrase) for phrase in phrases]
+            for width, way in ((1, "greedy"), (BEAM, f"a beam of {BEAM}")):
+                written = [english.decode(row) for row in translate(model, sources, width)]
+                right = np.array([w in english_of[f] for f, w in zip(phrases, written, strict=True)])
+                rows.setdefault(f"{name}, {way}", []).append(right.mean())
+            new = np.array([known.isdisjoint(english_of[phrase]) for phrase in phrases])  # no translation was learned
+            rows.setdefault(f"{name}, new English", []).append(right[new].mean() if new.any() else np.nan)
+    table("exactly as a translation", rows)
     for k in np.random.default_rng(seed).permutation(len(phrases))[:12]:
-        print(f"  {phrases[k]:<32} {written[k]:<24} {'' if right[k] else min(held_out[phrases[k]])}")
+        print(f"  {phrases[k]:<32} {written[k]:<24} {'' if right[k] else min(english_of[phrases[k]])}")
     if plot:
         long = [k for k in np.flatnonzero(right) if len(phrases[k]) > 12]
         maps = []
