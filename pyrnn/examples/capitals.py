@@ -183,13 +183,12 @@ def main(data: str, hidden: int, epochs: int, seed: int) -> None:
         enough(data, "characters in the lines before the last tenth", sum(len(part[0]) for part in tenths[:-1]), 1000)
     validation, test = tenths.pop(), tenths.pop(np.random.default_rng(seed).integers(9))
     characters, labels = "".join(part[0] for part in tenths), [label for part in tenths for label in part[1]]
-    judged = tenths[0], validation, test
     taggers = [NGramTagger(characters, labels, offsets) for offsets in TAGGERS]
     best = max(taggers, key=lambda tagger: f1(tagger(validation[0]), validation[1])[2])
     network = train(characters, labels, hidden=hidden, epochs=epochs, seed=seed)
     rows = dict[str, np.ndarray]()
     for name, tagger in (("network", network), ("best n-gram tagger", best)):
-        figures = np.array([f1(tagger(part[0]), part[1]) for part in judged])
+        figures = np.array([f1(tagger(part[0]), part[1]) for part in (tenths[0], validation, test)])
         rows |= {f"{name}, {what}": figures[:, k] for k, what in enumerate(("capitals", "punctuation", "both"))}
     table("F1", rows, ".3f")
     print(f"{len(test[0])} characters of the test part\n")
