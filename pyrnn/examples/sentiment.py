@@ -8,12 +8,17 @@
     pool     the largest number of each unit    (N, 2H): the summary of the whole sentence, whatever its length
     out      above 0 for praise                 logits (N,), trained with binary cross-entropy
 
-The data are the 10,662 sentences of Pang and Lee ("Seeing stars", 2005), half of them praise; a random tenth is held
-out. There are few sentences and many words: the network is held back by dropout, and two of them, from other initial
-weights, vote with the mean of their logits. Beside them stands naive Bayes on words and pairs of words.
+The data are the 10,662 sentences of Pang and Lee ("Seeing stars", 2005), half of them praise. A random tenth
+chose the settings, another one judges. There are few sentences and many words: the network is held back by dropout, and
+two of them, from other initial weights, vote with the mean of their logits. Beside them stands naive Bayes on words and
+pairs of words. 30 s of computing.
 
-76.9% of the held-out sentences are right, naive Bayes has 78.4%: of so few sentences the order of words teaches little
-that pairs of them do not. 22 s of computing.
+Of the test part 76.7% are right, naive Bayes has 77.8%, with a standard error of 1.3; it is not beaten. For a word it
+learns one number, by counting; the network learns a hundred, and half of the 19,014 words come in one sentence only.
+What order says of so few is in pairs already. Others found the same: 79.0% for naive Bayes of pairs (Wang and Manning
+2012), 76.1% for a convolutional network, which reaches 81.5% with vectors of words that come from 100 billion words of
+news (Kim 2014, arXiv:1408.5882). Mixed, with the weight that is best on the validation part, both look like 79.5% there
+and have 77.7% on the test part: that is what a third part is for.
 """
 
 from __future__ import annotations
