@@ -14,8 +14,8 @@ network stand k-mers: log-odds of each base after the k - 1 before it, in intron
 above a threshold. k and window are the best of the validation part; the threshold is the best of each part.
 
 F1 per base on the 58 genes of the test part: 0.62, k-mers (k = 5, window 181) 0.46. The 53 of validation have 0.80 and
-0.63, but they are easier: 24% of their bases are in introns, of the test part's 11%. Of fifty genes a figure says little
-more than which of two ways is the better. A minute of computing.
+0.63, but they are easier: 24% of their bases are in introns, of the test part's 11%. Of fifty genes a figure says
+little more than which of two ways is the better. A minute of computing.
 """
 
 from __future__ import annotations
