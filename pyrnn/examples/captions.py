@@ -9,9 +9,10 @@
 
 The picture comes in once, at the start; from there on the decoder reads nothing but its own words, until it says
 that the sentence ends (Vinyals et al. 2015, arXiv:1411.4555). Training is by teacher forcing. Shapes are told line by
-line, so there is one right sentence for each scene. One sentence in ten (by its checksum) is never trained on: what is
-judged are scenes of these only, and a caption counts where it is right from the first word to the last: 98.5% of 2000
-are, after less than a minute on one core.
+line, so there is one right sentence for each scene. Two sentences in ten (by their checksums) are never trained on:
+scenes of the one have chosen the settings, scenes of the other judge. A caption counts where it is right from the first
+word to the last: 99.1% of 2000 are, of the validation part 99.2%, of sentences that were trained on 99.4%. It takes a
+minute on one core.
 """
 
 from __future__ import annotations
