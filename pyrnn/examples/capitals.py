@@ -12,8 +12,8 @@ only the reverse direction has read (Schuster and Paliwal 1997). F1 counts every
 (or group, as "?'"): right only in its place. Beside it stand n-gram taggers: the likeliest label of a word with the
 white space after it, given the word alone, with its neighbour on one side or with both, interpolated over what was
 seen. The last tenth of the text has chosen the settings and the best tagger; a tenth by chance is the test part.
-
-F1 0.818 (capitals 0.947, punctuation 0.567), the best tagger 0.737 (0.854, 0.516), after six epochs; 90 seconds.
+F1 there is 0.794 (capitals 0.940, punctuation 0.538), of the best tagger 0.740 (0.896, 0.471), after six epochs; of the
+validation part 0.820 and 0.736. Three minutes of computing.
 """
 
 from __future__ import annotations
