@@ -12,9 +12,10 @@ decoder knows of the source is the vector; with it, it can look (Bahdanau et al.
 by teacher forcing: the decoder reads the right letters, so all of its steps are one call. Translating is free running:
 greedy, or a beam that keeps the likeliest beginnings.
 
-A tenth of the French phrases is held out; what is written counts where it is one of the translations, letter by letter.
-With attention 44% of the 432 are, by a beam of 5 (41% greedy), without 30% (27%): two minutes for both. Of the 140
-whose English stands nowhere in the training part it is 13% and 5%.
+A tenth of the French phrases has chosen the settings, another judges. What is written counts where it is one of the
+translations, letter by letter. With attention 39% of the 432 of the test part are, by a beam of 5 (37% greedy), without
+27% (22%); of those whose English stands nowhere in the training part 15% and 8%. Of the validation part it is 44% and
+30%; what was learned from (an eighth of it is asked for) is known nearly by heart, 98% and 85%. Two minutes for both.
 """
 
 from __future__ import annotations
