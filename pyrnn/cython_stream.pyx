@@ -1,4 +1,4 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """Recurrent layers step by step from Cython, without the GIL; to be cimported.
 
     # cython: language_level=3
@@ -49,22 +49,22 @@ ctypedef fused real:
 cdef pyrnn_stream_api *api = <pyrnn_stream_api *>PyCapsule_GetPointer(_core._stream_api, "pyrnn._core._stream_api")
 
 
-cdef void *borrow(object stream, int doubles, Py_ssize_t *sizes) except NULL:
+cdef object compiled_of(object stream):
     if not isinstance(stream, Stream):
         raise TypeError(f"cython_stream: stream is {type(stream).__name__}, expected what layer.stream() returns")
-    return api.borrow(stream._compiled, doubles, sizes)
+    return stream._compiled
 
 
 cdef float32_stream float32_of(object stream) except *:
     cdef Py_ssize_t sizes[3]
-    cdef void *compiled = borrow(stream, 0, sizes)
-    return float32_stream(compiled, sizes[0], sizes[1], sizes[2])
+    cdef void *borrowed = api.borrow(compiled_of(stream), 0, sizes)
+    return float32_stream(borrowed, sizes[0], sizes[1], sizes[2])
 
 
 cdef float64_stream float64_of(object stream) except *:
     cdef Py_ssize_t sizes[3]
-    cdef void *compiled = borrow(stream, 1, sizes)
-    return float64_stream(compiled, sizes[0], sizes[1], sizes[2])
+    cdef void *borrowed = api.borrow(compiled_of(stream), 1, sizes)
+    return float64_stream(borrowed, sizes[0], sizes[1], sizes[2])
 
 
 cdef int refuse(str call, Py_ssize_t *x, Py_ssize_t *y, Py_ssize_t rows, Py_ssize_t inputs, Py_ssize_t outputs) except -1:
@@ -110,7 +110,8 @@ def repeat(stream, const real[:, ::1] x, real[:, ::1] y, Py_ssize_t count):
         pyrnn.cython_stream.repeat(stream, x, y, 1000)
     """
     cdef Py_ssize_t sizes[3]
-    cdef void *s = borrow(stream, real is double, sizes)
+    cdef object compiled = compiled_of(stream)  # lives as long as the loop, whatever others take from the stream
+    cdef void *s = api.borrow(compiled, real is double, sizes)
     cdef Py_ssize_t k
     if x.shape[0] != sizes[0] or x.shape[1] != sizes[1] or y.shape[0] != sizes[0] or y.shape[1] != sizes[2]:
         refuse("repeat", x.shape, y.shape, sizes[0], sizes[1], sizes[2])

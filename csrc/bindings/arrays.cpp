@@ -71,11 +71,12 @@ std::vector<i64> to_lengths(const std::string& call, py::handle object, i64 step
 
 std::vector<i64> to_rows(const std::string& call, py::handle object, i64 batch) {
   const py::array_t<i64> a = to_packed<i64>(call, "rows", object);
-  for (i64 i = 0; i < a.size(); ++i)
-    if (a.data()[i] < 0 || a.data()[i] >= batch)
-      wrong_value(call, at("rows", std::size_t(i)) + " is " + std::to_string(a.data()[i]) + ", expected 0 to " +
-                            std::to_string(batch - 1));
-  return std::vector<i64>(a.data(), a.data() + a.size());
+  std::vector<i64> rows(a.data(), a.data() + a.size());
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    if (rows[i] < 0 || rows[i] >= batch)
+      wrong_value(call,
+                  at("rows", i) + " is " + std::to_string(rows[i]) + ", expected 0 to " + std::to_string(batch - 1));
+  return rows;
 }
 
 py::object never_made() {

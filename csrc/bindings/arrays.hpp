@@ -201,17 +201,20 @@ template <class T> T* to_flat(const std::string& call, const std::string& name, 
 }
 
 // Class numbers [M] below `limit`, any number of them where M is negative; where `weights` (or null) is 0 a number may
-// be anything. A copy: the caller may change its array while a kernel reads these.
+// be anything, and becomes 0. A copy: the caller may change its arrays while a kernel reads these.
 template <class T = float>
 py::array_t<i64> to_ids(const std::string& call, const std::string& name, py::handle object, i64 M, i64 limit,
                         const T* weights = nullptr) {
   py::array_t<i64> ids(py::array(to_packed<i64>(call, name, object).attr("copy")()));
   if (ids.ndim() != 1 || (M >= 0 && ids.shape(0) != M))
     wrong_shape(call, name, ids, M >= 0 ? shape_words({M}) : "(M,)");
-  for (i64 i = 0; i < ids.size(); ++i)
-    if ((!weights || weights[i] != 0) && (ids.data()[i] < 0 || ids.data()[i] >= limit))
-      wrong_value(call, at(name, std::size_t(i)) + " is " + std::to_string(ids.data()[i]) + ", expected 0 to " +
+  i64* all = ids.mutable_data();
+  for (i64 i = 0; i < ids.size(); ++i) {
+    if (weights && weights[i] == 0) all[i] = 0;
+    if (all[i] < 0 || all[i] >= limit)
+      wrong_value(call, at(name, std::size_t(i)) + " is " + std::to_string(all[i]) + ", expected 0 to " +
                             std::to_string(limit - 1));
+  }
   return ids;
 }
 

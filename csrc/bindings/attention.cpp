@@ -283,7 +283,7 @@ py::tuple backward(const py::object& dout_, const py::object& query, const py::o
 template <class T> struct AdditiveCall {
   AdditiveAttention<T> a;
   py::array_t<T> query = no_array<py::array_t<T>>(), key = query, value = query, score = query;
-  py::array_t<i64> lengths = no_array<py::array_t<i64>>();
+  std::vector<i64> lengths;
 
   AdditiveCall(const std::string& call, py::handle query_, py::handle key_, py::handle value_, py::handle score_,
                py::handle lengths_) {
@@ -304,9 +304,10 @@ template <class T> struct AdditiveCall {
     check_shape(call, "score", score, {a.H});
     a.query = query.data(), a.key = key.data(), a.value = value.data(), a.score = score.data();
     if (!lengths_.is_none()) {
-      lengths = to_packed<i64>(call, "lengths", lengths_);
-      check_shape(call, "lengths", lengths, {a.N});
-      check_lengths(call, {lengths.data(), std::size_t(a.N)}, a.K);
+      const py::array_t<i64> given = to_packed<i64>(call, "lengths", lengths_);
+      check_shape(call, "lengths", given, {a.N});
+      lengths.assign(given.data(), given.data() + a.N);
+      check_lengths(call, lengths, a.K);
       a.lengths = lengths.data();
     }
   }

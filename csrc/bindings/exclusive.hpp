@@ -38,8 +38,12 @@ class Exclusive {
 
  private:
   // In a child of fork the lock may be held by a thread that is gone, in the middle of a step: such a stream is refused
-  // from then on. Needs the GIL.
+  // from then on. Needs the GIL; where there is none, threads look one after the other, and a fork comes before or
+  // after.
   void check_fork() {
+    if (generation_ == fork_generation()) return;
+    static std::mutex looking;
+    const std::lock_guard<std::mutex> one(looking);
     if (generation_ == fork_generation()) return;
     if (!lock_.try_lock()) throw std::runtime_error(call_ + ": another thread was using this stream at the fork");
     lock_.unlock();

@@ -1,7 +1,8 @@
 // The compiled module: a table of contents.
 #include "bindings/bindings.hpp"
 
-PYBIND11_MODULE(_core, m) {
+// That it needs no GIL rests on what docs/internals.md says of it.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   using namespace pyrnn;
   m.doc() = "The compiled kernels of pyrnn.";
   bind_process(m);

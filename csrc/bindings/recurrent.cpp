@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <span>
 #include <stdexcept>
@@ -58,7 +59,7 @@ States<const T> parse_state(const std::string& call, const std::string& name, co
   States<const T> state{};
   if (object.is_none()) return state;
   const py::sequence given = to_sequence(call, name, object, op.states.size());
-  for (std::size_t k = 0; k < given.size(); ++k) {
+  for (std::size_t k = 0; k < op.states.size(); ++k) {
     py::object entry = given[k];
     if (entry.is_none()) continue;
     py::array_t<T> a = to_packed<T>(call, at(name, k), entry);
@@ -261,17 +262,17 @@ class Pullback {
     Recordings<T> recordings;
   };
 
-  // Looking at the arguments may run other threads and other code, so what is kept is taken out first, for this call
-  // alone, and put back if they are refused.
+  // Looking at the arguments may run other threads and other code, so what is kept is taken first, by one of those that
+  // try, for this call alone, and put back if they are refused.
   template <class T> py::tuple run(Kept<T>& kept, py::handle dy, py::handle dstate, py::handle grads, bool need_dx) {
-    if (kept.recordings.empty())
+    if (taken_.exchange(true))
       throw std::runtime_error(call_ + ": this pullback has been used; call vjp again for another");
     Kept<T> mine = std::move(kept);
     bool used = false;
     try {
       return run(mine.given, mine.recordings, dy, dstate, grads, need_dx, used);
     } catch (...) {
-      if (!used) kept = std::move(mine);
+      if (!used) kept = std::move(mine), taken_ = false;
       throw;
     }
   }
@@ -358,6 +359,7 @@ class Pullback {
   std::string call_;
   Models models_;
   bool per_row_;
+  std::atomic<bool> taken_ = false;
   std::variant<Kept<float>, Kept<double>> kept_;
 };
 

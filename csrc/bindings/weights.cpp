@@ -16,8 +16,8 @@ template <class T>
 std::vector<py::object> of_first_model(const std::string& call, const RecurrentOp& op, const py::sequence& given,
                                        Models& models, std::vector<i64>& distances) {
   std::vector<py::object> entries;
-  entries.reserve(given.size());
-  for (const py::handle entry : given) entries.push_back(py::reinterpret_borrow<py::object>(entry));
+  entries.reserve(op.weights.size());
+  for (std::size_t i = 0; i < op.weights.size(); ++i) entries.push_back(given[i]);  // a list may be another by now
   distances.assign(entries.size(), 0);
   each_weight(op, [&](std::size_t i, const CellWeight& weight, i64) {
     if (weight.role != Role::ih || !py::isinstance<py::array_t<T>>(entries[i])) return;

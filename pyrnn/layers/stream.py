@@ -75,7 +75,7 @@ class LayerStream:
 
     def take(self, rows: ArrayLike) -> None:
         """Go on with these rows, in this order: one index, several, repeats allowed, or a (N,) array of booleans. N is
-        then how many they are. What was borrowed in Cython stays the stream of before.
+        then how many they are. What was borrowed in Cython is to be borrowed anew.
 
         stream.take([0, 0, 2])  # a search that splits its first hypothesis and drops the second
         """
