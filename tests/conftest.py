@@ -20,6 +20,17 @@ def rng():
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="module")
+def one_torch_thread():
+    """torch's threads spin beside ours on small calls."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def pytest_collection_modifyitems(items):
     """What waits for the runs on lower instruction sets comes late, but before tests that need the CPUs to themselves.
 

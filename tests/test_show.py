@@ -414,5 +414,5 @@ def test_attention_moves(visit):
 
 def test_templates_ship(tmp_path):
     assert {file.name for file in Path(show.__file__).with_name("pages").iterdir()} == {
-        "attention.html", "characters.html", "recall.html", "shared.css", "shared.js",
+        "attention.html", "characters.html", "head.html", "recall.html", "shared.css", "shared.js",
     }  # fmt: skip

@@ -7,19 +7,14 @@ from cells import DTYPES, SIZES, TORCH, VARIANTS, assert_same_bits, cases, flat
 import pyrnn
 
 torch = pytest.importorskip("torch")
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+    pytest.mark.usefixtures("one_torch_thread"),
+]
 
 CELLS = {name: layer for name, layer in TORCH.items() if not VARIANTS[name][2]}  # projections are drawn at random
 # What the project promises, of the largest value.
 PROMISED = {"float32": 2e-5, "float64": 1e-9}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pair(cell, inputs, hidden, dtype, seed, **options):

@@ -20,16 +20,10 @@ NAMES = ("RNN", "LSTM", "GRU")
 TOLERANCE = {torch.float32: {"rtol": 2e-4, "atol": 2e-5}, torch.float64: {"rtol": 1e-9, "atol": 1e-11}}
 
 # torch says that it cannot run a projection on oneDNN, and that it allocates for the first backward in a thread.
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """torch's threads spin beside ours on calls this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported:UserWarning"),
+    pytest.mark.usefixtures("one_torch_thread"),
+]
 
 
 def flat(result):

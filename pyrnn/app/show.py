@@ -104,7 +104,7 @@ def _page(name: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> s
     # No tag can begin in the data, nor can half of a surrogate pair keep them from being UTF-8.
     text = json.dumps({**facts, "arrays": carried}, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = (PAGES / f"{name}.html").read_text(encoding="utf-8")
-    for part in ("shared.css", "shared.js"):
+    for part in ("head.html", "shared.css", "shared.js"):
         page = page.replace(f"{{{{{part}}}}}", (PAGES / part).read_text(encoding="utf-8"))
     return page.replace("{{data}}", text)
 
