@@ -96,6 +96,8 @@ struct Worker;
 
 // Work is counted in multiply-adds; below this much per thread, sharing it costs more than it saves.
 inline constexpr i64 work_per_thread = 200'000;
+// To read a weight takes as long as to multiply so many rows by it.
+inline constexpr i64 rows_of_reading = 3;
 
 inline int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
 

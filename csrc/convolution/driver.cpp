@@ -332,9 +332,9 @@ template <class T> void ConvolutionStream<T>::step(const T* x, i64 x_row, T* y) 
   });
 }
 
-// Multiply-adds; to read a weight takes as long as some of them.
+// Multiply-adds.
 template <class T> i64 ConvolutionStream<T>::step_work() const {
-  return std::max<i64>(N_, 3) * size().K * size().C * size().outputs();
+  return std::max(N_, rows_of_reading) * size().K * size().C * size().outputs();
 }
 
 template <class T> void ConvolutionStream<T>::run(i64 steps, Steps<const T> x, Steps<T> y) {

@@ -14,8 +14,6 @@ namespace {
 // A part of a product has at least so many rows, and one of weight gradients at least so many registers of columns:
 // with fewer of them the weights, or the rows, would be read too often.
 constexpr i64 least_rows = 48, least_groups = 4;
-// To read a weight takes as long as to multiply so many rows by it.
-constexpr i64 rows_of_reading = 3;
 
 // y = act(x W^T + b) for N times the m.M rows of x, `x_batch` apart. Parts of it are some of the rows, or where these
 // are few some of the outputs.

@@ -180,6 +180,7 @@ template <class T> struct LinearLoop {
     }
   }
 
+  // The same where products are of a form.
   static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight,
                           const LinearScratch<T>& own) {
     alignas(64) static constexpr T nothing[columns] = {};
