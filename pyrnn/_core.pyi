@@ -113,8 +113,9 @@ class linear:
     def forward(x: Array, weight: Matrix, bias: Array | None, *, precision: str = "float32") -> Array: ...
     @staticmethod
     def backward(
-        dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, *, precision: str = "float32"
-    ) -> Array: ...
+        dy: Array, x: Array, weight: Array, dweight: Array, dbias: Array | None, *, precision: str = "float32",
+        after_relu: bool = False,
+    ) -> Array: ...  # fmt: skip
     @staticmethod
     def packed(weight: Matrix, bias: Array | None, activation: str = "identity") -> PackedLinear: ...
     @staticmethod

@@ -577,12 +577,15 @@ def test_linear(dtype):
         )
         bias = rng.standard_normal(outputs).astype(dtype) if rng.random() < 0.7 else None
         start = rng.standard_normal((outputs, inputs)).astype(dtype)
+        after = bool(rng.random() < 0.5)
+        if after:
+            x = np.maximum(x, 0)
         wide = [None if a is None else a.astype(np.float64) for a in (x, weight, bias, dy)]
 
-        def both(backend, x, weight, bias, dy, start):
+        def both(backend, x, weight, bias, dy, start, after=after):
             dweight, dbias = start.copy(), None if bias is None else bias.copy()
             y = backend.linear.forward(x, weight, bias)
-            dx = backend.linear.backward(dy, x, weight, dweight, dbias)
+            dx = backend.linear.backward(dy, x, weight, dweight, dbias, after_relu=after)
             return [y, dx, dweight] + ([] if dbias is None else [dbias])
 
         actual = both(kernels, *(None if a is None else relay(rng, a) for a in (x, weight, bias, dy)), start)

@@ -132,8 +132,9 @@ py::array models_forward(const std::string& call, py::handle x, py::handle weigh
 // dy [P, ..., O] -> dx like x; dweight and dbias, like weight and bias, are added to.
 template <class T>
 py::array models_backward(const std::string& call, py::handle dy_, py::handle x, py::handle weight, py::handle dweight_,
-                          py::handle dbias_, bool rounded) {
-  const Maps<T> maps(call, x, weight, py::none(), rounded);
+                          py::handle dbias_, bool rounded, bool after_relu) {
+  Maps<T> maps(call, x, weight, py::none(), rounded);
+  maps.first.after_relu = after_relu;
   const i64 O = maps.first.O, I = maps.first.I;
   py::array dy = to_typed<T>(call, "dy", dy_);
   check_shape(call, "dy", dy, maps.shape(O));
@@ -205,11 +206,11 @@ py::object forward(py::handle x_, py::handle weight_, py::handle bias_, std::str
 }
 
 py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle dweight_, py::handle dbias_,
-                   std::string_view precision) {
+                   std::string_view precision, bool after_relu) {
   const std::string call = "linear.backward";
   const bool rounded = is_rounded(call, precision);
   return with_dtype(call, "x", x_, [&]<class T>() -> py::array {
-    if (of_models<T>(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_, rounded);
+    if (of_models<T>(weight_)) return models_backward<T>(call, dy_, x_, weight_, dweight_, dbias_, rounded, after_relu);
     const py::array_t<T> weight = to_weight<T>(call, weight_, "(O, I)");
     Linear<T> m;
     m.O = weight.shape(0), m.I = weight.shape(1), m.weight = weight.data();
@@ -218,7 +219,7 @@ py::array backward(py::handle dy_, py::handle x_, py::handle weight_, py::handle
     m.M = x.shape(0);
     check_shape(call, "dy", dy, {m.M, m.O});
     m.x = static_cast<const T*>(x.data()), m.x_row = row_distance<T>(x);
-    m.dy = static_cast<const T*>(dy.data()), m.dy_row = row_distance<T>(dy);
+    m.dy = static_cast<const T*>(dy.data()), m.dy_row = row_distance<T>(dy), m.after_relu = after_relu;
     T* dweight = to_gradient<T>(call, "dweight", dweight_, {m.O, m.I});
     if (!dweight) wrong_type(call, "dweight", dweight_, "an array");
     T* dbias = to_gradient<T>(call, "dbias", dbias_, {m.O});
@@ -308,9 +309,12 @@ void bind_linear(py::module_& parent) {
   linear.def(
       "backward",
       [](py::object dy, py::object x, py::object weight, py::object dweight, py::object dbias,
-         std::string_view precision) { return backward(dy, x, weight, dweight, dbias, precision); },
+         std::string_view precision,
+         bool after_relu) { return backward(dy, x, weight, dweight, dbias, precision, after_relu); },
       py::arg("dy"), py::arg("x"), py::arg("weight"), py::arg("dweight"), py::arg("dbias"), py::kw_only(),
-      py::arg("precision") = "float32", "Returns dx (M, I); dweight and dbias are added to.");
+      py::arg("precision") = "float32", py::arg("after_relu") = false,
+      "Returns dx (M, I); dweight and dbias are added to. With after_relu x came out of a ReLU, and dx is 0 where x "
+      "is.");
   bind_packed(parent, linear);
 
   py::module_ embedding = parent.def_submodule("embedding", "Rows of a table, compiled.");

@@ -14,6 +14,7 @@ template <class T> struct Linear {
   const T* bias = nullptr;              // [O] or null
   const T *x = nullptr, *dy = nullptr;  // [M,I], [M,O]
   i64 x_row = 0, dy_row = 0;
+  bool after_relu = false;  // x came out of a ReLU, and dx is to be the gradient of what went into that
 
   // So little that a product packs nothing: it takes neither memory nor threads.
   static constexpr i64 few_rows = 3, few_weights = 1 << 14;

@@ -85,9 +85,10 @@ template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<
     if (dbias) std::copy_n(dbias, m.O, dbias_before);
   }
   try {
-    in_watched_parts(team, work, m.I / (least_groups * k.lanes), watch, [&](int thread, i64 part, i64 parts) {
-      k.weight_grads(m, dweight, dbias, scratch[std::size_t(thread)], int(part), int(parts));
-    });
+    in_watched_parts(team, work, std::max(m.I, m.O) / (least_groups * k.lanes), watch,
+                     [&](int thread, i64 part, i64 parts) {
+                       k.weight_grads(m, dweight, dbias, scratch[std::size_t(thread)], int(part), int(parts));
+                     });
   } catch (const Interrupted&) {
     if (!may_end) throw;
     std::copy_n(dweight_before, m.O * m.I, dweight);

@@ -12,6 +12,7 @@ namespace pyrnn::PYRNN_ISA {
 
 template <class T> struct LinearLoop {
   static constexpr int L = lanes<T>, columns = group_block * L;
+  static constexpr i64 rows_ahead = 12;  // how far columns of x are asked for before they are copied
 
   static constexpr std::array<int, 1> gate{0};  // the only one
 
@@ -29,9 +30,11 @@ template <class T> struct LinearLoop {
       form->pack_rows(m.weight.data + g * L, m.I, m.O, m.I - g * L, 1, panels + g * form->panel_size(1, m.O));
   }
 
-  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one.
+  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one. Where `positive`
+  // [M, outputs] is not null, out is 0 wherever that is 0 or less.
   static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const Form<T>* form, T* prepared,
-                       const T* bias, i64 M, i64 outputs, T* out, i64 out_row, int part, int parts) {
+                       const T* bias, i64 M, i64 outputs, T* out, i64 out_row, const T* positive, i64 positive_row,
+                       int part, int parts) {
     const Slice mine(M, part, parts);
     if (const i64 size = prepared_size(form, K)) {
       for (i64 m = mine.begin; m < mine.end; ++m) form->prepare(a + m * a_row, K, prepared + m * size);
@@ -41,6 +44,7 @@ template <class T> struct LinearLoop {
     for (i64 run = 0; run < runs; ++run) {
       const auto [g0, g1] = Slice(groups, run, runs);
       const i64 width = std::min(g1 * L, outputs) - g0 * L;
+      const bool whole = width == (g1 - g0) * L;  // else a tile would write beyond the end of a row
       alignas(64) T start[group_block * L] = {};
       if (bias) std::copy_n(bias + g0 * L, width, start);
       for (i64 m = mine.begin; m < mine.end; m += max_rows) {
@@ -48,19 +52,30 @@ template <class T> struct LinearLoop {
         alignas(64) T sums[max_rows][group_block * L];
         const T *rows[max_rows], *from[max_rows];
         T* to[max_rows];
-        for (int r = 0; r < n; ++r) rows[r] = a + (m + r) * a_row, from[r] = start, to[r] = sums[r];
+        for (int r = 0; r < n; ++r) {
+          rows[r] = a + (m + r) * a_row, from[r] = start;
+          to[r] = whole ? out + (m + r) * out_row + g0 * L : sums[r];
+        }
         if (form)
           form->accumulate(1, n, rows, K, panels + g0 * form->panel_size(1, K), from, to, L, g1 - g0);
         else
           accumulate<1, false>(n, ByRow<T>{rows}, {1, K, 0}, Panels<T>{panels + g0 * panel_k * L, L, panel_k * L}, from,
                                to, L, g1 - g0);
-        for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * out_row + g0 * L);
+        if (!whole)
+          for (int r = 0; r < n; ++r) std::copy_n(sums[r], width, out + (m + r) * out_row + g0 * L);
+        if (positive)
+          for (int r = 0; r < n; ++r)
+            keep_where_positive(positive + (m + r) * positive_row + g0 * L, width, out + (m + r) * out_row + g0 * L);
       }
     }
   }
 
+  static void keep_where_positive(const T* of, i64 n, T* y) {
+    for (i64 i = 0; i < n; i += L) store(y + i, load(of + i, n - i) <= T(0) ? Vec<T>{} : load(y + i, n - i), n - i);
+  }
+
   static void forward(const Linear<T>& m, const T* panels, T* prepared, T* y, i64 y_row) {
-    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, y_row, 0, 1);
+    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, y_row, nullptr, 0, 0, 1);
   }
 
   // The same for a few rows without panels: squares of W are turned in registers, which takes no longer than packing
@@ -129,43 +144,52 @@ template <class T> struct LinearLoop {
   }
 
   static void input_grads(const Linear<T>& m, const T* panels, T* prepared, T* dx, int part, int parts) {
-    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, m.I, part,
-             parts);
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, m.I,
+             m.after_relu ? m.x : nullptr, m.x_row, part, parts);
   }
 
   // Sums over rows run in blocks, in ascending order, whatever the parts. Columns of x are copied side by side a few
-  // groups at a time.
+  // groups at a time. Parts are of the longer side of W: what each of them copies of x and dy is least then.
   static void weight_grads(const Linear<T>& m, T* dweight, T* dbias, const LinearScratch<T>& own, int part, int parts) {
-    const Slice groups(groups_of<T>(m.I), part, parts);
+    const bool by_outputs = m.O > m.I;
+    const Slice groups(groups_of<T>(m.I), by_outputs ? 0 : part, by_outputs ? 1 : parts);
+    const Slice tiles(ceil_div(m.O, max_rows), by_outputs ? part : 0, by_outputs ? parts : 1);
+    const i64 o0 = tiles.begin * max_rows, o1 = std::min(tiles.end * max_rows, m.O);
+    const Slice biases(m.O, part, parts);
     for (i64 block = 0; block < m.M; block += linear_block) {
       const i64 n = std::min<i64>(linear_block, m.M - block);
       if (m.weight.form)
-        sum_in_form(*m.weight.form, m, block, n, groups, dweight, own);
+        sum_in_form(*m.weight.form, m, block, n, groups, o0, o1, dweight, own);
       else
-        sum(m, block, n, groups, dweight, own);
-      if (dbias && part == 0) {
-        std::fill_n(own.dbias, m.O, T(0));
-        for (i64 k = 0; k < n; ++k)
-          for (i64 o = 0; o < m.O; ++o) own.dbias[o] += m.dy[(block + k) * m.dy_row + o];
-        for (i64 o = 0; o < m.O; ++o) dbias[o] += own.dbias[o];
-      }
+        sum(m, block, n, groups, o0, o1, dweight, own);
+      if (!dbias) continue;
+      std::fill(own.dbias + biases.begin, own.dbias + biases.end, T(0));
+      for (i64 k = 0; k < n; ++k)
+        for (i64 o = biases.begin; o < biases.end; ++o) own.dbias[o] += m.dy[(block + k) * m.dy_row + o];
+      for (i64 o = biases.begin; o < biases.end; ++o) dbias[o] += own.dbias[o];
     }
   }
 
-  // What n rows from `block` on add to the gradients of some groups of columns of x.
-  static void sum(const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight, const LinearScratch<T>& own) {
+  // What n rows from `block` on add to the gradients of the outputs [o0, o1) and some groups of columns of x.
+  static void sum(const Linear<T>& m, i64 block, i64 n, const Slice& groups, i64 o0, i64 o1, T* dweight,
+                  const LinearScratch<T>& own) {
     const i64 piece = own.beside ? own.side_by_side : m.O;
-    for (i64 low = 0; low < m.O; low += piece) {
-      const i64 high = std::min(low + piece, m.O);
+    for (i64 low = o0; low < o1; low += piece) {
+      const i64 high = std::min(low + piece, o1);
       for (i64 k = 0; k < n; ++k) {
         const T* const row = m.dy + (block + k) * m.dy_row + low;
         own.dy[k] = own.beside ? std::copy_n(row, high - low, own.beside + k * own.side_row) - (high - low) : row;
       }
       for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {
         const i64 g1 = std::min<i64>(g0 + group_block, groups.end), width = std::min(g1 * L, m.I) - g0 * L;
-        for (i64 k = 0; k < n; ++k)
-          for (i64 g = g0; g < g1; ++g)
-            store(own.x + k * columns + (g - g0) * L, load(m.x + (block + k) * m.x_row + g * L, m.I - g * L));
+        for (i64 k = 0; k < n; ++k) {
+          const T* const row = m.x + (block + k) * m.x_row;
+          const T* const ahead = m.x + std::min(block + k + rows_ahead, m.M - 1) * m.x_row;
+          for (i64 g = g0; g < g1; ++g) {
+            __builtin_prefetch(ahead + g * L);
+            store(own.x + k * columns + (g - g0) * L, load(row + g * L, m.I - g * L));
+          }
+        }
         for (i64 o = low; o < high; o += max_rows) {
           const int count = int(std::min<i64>(max_rows, high - o));
           alignas(64) T sums[max_rows][columns] = {};
@@ -181,15 +205,15 @@ template <class T> struct LinearLoop {
   }
 
   // The same where products are of a form.
-  static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight,
-                          const LinearScratch<T>& own) {
+  static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, i64 o0,
+                          i64 o1, T* dweight, const LinearScratch<T>& own) {
     alignas(64) static constexpr T nothing[columns] = {};
     const i64 panel = form.panel_size(1, n), size = form.vector_size(n);
     for (i64 g = groups.begin; g < groups.end; ++g)
       form.pack_rows(m.x + block * m.x_row + g * L, m.x_row, n, m.I - g * L, 1,
                      own.panels + (g - groups.begin) * panel);
-    for (i64 low = 0; low < m.O; low += own.outputs) {
-      const i64 high = std::min(low + own.outputs, m.O);
+    for (i64 low = o0; low < o1; low += own.outputs) {
+      const i64 high = std::min(low + own.outputs, o1);
       for (i64 k = 0; k < n; ++k) own.dy[k] = m.dy + (block + k) * m.dy_row + low;
       form.turn(own.dy, n, high - low, own.turned);
       for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {

@@ -129,14 +129,21 @@ class Linear(Layer):
         x = self._input(".vjp", x)
         if per_row is not False and boolean(f"{type(self).__name__}.vjp", "per_row", per_row):
             return self._vjp_of_rows(x, x.ndim - 2)
+        return self._recorded(kernels.copied(x))
+
+    def _recorded(self, x: Array, relu: bool = False, after_relu: bool = False) -> tuple[Array, Callable[[Any], Array]]:
+        """`vjp` of an x that nobody changes. With `relu` y is what a ReLU makes of the product, and the pullback still
+        takes the product's gradient; with `after_relu` it gives that of what went into the ReLU that x came out of."""
         weight, bias = self._arrays("_params")
-        own = kernels.copied(x), kernels.copied(weight)
-        y: Array = self._op.forward(*own, bias, **self._options)
+        own = x, kernels.copied(weight)
+        op, product = self._op, (own[1], bias)
+        y: Array = op.packed(*product, "relu").forward(x) if relu else op.forward(x, *product, **self._options)
+        options = self._options | {"after_relu": True} if after_relu else self._options
 
         def back(dy: Array, own: tuple[Array, Array]) -> Array:
             x, weight = own
             rows = dy.reshape(-1, self.out_features), x.reshape(-1, self.in_features)
-            dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"), **self._options)
+            dx: Array = self._op.backward(*rows, weight, *self._arrays("_grads"), **options)
             return dx.reshape(x.shape)
 
         return y, Pullback(f"{type(self).__name__} pullback", y, own, back)

@@ -122,22 +122,21 @@ class TransformerEncoderLayer(Model):
             pulls["attend"] = lambda dy: pull(undrop(dy))[0]
             return y
 
+        relu = self.activation == "relu"
+
         def feed(x: Array) -> Array:
-            h, pull1 = self.linear1.vjp(x)
-            if self.activation == "relu":
-                slope = ~(h <= 0)  # 1 of NaN, as torch's
-                np.maximum(h, 0, out=h)
-            else:
+            h, pull1 = self.linear1._recorded(x, relu=relu)
+            slope = None
+            if not relu:
                 gelu = GELU(dtype=self.dtype)
                 slope, h = gelu._slope(h), gelu(h)
             h, undrop1 = self._dropped(h)
-            y, pull2 = self.linear2.vjp(h)
+            y, pull2 = self.linear2._recorded(h, after_relu=relu)
             y, undrop2 = self._dropped(y)
 
             def back(dy: Array) -> Array:
                 dh = undrop1(pull2(undrop2(dy)))
-                dx: Array = pull1(np.multiply(dh, slope, out=dh))
-                return dx
+                return pull1(dh if slope is None else np.multiply(dh, slope, out=dh))
 
             pulls["feed"] = back
             return y
@@ -157,12 +156,12 @@ class TransformerEncoderLayer(Model):
             dy = dy if valid is None else np.where(valid, dy, zero)
             with np.errstate(all="ignore"):
                 if self.norm_first:
-                    dy = dy + pulls["norm2"](pulls["feed"](dy))
-                    dx = dy + pulls["norm1"](pulls["attend"](dy))
+                    dy = _added(pulls["norm2"](pulls["feed"](dy)), dy)
+                    dx = _added(pulls["norm1"](pulls["attend"](dy)), dy)
                 else:
                     dy = pulls["norm2"](dy)
-                    dy = pulls["norm1"](dy + pulls["feed"](dy))
-                    dx = dy + pulls["attend"](dy)
+                    dy = pulls["norm1"](_added(pulls["feed"](dy), dy))
+                    dx = _added(pulls["attend"](dy), dy)
             return dx if valid is None else np.where(valid, dx, zero)
 
         return y, Pullback(f"{type(self).__name__} pullback", y, pulls, back)
@@ -182,10 +181,10 @@ class TransformerEncoderLayer(Model):
         norm1, norm2 = norm1 or self.norm1, norm2 or self.norm2
         with np.errstate(all="ignore"):
             if self.norm_first:
-                x = x + attend(norm1(x))
-                return x + feed(norm2(x))
-            x = norm1(x + attend(x))
-            return norm2(x + feed(x))
+                x = _added(attend(norm1(x)), x)
+                return _added(feed(norm2(x)), x)
+            x = norm1(_added(attend(x), x))
+            return norm2(_added(feed(x), x))
 
     def _feed(self) -> Map:
         """The feed-forward network with weights as they are now; a ReLU is part of the product."""
@@ -217,6 +216,11 @@ class TransformerEncoderLayer(Model):
         ends = layout.lengths(call, lengths, steps, rows)
         valid = layout.back(valid_steps(steps, rows, ends)[:, :, None])
         return np.where(valid, array, self.dtype.type(0)), valid, options | {"kv_lengths": ends}
+
+
+def _added(fresh: Array, x: Array) -> Array:
+    """fresh + x, in the memory of the first, which nobody else has."""
+    return np.add(fresh, x, out=fresh)
 
 
 class TransformerStream(CausalStream):

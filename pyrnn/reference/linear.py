@@ -75,24 +75,29 @@ def parts(weight: Any, count: int) -> list[Any]:
 
 def backward(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None,
-    *, precision: str = "float32",
+    *, precision: str = "float32", after_relu: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """dx = dy W.   dy (M, O) -> dx (M, I); dy^T x is added to dweight (O, I), the column sums of dy to dbias (O,). Of
-    several models all of these have an axis of models in front, and any axes of rows."""
+    several models all of these have an axis of models in front, and any axes of rows.
+
+    With after_relu x came out of a ReLU, and dx is the gradient of what went into that: 0 where x is.
+    """
     check_precision(precision, weight)
     if weight.ndim == 3:
         flat = [
             (own.reshape(-1, own.shape[-1]), rows.reshape(-1, rows.shape[-1])) for own, rows in zip(dy, x, strict=True)
         ]
         given = zip(flat, weight, dweight, dbias if dbias is not None else [None] * len(x), strict=True)
-        return np.stack([backward(*rows, *own, precision=precision) for rows, *own in given]).reshape(x.shape)
+        return np.stack(
+            [backward(*rows, *own, precision=precision, after_relu=after_relu) for rows, *own in given]
+        ).reshape(x.shape)
     if dbias is not None:
         dbias += dy.sum(axis=0)
     if precision == "bfloat16":
         dy, x, weight = encoded.rounded(dy), encoded.rounded(x), encoded.rounded(weight)
     dweight += dy.T @ x
     dx: np.ndarray = dy @ weight
-    return dx
+    return np.where(x <= 0, np.zeros_like(dx), dx) if after_relu else dx
 
 
 def activated(x: np.ndarray, activation: str) -> np.ndarray:

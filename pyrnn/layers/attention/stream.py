@@ -199,7 +199,8 @@ class AttentionStream(CausalStream):
         if after > self._cache.shape[2]:
             self._move(slice(before), max(2 * self._cache.shape[2], after, 64))
         self._cache[:, :, before:after] = heads[:, layer.num_heads :]
-        offsets = np.full(self._rows, before)
+        offsets = np.empty(self._rows, np.int64)
+        offsets.fill(before)
         query = heads[:, : layer.num_heads]
         mixed, _ = kernels.attention.forward(query, *self._parts(after), None, **self._bounds, offsets=offsets)
         out: Array = output.forward(mixed.reshape(x.shape) if steps == 1 else layer._mixed(mixed))
