@@ -69,7 +69,8 @@ def copy_tree() -> None:
 def this_instruction_set() -> str:
     code = "import pyrnn; print(pyrnn.kernels.isa())"
     found = subprocess.run([sys.executable, "-c", code], cwd=TREE.parent, capture_output=True, text=True, check=True)
-    return found.stdout.strip().removesuffix("-neon").replace("-", "_")
+    # The sets of CPUs with more instructions for some products (x86-64-v4-bf16) are built with the one they add to.
+    return "_".join(found.stdout.strip().split("-")[:3]) if "x86" in found.stdout else "arm64"
 
 
 def configure() -> None:
