@@ -1,10 +1,11 @@
 """Conditional random fields: the best sequences (forward), and the mean loss with all its gradients (both).
 
-The peer is the way it is written in torch, a step at a time over (N, V, V), as in pytorch-crf.
+The peers are the way it is written in torch, a step at a time over (N, V, V), and pytorch-crf where it is installed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,26 @@ def case(shape: Shape, direction: str, settings: Settings) -> Case:
         one = torch.ones((), dtype=x.dtype)
         return peers.torch_both(lambda: torch_loss(x, chosen, *given), [x, *given], one)
 
+    def pytorch_crf() -> Run:
+        import torch
+        from torchcrf import CRF
+
+        crf = CRF(classes).to(getattr(torch, settings.dtype))
+        for name, weight in zip(("transitions", "start_transitions", "end_transitions"), weights, strict=True):
+            getattr(crf, name).data.copy_(torch.from_numpy(weight))
+        x, chosen = torch.from_numpy(scores).requires_grad_(direction == "both"), torch.from_numpy(tags)
+        if direction == "forward":
+            return torch.inference_mode()(lambda: torch.tensor(crf.decode(x)).T)
+        given = [x, crf.transitions, crf.start_transitions, crf.end_transitions]
+        one = torch.ones((), dtype=x.dtype)
+        return peers.torch_both(lambda: -crf(x, chosen, reduction="mean"), given, one)
+
+    rivals = {"torch": torch()} if "torch" in settings.peers else {}
+    if "torch" in settings.peers and importlib.util.find_spec("torchcrf"):
+        rivals["pytorch-crf"] = pytorch_crf()
     return Case(
         ours=loss_and_gradients if direction == "both" else lambda: kernels.crf.decode(scores, *weights)[0],
-        peers={"torch": torch()} if "torch" in settings.peers else {},
+        peers=rivals,
         flops=2.0 * (3 if direction == "both" else 1) * steps * rows * classes**2,
         bytes=2 * scores.nbytes,
         footprint=2 * scores.nbytes,
@@ -69,4 +87,4 @@ def torch_decode(scores: Any, transitions: Any, start: Any, end: Any) -> Any:
     return torch.stack(tags[::-1])
 
 
-OPS = (Op("crf", "T,N,V", {"forward": SHAPES, "both": SHAPES}, case),)
+OPS = (Op("crf", "T,N,V", {"forward": SHAPES, "both": SHAPES}, case, own_peers=("torch", "pytorch-crf")),)
