@@ -191,6 +191,25 @@ def test_one_shard_is_the_batch_as_it_is(rng):
     assert_same_bits(list(model.grads.values()), expected)
 
 
+def test_shards_draw_numbers_of_their_own(rng):
+    """Rows that are alike are dropped in other places in each shard, and in each step."""
+
+    class Dropped(pyrnn.Model):
+        def __init__(self):
+            super().__init__(drop=pyrnn.Dropout(0.5, rng=0), head=pyrnn.Linear(64, 1, rng=0))
+
+    model, seen = Dropped(), []
+
+    def loss_of(model, part):
+        seen.append(model.drop.vjp(part)[0])
+        return 0.0, 1.0
+
+    trainer = DataParallel(model, shards=4)
+    for _ in range(2):
+        trainer.step(loss_of, np.ones((4, 64)))
+    assert len({mask.tobytes() for mask in seen}) == 8
+
+
 def test_a_shard_without_weight_counts_for_nothing(rng):
     model = pyrnn.Linear(2, 1, dtype="float64", rng=0)
     x = rng.normal(size=(4, 2))
