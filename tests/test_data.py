@@ -1,10 +1,16 @@
-"""Padding, minibatches and held-out parts."""
+"""Padding, minibatches, held-out parts; data to begin with."""
+
+import string
+import unicodedata
+from collections import Counter
 
 import numpy as np
 import pytest
 
 import pyrnn
 from pyrnn import data
+
+LATIN = {*string.ascii_letters}
 
 
 @pytest.mark.parametrize("features", [(), (3,), (2, 0)])
@@ -92,3 +98,56 @@ def test_wrong_arguments_are_named():
         data.held_out(3, 1.5)
     with pytest.raises(TypeError, match="held_out: rng"):
         data.held_out(3, 0.5, "a")
+
+
+# ---- data to begin with
+
+
+def test_names_have_a_language_each():
+    names, languages = data.load_names()
+    assert len(names) == len(languages) == 11_459
+    assert languages == sorted(languages)
+    assert len(set(zip(names, languages, strict=True))) == len(names)
+    counts = Counter(languages)
+    assert len(counts) == 19
+    assert (min(counts.values()), max(counts.values())) == (49, 1000)
+    assert ("Tanaka", "Japanese") in zip(names, languages, strict=True)
+    assert not [name for name in names if name != name.strip() or not set(unicodedata.normalize("NFD", name)) & LATIN]
+
+
+def test_passengers_are_those_of_box_and_jenkins():
+    passengers = data.load_passengers()
+    assert (passengers.shape, passengers.dtype) == ((144,), np.float64)
+    years = passengers.reshape(12, 12)
+    assert (years[0, 0], years[-1, -1], passengers.max()) == (112, 432, 622)
+    assert round(passengers.mean(), 2) == 280.30  # as R's AirPassengers
+    assert np.all(np.diff(years.sum(axis=1)) > 0)
+
+
+def test_adding_says_the_sum_of_what_is_marked(rng):
+    x, sums = data.make_adding(20, 50, rng)
+    assert (x.shape, x.dtype, sums.dtype) == ((20, 50, 2), np.float32, np.float32)
+    np.testing.assert_array_equal(x[:10, :, 1].sum(axis=0), np.ones(50))
+    np.testing.assert_array_equal(x[10:, :, 1].sum(axis=0), np.ones(50))
+    np.testing.assert_allclose(sums[0, :, 0], (x[..., 0] * x[..., 1]).sum(axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(x, data.make_adding(20, 50, 0)[0])
+    assert [array.shape for array in data.make_adding(3, 0)] == [(3, 0, 2), (1, 0, 1)]
+
+
+def test_copying_says_the_first_letters_from_the_bell_on(rng):
+    x, letters = data.make_copying(30, 5, rng)
+    assert (x.shape, x.dtype, letters.dtype) == ((50, 5, 10), np.float32, np.int64)
+    symbols = x.argmax(axis=2)
+    np.testing.assert_array_equal(symbols[:10], letters)
+    np.testing.assert_array_equal(np.argwhere(symbols == 9)[:, 0], np.full(5, 39))
+    assert np.all(np.delete(symbols[10:], 29, axis=0) == 8)
+    assert data.make_copying(1, 2, 0)[0].argmax(axis=2)[10].tolist() == [9, 9]
+
+
+def test_wrong_sizes_of_tasks_are_named():
+    with pytest.raises(ValueError, match="make_adding: steps is 1, expected at least 2"):
+        data.make_adding(1, 3)
+    with pytest.raises(TypeError, match=r"make_copying: rows is 2\.0, expected an integer"):
+        data.make_copying(3, 2.0)
+    with pytest.raises(TypeError, match="make_copying: rng"):
+        data.make_copying(3, 2, "a")

@@ -580,22 +580,6 @@ def test_translation_command(tmp_path):
 # long_memory -----------------------------------------------------------------------------------------------------
 
 
-def test_long_memory_draws_what_it_says(rng):
-    from pyrnn.examples import long_memory
-
-    x, sums = long_memory.adding(20, 50, rng)
-    assert x.shape == (20, 50, 2)
-    np.testing.assert_array_equal(x[:10, :, 1].sum(axis=0), np.ones(50))
-    np.testing.assert_array_equal(x[10:, :, 1].sum(axis=0), np.ones(50))
-    np.testing.assert_allclose(sums[0, :, 0], (x[..., 0] * x[..., 1]).sum(axis=0), rtol=1e-6)
-    x, letters = long_memory.copying(30, 5, rng)
-    assert x.shape == (50, 5, 10)
-    symbols = x.argmax(axis=2)
-    np.testing.assert_array_equal(symbols[:10], letters)
-    np.testing.assert_array_equal(np.argwhere(symbols == 9)[:, 0], np.full(5, 39))
-    assert np.all(np.delete(symbols[10:], 29, axis=0) == 8)
-
-
 def test_long_memory_is_learned_and_the_error_falls():
     from pyrnn.examples import long_memory
 

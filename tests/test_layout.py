@@ -337,7 +337,7 @@ CASES = {
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
     "minibatches", "held_out", "families", "mel_bands", "from_json", "from_keras", "from_onnx", "load", "read_weights",
-    "save", "to_onnx", "to_torch", "fold_batch_norms",
+    "save", "to_onnx", "to_torch", "fold_batch_norms", "load_names", "load_passengers", "make_adding", "make_copying",
 }  # fmt: skip
 
 
@@ -366,7 +366,7 @@ def test_every_public_function_is_tried():
     public = [(name, getattr(pyrnn, name)) for name in pyrnn.__all__]
     for module in (decoding, baselines, metrics, data, sound):
         own = inspect.getmembers(module, inspect.isfunction)
-        public += [(n, f) for n, f in own if not n.startswith("_") and f.__module__ == module.__name__]
+        public += [(n, f) for n, f in own if not n.startswith("_") and f.__module__.startswith(module.__name__)]
     public = {name for name, thing in public if callable(thing) and not inspect.ismodule(thing)}
     tried = {name for names in CASES for name in names}
     assert not public - tried - WITHOUT_ARRAYS

@@ -1,5 +1,5 @@
-"""The command line `pyrnn`: train, sample, show and evaluate character models, draw recalls, run the benchmarks, tell
-of the installation."""
+"""The command line `pyrnn`: train, sample, show and evaluate character models, ask one of names, draw recalls, run the
+benchmarks, tell of the installation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..associative.hopfield import RULES
 from ..core.checks import cut
 from ..core.encoded import FORMS
 from ..core.processes import launched, tell
+from .demo import demo
 from .terminal import COUNT, FILE, SEED, Output, Real, _note, _Progress, _silence, _unwritable, _write
 from .train import SAMPLE_LENGTH, TEMPERATURE, read, train
 
@@ -79,6 +80,7 @@ def cli(context: click.Context) -> None:
 
 
 cli.add_command(train)
+cli.add_command(demo)
 
 
 # ---------------------------------------------------------------------------------------------------- hopfield

@@ -22,34 +22,13 @@ import numpy as np
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import pyrnn
-from pyrnn import plots
+from pyrnn import data, plots
 
 from . import count_option, lesson
 
-LETTERS, COPIED = 8, 10
-
-
-def adding(steps: int, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """x (T, N, 2), sums (1, N, 1): one mark in each half."""
-    x = np.zeros((steps, rows, 2), "f4")
-    x[:, :, 0] = rng.random((steps, rows))
-    marked = np.stack([rng.integers(0, steps // 2, rows), rng.integers(steps // 2, steps, rows)])
-    x[marked, np.arange(rows), 1] = 1
-    return x, x[marked, np.arange(rows), 0].sum(axis=0)[None, :, None]
-
-
-def copying(steps: int, rows: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """x (T + 20, N, 10), letters (10, N): eight letters, blank and bell, one-hot."""
-    letters = rng.integers(0, LETTERS, (COPIED, rows))
-    symbols = np.full((steps + 2 * COPIED, rows), LETTERS)
-    symbols[:COPIED] = letters
-    symbols[COPIED + steps - 1] = LETTERS + 1
-    return np.eye(LETTERS + 2, dtype="f4")[symbols], letters
-
-
 Task = namedtuple("Task", ["name", "draw", "loss", "unit", "inputs", "outputs", "guess", "solved"])
-ADDING = Task("adding", adding, pyrnn.mean_squared_error, "mean squared error", 2, 1, guess=1 / 6, solved=0.01)
-COPYING = Task("copying", copying, pyrnn.cross_entropy, "nats per letter", LETTERS + 2, LETTERS, np.log(LETTERS), 0.02)
+ADDING = Task("adding", data.make_adding, pyrnn.mean_squared_error, "mean squared error", 2, 1, 1 / 6, solved=0.01)
+COPYING = Task("copying", data.make_copying, pyrnn.cross_entropy, "nats per letter", 10, 8, np.log(8), solved=0.02)
 PROBLEMS = (
     (ADDING, 150, ("tanh RNN", "identity relu RNN", "LSTM", "GRU")),
     (ADDING, 400, ("tanh RNN", "LSTM", "GRU")),

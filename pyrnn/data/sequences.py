@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shape_error
+from ..core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shape_error
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
