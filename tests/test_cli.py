@@ -16,9 +16,12 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from pathlib import Path
 
 import pytest
 from cells import python, python_environment
+from click.shell_completion import ShellComplete
 
 import pyrnn
 from pyrnn.app import charmodel, cli, run, terminal
@@ -354,6 +357,49 @@ def test_version_and_short_help(capsys):
     for command in ([], *([name] for name in cli.cli.commands)):
         assert cli.main([*command, "-h"]) == 0
         assert "usage: pyrnn" in capsys.readouterr().out.lower()
+
+
+def test_the_tab_key_completes(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bench", types.SimpleNamespace(OPS={"lstm": 1, "linear": 2, "gru": 3}))
+    completion = ShellComplete(cli.cli, {}, "pyrnn", "_PYRNN_COMPLETE")
+    for words, incomplete, expected in [
+        ([], "s", ["sample", "show"]),
+        (["train"], "--r", ["--resume"]),
+        (["train", "--cell"], "l", ["lstm", "layernormlstm"]),
+        (["hopfield", "--rule"], "", list(cli.RULES)),
+        (["eval", "m", "t", "--weights"], "", list(cli.FORMS)),
+        (["bench", "gru"], "l", ["lstm", "linear"]),
+    ]:
+        assert [item.value for item in completion.get_completions(words, incomplete)] == expected, words
+    files = (["train"], ["train", "--out"], ["sample"], ["eval", "m"], ["show", "--out"], ["hopfield", "--load"])
+    for words in files:
+        (item,) = completion.get_completions(words, "mod")
+        assert (item.value, item.type) == ("mod", "file"), words
+
+
+def test_completion_is_told_for_every_shell():
+    page = Path(__file__).parents[1] / "docs" / "command_line.md"
+    places = [" ".join(cli.COMPLETION.split())]
+    if page.is_file():  # among the sources
+        places.append(page.read_text(encoding="utf-8").replace("\\|", "|"))
+    for text in places:
+        assert all(f'eval "$(_PYRNN_COMPLETE={shell}_source pyrnn)"' in text for shell in ("bash", "zsh"))
+        assert "_PYRNN_COMPLETE=fish_source pyrnn | source" in text
+
+
+def test_bash_completes(here):
+    """What bash runs at the Tab key, through what the line in ~/.bashrc defines."""
+    (here / "pyrnn").write_text(f'#!/bin/sh\nexec {sys.executable} -m pyrnn "$@"\n')
+    (here / "pyrnn").chmod(0o755)
+    script = (
+        'eval "$(_PYRNN_COMPLETE=bash_source pyrnn)"; COMP_WORDS=(pyrnn train --cell gr); COMP_CWORD=3; '
+        '_pyrnn_completion pyrnn; echo "${COMPREPLY[@]}"'
+    )
+    environment = {**os.environ, "PATH": f"{here}:{os.environ['PATH']}"}
+    run = subprocess.run(
+        ["bash", "-c", script], env=environment, cwd=here, capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert run.stdout == "gru\n", run.stderr
 
 
 def test_info_as_json(capsys):

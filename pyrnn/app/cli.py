@@ -70,7 +70,15 @@ def _in_words(error: Exception) -> tuple[str, int]:
     return str(error), 1
 
 
-@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+COMPLETION = """\b
+To have the Tab key complete commands, options, their values and files:
+  bash   eval "$(_PYRNN_COMPLETE=bash_source pyrnn)"     in ~/.bashrc
+  zsh    eval "$(_PYRNN_COMPLETE=zsh_source pyrnn)"      in ~/.zshrc
+  fish   _PYRNN_COMPLETE=fish_source pyrnn | source      in ~/.config/fish/config.fish
+"""
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}, epilog=COMPLETION)
 @click.version_option(package_name="pyrnn-cpu", message="pyrnn %(version)s")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -89,7 +97,7 @@ cli.add_command(demo)
 @cli.command()
 @click.argument("images", nargs=-1, type=FILE)
 @click.option("--out", type=FILE, default="hopfield.png", show_default=True, help="Picture of the recalls.")
-@click.option("--load", default="hopfield-load.png", show_default=True,
+@click.option("--load", default="hopfield-load.png", show_default=True, shell_complete=FILE.shell_complete,
               help="Picture of the recall rate against the load P / n, for all rules; '' for none.")  # fmt: skip
 @click.option("--rule", type=click.Choice(RULES), default=RULES[0],
               show_default=True, help="pseudo_inverse is for images that resemble each other.")  # fmt: skip
@@ -230,13 +238,23 @@ def show(model: str, out: str, prompt: str | None, weights: str | None) -> None:
     _note(f"Page of {len(page) / 1e6:.1f} MB: {out}")
 
 
+def _benchmarks() -> Any:
+    """The folder bench/ of the sources; `python -m bench` has it there already."""
+    return sys.modules.get("bench") or importlib.import_module("pyrnn.bench")
+
+
+def _names_of_benchmarks(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    with contextlib.suppress(ImportError):
+        return [name for name in _benchmarks().OPS if name.startswith(incomplete)]
+    return []
+
+
 @cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_names_of_benchmarks)
 def bench(arguments: tuple[str, ...]) -> None:
     """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
     try:
-        # The folder bench/ of the sources; `python -m bench` has it there already.
-        code = (sys.modules.get("bench") or importlib.import_module("pyrnn.bench")).main(list(arguments))
+        code = _benchmarks().main(list(arguments))
     except SystemExit as end:  # of its parser, after the help
         code = end.code
     if code:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from ..core.files import naming
 
@@ -30,6 +31,10 @@ class FileName(click.ParamType):  # type: ignore[type-arg]  # generic in the new
         if not value:
             self.fail(f"{value!r} is no file name.", param, ctx)
         return value
+
+    def shell_complete(self, ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        """Names of files, which the shell knows."""
+        return [CompletionItem(incomplete, type="file")]
 
 
 FILE = FileName()
