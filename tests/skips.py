@@ -15,6 +15,7 @@ PEERS = {
 
 MACHINE = {  # and what nobody installs for the tests
     "No module named 'onnxscript'": "torch exports without it, in its older way",
+    "No module named 'polars'": "its columns are tried by a like of theirs",
     "No module named 'keras'": "the files that Keras wrote are there",
     "PYRNN_MODELS names no folder of models": "tests/fetch_models.py fetches them where one likes to",
     "No module named 'sktime'": "it wants its own versions of what it needs",

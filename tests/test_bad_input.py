@@ -750,14 +750,14 @@ def test_tensors_are_told_what_to_call():
         (Tensor(True, "cuda", "torch.bfloat16"), r"call \.detach\(\)\.cpu\(\)\.float\(\) of the tensor"),
         (Tensor(), r" an array \(TypeError: can't convert\)"),
     ]:
-        refuses(lambda tensor=tensor: layer(tensor), (TypeError, RuntimeError), "^GRU: x does not.*" + calls)
-        refuses(lambda tensor=tensor: layer.vjp(tensor), (TypeError, RuntimeError), calls)
+        refuses(lambda tensor=tensor: layer(tensor), TypeError, "^GRU: x does not.*" + calls)
+        refuses(lambda tensor=tensor: layer.vjp(tensor), TypeError, calls)
         refuses(
             lambda tensor=tensor: pyrnn.scaled_dot_product_attention_vjp(*[tensor] * 3), Exception, "query.*" + calls
         )
     refuses(
         lambda: layer([[Tensor()], [Tensor(True)]]),
-        (TypeError, RuntimeError),
+        TypeError,
         r"detach\(\) of the tensor at \[1\]\[0\]",
     )
 
@@ -774,7 +774,7 @@ def test_tensors_of_torch():
         (x.to_sparse(), "to_dense"),
     ]:
         for given in (tensor, [tensor, tensor]):
-            refuses(lambda given=given: layer(given), (TypeError, RuntimeError), f"GRU: x does not become.*{calls}")
+            refuses(lambda given=given: layer(given), TypeError, f"GRU: x does not become.*{calls}")
 
 
 def test_bfloat16():
@@ -792,6 +792,43 @@ def test_bfloat16():
         refuses(lambda ids=strange: pyrnn.Embedding(2, 2)(ids), TypeError, f"ids has dtype {dtype}, expected integers")
         refuses(lambda x=strange: layer(np.zeros((4, 2)), mask=x), TypeError, f"mask has dtype {dtype}, expected boo")
     refuses(lambda: layer(np.zeros((4, 2), "V2")), TypeError, r"x has dtype \|V2")
+
+
+class Exchanged:
+    """What speaks DLPack and nothing else."""
+
+    def __init__(self, array, device=(1, 0)):
+        self.array, self.device = array, device
+
+    def __dlpack__(self, **kwargs):
+        if self.device != (1, 0):
+            raise BufferError("it is elsewhere")
+        return self.array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self):
+        return self.device
+
+
+@pytest.mark.parametrize("door", DOORS.keys() - {"list", "sound"})  # where x is a part of the argument
+def test_what_speaks_dlpack_is_an_array(door):
+    name, call = DOORS[door]
+    call(Exchanged(np.ones((4, 2))))
+    elsewhere = Exchanged(np.ones((4, 2)), device=(2, 0))
+    refuses(
+        lambda: call(elsewhere), TypeError, f"{name} does not become an array, copy it to the CPU first .*elsewhere"
+    )
+
+
+def test_numbers_of_dlpack():
+    x, layer = np.random.default_rng(0).normal(size=(4, 1, 2)), pyrnn.GRU(2, 3, rng=0)
+    y, h = layer(x, np.ones((1, 1, 3)), lengths=[3])
+    given = layer(Exchanged(x), Exchanged(np.ones((1, 1, 3))), lengths=Exchanged(np.array([3])))
+    np.testing.assert_array_equal(given[0], y)
+    np.testing.assert_array_equal(given[1], h)
+    np.testing.assert_array_equal(layer.stream().step(Exchanged(x[0])), layer.stream().step(x[0]))
+    np.testing.assert_array_equal(numbers_array("call", "x", Exchanged(x)), x)
+    refuses(lambda: layer(Exchanged(x.astype(complex))), TypeError, "^GRU: x has dtype complex128, expected real")
+    refuses(lambda: pyrnn.Embedding(3, 2)(Exchanged(x)), TypeError, "^Embedding: ids has dtype float64")
 
 
 class Column:
@@ -870,6 +907,39 @@ def test_columns_of_pandas():
     assert np.isnan(y).any()
     refuses(lambda: pyrnn.Embedding(3, 2)(pandas.Series([1, None], dtype="Int64")), ValueError, "ids has 1 missing")
     assert pyrnn.cross_entropy(np.zeros((2, 3)), pandas.Series([1, 2], dtype="Int64"))[0] == pytest.approx(math.log(3))
+
+
+class Nullable:
+    """As a column of polars or an array of pyarrow, which becomes floats with NaN where something is missing."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.values, dtype or float)
+
+    def null_count(self):
+        return self.values.count(None)
+
+
+def test_columns_that_count_what_is_missing():
+    np.testing.assert_array_equal(numbers_array("call", "x", Nullable(1, 2)), [1, 2])
+    refuses(lambda: numbers_array("call", "x", Nullable(1, None)), ValueError, "call: x has 1 missing values among 2")
+
+
+def test_columns_of_polars():
+    polars = pytest.importorskip("polars")
+    layer, plain = pyrnn.GRU(2, 3, rng=0), np.array([[1, 0.5], [0, 2]])
+    np.testing.assert_array_equal(layer(polars.DataFrame({"a": [1, 0], "b": [0.5, 2.0]}))[0], layer(plain)[0])
+    np.testing.assert_array_equal(numbers_array("call", "x", polars.Series([1, 2])), [1, 2])
+    lacking = polars.DataFrame({"a": [1, None, 0], "b": [0.5, None, 2.0]})
+    refuses(lambda: layer(lacking), ValueError, "^GRU: x has 2 missing values among 3, fill or drop them$")
+    refuses(lambda: pyrnn.Embedding(3, 2)(lacking["a"]), ValueError, "Embedding: ids has 1 missing values among 3")
+    refuses(lambda: layer(lacking.lazy()), TypeError, "x has dtype object, expected real numbers: it holds LazyFrame")
+    refuses(lambda: layer(polars.DataFrame({"a": ["u"], "b": [0.5]})), TypeError, "x has dtype object")
 
 
 # Values in messages -------------------------------------------------------------------------------------------------

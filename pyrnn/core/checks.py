@@ -31,6 +31,7 @@ BRACKETS: dict[type, str] = {list: "[]", tuple: "()", set: "{}", frozenset: "{}"
 
 # Entries of a list that are what they seem, so that nothing in them need be looked at.
 PLAIN = {bool, int, float, complex, str, bytes, type(None), np.ndarray, *(np.dtype(c).type for c in "?bhilqBHILQefd")}
+DLPACK_CPU = 1  # its number for this device
 DEEPEST = 64  # lists in lists: NumPy itself refuses more
 
 
@@ -110,9 +111,10 @@ def shape_error(call: str, name: str, shape: tuple[int, ...], expected: str) -> 
 def any_array(call: str, name: str, value: Any) -> Array:
     """An array-like as an array, whatever its dtype, with the numbers it holds and no others.
 
-    A masked array that hides something, missing values and ragged nesting are a ValueError, what does not become an
-    array a TypeError, or a RuntimeError where that is its own error. Small floats of other packages, such as bfloat16,
-    become float32, which holds them exactly.
+    An array-like is what NumPy reads, nested lists of it, and what speaks DLPack, on the CPU. A masked array that hides
+    something, missing values and ragged nesting are a ValueError, what does not become an array a TypeError, or a
+    RuntimeError where that is its own error and there is nothing to call first. Small floats of other packages, such as
+    bfloat16, become float32, which holds them exactly.
     """
     if type(value) is np.ndarray and value.dtype.kind != "V":  # as good as all, and a part of the smallest calls
         return value
@@ -187,10 +189,19 @@ def refuse_hidden(call: str, name: str, value: Any) -> None:
                 f"{call}: {name} is a masked array that hides {hidden} of its {value.size} entries, expected plain "
                 "numbers: give its data, and say what counts with mask= (True where it does) or lengths="
             )
-    elif _is_nullable(value):
-        missing = np.count_nonzero(value.isna())
+    elif not isinstance(value, (np.ndarray, np.generic)):
+        missing = _missing(value)
         if missing:
             raise ValueError(f"{call}: {name} has {missing} missing values among {len(value)}, fill or drop them")
+
+
+def _missing(value: Any) -> int:
+    """How many values a column of pandas, polars or pyarrow says to lack; a frame of polars those of its columns."""
+    if _is_nullable(value):
+        return int(np.count_nonzero(value.isna()))
+    if not hasattr(value, "null_count") or not hasattr(value, "__array__"):  # a lazy frame of polars has none to count
+        return 0
+    return int(np.asarray(value.null_count() if callable(value.null_count) else value.null_count).sum())
 
 
 def _is_nullable(value: Any) -> bool:
@@ -200,7 +211,7 @@ def _is_nullable(value: Any) -> bool:
 
 def _is_frame(value: Any) -> bool:
     """A pandas data frame."""
-    return all(hasattr(value, name) for name in ("columns", "dtypes", "items", "__array__"))
+    return all(hasattr(value, name) for name in ("__array__", "columns", "dtypes", "items"))
 
 
 def _columns(call: str, name: str, frame: Any) -> Array:
@@ -218,19 +229,24 @@ def _columns(call: str, name: str, frame: Any) -> Array:
 
 def _converted(call: str, name: str, value: Any) -> Array:
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value, value.dtype.numpy_dtype if _is_nullable(value) else None)
     except ValueError as error:
         raise ValueError(f"{call}: {name} is not an array: {cut(error)}") from None
     except MemoryError:
         raise
     except Exception as error:
-        kind = RuntimeError if isinstance(error, RuntimeError) else TypeError
+        first = _to_call_first(value)
+        kind = RuntimeError if isinstance(error, RuntimeError) and not first else TypeError
         reason = f"{type(error).__name__}: {cut(error)}"
-        raise kind(f"{call}: {name} does not become an array{_tensor_help(value)} ({reason})") from error
+        raise kind(f"{call}: {name} does not become an array{first} ({reason})") from error
 
 
-def _tensor_help(value: Any) -> str:
-    """What to call first, where it is a tensor of torch that NumPy cannot read, or lists of them."""
+def _to_call_first(value: Any) -> str:
+    """What to do first, where it is a tensor of torch that NumPy cannot read, or lists of them, or not on the CPU."""
+    if hasattr(value, "__dlpack_device__") and not hasattr(value, "__array__"):
+        return ", copy it to the CPU first" * (int(value.__dlpack_device__()[0]) != DLPACK_CPU)
     for where, tensor in _parts(value):
         if hasattr(tensor, "requires_grad") and hasattr(tensor, "device"):
             calls = ".detach()" * bool(tensor.requires_grad)
