@@ -114,7 +114,7 @@ WITHOUT_ERRORS = {"pyrnn.cells.Cell", "pyrnn.associative.net.Recall", "pyrnn.Gra
 WITHOUT_ARRAYS = {  # or with such as any other: a loss's are those of cross_entropy, an optimiser's are its model's
     "pyrnn.CapacityWarning", "pyrnn.Model", "pyrnn.SGD", "pyrnn.RMSprop", "pyrnn.Adam", "pyrnn.AdamW",
     "pyrnn.baselines.ahead", "pyrnn.baselines.persistence", "pyrnn.baselines.seasonal",
-    "pyrnn.clip_grad_value", "pyrnn.data.families", "pyrnn.data.held_out", "pyrnn.data.minibatches",
+    "pyrnn.clip_grad_value", "pyrnn.data.families", "pyrnn.data.fetch", "pyrnn.data.held_out", "pyrnn.data.minibatches",
     "pyrnn.fold_batch_norms", "pyrnn.formats.onnx.model.OnnxModel", "pyrnn.from_keras", "pyrnn.from_onnx",
     "pyrnn.get_num_threads", "pyrnn.hinge", "pyrnn.init.chrono", "pyrnn.init.forget_gate_bias", "pyrnn.init.identity",
     "pyrnn.init.orthogonal", "pyrnn.metrics.f1", "pyrnn.negative_log_likelihood", "pyrnn.plots.check",
@@ -200,6 +200,7 @@ OWN = {  # beside that, or in its place
     "binary_cross_entropy": "logits = np.ones((2, 2))",
     "cross_entropy": "pullback = np.asarray",
     "ctc": ALIGNED,
+    "data.fetch": "pyrnn = SimpleNamespace(data=SimpleNamespace(fetch=lambda name: 'book.txt'), text=pyrnn.text)",
     "data.minibatches": "targets = np.ones(5)",
     "data.pad": "embedding = pyrnn.Embedding(9, 8)",
     "decoding.beam_search": DECODE,

@@ -106,13 +106,14 @@ def test_one_is_run_by_its_name():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_missing_data_is_told(name):
+def test_missing_data_is_told(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYRNN_DATA", str(tmp_path))
     main = importlib.import_module(f"pyrnn.examples.{name}").main
     if any(option.name == "data" for option in main.params):
         for arguments in [(), ("--data", "no/such/place")]:
             output = " ".join(run(name, *arguments, code=2).split())
             assert "Expected: " in output
-            assert "found at http" in output
+            assert re.search(r"(found at|`pyrnn data \w+` fetches it from) http", output)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -338,6 +338,7 @@ WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",
     "minibatches", "held_out", "families", "mel_bands", "from_json", "from_keras", "from_onnx", "load", "read_weights",
     "save", "to_onnx", "to_torch", "fold_batch_norms", "load_names", "load_passengers", "make_adding", "make_copying",
+    "fetch",
 }  # fmt: skip
 
 

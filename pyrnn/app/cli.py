@@ -1,5 +1,5 @@
-"""The command line `pyrnn`: train, sample, show and evaluate character models, ask one of names, draw recalls, run the
-benchmarks, tell of the installation."""
+"""The command line `pyrnn`: train, sample, show and evaluate character models, ask one of names, fetch data, draw
+recalls, run the benchmarks, tell of the installation."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..associative.hopfield import RULES
 from ..core.checks import cut
 from ..core.encoded import FORMS
 from ..core.processes import launched, tell
+from ..data.fetched import SETS, fetch, folder, kept
 from .demo import demo
 from .terminal import COUNT, FILE, SEED, Output, Real, _note, _Progress, _silence, _unwritable, _write
 from .train import SAMPLE_LENGTH, TEMPERATURE, read, train
@@ -259,6 +260,25 @@ def bench(arguments: tuple[str, ...]) -> None:
         code = end.code
     if code:
         raise click.exceptions.Exit(code)
+
+
+@cli.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=click.Choice([*SETS]))
+def data(names: tuple[str, ...]) -> None:
+    """Fetch the data sets NAME of the examples, and say where they lie; without NAME: list all of them.
+
+    They are kept in a folder, ~/.cache/pyrnn or what PYRNN_DATA names, where the examples find them. Fetching needs a
+    network and the package pooch; what arrives is compared with its known SHA-256.
+    """
+    for name in names:
+        print(fetch(name), flush=True)
+    if names:
+        return
+    print(f"In {folder()}:\n")
+    for name, one in SETS.items():
+        there = "here" if kept(name) else f"pyrnn data {name}" if one.remote else f"by hand: {one.place}"
+        size = f"{one.size / 1e6:.1f} MB" if one.size else ""
+        print(f"{name:<13}{size:<8}{one.licence:<14}{there}\n{'':<13}{one.about}\n{'':<13}{one.source}")
 
 
 @cli.command()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .fetched import SETS, fetch
     from .sequences import families, held_out, minibatches, pad
     from .toys import load_names, load_passengers, make_adding, make_copying
 
 __all__ = [
+    "SETS",
     "families",
+    "fetch",
     "held_out",
     "load_names",
     "load_passengers",
@@ -23,9 +26,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'pyrnn.data' has no attribute {name!r}")
-    from . import sequences, toys
+    from . import fetched, sequences, toys
 
-    for module in (sequences, toys):
+    for module in (sequences, toys, fetched):
         if hasattr(module, name):
             return getattr(module, name)
 

@@ -15,23 +15,27 @@ import click
 import numpy as np
 
 from .. import plots
-from ..data import held_out
+from ..data import fetched, held_out
 
 PARTS = ("training", "validation", "test")
 
 
-def data_option(expected: str, source: str) -> Callable[[Any], Any]:
-    """The option `--data PATH`. Where it is missing, or leads nowhere, the error says what is expected and its source.
+def data_option(name: str, expected: str) -> Callable[[Any], Any]:
+    """The option `--data PATH`: by default the data set `name` of `pyrnn data`, where that is kept. Where it is not, or
+    the path leads nowhere, the error says what is expected, and the ways to it.
 
-    @data_option("a folder with one file of names per language", "https://...")
+    @data_option("names", "a folder with one file of names per language")
     """
-    help_text = f"{expected[0].upper()}{expected[1:]}."
+    known = fetched.SETS[name]
+    help_text = f"{expected[0].upper()}{expected[1:]}.  [default: what `pyrnn data` keeps as {name}]"
 
     def check(context: click.Context, parameter: click.Parameter, path: str | None) -> str:
-        if path is None or not os.path.exists(path):
-            came = "it is missing" if path is None else f"{path} does not exist"
-            raise click.UsageError(f"--data PATH: {came}. Expected: {expected}. It is found at {source}")
-        return path
+        given = fetched.kept(name) if path is None else path
+        if given is None or not os.path.exists(given):
+            lacks = f"it is missing, and not kept in {fetched.folder()}" if given is None else f"{path} does not exist"
+            way = f"`pyrnn data {name}` fetches it from" if known.remote else "It is found at"
+            raise click.UsageError(f"--data PATH: {lacks}. Expected: {expected}. {way} {known.source}")
+        return str(given)
 
     return click.option("--data", metavar="PATH", callback=check, help=help_text)
 

@@ -173,8 +173,7 @@ TAGGERS = [(), (1, -1), (2, 1, -1), (2, -2, 1, -1), (-2, 2, 1, -1), (-2, 2, -1, 
 
 
 @lesson(__doc__)
-@data_option("a text of some 100,000 characters or more, such as tinyshakespeare.txt",
-             "https://github.com/karpathy/char-rnn/tree/master/data/tinyshakespeare")  # fmt: skip
+@data_option("shakespeare", "a text of some 100,000 characters or more, such as tinyshakespeare.txt")
 @count_option("--hidden", 128, "Units of each direction.")
 @count_option("--epochs", 6)
 def main(data: str, hidden: int, epochs: int, seed: int) -> None:

@@ -62,7 +62,7 @@ def learn(model: CharModel, batches: text.Batches, corpus: text.Corpus, epochs: 
 
 
 @lesson(__doc__)
-@data_option("a text file, UTF-8", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
+@data_option("shakespeare", "a text file, UTF-8")
 @count_option("--hidden", 512, "Hidden units of a layer.")
 @count_option("--layers", 3, "Layers.")
 @count_option("--epochs", 10, "Passes over the text.")

@@ -141,7 +141,7 @@ def draw(path: str, curves: dict[str, Points], level: float) -> None:
 
 
 @lesson(__doc__)
-@data_option("a text file, UTF-8", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
+@data_option("shakespeare", "a text file, UTF-8")
 @count_option("--width", 128, "Numbers of each step in the Transformer.")
 @count_option("--updates", 2800, "Of the Transformer; 8 for the LSTM take as long as 5.")
 def main(data: str, width: int, updates: int, plot: str | None, seed: int) -> None:

@@ -88,9 +88,7 @@ def simpler(values: np.ndarray, season: int, first: int) -> dict[str, np.ndarray
 
 
 @lesson(__doc__)
-@data_option(
-    f"a folder with {', '.join(kind.file for kind in KINDS.values())}", "https://github.com/jbrownlee/Datasets"
-)
+@data_option("series", f"a folder with {', '.join(kind.file for kind in KINDS.values())}")
 @count_option("--epochs", 50, "At most so many passes over a series.")
 def main(data: str, epochs: int, plot: str | None, seed: int) -> None:
     with reading():

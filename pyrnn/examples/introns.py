@@ -113,8 +113,7 @@ def inside(genes: Sequence[Gene]) -> np.ndarray:
 
 
 @lesson(__doc__)
-@data_option("a folder with genes_with_introns.fsa (FASTA) and introns.txt (id, gene, first base, last base)",
-             "https://github.com/kmccue/yeast_data")  # fmt: skip
+@data_option("dna", "a folder with genes_with_introns.fsa (FASTA) and introns.txt (id, gene, first base, last base)")
 @count_option("--epochs", 36)
 def main(data: str, plot: str | None, epochs: int, seed: int) -> None:
     with reading():

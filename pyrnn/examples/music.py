@@ -163,7 +163,7 @@ def abc(tune: str, number: int) -> str:
 
 
 @lesson(__doc__)
-@data_option("a folder of .abc files", "https://github.com/jukedeck/nottingham-dataset")
+@data_option("music", "a folder of .abc files")
 @count_option("--hidden", 384, "Hidden units.")
 @count_option("--epochs", 40)
 @click.option("--dropout", type=click.FloatRange(0, 1), default=0.5, show_default=True)

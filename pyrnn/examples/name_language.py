@@ -81,8 +81,7 @@ def vote(networks: Sequence[Network], names: Sequence[str]) -> np.ndarray:
 
 
 @lesson(__doc__)
-@data_option("a folder with a file of names for each language, such as Czech.txt",
-             "https://github.com/spro/practical-pytorch/tree/master/data/names")  # fmt: skip
+@data_option("names", "a folder with a file of names for each language, such as Czech.txt")
 @count_option("--networks", 6, "Networks that vote.")
 @count_option("--epochs", 12)
 def main(data: str, plot: str | None, networks: int, epochs: int, seed: int) -> None:

@@ -76,8 +76,7 @@ class Writer:
 
 
 @lesson(__doc__)
-@data_option("a folder with a file of names for each language, such as Czech.txt",
-             "https://github.com/spro/practical-pytorch/tree/master/data/names")  # fmt: skip
+@data_option("names", "a folder with a file of names for each language, such as Czech.txt")
 @count_option("--hidden", 256, "Units of the GRU.")
 @count_option("--epochs", 12)
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.5, show_default=True)

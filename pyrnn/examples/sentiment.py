@@ -93,8 +93,7 @@ def train(
 
 
 @lesson(__doc__)
-@data_option(f"a folder with the files {FILES[0]} and {FILES[1]}",
-             "https://www.cs.cornell.edu/people/pabo/movie-review-data/ (sentence polarity dataset v1.0)")  # fmt: skip
+@data_option("sentiment", f"a folder with the files {FILES[0]} and {FILES[1]}")
 @count_option("--networks", 2, "Networks that vote.")
 @count_option("--epochs", 8)
 def main(data: str, networks: int, epochs: int, seed: int) -> None:

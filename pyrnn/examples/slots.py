@@ -178,8 +178,7 @@ def draw(path: str, networks: dict[str, Network], requests: Sequence[Request]) -
 
 
 @lesson(__doc__)
-@data_option("a folder with train.jsonl and test.jsonl, requests with their intents and parts",
-             "https://github.com/sonos/nlu-benchmark/tree/master/2017-06-custom-intent-engines")  # fmt: skip
+@data_option("queries", "a folder with train.jsonl and test.jsonl, requests with their intents and parts")
 @count_option("--epochs", 10)
 @count_option("--hidden", 128, "Units of each direction.")
 def main(data: str, plot: str | None, hidden: int, epochs: int, seed: int) -> None:

@@ -120,8 +120,7 @@ def said(network: pyrnn.Sequential, features: list[np.ndarray]) -> np.ndarray:
 
 
 @lesson(__doc__)
-@data_option("spoken-digits.npz: audio end to end, offsets, digit, speaker and take of each recording",
-             "https://github.com/Jakobovski/free-spoken-digit-dataset")  # fmt: skip
+@data_option("digits", "spoken-digits.npz: audio end to end, offsets, digit, speaker and take of each recording")
 @count_option("--hidden", 64, "Units of each direction, and channels of the convolutions.")
 @count_option("--epochs", 40)
 def main(data: str, plot: str | None, hidden: int, epochs: int, seed: int) -> None:

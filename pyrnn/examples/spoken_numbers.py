@@ -134,8 +134,7 @@ def draw(path: str, network: pyrnn.Sequential, numbers: list[Number]) -> None:
 
 
 @lesson(__doc__)
-@data_option("spoken-digits.npz: audio end to end, offsets, digit, speaker and take of each recording",
-             "https://github.com/Jakobovski/free-spoken-digit-dataset")  # fmt: skip
+@data_option("digits", "spoken-digits.npz: audio end to end, offsets, digit, speaker and take of each recording")
 @count_option("--hidden", 96, "Units of each direction, and channels of the convolutions.")
 @count_option("--steps", 1500, "Steps of Adam, on 16 numbers each.")
 @count_option("--numbers", 200, "Numbers to judge by, of each kind.")

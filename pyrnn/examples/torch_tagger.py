@@ -126,7 +126,7 @@ def draw(path: str, losses: np.ndarray, seconds: np.ndarray, mean: int = 10) -> 
 
 
 @lesson(__doc__)
-@data_option("a text with capitals", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
+@data_option("shakespeare", "a text with capitals")
 @count_option("--hidden", 64, "Hidden units of a direction.")
 @count_option("--updates", 200, "Updates of each model.", least=10)
 @count_option("--batch", 32, "Lines of an update.")

@@ -78,7 +78,7 @@ def translate(model: pyrnn.EncoderDecoder, sources: list[np.ndarray], width: int
 
 
 @lesson(__doc__)
-@data_option("a file of lines, each an English phrase, a tab, a French phrase", "https://www.manythings.org/anki/")
+@data_option("phrases", "a file of lines, each an English phrase, a tab, a French phrase")
 @count_option("--hidden", 128, "Units of each GRU.")
 @count_option("--epochs", 40)
 def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> None:

@@ -162,7 +162,7 @@ def draw(path: str, curve: list[tuple[float, float]], models: Mapping[str, dict[
 
 
 @lesson(__doc__)
-@data_option("a text file, UTF-8", "https://github.com/karpathy/char-rnn (data/tinyshakespeare/input.txt)")
+@data_option("shakespeare", "a text file, UTF-8")
 @count_option("--epochs", 6)
 @count_option("--width", 200, "Numbers of a word's vector, and units.")
 def main(data: str, width: int, epochs: int, plot: str | None, seed: int) -> None:
