@@ -1,4 +1,4 @@
-"""Padding, minibatches, held-out parts; data to begin with."""
+"""Padding, minibatches, held-out parts; data to begin with; windows and scales of series."""
 
 import string
 import unicodedata
@@ -151,3 +151,86 @@ def test_wrong_sizes_of_tasks_are_named():
         data.make_copying(3, 2.0)
     with pytest.raises(TypeError, match="make_copying: rng"):
         data.make_copying(3, 2, "a")
+
+
+# ---- series
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("shape", [(9,), (9, 2), (5, 1)])
+def test_windows_are_stretches_and_what_follows(rng, shape, batch_first):
+    series = rng.standard_normal(shape).astype("f4")
+    x, y = data.windows(series, 3, 2, batch_first=batch_first)
+    assert x.flags.c_contiguous
+    assert y.flags.c_contiguous
+    assert (x.dtype, y.dtype) == (np.float32, np.float32)
+    x, y = (x.swapaxes(0, 1), y.swapaxes(0, 1)) if batch_first else (x, y)
+    rows = series.reshape(len(series), -1)
+    assert x.shape == (3, len(series) - 4, rows.shape[1])
+    for n in range(len(series) - 4):
+        np.testing.assert_array_equal(x[:, n], rows[n : n + 3])
+        np.testing.assert_array_equal(y[:, n], rows[n + 3 : n + 5])
+
+
+def test_windows_keep_integers_and_share_no_memory():
+    series = np.arange(10)
+    x, y = data.windows(series, 4)
+    assert x.dtype == np.int64
+    assert y.shape == (1, 6, 1)
+    x[0] = -1
+    np.testing.assert_array_equal(series, np.arange(10))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([1, 2, 3], 3), ValueError, r"windows: series has shape \(3,\), expected \(T,\) or .* of at least 4 steps"),
+        ((np.zeros((9, 2, 2)), 3), ValueError, r"windows: series has shape \(9, 2, 2\)"),
+        ((3.0, 1), ValueError, r"windows: series has shape \(\)"),
+        ((["a"] * 9, 3), TypeError, "windows: series has dtype"),
+        ((np.zeros(9), 0), ValueError, "windows: past is 0"),
+        ((np.zeros(9), 2, 1.0), TypeError, r"windows: ahead is 1\.0"),
+    ],
+)
+def test_windows_refuse(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.windows(*arguments)
+
+
+@pytest.mark.parametrize("shape", [(50,), (50, 3), (10, 5, 3)])
+def test_the_scaler_gives_mean_0_and_deviation_1(rng, shape):
+    values = rng.normal(1e3, 5, shape)
+    scaler = data.Scaler(values)
+    z = scaler(values)
+    axes = tuple(range(max(len(shape) - 1, 1)))
+    np.testing.assert_allclose(scaler.mean, values.mean(axis=axes), rtol=1e-14)
+    np.testing.assert_allclose(scaler.scale, values.std(axis=axes), rtol=1e-12)
+    np.testing.assert_allclose(z.mean(axis=axes), 0, atol=1e-11)
+    np.testing.assert_allclose(z.std(axis=axes), 1, rtol=1e-12)
+    np.testing.assert_allclose(scaler.back(z), values, rtol=1e-14)
+
+
+def test_the_scaler_takes_what_comes():
+    scaler = data.Scaler([[1, 5, np.nan], [3, 5, np.nan], [np.nan, 5, np.nan]])  # missing; constant; nothing known
+    np.testing.assert_array_equal(scaler.mean, [2, 5, 0])
+    np.testing.assert_array_equal(scaler.scale, [1, 1, 1])
+    assert scaler(np.float32([[1, 5, 7]])).dtype == np.float32
+    np.testing.assert_array_equal(scaler([1, 6, np.nan]), [-1, 1, np.nan])
+    assert data.Scaler([0.1] * 9).scale == 1
+    assert data.Scaler([2, 4]).back([[0.0], [1.0]]).tolist() == [[3], [4]]  # one series: any shape
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: data.Scaler([]), ValueError, r"Scaler: values has shape \(0,\)"),
+        (lambda: data.Scaler(3), ValueError, r"Scaler: values has shape \(\)"),
+        (lambda: data.Scaler([1, np.inf]), ValueError, "Scaler: values holds infinity"),
+        (lambda: data.Scaler(["a"]), TypeError, "Scaler: values has dtype"),
+        (lambda: data.Scaler(np.ones((4, 2)))(np.ones((4, 3))), ValueError, r"shape \(4, 3\), expected \(\.\.\., 2\)"),
+        (lambda: data.Scaler(np.ones((4, 2))).back(["a", "b"]), TypeError, r"Scaler\.back: values has dtype"),
+    ],
+)
+def test_the_scaler_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -207,7 +207,9 @@ def series(g):
     yield baselines.linear(values, 2, 40, g(60, 2))
     yield metrics.best_f1(g(T), g.marks(T)), metrics.f1(g.marks(T), g.marks(T))
     yield metrics.confusions(g.ids(3, T), g.ids(3, T), range(3))
-    yield data.pad([g(5, F), g(2, F)])
+    yield data.pad([g(5, F), g(2, F)]), data.windows(g(T, F), 5, 2), data.windows(g(T, F), 5, batch_first=True)
+    scaler = data.Scaler(g(T, N, F))
+    yield scaler.mean, scaler.scale, scaler(g(N, F)), scaler.back(g(N, F))
     yield sound.log_mel(g(T * N), 8000)
 
 
@@ -332,7 +334,10 @@ CASES = {
     ("fit",): fitted,
     ("gradient_flow", "GradientFlow"): flow,
     ("choose", "greedy", "sample", "scheduled_inputs", "beam_search"): decoded,
-    ("persistence", "seasonal", "linear", "ahead", "f1", "best_f1", "confusions", "pad", "log_mel"): series,
+    (
+        "persistence", "seasonal", "linear", "ahead", "f1", "best_f1", "confusions", "pad", "windows", "Scaler",
+        "log_mel",
+    ): series,
 }  # fmt: skip
 WITHOUT_ARRAYS = {
     "CapacityWarning", "get_num_threads", "set_num_threads", "threads",

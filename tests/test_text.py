@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pyrnn import text
+from pyrnn.app.charmodel import CharModel
 
 
 def test_read_leaves_the_text_alone(tmp_path):
@@ -77,6 +78,35 @@ def test_unknown_characters_are_named():
 def test_vocabulary_refuses(characters):
     with pytest.raises(ValueError, match="Vocabulary"):
         text.Vocabulary(characters)
+
+
+def test_marks_have_the_first_ids():
+    vocabulary = text.Vocabulary.of("to be", marks=["end", "pad", "begin"])
+    assert (vocabulary.marks, vocabulary.characters) == (("pad", "begin", "end"), " beot")
+    assert (vocabulary.pad, vocabulary.unknown, vocabulary.begin, vocabulary.end) == (0, None, 1, 2)
+    assert len(vocabulary) == 8
+    ids = vocabulary.encode("toe", begin=True, end=True)
+    assert (ids.tolist(), ids.dtype) == ([1, 7, 6, 5, 2], np.int64)
+    assert vocabulary.encode("", begin=True).tolist() == [1]
+    assert vocabulary.decode([*ids, 0, 0]) == "toe"
+    with pytest.raises(ValueError, match="its vocabulary has 5 characters"):
+        vocabulary.encode("x")
+
+
+def test_unknown_characters_have_a_mark():
+    vocabulary = text.Vocabulary("ab", ["unknown"])
+    assert vocabulary.encode("abxa\udc80").tolist() == [1, 2, 0, 1, 0]
+    assert vocabulary.decode([1, 0]) == "a\ufffd"
+    assert "x" not in vocabulary
+    with pytest.raises(ValueError, match=r"Vocabulary\.encode: end is True, and the vocabulary has no such mark"):
+        vocabulary.encode("ab", end=True)
+    with pytest.raises(TypeError, match=r"Vocabulary\.encode: begin is 'a', expected True or False"):
+        vocabulary.encode("ab", begin="a")
+    for marks in (["start"], "pad"):
+        with pytest.raises(ValueError, match=r"Vocabulary: marks is '.*', expected one of pad, unknown, begin, end"):
+            text.Vocabulary("ab", marks)
+    with pytest.raises(ValueError, match="CharModel: the vocabulary has the marks unknown, expected none"):
+        CharModel(vocabulary)
 
 
 def test_corpus():

@@ -52,6 +52,8 @@ class CharModel(Model):
 
     def __init__(self, vocabulary: Vocabulary, cell: str = "lstm", embed: int = 64, hidden: int = 256,
                  layers: int = 1, dropout: float = 0.0, rng: int | np.random.Generator | None = None):  # fmt: skip
+        if vocabulary.marks:
+            raise ValueError(f"CharModel: the vocabulary has the marks {', '.join(vocabulary.marks)}, expected none")
         self.rng = np.random.default_rng(rng)
         self.vocabulary = vocabulary
         self.sizes = {"cell": cell, "embed": embed, "hidden": hidden, "layers": layers}

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .fetched import SETS, fetch
     from .sequences import families, held_out, minibatches, pad
+    from .series import Scaler, windows
     from .toys import load_names, load_passengers, make_adding, make_copying
 
 __all__ = [
     "SETS",
+    "Scaler",
     "families",
     "fetch",
     "held_out",
@@ -20,15 +22,16 @@ __all__ = [
     "make_copying",
     "minibatches",
     "pad",
+    "windows",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'pyrnn.data' has no attribute {name!r}")
-    from . import fetched, sequences, toys
+    from . import fetched, sequences, series, toys
 
-    for module in (sequences, toys, fetched):
+    for module in (sequences, series, toys, fetched):
         if hasattr(module, name):
             return getattr(module, name)
 

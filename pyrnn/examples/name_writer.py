@@ -30,7 +30,6 @@ from pyrnn import decoding, metrics, plots, text
 
 from . import count_option, data_option, lesson, name_language, reading
 
-START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
 LONGEST = 20
 
 
@@ -38,7 +37,7 @@ class Writer:
     """A decoder with its letters and languages. `writer(["Czech", "Irish"], rng)` -> two names."""
 
     def __init__(self, pairs: Sequence[tuple[str, str]], hidden: int, rng: np.random.Generator) -> None:
-        self.letters = text.Vocabulary.of(START + END + "".join(name for name, _ in pairs))
+        self.letters = text.Vocabulary.of("".join(name for name, _ in pairs), marks=["begin", "end"])
         self.languages = sorted({language for _, language in pairs})
         many = len(self.languages)
         self.decoder = pyrnn.Decoder(len(self.letters), 32, hidden, vector_size=many, dropout=0.3, rng=rng)
@@ -56,7 +55,7 @@ class Writer:
         schedule = pyrnn.schedules.Cosine(adam, steps)
         for step in (bar := tqdm(range(steps))):
             shown = [pairs[row] for row in rng.choice(len(pairs), batch, p=weights / weights.sum())]
-            tokens, lengths = pyrnn.data.pad([self.letters.encode(START + name + END) for name, _ in shown])
+            tokens, lengths = pyrnn.data.pad([self.letters.encode(name, begin=True, end=True) for name, _ in shown])
             vectors = self.vectors([language for _, language in shown])
             self.decoder.zero_grad()
             logits, pullback = self.decoder.vjp(tokens[:-1], vectors, lengths=lengths - 1)
@@ -70,8 +69,9 @@ class Writer:
 
     def __call__(self, languages: Sequence[str], rng: np.random.Generator, temperature: float = 0.5) -> list[str]:
         """A name for each of the languages."""
-        state, first = self.decoder.start(self.vectors(languages)), [0] * len(languages)
-        tokens, lengths = decoding.sample(self.decoder.step, state, first, 1, LONGEST, temperature, rng)
+        state, (begin, end) = self.decoder.start(self.vectors(languages)), (self.letters.begin, self.letters.end)
+        first = [begin] * len(languages)
+        tokens, lengths = decoding.sample(self.decoder.step, state, first, end, LONGEST, temperature, rng)
         return [self.letters.decode(tokens[:n, row]) for row, n in enumerate(lengths)]
 
 

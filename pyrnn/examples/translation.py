@@ -28,7 +28,7 @@ from pyrnn import decoding, plots, text
 
 from . import count_option, data_option, enough, lesson, parts, reading, table
 
-START, END = "\2", "\3"  # as in ASCII; they come before all letters, so their numbers are 0 and 1
+BEGIN, END = 0, 1  # the marks of the English letters
 BATCH, BEAM, LONGEST = 64, 5, 60
 
 
@@ -48,7 +48,7 @@ def read(path: str, seed: int) -> dict[str, dict[str, list[str]]]:
 def learn(
     model: pyrnn.EncoderDecoder, pairs: list[tuple[np.ndarray, np.ndarray]], epochs: int, rng: np.random.Generator
 ) -> None:
-    """Teacher forcing with the letters' numbers of sources and targets, these from START to END."""
+    """Teacher forcing with the letters' numbers of sources and targets, these from BEGIN to END."""
     adam = pyrnn.Adam(model, lr=3e-3)
     total = epochs * -(-len(pairs) // BATCH)
     schedule = pyrnn.schedules.Cosine(adam, total, warmup=total // 30)
@@ -68,11 +68,11 @@ def learn(
 
 def translate(model: pyrnn.EncoderDecoder, sources: list[np.ndarray], width: int) -> list[np.ndarray]:
     """The likeliest translations, as numbers: greedy for a width of 1, else by a beam."""
-    state, first = model.start(*pyrnn.data.pad(sources)), [0] * len(sources)
+    state, first = model.start(*pyrnn.data.pad(sources)), [BEGIN] * len(sources)
     if width == 1:
-        tokens, lengths = decoding.greedy(model.step, state, first, 1, LONGEST)  # (T, N), (N,)
+        tokens, lengths = decoding.greedy(model.step, state, first, END, LONGEST)  # (T, N), (N,)
     else:
-        beams, many, _ = decoding.beam_search(model.step, state, first, 1, LONGEST, width, length_penalty=1.0)
+        beams, many, _ = decoding.beam_search(model.step, state, first, END, LONGEST, width, length_penalty=1.0)
         tokens, lengths = beams[:, :, 0], many[:, 0]
     return [tokens[:n, row] for row, n in enumerate(lengths)]
 
@@ -86,8 +86,8 @@ def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> No
         split = read(data, seed)
     pairs = [(source, target) for source, targets in split["training"].items() for target in targets]
     french = text.Words.of({letter for source, _ in pairs for letter in source} - {"?"})  # 0: "?", and any not known
-    english = text.Vocabulary.of(START + END + "".join(target for _, target in pairs))
-    numbers = [(french.encode(source), english.encode(START + target + END)) for source, target in pairs]
+    english = text.Vocabulary.of("".join(target for _, target in pairs), marks=["begin", "end"])
+    numbers = [(french.encode(source), english.encode(target, begin=True, end=True)) for source, target in pairs]
     known = {target for _, target in pairs}
     print(f"{len(pairs)} pairs to learn from; {len(split['test'])} French phrases in the test part")
     rows = dict[str, list[float]]()
@@ -111,7 +111,7 @@ def main(data: str, hidden: int, epochs: int, plot: str | None, seed: int) -> No
         long = [k for k in np.flatnonzero(right) if len(phrases[k]) > 12]
         maps = []
         for k in sorted(long, key=lambda k: abs(len(phrases[k]) - 22))[:4]:
-            weights = model.attention_weights(sources[k][:, None], english.encode(START + written[k])[:, None])
+            weights = model.attention_weights(sources[k][:, None], english.encode(written[k], begin=True)[:, None])
             maps.append((weights[0, :-1], list(written[k]), list(phrases[k]), f"{phrases[k]}  ->  {written[k]}"))
         title = "Rows: the letters as they are written. Columns: where the decoder looks"
         plots.attention_maps(plot, maps, title, query_label="English", key_label="French")

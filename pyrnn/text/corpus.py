@@ -11,10 +11,23 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
-from ..core.checks import Array, any_array, cut, file_name, integer, integer_array, shape_error, shown, within
+from ..core.checks import (
+    Array,
+    any_array,
+    boolean,
+    choice,
+    cut,
+    file_name,
+    integer,
+    integer_array,
+    shape_error,
+    shown,
+    within,
+)
 from ..core.files import as_path, existing
 from ..data import pad
 
@@ -143,38 +156,59 @@ class Vocabulary:
 
         vocabulary = pyrnn.text.Vocabulary.of("to be")
         vocabulary.encode("toe")  # (T,) int64: [4, 3, 2]
+
+    marks: which tokens there are beside characters, some of "pad", "unknown", "begin" and "end", else a ValueError.
+    They have the first ids, in this order, and attributes that say which: `vocabulary.begin`, None where there is none.
+    So `pad` is 0, with which `pyrnn.data.pad` fills rows; `unknown` is the id of all characters that are not known.
+
+        vocabulary = pyrnn.text.Vocabulary.of("to be", marks=["begin", "end"])
+        vocabulary.encode("toe", begin=True, end=True)  # [0, 6, 5, 4, 1]
     """
 
-    def __init__(self, characters: str):
+    MARKS = ("pad", "unknown", "begin", "end")
+    pad: Any
+    unknown: Any
+    begin: Any
+    end: Any
+
+    def __init__(self, characters: str, marks: Iterable[str] = ()):
         points = _code_points(_string("Vocabulary", "characters", characters))
         if len(points) == 0:
             raise ValueError("Vocabulary: characters is empty")
         if np.any(points[1:] <= points[:-1]):
             raise ValueError("Vocabulary: characters are not sorted, or not all different")
         self.characters = characters
-        self._ids = np.full(0x110000, -1, dtype=np.int64)
-        self._ids[points] = np.arange(len(points), dtype=np.int64)
+        given = {choice("Vocabulary", "marks", mark, self.MARKS) for mark in _strings("Vocabulary", "marks", marks)}
+        self.marks = tuple(mark for mark in self.MARKS if mark in given)
+        self.pad, self.unknown, self.begin, self.end = (
+            self.marks.index(mark) if mark in given else None for mark in self.MARKS
+        )
+        self._ids = np.full(0x110000, -1 if self.unknown is None else self.unknown, dtype=np.int64)
+        self._ids[points] = np.arange(len(self.marks), len(self), dtype=np.int64)
+        self._texts = ["\ufffd" if mark == "unknown" else "" for mark in self.marks] + list(characters)
 
     @classmethod
-    def of(cls, text: str) -> Vocabulary:
-        """The characters of `text`; TypeError for what is no string, ValueError for an empty one.
+    def of(cls, text: str, marks: Iterable[str] = ()) -> Vocabulary:
+        """The characters of `text`, and `marks`; TypeError for what is no string, ValueError for an empty one.
 
         vocabulary = pyrnn.text.Vocabulary.of("to be")
         """
         seen = np.zeros(0x110000, dtype=bool)
         seen[_code_points(_string("Vocabulary.of", "text", text))] = True
-        return cls("".join(map(chr, np.flatnonzero(seen))))
+        return cls("".join(map(chr, np.flatnonzero(seen))), marks)
 
     def __len__(self) -> int:
-        return len(self.characters)
+        return len(self.marks) + len(self.characters)
 
     def __contains__(self, character: str) -> bool:
         return isinstance(character, str) and len(character) == 1 and character in self.characters
 
-    def encode(self, text: str, name: str = "text") -> np.ndarray:
-        """The ids of the characters of `text`, (T,) int64; unknown characters are a ValueError that says `name`.
+    def encode(self, text: str, name: str = "text", *, begin: bool = False, end: bool = False) -> np.ndarray:
+        """The ids of the characters of `text`, (T,) int64, with `begin` and `end` between these two marks. Unknown
+        characters are a ValueError that says `name`, unless the vocabulary has a mark for them; so is a mark that it
+        has not.
 
-        ids = vocabulary.encode("to be")
+            ids = vocabulary.encode("to be")
         """
         points = _code_points(_string("Vocabulary.encode", name, text))
         ids: np.ndarray = self._ids[points]
@@ -187,16 +221,22 @@ class Vocabulary:
                 bad.append(f"and {len(places) - 5} more")
             raise ValueError(
                 f"{cut(name)}: characters the model does not know: {', '.join(bad)}; "
-                f"its vocabulary has {len(self)} characters"
+                f"its vocabulary has {len(self.characters)} characters"
             )
+        for mark, wanted in {"begin": begin, "end": end}.items():
+            if boolean("Vocabulary.encode", mark, wanted) and mark not in self.marks:
+                raise ValueError(f"Vocabulary.encode: {mark} is True, and the vocabulary has no such mark")
+        if begin or end:
+            ids = np.concatenate([[self.begin] * begin, ids, [self.end] * end]).astype(np.int64)
         return ids
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The characters with these ids (T,), integers in 0..V-1; others are a TypeError or a ValueError.
+        """The characters with these ids (T,), integers in 0..V-1; others are a TypeError or a ValueError. Marks are
+        left out, but U+FFFD stands for what was unknown.
 
-        vocabulary.decode(vocabulary.encode("to be"))  # "to be"
+            vocabulary.decode(vocabulary.encode("to be"))  # "to be"
         """
-        return "".join(self.characters[number] for number in _ids("Vocabulary.decode", ids, len(self)))
+        return "".join(self._texts[number] for number in _ids("Vocabulary.decode", ids, len(self)))
 
 
 class Words:
