@@ -369,6 +369,7 @@ def test_the_tab_key_completes(monkeypatch):
         (["hopfield", "--rule"], "", list(cli.RULES)),
         (["eval", "m", "t", "--weights"], "", list(cli.FORMS)),
         (["bench", "gru"], "l", ["lstm", "linear"]),
+        (["data"], "s", ["sentiment", "series", "shakespeare"]),
     ]:
         assert [item.value for item in completion.get_completions(words, incomplete)] == expected, words
     files = (["train"], ["train", "--out"], ["sample"], ["eval", "m"], ["show", "--out"], ["hopfield", "--load"])

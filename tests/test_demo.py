@@ -31,7 +31,7 @@ def test_it_answers_a_pipe(capsys, monkeypatch):
     assert re.search(r"Of \d+% of the names that it never saw", err)
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\x04", b"\x03"])  # an empty line, Ctrl-D, Ctrl-C
+@pytest.mark.parametrize("end", [b"\x04", b"\x03"])  # Ctrl-D, Ctrl-C
 def test_it_ends_politely_at_a_terminal(end):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pyrnn", "demo", "--seconds", "0.01"]
@@ -80,9 +80,9 @@ def test_a_seed_gives_the_same_bits():
 
 def test_it_learns():
     guesser, ticks = demo.Guesser(0), itertools.count()
-    for _ in guesser.learn(150, clock=lambda: next(ticks)):
+    for _ in guesser.learn(60, clock=lambda: next(ticks)):
         pass
-    assert guesser.share_right() > 0.4  # always the same language: 0.09
+    assert guesser.share_right() > 0.25  # always the same language: 0.09
     assert guesser.answer("Papadopoulos").startswith("Greek ")
 
 
