@@ -17,8 +17,8 @@ project = "pyrnn"
 author = copyright = "the pyrnn authors"
 version = release = pyrnn.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
-extensions += ["api", "commands", "docstrings", "includes", "moving", "pictures"]  # of the folder _ext
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions += ["api", "commands", "docstrings", "includes", "mathml", "moving", "pictures"]  # of the folder _ext
 exclude_patterns = ["_build", "_pictures"]
 suppress_warnings = ["myst.header"]  # a part of another page may begin with a heading of any level
 myst_enable_extensions = ["dollarmath"]
@@ -28,6 +28,7 @@ autodoc_member_order = "bysource"
 smartquotes = False  # docstrings quote values
 python_maximum_signature_line_length = 88
 
+html_math_renderer = "mathml"
 html_theme = "pydata_sphinx_theme"
 html_title = "pyrnn"
 html_static_path = ["_static"]
