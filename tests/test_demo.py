@@ -32,11 +32,12 @@ def test_it_answers_a_pipe(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("end", [b"\x04", b"\x03"])  # Ctrl-D, Ctrl-C
-def test_it_ends_politely_at_a_terminal(end):
+def test_it_ends_politely_at_a_terminal(end, tmp_path):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pyrnn", "demo", "--seconds", "0.01"]
     process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,  # its own terminal, for Ctrl-C
+        command, stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path,  # not among the sources
+        start_new_session=True,  # its own terminal, for Ctrl-C
         preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(theirs)

@@ -141,7 +141,8 @@ def test_the_folder(monkeypatch, tmp_path):
 def test_an_example_finds_its_data(kept_in):
     (kept_in / "eng-fra.tsv").parent.mkdir()
     (kept_in / "eng-fra.tsv").write_text("no tab\n")
-    run = subprocess.run([sys.executable, "-m", "pyrnn.examples.translation"], capture_output=True, encoding="utf-8")
+    command = [sys.executable, "-m", "pyrnn.examples.translation"]
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=kept_in)  # not among the sources
     assert run.returncode == 1
     assert f"{kept_in / 'eng-fra.tsv'}, line 1" in run.stderr  # it was read
 
