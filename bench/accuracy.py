@@ -4,18 +4,19 @@ The model of `pyrnn train --hidden 512 --lr 0.002` is trained twice from the sam
 products of float32, and with factors rounded to bfloat16. Then the first of the two is quantized. Bits per character
 are those of the held-out last tenth.
 
-    python bench/accuracy.py --data tinyshakespeare.txt [--steps 2000] [--hidden 512]
+    python -m bench.accuracy --data tinyshakespeare.txt [--steps 2000] [--hidden 512]
 """
 
 from __future__ import annotations
 
 import argparse
 
-import pyrnn
 from pyrnn.app.charmodel import CharModel, bits_per_character
 from pyrnn.text.corpus import Batches, Corpus, read_all
 
-BATCH, STEPS, LR, MAX_NORM, TOLD = 32, 64, 0.002, 1.0, 250
+from .training import BATCH, STEPS, Ours
+
+TOLD = 250  # updates
 
 
 def rounded(model: CharModel) -> CharModel:
@@ -28,25 +29,6 @@ def rounded(model: CharModel) -> CharModel:
     return twin
 
 
-class Training:
-    """A model on its way through the batches."""
-
-    def __init__(self, model: CharModel, batches: Batches):
-        self.model, self.batches, self.optimiser = model, batches, pyrnn.Adam(model, lr=LR)
-        self.done, self.state = 0, None
-
-    def step(self) -> None:
-        window = self.done % len(self.batches)
-        inputs, targets = self.batches[window]
-        self.model.zero_grad()
-        (logits, self.state), pullback = self.model.vjp(inputs, self.state if window else None)
-        _, dlogits = pyrnn.cross_entropy(logits, targets)
-        pullback(dlogits)
-        pyrnn.clip_grad_norm(self.model, MAX_NORM)
-        self.optimiser.step()
-        self.done += 1
-
-
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a UTF-8 text")
@@ -55,14 +37,14 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     corpus = Corpus(read_all([options.data]), [options.data])
     batches = Batches(corpus.train, BATCH, STEPS)
-    plain = Training(CharModel(corpus.vocabulary, hidden=options.hidden, rng=0), batches)
-    both = plain, Training(rounded(plain.model), batches)
+    plain = Ours(CharModel(corpus.vocabulary, hidden=options.hidden, rng=0), batches)
+    both = plain, Ours(rounded(plain.model), batches)
     print(f"{'updates':>8}{'float32':>10}{'bfloat16':>10}{'apart':>8}   (products in training)")
     for count in range(1, options.steps + 1):
-        for training in both:
-            training.step()
+        for side in both:
+            side.step()
         if count % TOLD == 0 or count == options.steps:
-            first, second = (bits_per_character(training.model, corpus.valid, BATCH) for training in both)
+            first, second = (side.bits(corpus.valid) for side in both)
             print(f"{count:8}{first:10.4f}{second:10.4f}{second / first - 1:+8.2%}", flush=True)
     print("float32's weights in fewer bits, text read from end to end:")
     exact = bits_per_character(plain.model, corpus.valid)

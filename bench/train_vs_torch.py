@@ -4,8 +4,8 @@ The model of `pyrnn train --hidden 256 --embed 64 --layers 1 --batch 32 --steps 
 layer, linear head, Adam, gradient norm clipped at 1, state carried from batch to batch. Both start from the same
 weights and read the same batches. Before anything is timed the losses of the first batches must agree.
 
-    python bench/train_vs_torch.py --data TEXT [--cell CELL]                      speed: blocks of batches in turns
-    python bench/train_vs_torch.py --data TEXT [--cell CELL] --loss --seconds 60  held-out loss after so long each
+    python -m bench.train_vs_torch --data TEXT [--cell CELL]                      speed: blocks of batches in turns
+    python -m bench.train_vs_torch --data TEXT [--cell CELL] --loss --seconds 60  held-out loss after so long each
 
 Speed is the median over pairs of blocks, of each and of their ratio: what disturbs the machine for a while disturbs
 both. The learning rate is constant here, for both.
@@ -17,68 +17,20 @@ import argparse
 import math
 import statistics
 import time
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import torch
 
 import pyrnn
-from pyrnn.app.charmodel import CharModel, bits_per_character
+from pyrnn.app.charmodel import CharModel
 from pyrnn.cells import CELLS
 from pyrnn.text.corpus import Batches, Corpus, read_all
 
-BATCH, STEPS, EMBED, HIDDEN, LR, MAX_NORM = 32, 64, 64, 256, 0.002, 1.0
+from .training import BATCH, LR, MAX_NORM, STEPS, Ours, Side
 
+EMBED, HIDDEN = 64, 256
 WARM_UP = 3  # batches
-
-
-class Side(ABC):
-    """One of the two that are compared: it walks through the batches, and carries its state from each to the next."""
-
-    name: str
-    batches: Any  # (inputs, targets), (T, N) integers each
-    state: Any = None
-    done = 0
-
-    @abstractmethod
-    def train(self, inputs: Any, targets: Any) -> float:
-        """One update; its loss."""
-
-    @abstractmethod
-    def bits(self, valid: np.ndarray) -> float:
-        """Per character of the held-out text."""
-
-    def step(self) -> tuple[float, int]:
-        """Train on the next batch; its loss and its number of characters."""
-        window = self.done % len(self.batches)
-        if window == 0:
-            self.state = None
-        inputs, targets = self.batches[window]
-        self.done += 1
-        return self.train(inputs, targets), math.prod(inputs.shape)
-
-
-class Ours(Side):
-    """Training with pyrnn."""
-
-    name = f"pyrnn {pyrnn.__version__}"
-
-    def __init__(self, model: CharModel, batches: Batches):
-        self.model, self.batches = model, batches
-        self.optimiser = pyrnn.Adam(model, lr=LR)
-
-    def train(self, inputs: Any, targets: Any) -> float:
-        self.model.zero_grad()
-        (logits, self.state), pullback = self.model.vjp(inputs, self.state)
-        loss, dlogits = pyrnn.cross_entropy(logits, targets)
-        pullback(dlogits)
-        pyrnn.clip_grad_norm(self.model, MAX_NORM)
-        self.optimiser.step()
-        return float(loss)
-
-    def bits(self, valid: np.ndarray) -> float:
-        return bits_per_character(self.model, valid, BATCH)
 
 
 class Torch(Side):
