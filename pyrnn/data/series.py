@@ -38,6 +38,17 @@ def windows(series: ArrayLike, past: int, ahead: int = 1, *, batch_first: bool =
     return plain(x), plain(y)
 
 
+def moments(rows: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation of each feature of rows (n, F), float64, without what is NaN. That of a feature which
+    is constant but for rounding, or of which nothing is known, is 1."""
+    known = np.isfinite(rows)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, rows, 0).sum(axis=0) / count
+    deviation = np.sqrt(np.where(known, (rows - mean) ** 2, 0).sum(axis=0) / count)
+    largest = np.abs(np.where(known, rows, 0)).max(axis=0, initial=0)
+    return mean, np.where(deviation > 1e-12 * largest, deviation, 1.0)
+
+
 class Scaler:
     """Brings each feature to mean 0 and standard deviation 1, and numbers back to where they were.
 
@@ -63,12 +74,7 @@ class Scaler:
         if np.isinf(array).any():
             raise ValueError("Scaler: values holds infinity, expected finite numbers or NaN")
         rows = plain(array.reshape(-1, 1 if array.ndim == 1 else array.shape[-1]))
-        known = np.isfinite(rows)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, rows, 0).sum(axis=0) / count
-        deviation = np.sqrt(np.where(known, (rows - mean) ** 2, 0).sum(axis=0) / count)
-        largest = np.abs(np.where(known, rows, 0)).max(axis=0)
-        scale = np.where(deviation > 1e-12 * largest, deviation, 1.0)  # less is rounding
+        mean, scale = moments(rows)
         self.mean, self.scale = (mean[0], scale[0]) if array.ndim == 1 else (mean, scale)
 
     def __call__(self, values: ArrayLike) -> Array:

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 
 from ..core.checks import Array, boolean, choice, integer
 from ..core.model import Model
+from ..data.series import moments
 from ..layers.dropout import Dropout
 from ..layers.linear import Linear
 from ..layers.pooling import MaxOverTime, MeanOverTime, added_up
@@ -74,9 +75,7 @@ class Scale(NamedTuple):
                              "0: scale it first")  # fmt: skip
         if not standardize or len(rows) == 0:
             return cls(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), name)
-        rows = np.ascontiguousarray(rows)  # the order of sums
-        mean, deviation = rows.mean(axis=0), rows.std(axis=0)
-        return cls(mean, np.where(deviation > 1e-12 * most, deviation, 1.0), name)
+        return cls(*moments(np.ascontiguousarray(rows)), name)  # the order of sums
 
     def __call__(self, rows: Array) -> Array:
         """ValueError for numbers that are far from those it was made of."""
