@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..core.later import later
 
 if TYPE_CHECKING:
     from .fetched import SETS, fetch
     from .sequences import families, held_out, minibatches, pad
     from .series import Scaler, windows
     from .toys import load_names, load_passengers, make_adding, make_copying
+
+_HOMES = {
+    "fetched": ("SETS", "fetch"),
+    "sequences": ("families", "held_out", "minibatches", "pad"),
+    "series": ("Scaler", "windows"),
+    "toys": ("load_names", "load_passengers", "make_adding", "make_copying"),
+}
+__getattr__ = later(__name__, {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names})
 
 __all__ = [
     "SETS",
@@ -24,16 +34,6 @@ __all__ = [
     "pad",
     "windows",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'pyrnn.data' has no attribute {name!r}")
-    from . import fetched, sequences, series, toys
-
-    for module in (sequences, series, toys, fetched):
-        if hasattr(module, name):
-            return getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -6,8 +6,9 @@ is given. Those that belong to one example stand beside it and can be had from h
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..core.later import later
 from .curves import gradient_flow, loss_curve
 from .memories import RULE_COLOURS as RULE_COLOURS
 from .memories import SHOWN as SHOWN
@@ -72,11 +73,4 @@ OF_EXAMPLES = {
     "swings": "swings",
     "tracks": "tracks",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in OF_EXAMPLES:
-        raise AttributeError(f"module 'pyrnn.plots' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"pyrnn.examples.pictures.{OF_EXAMPLES[name]}"), name)
+__getattr__ = later(__name__, {name: f"pyrnn.examples.pictures.{home}" for name, home in OF_EXAMPLES.items()})

@@ -5,7 +5,9 @@ What stands in `pyrnn.text.corpus` can be had from here; it is imported at the f
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..core.later import later
 
 if TYPE_CHECKING:
     from .corpus import (
@@ -35,14 +37,7 @@ __all__ = [
     "read_all",
     "read_fasta",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'pyrnn.text' has no attribute {name!r}")
-    from . import corpus
-
-    return getattr(corpus, name)
+__getattr__ = later(__name__, dict.fromkeys(__all__, f"{__name__}.corpus"))
 
 
 def __dir__() -> list[str]:

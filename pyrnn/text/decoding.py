@@ -36,6 +36,7 @@ from ..core.checks import (
     shape_text,
     within,
 )
+from ..core.later import later
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -302,14 +303,7 @@ def _temperature(call: str, value: Any) -> float:
 
 
 _LATER = ("ctc_align", "ctc_beam_search", "ctc_greedy")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LATER:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import ctc
-
-    return getattr(ctc, name)
+__getattr__ = later(__name__, dict.fromkeys(_LATER, "pyrnn.text.ctc"))
 
 
 def __dir__() -> list[str]:
