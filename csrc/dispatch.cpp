@@ -1,14 +1,11 @@
 // The instruction sets this build holds, best first, and the choice among them.
 #include "dispatch.hpp"
 
-#if defined(__aarch64__) && !defined(__APPLE__)
-#include <asm/hwcap.h>
-#include <sys/auxv.h>
-#endif
-
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
+
+#include "base/system.hpp"
 
 namespace pyrnn {
 
@@ -46,10 +43,6 @@ bool has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
 bool has_vnni() { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
 bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
-#elif defined(__APPLE__)
-bool has_dot() { return true; }
-#else
-bool has_dot() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
 #endif
 
 // A set of the build, with forms of other namespaces where some of its CPUs can do more.
@@ -69,7 +62,7 @@ const InstructionSet sets[] = {
     PYRNN_SET("x86-64-v2", has_v2, x86_64_v2, x86_64_v2, x86_64_v2),
 #endif
 #ifdef PYRNN_HAS_arm64
-    PYRNN_SET("arm64-dotprod", has_dot, arm64, arm64_dot, arm64),
+    PYRNN_SET("arm64-dotprod", system::has_dot_products, arm64, arm64_dot, arm64),
     PYRNN_SET(
         "arm64-neon", [] { return true; }, arm64, arm64, arm64),
 #endif

@@ -122,7 +122,9 @@ def run_compiled(program, folder, **settings):
     (folder / "program.cpp").write_text(program)
     compiler = shlex.split(sysconfig.get_config_var("CXX") or "c++")[0]
     command = [compiler, "-std=c++20", "-O1", "-pthread", f"-I{SOURCES}", folder / "program.cpp"]
-    sources = [SOURCES / "base" / "threads.cpp", SOURCES / "base" / "cpus.cpp"]
+    sources = sorted((SOURCES / "base").glob("system_*.cpp")) + [
+        SOURCES / "base" / name for name in ("threads.cpp", "cpus.cpp")
+    ]
     subprocess.run([*command, *sources, "-o", folder / "program"], check=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYRNN_")}
     environment |= settings

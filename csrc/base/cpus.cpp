@@ -6,9 +6,7 @@
 #include <sstream>
 #include <thread>
 
-#if defined(__linux__)
-#include <sched.h>
-#endif
+#include "base/system.hpp"
 
 namespace pyrnn {
 
@@ -60,12 +58,9 @@ int quota_cpus(const std::string& self, const std::string& mount) {
 }
 
 int usable_cpus() {
-  int cpus = std::max(1, int(std::thread::hardware_concurrency()));
-#if defined(__linux__)
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) cpus = std::max(1, CPU_COUNT(&set));
+  int cpus = system::allowed_cpus();
+  if (cpus == 0) cpus = std::max(1, int(std::thread::hardware_concurrency()));
   if (const int quota = quota_cpus("/proc/self/cgroup", "/sys/fs/cgroup")) cpus = std::min(cpus, quota);
-#endif
   return cpus;
 }
 

@@ -5,14 +5,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <cstdlib>
 #include <iterator>
 #include <mutex>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
+#include "base/system.hpp"
 #include "base/threads.hpp"
 
 namespace pyrnn {
@@ -35,7 +31,7 @@ struct Cache {
 
   // Frees the oldest until at most so many bytes are kept.
   void shrink(std::size_t most) {
-    while (bytes > most) std::free(remove(0).memory);
+    while (bytes > most) system::free_aligned(remove(0).memory);
   }
 
   // A block of `more` bytes leaves; how many bytes may be kept beside those in use.
@@ -98,16 +94,14 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
     std::unique_lock<std::mutex> hold(cache().lock, std::try_to_lock);
     if (hold) cache().shrink(most);
   };
-  void* memory = std::aligned_alloc(alignment, bytes);
+  void* memory = system::take_aligned(alignment, bytes);
   if (!memory) {
     keep_at_most(0);
-    memory = std::aligned_alloc(alignment, bytes);
+    memory = system::take_aligned(alignment, bytes);
     if (!memory) throw NoMemory(double(bytes));
   }
   keep_at_most(cache().use(bytes));
-#if defined(__linux__)
-  if (alignment == huge_page) madvise(memory, bytes, MADV_HUGEPAGE);  // fewer page faults; only advice
-#endif
+  if (alignment == huge_page) system::advise_huge_pages(memory, bytes);  // fewer page faults
   return memory;
 }
 
@@ -117,13 +111,13 @@ void give_back_memory(void* memory, std::size_t bytes) noexcept {
     Cache& kept = cache();
     std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);
     if (hold) {
-      while (kept.count == kept_blocks || kept.bytes + bytes > kept_bytes) std::free(kept.remove(0).memory);
+      while (kept.count == kept_blocks || kept.bytes + bytes > kept_bytes) system::free_aligned(kept.remove(0).memory);
       kept.blocks[kept.count++] = {memory, bytes};
       kept.bytes += bytes;
       return;
     }
   }
-  std::free(memory);
+  system::free_aligned(memory);
 }
 
 void copy_bytes(void* to, const void* from, i64 bytes) {

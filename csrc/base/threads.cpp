@@ -2,10 +2,6 @@
 // Also the one function of interrupt.hpp.
 #include "base/threads.hpp"
 
-#include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -17,6 +13,7 @@
 #include <vector>
 
 #include "base/cpus.hpp"
+#include "base/system.hpp"
 
 namespace pyrnn {
 
@@ -52,35 +49,13 @@ template <class Done> bool spin_briefly(Done done) {
 template <class Done> bool spin(Done done) {
   if (spin_briefly(done)) return true;
   for (int i = 0; i < 400; ++i) {
-    sched_yield();
+    std::this_thread::yield();
     for (int j = 0; j < 10; ++j) {
       if (done()) return true;
       pause();
     }
   }
   return false;
-}
-
-// The CPU this thread is on, -1 where the system does not say.
-int this_cpu() {
-#if defined(__linux__)
-  return sched_getcpu();
-#else
-  return -1;
-#endif
-}
-
-// Moves to another CPU the thread may use, if there is one. Two threads that spin for each other's work never sleep,
-// and then a system may leave them on one CPU for tens of milliseconds, taking turns.
-void migrate() {
-#if defined(__linux__)
-  cpu_set_t all, others;
-  const int here = this_cpu();
-  if (here < 0 || here >= CPU_SETSIZE || sched_getaffinity(0, sizeof all, &all) != 0) return;
-  others = all;
-  CPU_CLR(std::size_t(here), &others);
-  if (CPU_COUNT(&others) && sched_setaffinity(0, sizeof others, &others) == 0) sched_setaffinity(0, sizeof all, &all);
-#endif
 }
 
 int default_threads() {
@@ -162,7 +137,7 @@ struct Worker {
         awake.store(false);
         if (has_order() || awaited.load()) continue;
         bell.wait(heard, std::memory_order_acquire);
-        if (beside_caller()) migrate();
+        if (beside_caller()) system::leave_this_cpu();
         continue;
       }
       ++done;
@@ -174,17 +149,19 @@ struct Worker {
       const bool in_the_way = done - migrated >= jobs_between && beside_caller();
       finished.store(done);  // in one order with the count of waiters, which notify_one reads
       finished.notify_one();
-      if (in_the_way) migrate(), migrated = done;
+      if (in_the_way) system::leave_this_cpu(), migrated = done;
     }
   }
 
+  // Two threads that spin for each other's work never sleep, and then a system may leave them on one CPU for tens of
+  // milliseconds, taking turns.
   bool beside_caller() const {
     const int cpu = caller_cpu.load(std::memory_order_relaxed);
-    return cpu >= 0 && this_cpu() == cpu;
+    return cpu >= 0 && system::this_cpu() == cpu;
   }
 
   void ring() {
-    caller_cpu.store(this_cpu(), std::memory_order_relaxed);
+    caller_cpu.store(system::this_cpu(), std::memory_order_relaxed);
     bell.fetch_add(1, std::memory_order_release);
     bell.notify_one();
   }
@@ -207,20 +184,6 @@ struct Worker {
 };
 
 namespace {
-
-// With all signals blocked, so that they reach the threads of the user's program.
-void start(Worker* worker) {
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread(&Worker::loop, worker).detach();
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
 
 constexpr Clock::rep most_credit = Clock::duration(std::chrono::milliseconds(100)).count();
 constexpr Clock::rep longest_rest = Clock::duration(std::chrono::seconds(1)).count();
@@ -257,7 +220,7 @@ void watch_forks() {
   static std::once_flag once;
   std::call_once(once, [] {
     pool = new Pool;
-    pthread_atfork(nullptr, nullptr, [] {
+    system::at_fork_in_child([] {
       pool = new Pool;
       ++generation;
     });
@@ -343,7 +306,7 @@ Team::Team(i64 work, int most) : work_(work), shared_(std::min(most, get_num_thr
       worker->awaited.store(true, std::memory_order_relaxed);
       try {
         p.idle.reserve(std::size_t(p.workers) + 1);  // so that giving it back cannot fail
-        pyrnn::start(worker.get());
+        system::start_thread([](void* w) { static_cast<Worker*>(w)->loop(); }, worker.get());
       } catch (...) {  // no more threads to be had: the call runs with those it has
         break;
       }
@@ -356,7 +319,7 @@ Team::Team(i64 work, int most) : work_(work), shared_(std::min(most, get_num_thr
   const auto enough = now + waking * (waking_always ? 10'000 : std::clamp<i64>(work / work_to_wake, 1, 1000));
   for (int i = 0; i < 30 && asleep && !all_awake(); ++i) {
     for (int j = 0; j < 20; ++j) pause();
-    sched_yield();
+    std::this_thread::yield();
   }
   // One that is still asleep may be waiting for this very CPU.
   while (asleep && !all_awake() && Clock::now() < enough) std::this_thread::sleep_for(std::chrono::microseconds(10));

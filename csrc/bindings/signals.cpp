@@ -3,35 +3,17 @@
 
 #include <pybind11/pybind11.h>
 
-#include <thread>
-
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#elif defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include "base/interrupt.hpp"
+#include "base/system.hpp"
 
 namespace pyrnn {
 
 namespace {
 
-// Where the system does not say, Python does, which needs the GIL.
-bool may_be_main_thread() {
-#if defined(__linux__)
-  return syscall(SYS_gettid) == getpid();
-#elif defined(__APPLE__)
-  return pthread_main_np() != 0;
-#else
-  return true;
-#endif
-}
-
-// The handler's exception stays set in this thread, for the binding that ends by Interrupted.
+// Where the system does not say whose signals they are, Python does, which needs the GIL. The handler's exception stays
+// set in this thread, for the binding that ends by Interrupted.
 bool handler_raises() {
-  if (!may_be_main_thread()) return false;
+  if (!system::may_be_main_thread()) return false;
   const PyGILState_STATE state = PyGILState_Ensure();
   const bool raised = PyErr_CheckSignals() != 0;
   PyGILState_Release(state);
