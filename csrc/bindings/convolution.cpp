@@ -199,13 +199,13 @@ class ConvolutionStreamObject {
     });
   }
 
-  py::object take(py::handle rows) {
-    return visit([&]<class T>(ConvolutionStream<T>& s) -> py::object {
+  std::unique_ptr<ConvolutionStreamObject> take(py::handle rows) {
+    return visit([&]<class T>(ConvolutionStream<T>& s) {
       const std::vector<i64> chosen = to_rows(call, rows, s.batch());
       if (chosen.empty()) wrong_value(call, "rows is empty, expected at least one");
       Pointer<T> other;
       user_.locked([&] { other = std::make_unique<ConvolutionStream<T>>(s.taken(chosen)); });
-      return py::cast(std::make_unique<ConvolutionStreamObject>(std::move(other)));
+      return std::make_unique<ConvolutionStreamObject>(std::move(other));
     });
   }
 

@@ -217,15 +217,15 @@ class StreamObject {
     });
   }
 
-  py::object take(py::handle rows) {
-    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) -> py::object {
+  std::unique_ptr<StreamObject> take(py::handle rows) {
+    return visit([&]<class T>(Stream<T>& s, Streams<T>& all) {
       const std::vector<i64> chosen = to_rows(call_, rows, s.batch());
       if (chosen.empty()) wrong_value(call_, "rows is empty, expected at least one");
       Streams<T> others;
       locked([&] {
         for (const auto& own : all) others.push_back(std::make_unique<Stream<T>>(own->taken(chosen)));
       });
-      return py::cast(std::make_unique<StreamObject>(op_, models_, std::move(others)));
+      return std::make_unique<StreamObject>(op_, models_, std::move(others));
     });
   }
 
