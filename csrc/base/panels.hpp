@@ -19,8 +19,8 @@
 namespace pyrnn::PYRNN_ISA {
 
 // Rows a tile takes at most: rows * 4 gates accumulators must leave registers for weights and inputs.
-inline constexpr int max_rows = registers == 32 ? 6 : 3;
-inline constexpr int max_accumulators = registers == 32 ? 24 : 12;
+inline constexpr int max_rows = registers == 32 ? 6 : registers == 16 ? 3 : 1;
+inline constexpr int max_accumulators = registers == 32 ? 24 : registers == 16 ? 12 : 4;
 // Unit groups that are worked on together where rows are few, so that there are enough independent chains.
 inline constexpr int group_block = 4;
 // Vectors side by side in a panel at most.

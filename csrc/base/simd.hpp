@@ -16,6 +16,8 @@
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 #include "base/integers.hpp"
@@ -28,6 +30,8 @@ inline constexpr int register_bytes = 64, registers = 32;
 inline constexpr int register_bytes = 32, registers = 16;
 #elif defined(__aarch64__)
 inline constexpr int register_bytes = 16, registers = 32;
+#elif defined(__wasm_simd128__)
+inline constexpr int register_bytes = 16, registers = 8;  // so few that code stays small
 #else
 inline constexpr int register_bytes = 16, registers = 16;
 #endif
@@ -104,6 +108,9 @@ PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm256_sqrt_pd(v); }
 #elif defined(__aarch64__)
 PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return vsqrtq_f32(v); }
 PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return vsqrtq_f64(v); }
+#elif defined(__wasm_simd128__)
+PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return (Vec<float>)wasm_f32x4_sqrt((v128_t)v); }
+PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return (Vec<double>)wasm_f64x2_sqrt((v128_t)v); }
 #else
 PYRNN_INLINE Vec<float> sqrt(Vec<float> v) { return _mm_sqrt_ps(v); }
 PYRNN_INLINE Vec<double> sqrt(Vec<double> v) { return _mm_sqrt_pd(v); }
@@ -123,6 +130,9 @@ PYRNN_INLINE Vec<double> round(Vec<double> v) {
 #elif defined(__aarch64__)
 PYRNN_INLINE Vec<float> round(Vec<float> v) { return vrndnq_f32(v); }
 PYRNN_INLINE Vec<double> round(Vec<double> v) { return vrndnq_f64(v); }
+#elif defined(__wasm_simd128__)
+PYRNN_INLINE Vec<float> round(Vec<float> v) { return (Vec<float>)wasm_f32x4_nearest((v128_t)v); }
+PYRNN_INLINE Vec<double> round(Vec<double> v) { return (Vec<double>)wasm_f64x2_nearest((v128_t)v); }
 #else
 PYRNN_INLINE Vec<float> round(Vec<float> v) { return _mm_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 PYRNN_INLINE Vec<double> round(Vec<double> v) { return _mm_round_pd(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
@@ -328,6 +338,9 @@ PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) {
 #elif defined(__aarch64__)
 PYRNN_INLINE Bytes repeat16(const std::int8_t* table) { return (Bytes)vld1q_s8(table); }
 PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)vqtbl1q_s8((int8x16_t)table, (uint8x16_t)index); }
+#elif defined(__wasm_simd128__)
+PYRNN_INLINE Bytes repeat16(const std::int8_t* table) { return (Bytes)wasm_v128_load(table); }
+PYRNN_INLINE Bytes lookup(Bytes table, Bytes index) { return (Bytes)wasm_i8x16_swizzle((v128_t)table, (v128_t)index); }
 #else
 PYRNN_INLINE Bytes repeat16(const std::int8_t* table) {
   return (Bytes)_mm_loadu_si128(reinterpret_cast<const __m128i*>(table));

@@ -1,13 +1,13 @@
 // system.hpp by POSIX, and what Linux, macOS and arm64 have besides.
 #if !defined(_WIN32)
 
-#include "base/system.hpp"
-
 #include <pthread.h>
 #include <signal.h>
 
 #include <cstdlib>
 #include <thread>
+
+#include "base/system.hpp"
 
 #if defined(__linux__)
 #include <sched.h>

@@ -26,6 +26,13 @@ struct ProductGates {
   constexpr operator std::span<const int>() const { return {gate.data(), std::size_t(count)}; }
 };
 
+// A module for pages (csrc/web/) goes forward alone.
+#if defined(__wasm__)
+inline constexpr bool has_way_back = false;
+#else
+inline constexpr bool has_way_back = true;
+#endif
+
 inline constexpr int most_stages = 2, most_norms = 2;
 
 // Equations run over unit groups [g0, g1) of all rows of a part that are alive at step s.

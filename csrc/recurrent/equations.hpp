@@ -184,7 +184,8 @@ template <class T, class Cell> class Equations {
     stage.leaves_inner = leaves_inner<k>;
     stage.norms = int(norms<k>.size()), stage.norms_before = cell.norms;
     std::ranges::copy(norms<k>, stage.norm.begin());
-    stage.forward = forward<k>, stage.backward = backward<k>;
+    stage.forward = forward<k>;
+    if constexpr (has_way_back) stage.backward = backward<k>;
     cell.stages = k + 1, cell.norms += stage.norms;
     if constexpr (Stage::product != Product::none) stage.first = Stage::first;
     if constexpr (Stage::product == Product::output) {
@@ -207,7 +208,7 @@ template <class T, class Cell> class Equations {
     cell.x_gates = Cell::x_gates, cell.x_first = Cell::x_first, cell.x_vectors = cell.x_gates.count;
     cell.inner_slot = inner_slot;
     cell.unit_weights = Cell::unit_weights;
-    if constexpr (Cell::unit_weights > 0) cell.unit_grads = unit_grads;
+    if constexpr (has_way_back && Cell::unit_weights > 0) cell.unit_grads = unit_grads;
     cell.groups_per_sum = Cell::slots == 1 ? group_block : 1;
     [&]<int... k>(std::integer_sequence<int, k...>) {
       (add_stage<k>(cell), ...);

@@ -361,8 +361,14 @@ template <class T> class TimeLoop : Gradients<T> {
   }
 
  public:
-  static constexpr TimeLoopKernels<T> kernels{
-      Packing<T>::pack, Packing<T>::transpose, Packing<T>::unpack_add, tabulate, forward, backward, Base::table_grads};
+  static constexpr TimeLoopKernels<T> kernels = [] {
+    TimeLoopKernels<T> table{Packing<T>::pack, nullptr, nullptr, tabulate, forward, nullptr, nullptr};
+    if constexpr (has_way_back) {
+      table.transpose = Packing<T>::transpose, table.unpack_add = Packing<T>::unpack_add;
+      table.backward = backward, table.table_grads = Base::table_grads;
+    }
+    return table;
+  }();
 };
 
 }  // namespace pyrnn::PYRNN_ISA

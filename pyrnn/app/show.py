@@ -1,14 +1,16 @@
 """Pages that move: a character model, a Hopfield net and an attention layer as HTML files that need nothing else.
 
-A page holds the weights as they are, float32 or in fewer bits, and computes in JavaScript (pages/), in doubles. So its
-numbers are those of the library within float32's rounding, not to the bit; the inputs of int8 products, which the
-library rounds to bytes, are not rounded there.
+A page holds the weights as they are, float32 or in fewer bits, and the library's kernels in their 128-bit form,
+compiled to WebAssembly (csrc/web/, pages/kernels.wasm): its numbers are, to the bit, those of x86-64-v2. The inputs of
+int8 products, which the library rounds to bytes, are not rounded there.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +46,7 @@ def characters(model: CharModel, text: str = "") -> str:
         "title": f"{str(sizes['cell']).upper()}, {layers}{sizes['hidden']} units, {len(model.vocabulary)} characters",
         "text": text,
         "characters": list(model.vocabulary.characters),
+        "states": list(CELLS[sizes["cell"]].states),
         "eps": CELLS["layernormlstm"].options["eps"][0],
         **sizes,
     })  # fmt: skip
@@ -102,11 +105,18 @@ def _page(name: str, arrays: Mapping[str, Array], facts: Mapping[str, Any]) -> s
     """The page `name` of the folder, with all that it needs inside."""
     carried = {key: _carried(key, matrix) for key, matrix in encoded.matrices(arrays).items()}
     # No tag can begin in the data, nor can half of a surrogate pair keep them from being UTF-8.
-    text = json.dumps({**facts, "arrays": carried}, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    whole = {**facts, "library": library(), "arrays": carried}
+    text = json.dumps(whole, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     page = (PAGES / f"{name}.html").read_text(encoding="utf-8")
     for part in ("head.html", "shared.css", "shared.js"):
         page = page.replace(f"{{{{{part}}}}}", (PAGES / part).read_text(encoding="utf-8"))
     return page.replace("{{data}}", text)
+
+
+@functools.cache
+def library() -> str:
+    """The kernels as a page carries them: a WebAssembly module, deflated."""
+    return base64.b64encode(zlib.compress((PAGES / "kernels.wasm").read_bytes(), 9)).decode()
 
 
 def _carried(name: str, matrix: Array | encoded.Int8) -> dict[str, Any]:

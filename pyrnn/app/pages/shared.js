@@ -1,12 +1,14 @@
 "use strict";
-// What the pages share: the arrays they carry, products, bars, heat maps and curves.
+// What the pages share: the arrays they carry, the library's kernels, bars, heat maps and curves.
 
 const at = id => document.getElementById(id);
 const data = JSON.parse(at("data").textContent);
 
+const bytesOf = base64 => Uint8Array.from(atob(base64), c => c.charCodeAt(0));
+
 /** An array of the page as {shape, numbers}: float32, halves of such (bfloat16), or bytes with a scale for each row. */
 function array({ shape, dtype, base64, scale }) {
-  const bytes = Uint8Array.from(atob(base64), c => c.charCodeAt(0)).buffer;
+  const bytes = bytesOf(base64).buffer;
   if (dtype === "float32") return { shape, numbers: new Float32Array(bytes) };
   if (dtype === "uint16") {
     const wide = Uint32Array.from(new Uint16Array(bytes), b => b << 16);
@@ -19,15 +21,31 @@ function array({ shape, dtype, base64, scale }) {
 const arrays = Object.fromEntries(Object.entries(data.arrays).map(([name, a]) => [name, array(a)]));
 const row = ({ shape, numbers }, k) => numbers.subarray(k * shape[1], (k + 1) * shape[1]);
 
-/** Rows from..to of W x + b. */
-function product(matrix, x, bias, from = 0, to = matrix.shape[0]) {
-  const [, columns] = matrix.shape, y = new Float64Array(to - from);
-  for (let r = from; r < to; r++) {
-    let sum = bias ? bias.numbers[r] : 0;
-    for (let k = 0, w = r * columns; k < columns; k++, w++) sum += matrix.numbers[w] * x[k];
-    y[r - from] = sum;
-  }
-  return y;
+let library;  // the functions of csrc/web/module.cpp, once `ready`; what they read and write lies in their memory
+const ready = (async () => {
+  const packed = new Blob([bytesOf(data.library)]).stream().pipeThrough(new DecompressionStream("deflate"));
+  library = (await WebAssembly.instantiate(await new Response(packed).arrayBuffer())).instance.exports;
+})();
+
+/** Numbers to that memory; `taken` brings them back, and `placed` an array of the page, which stays there. */
+function put(numbers, Type = Float32Array) {
+  const place = library.take(numbers.length * Type.BYTES_PER_ELEMENT);
+  new Type(library.memory.buffer, place, numbers.length).set(numbers);
+  return place;
+}
+function taken(place, count, Type = Float32Array) {
+  const numbers = new Type(library.memory.buffer, place, count).slice();
+  library.give_back(place);
+  return numbers;
+}
+const placed = array => array ? array.place ??= put(array.numbers) : 0;
+
+/** x W^T + b of so many rows of x. */
+function product(x, rows, matrix, bias) {
+  const [outputs, inputs] = matrix.shape, from = put(x), to = library.take(4 * rows * outputs);
+  library.linear(rows, inputs, outputs, from, placed(matrix), placed(bias), to);
+  library.give_back(from);
+  return taken(to, rows * outputs);
 }
 
 function softmax(scores) {
