@@ -1,7 +1,13 @@
 // The instruction sets this build holds, best first, and the choice among them.
 #include "dispatch.hpp"
 
+#if defined(__x86_64__) && defined(__clang__)
+#include <cpuid.h>
+#endif
+
+#include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -28,21 +34,45 @@ PYRNN_DECLARE(arm64_dot)
 namespace {
 
 #if defined(__x86_64__)
-#if defined(__clang__)  // whose older versions do not know the levels by name
-bool has_v3() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+#if defined(__clang__)  // some of whose runtimes have been told of no CPU, and older ones of no levels
+struct Cpu {
+  unsigned basic = 0, more = 0, dot = 0, rounded = 0, extended = 0, saved = 0;  // bits of CPUID, and of XCR0
+
+  Cpu() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid(1, &a, &b, &c, &d)) basic = c;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d)) more = b, dot = c;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) rounded = a;
+    if (__get_cpuid(0x80000001, &a, &b, &c, &d)) extended = c;
+    if (basic >> 27 & 1) asm volatile("xgetbv" : "=a"(saved), "=d"(d) : "c"(0));
+  }
+  static bool all(unsigned of, std::initializer_list<int> bits) {
+    return std::ranges::all_of(bits, [&](int bit) { return of >> bit & 1; });
+  }
+  // Instructions, and registers that the system saves.
+  bool v2() const { return all(basic, {0, 9, 13, 19, 20, 23}); }  // up to SSE 4.2, POPCNT
+  bool v3() const {
+    return v2() && all(basic, {12, 22, 28, 29}) && all(more, {3, 5, 8}) &&  // FMA, MOVBE, AVX, F16C; BMI, AVX2
+           all(extended, {5}) && all(saved, {1, 2});                        // LZCNT
+  }
+  bool v4() const { return v3() && all(more, {16, 17, 28, 30, 31}) && all(saved, {5, 6, 7}); }  // AVX-512
+};
+const Cpu& cpu() {
+  static const Cpu asked;
+  return asked;
 }
-bool has_v4() {
-  return has_v3() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
+bool has_v2() { return cpu().v2(); }
+bool has_v3() { return cpu().v3(); }
+bool has_v4() { return cpu().v4(); }
+bool has_vnni() { return has_v4() && Cpu::all(cpu().dot, {11}); }
+bool has_bf16() { return has_vnni() && Cpu::all(cpu().rounded, {5}); }
 #else
+bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
 bool has_v3() { return __builtin_cpu_supports("x86-64-v3"); }
 bool has_v4() { return __builtin_cpu_supports("x86-64-v4"); }
-#endif
 bool has_vnni() { return has_v4() && __builtin_cpu_supports("avx512vnni"); }
 bool has_bf16() { return has_vnni() && __builtin_cpu_supports("avx512bf16"); }
-bool has_v2() { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt"); }
+#endif
 #endif
 
 // A set of the build, with forms of other namespaces where some of its CPUs can do more.
