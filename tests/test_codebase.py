@@ -441,7 +441,7 @@ def texts():
         try:
             yield file, file.read_text()
         except UnicodeDecodeError:
-            assert file.suffix in {".npz", ".png", ".pt", ".safetensors", ".h5", ".keras", ".wasm"}, f"{file} is not a text"
+            assert file.suffix in {".npz", ".png", ".pt", ".safetensors", ".h5", ".keras", ".wasm"}, f"{file}: no text"
 
 
 @in_sources

@@ -46,7 +46,7 @@ def characters(model: CharModel, text: str = "") -> str:
         "title": f"{str(sizes['cell']).upper()}, {layers}{sizes['hidden']} units, {len(model.vocabulary)} characters",
         "text": text,
         "characters": list(model.vocabulary.characters),
-        "states": list(CELLS[sizes["cell"]].states),
+        "states": list(CELLS[str(sizes["cell"])].states),
         "eps": CELLS["layernormlstm"].options["eps"][0],
         **sizes,
     })  # fmt: skip
