@@ -19,8 +19,8 @@ constexpr i64 small_bytes = i64(64) << 10;
 // So many bytes of packed heads lie in memory at a time, and one head whatever it takes.
 constexpr i64 memory_bytes = i64(16) << 20;
 
-// Smaller blocks of queries read keys and values too often.
-constexpr i64 least_queries = 48;
+// Smaller blocks of queries read keys and values too often, but the least are better than a thread without any.
+constexpr i64 few_queries = 48, least_queries = 12;
 // Of so many tasks for each thread the last ones leave little time in which threads wait.
 constexpr i64 tasks_per_thread = 8;
 
@@ -33,8 +33,9 @@ template <class T> std::vector<QueryBlock> query_blocks_of(const Attention<T>& a
   std::vector<QueryBlock> blocks;
   if (a.S == 0) return blocks;
   const bool rows_see_the_same = a.left < 0 && a.right < 0;
-  const i64 rows_per_task = a.B * a.Hk * a.G * a.S / (tasks_per_thread * threads),
-            largest = rows_see_the_same ? std::clamp(rows_per_task, least_queries, query_block) : least_queries;
+  const i64 rows_per_thread = a.B * a.Hk * a.G * a.S / threads,
+            least = std::clamp(rows_per_thread, least_queries, few_queries),
+            largest = rows_see_the_same ? std::clamp(rows_per_thread / tasks_per_thread, least, query_block) : least;
   const i64 heads = std::clamp<i64>(largest / a.S, 1, std::max<i64>(a.G, 1)), cuts = blocks_of(a.S, largest);
   const i64 rows = std::min(largest, blocks_of(blocks_of(a.S, cuts), 6) * 6);  // whole tiles of rows
   for (i64 g = 0; g < a.G; g += heads)
@@ -84,8 +85,16 @@ template <class T> void attention_forward(const AttentionKernels<T>& k, const At
       k.attend(a, head, block, number, number + 1, nullptr, scratch.get() + part * scratch_size,
                partials_of(head, block) + number * block.rows() * row_size, out, stats);
     });
-    for (i64 head = 0; head < heads; ++head)
-      for (const QueryBlock& block : blocks) k.merge(a, head, block, runs, partials_of(head, block), out, stats);
+    const auto merge = [&](const Slice& mine) {
+      for (i64 i = mine.begin; i < mine.end; ++i) {
+        const QueryBlock& block = blocks[std::size_t(i % query_blocks)];
+        k.merge(a, i / query_blocks, block, runs, partials_of(i / query_blocks, block), out, stats);
+      }
+    };
+    if (partials.size() < work_per_thread)
+      merge(Slice(heads * query_blocks, 0, 1));
+    else
+      in_slices(team, heads * query_blocks, merge);
     return;
   }
 

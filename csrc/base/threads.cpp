@@ -22,7 +22,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::chrono::nanoseconds waking{200'000};  // in which a worker mostly wakes and finds a free CPU
-constexpr i64 work_to_wake = 32'000'000;             // multiply-adds that take one thread several times as long
 // Calls less than this apart follow one another, and idle workers spin for as long. Who has made several such calls is
 // expected to go on.
 constexpr std::chrono::nanoseconds row_gap{200'000};
@@ -71,22 +70,23 @@ int default_threads() {
 }
 
 // How teams are had, from the environment. For tests, whose calls are small and seldom. PYRNN_WAKE=always: whatever the
-// work is, and however late somebody came before; =late: and everybody who has to be waited for comes late.
+// work is, and however late somebody came before; =late: and everybody who has to be waited for comes late; =patient:
+// and nobody does.
 struct Wakefulness {
-  bool always = false, late = false;
+  bool always = false, late = false, patient = false;
 };
 
 Wakefulness wakefulness() {
   const char* text = std::getenv("PYRNN_WAKE");
   if (!text) return {};
   const std::string asked(text);
-  if (asked != "always" && asked != "late")
-    throw std::invalid_argument("PYRNN_WAKE is '" + asked + "', expected always or late");
-  return {true, asked == "late"};
+  if (asked != "always" && asked != "late" && asked != "patient")
+    throw std::invalid_argument("PYRNN_WAKE is '" + asked + "', expected always, late or patient");
+  return {true, asked == "late", asked == "patient"};
 }
 
 // Set before the first team is made, by whoever asks first for the number of threads.
-std::atomic<bool> waking_always{false}, all_are_late{false};
+std::atomic<bool> waking_always{false}, all_are_late{false}, nobody_is_late{false};
 
 // How long to wait for work before it is late: five times what it should take, and a moment for the caches and the
 // clock.
@@ -111,23 +111,35 @@ void nap() { std::this_thread::sleep_for(std::chrono::microseconds(20)); }
 
 }  // namespace
 
-struct Worker {
-  alignas(64) std::atomic<int> order{0};     // counts the jobs given; changes when there is one more
-  std::atomic<int> bell{0};                  // changes with each job and each call to wake
-  std::atomic<bool> awake{false};            // spins for a job, or has one
-  std::atomic<bool> awaited{false};          // somebody waits for it to be awake: it does not fall asleep again
-  alignas(64) std::atomic<int> finished{0};  // the last job done
+// A job for the workers of a team, of whom the first few are given it by the caller, and all others by one of those
+// before them: it takes a while to bring each worker its cache line, and many would come late one after the other.
+struct Order {
+  static constexpr int fan = 8;
   void (*call)(void*, int) = nullptr;
   void* job = nullptr;
-  int member = 0;
-  std::atomic<int> caller_cpu{-1};  // where the thread was that rang last
-  std::exception_ptr error;         // what the job threw
+  Worker* const* workers = nullptr;
+  int count = 0;
+  int index = -1;  // of the worker among them; -1: the caller
+
+  void pass_on() const;
+};
+
+struct Worker {
+  // What others write, and what the worker itself does, lie on different cache lines.
+  alignas(64) std::atomic<int> ordered{0};  // counts the jobs given; changes when there is one more
+  std::atomic<int> bell{0};                 // changes with each job and each call to wake
+  std::atomic<bool> awaited{false};         // somebody waits for it to be awake: it does not fall asleep again
+  std::atomic<int> caller_cpu{-1};          // where the thread was that rang last
+  Order order;
+  alignas(64) std::atomic<int> finished{0};  // the last job done
+  std::atomic<bool> awake{false};            // spins for a job, or has one
+  std::exception_ptr error;                  // what the job threw
 
   void loop() {
     constexpr int jobs_between = 32;  // two migrations: where the other CPU is taken they are of no use
     for (int done = 0, migrated = -jobs_between;;) {
       awake.store(true, std::memory_order_release);
-      const auto has_order = [&] { return order.load(std::memory_order_acquire) != done; };
+      const auto has_order = [&] { return ordered.load(std::memory_order_acquire) != done; };
       while (!spin(has_order) && awaited.load(std::memory_order_relaxed)) {
       }
       if (!has_order()) {
@@ -141,8 +153,9 @@ struct Worker {
         continue;
       }
       ++done;
+      order.pass_on();
       try {
-        call(job, member);
+        order.call(order.job, order.index + 1);
       } catch (...) {
         error = std::current_exception();
       }
@@ -166,14 +179,15 @@ struct Worker {
     bell.notify_one();
   }
 
-  void give(void (*c)(void*, int), void* j, int m) {
-    call = c, job = j, member = m;
-    order.fetch_add(1, std::memory_order_release);
+  void give(const Order& o) {
+    PYRNN_COUNT(orders);
+    order = o;
+    ordered.fetch_add(1, std::memory_order_release);
     ring();
   }
 
   void join(std::chrono::nanoseconds limit) {
-    const int target = order.load(std::memory_order_relaxed);
+    const int target = ordered.load(std::memory_order_relaxed);
     came_late(
         limit, [&] { return finished.load(std::memory_order_acquire) == target; },
         [&] {
@@ -182,6 +196,11 @@ struct Worker {
         });
   }
 };
+
+void Order::pass_on() const {
+  const int first = fan * (index + 1);
+  for (int i = first; i < std::min(first + fan, count); ++i) workers[i]->give({call, job, workers, count, i});
+}
 
 namespace {
 
@@ -236,7 +255,7 @@ Pool& the_pool() {
 // CPU for a moment now and then, sharing goes on. Who cannot pay comes too late: all credit is gone, and the pool rests
 // for a few times what was lost, or for twice the last rest where the credit has not been full since.
 bool is_too_late(Clock::duration lost) {
-  if (waking_always) return true;
+  if (waking_always) return !nobody_is_late;
   Pool& p = the_pool();
   const std::lock_guard<std::mutex> hold(p.lock);
   const Clock::rep now = Clock::now().time_since_epoch().count();
@@ -260,7 +279,7 @@ int get_num_threads() {
   if (n == 0) {
     n = default_threads();
     const Wakefulness asked = wakefulness();
-    waking_always = asked.always, all_are_late = asked.late;
+    waking_always = asked.always, all_are_late = asked.late, nobody_is_late = asked.patient;
     int unset = 0;
     if (!num_threads.compare_exchange_strong(unset, n)) n = unset;
   }
@@ -347,7 +366,7 @@ Team::~Team() {
 }
 
 void Team::start(void (*call)(void*, int), void* job) {
-  for (int i = 0; i < workers_; ++i) borrowed_[i]->give(call, job, i + 1);
+  Order{call, job, borrowed_, workers_}.pass_on();
   const Clock::time_point start = workers_ ? Clock::now() : Clock::time_point();
   std::exception_ptr error;
   try {
@@ -357,8 +376,9 @@ void Team::start(void (*call)(void*, int), void* job) {
   }
   // Parts are mostly even: nobody should take twice as long as the caller.
   const auto limit = time_limit(work_) + (workers_ && !all_are_late ? Clock::now() - start : Clock::duration());
-  for (int i = 0; i < workers_; ++i) {
+  for (int i = 0; i < workers_; ++i) {  // each of them has been given the job by one that has finished
     borrowed_[i]->join(limit);
+    if (!borrowed_[i]->error) continue;
     if (!error) error = borrowed_[i]->error;
     borrowed_[i]->error = nullptr;
   }
@@ -372,9 +392,9 @@ void Watch::poll() {
   next_ = Clock::now() + std::chrono::milliseconds(50);
 }
 
-bool Barrier::wait_for(int part, int round) const {
-  const std::atomic<int>& flag = flags_[part].round;
-  return came_late(time_limit(work_), [&] { return flag.load(std::memory_order_acquire) >= round; }, nap);
+bool Barrier::wait_for(int part, i64 raised) const {
+  const std::atomic<i64>& flag = flags_[part].raised;
+  return came_late(time_limit(work_), [&] { return flag.load(std::memory_order_acquire) >= raised; }, nap);
 }
 
 void Progress::wait_for(i64 run, i64 count) const {

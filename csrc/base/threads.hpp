@@ -11,10 +11,16 @@
 #include <limits>
 #include <memory>
 
+#include "base/costs.hpp"
 #include "base/integers.hpp"
 #include "base/interrupt.hpp"
 
 namespace pyrnn {
+
+// Counted where tests/test_teams.py compiles the sources; nothing elsewhere.
+#ifndef PYRNN_COUNT
+#define PYRNN_COUNT(what) ((void)0)
+#endif
 
 inline constexpr int most_threads = 256;
 int get_num_threads();
@@ -24,7 +30,10 @@ void set_num_threads(int threads);  // 1 .. most_threads
 int fork_generation();
 
 // The parts 0 .. parts - 1 of a job meet here, each of them a thread of its own at first. Who comes raises the part's
-// flag and looks at the others', which costs one way of a cache line while all are running.
+// flag and looks at those of the `fan` - 1 parts before it, which costs one way of a cache line while all are running.
+// Where there are more parts, the flag is raised again, which now speaks for `fan` parts, and those of the parts fan,
+// 2 fan, ... before it are looked at; and so on. So nobody looks at more than fan - 1 flags a level, and there are
+// log(parts) / log(fan) levels: neither a line that all write, nor as many looks as parts times parts.
 //
 // Where other processes have the CPUs too, a thread may come milliseconds late to every meeting. The thread of part 0,
 // once it has waited far longer than the work between two meetings takes, and longer than sharing saves, therefore says
@@ -32,40 +41,55 @@ int fork_generation();
 // so no bit changes.
 class Barrier {
  public:
+  static constexpr int fan = 8;
   // work: multiply-adds of a part between two meetings.
   Barrier(int parts, i64 work) : flags_(new Flag[std::size_t(parts)]), parts_(parts), work_(work) {}
 
   // The caller has done parts [first, last); returns when all have come. True: from now on the thread of part 0 does
   // all parts, and nobody comes here any more.
   PYRNN_INLINE bool meet(int first, int last) {
-    const int round = flags_[first].round.load(std::memory_order_relaxed) + 1;
-    if (first == 0 && late_) last_round_.store(round, std::memory_order_relaxed);
-    for (int part = first; part < last; ++part) flags_[part].round.store(round, std::memory_order_release);
-    for (int part = 0; part < parts_; ++part)
-      if ((part < first || part >= last) && flags_[part].round.load(std::memory_order_acquire) < round)
-        if (wait_for(part, round) && first == 0) late_ = true;
-    return last_round_.load(std::memory_order_relaxed) <= round;
+    i64 raised = flags_[first].raised.load(std::memory_order_relaxed);
+    if (first == 0 && late_) last_.store(raised + 1, std::memory_order_relaxed);
+    const auto look = [&](int part) {
+      PYRNN_COUNT(looks);
+      if (flags_[part].raised.load(std::memory_order_acquire) < raised)
+        if (wait_for(part, raised) && first == 0) late_ = true;
+    };
+    for (int step = 1; step < parts_; step *= fan) {
+      ++raised;
+      for (int part = first; part < last; ++part) flags_[part].raised.store(raised, std::memory_order_release);
+      for (int part = first; part < last; ++part)
+        for (int far = step; far < parts_ && far < fan * step; far += step) {
+          const int other = part - far + (part < far ? parts_ : 0);
+          if (other < first || other >= last) look(other);
+        }
+    }
+    PYRNN_COUNT(meetings);
+    return last_.load(std::memory_order_relaxed) <= raised;
   }
 
  private:
   struct alignas(64) Flag {
-    std::atomic<int> round{0};
+    std::atomic<i64> raised{0};
   };
-  bool wait_for(int part, int round) const;
+  bool wait_for(int part, i64 raised) const;
 
   const std::unique_ptr<Flag[]> flags_;
   const int parts_;
   const i64 work_;
-  std::atomic<int> last_round_{std::numeric_limits<int>::max()};
+  std::atomic<i64> last_{std::numeric_limits<i64>::max()};
   bool late_ = false;  // of the thread of part 0 alone
 };
 
-// How far several runs have come, each counted up by one thread while others wait for it.
+// How far several runs have come, each counted up by one thread while others wait for it. Those of neighbours, which
+// several threads count up at the same time, lie on different cache lines.
 class Progress {
  public:
-  explicit Progress(i64 runs) : counts_(new std::atomic<i64>[std::size_t(runs)] {}) {}
+  explicit Progress(i64 runs)
+      : lines_(std::max({std::min(runs, most_alone), ceil_div(runs, in_line), i64(1)})),
+        counts_(new Line[std::size_t(lines_)]) {}
 
-  PYRNN_INLINE void raise(i64 run, i64 count) { counts_[run].store(count, std::memory_order_release); }
+  PYRNN_INLINE void raise(i64 run, i64 count) { at(run).store(count, std::memory_order_release); }
   PYRNN_INLINE void wait(i64 run, i64 count) const {
     if (!has_come(run, count)) wait_for(run, count);
   }
@@ -75,11 +99,17 @@ class Progress {
   }
 
  private:
-  PYRNN_INLINE bool has_come(i64 run, i64 count) const { return counts_[run].load(std::memory_order_acquire) >= count; }
+  static constexpr i64 in_line = 8, most_alone = 2 * most_threads;  // counts in a line; that have one each
+  struct alignas(64) Line {
+    std::atomic<i64> count[in_line] = {};
+  };
+  PYRNN_INLINE std::atomic<i64>& at(i64 run) const { return counts_[run % lines_].count[run / lines_]; }
+  PYRNN_INLINE bool has_come(i64 run, i64 count) const { return at(run).load(std::memory_order_acquire) >= count; }
   void wait_for(i64 run, i64 count) const;
   bool late(i64 run, i64 count, i64 work) const;
 
-  const std::unique_ptr<std::atomic<i64>[]> counts_;
+  const i64 lines_;
+  const std::unique_ptr<Line[]> counts_;
 };
 
 // Tasks of which each is done by whichever thread takes it first.
@@ -94,11 +124,7 @@ class Tasks {
 
 struct Worker;
 
-// Work is counted in multiply-adds; below this much per thread, sharing it costs more than it saves.
-inline constexpr i64 work_per_thread = 200'000;
-// To read a weight takes as long as to multiply so many rows by it.
-inline constexpr i64 rows_of_reading = 3;
-
+// Work is counted in multiply-adds.
 inline int threads_worth(i64 work) { return int(std::clamp<i64>(work / work_per_thread, 1, get_num_threads())); }
 
 // The calling thread and as many workers as `work` is worth, at most `most` threads in all, held until destruction.

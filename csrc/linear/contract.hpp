@@ -46,17 +46,17 @@ template <class T> struct LinearScratch {
 };
 
 template <class T> struct LinearKernels {
-  int lanes, columns;                                                         // columns: of a LinearScratch
+  int lanes, max_rows, columns;                                               // columns: of a LinearScratch
   void (*pack)(const Linear<T>&, T* panels, int part, int parts);             // W to [Op/L][I][L], for `forward`
   void (*pack_transposed)(const Linear<T>&, T* panels, int part, int parts);  // W to [Ip/L][Op][L], for `input_grads`
   // `prepared` [M,.] is memory for what the form of the weight, if it has one, makes of the rows of x, or of dy.
-  // Rows of y are `y_row` apart.
+  // Rows of y and dx are `y_row` and `dx_row` apart.
   void (*forward)(const Linear<T>&, const T* panels, T* prepared, T* y, i64 y_row);
   void (*forward_few)(const Linear<T>&, T* y);       // of a small one
   void (*activate)(Activation, T* y, i64 M, i64 O);  // in place
-  void (*input_grads)(const Linear<T>&, const T* panels, T* prepared, T* dx, int part, int parts);
-  // dweight and dbias (or null) are added to.
-  void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, const LinearScratch<T>&, int part, int parts);
+  void (*input_grads)(const Linear<T>&, const T* panels, T* prepared, T* dx, i64 dx_row);
+  // Of some groups of columns, and a like share of the biases (or null): they are added to.
+  void (*weight_grads)(const Linear<T>&, T* dweight, T* dbias, const LinearScratch<T>&, const Slice& groups);
 };
 
 }  // namespace pyrnn

@@ -30,14 +30,12 @@ template <class T> struct LinearLoop {
       form->pack_rows(m.weight.data + g * L, m.I, m.O, m.I - g * L, 1, panels + g * form->panel_size(1, m.O));
   }
 
-  // out[m] = bias + sum_k a[m][k] panel[k], rows of this part; panels of `form` where there is one. Where `positive`
-  // [M, outputs] is not null, out is 0 wherever that is 0 or less.
+  // out[m] = bias + sum_k a[m][k] panel[k]; panels of `form` where there is one. Where `positive` [M, outputs] is not
+  // null, out is 0 wherever that is 0 or less.
   static void multiply(const T* a, i64 a_row, i64 K, i64 panel_k, const T* panels, const Form<T>* form, T* prepared,
-                       const T* bias, i64 M, i64 outputs, T* out, i64 out_row, const T* positive, i64 positive_row,
-                       int part, int parts) {
-    const Slice mine(M, part, parts);
+                       const T* bias, i64 M, i64 outputs, T* out, i64 out_row, const T* positive, i64 positive_row) {
     if (const i64 size = prepared_size(form, K)) {
-      for (i64 m = mine.begin; m < mine.end; ++m) form->prepare(a + m * a_row, K, prepared + m * size);
+      for (i64 m = 0; m < M; ++m) form->prepare(a + m * a_row, K, prepared + m * size);
       a = prepared, a_row = size;
     }
     const i64 groups = groups_of<T>(outputs), runs = ceil_div(groups, group_block);
@@ -47,8 +45,8 @@ template <class T> struct LinearLoop {
       const bool whole = width == (g1 - g0) * L;  // else a tile would write beyond the end of a row
       alignas(64) T start[group_block * L] = {};
       if (bias) std::copy_n(bias + g0 * L, width, start);
-      for (i64 m = mine.begin; m < mine.end; m += max_rows) {
-        const int n = int(std::min<i64>(max_rows, mine.end - m));
+      for (i64 m = 0; m < M; m += max_rows) {
+        const int n = int(std::min<i64>(max_rows, M - m));
         alignas(64) T sums[max_rows][group_block * L];
         const T *rows[max_rows], *from[max_rows];
         T* to[max_rows];
@@ -75,7 +73,7 @@ template <class T> struct LinearLoop {
   }
 
   static void forward(const Linear<T>& m, const T* panels, T* prepared, T* y, i64 y_row) {
-    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, y_row, nullptr, 0, 0, 1);
+    multiply(m.x, m.x_row, m.I, m.I, panels, m.weight.form, prepared, m.bias, m.M, m.O, y, y_row, nullptr, 0);
   }
 
   // The same for a few rows without panels: squares of W are turned in registers, which takes no longer than packing
@@ -143,39 +141,34 @@ template <class T> struct LinearLoop {
       each(y, O, [sum = splat(sum)](Vec<T> a) { return a / sum; });
   }
 
-  static void input_grads(const Linear<T>& m, const T* panels, T* prepared, T* dx, int part, int parts) {
-    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, m.I,
-             m.after_relu ? m.x : nullptr, m.x_row, part, parts);
+  static void input_grads(const Linear<T>& m, const T* panels, T* prepared, T* dx, i64 dx_row) {
+    multiply(m.dy, m.dy_row, m.O, padded<T>(m.O), panels, m.weight.form, prepared, nullptr, m.M, m.I, dx, dx_row,
+             m.after_relu ? m.x : nullptr, m.x_row);
   }
 
   // Sums over rows run in blocks, in ascending order, whatever the parts. Columns of x are copied side by side a few
-  // groups at a time. Parts are of the longer side of W: what each of them copies of x and dy is least then.
-  static void weight_grads(const Linear<T>& m, T* dweight, T* dbias, const LinearScratch<T>& own, int part, int parts) {
-    const bool by_outputs = m.O > m.I;
-    const Slice groups(groups_of<T>(m.I), by_outputs ? 0 : part, by_outputs ? 1 : parts);
-    const Slice tiles(ceil_div(m.O, max_rows), by_outputs ? part : 0, by_outputs ? parts : 1);
-    const i64 o0 = tiles.begin * max_rows, o1 = std::min(tiles.end * max_rows, m.O);
-    const Slice biases(m.O, part, parts);
+  // groups at a time.
+  static void weight_grads(const Linear<T>& m, T* dweight, T* dbias, const LinearScratch<T>& own, const Slice& groups) {
+    const i64 b0 = m.O * groups.begin / groups_of<T>(m.I), b1 = m.O * groups.end / groups_of<T>(m.I);
     for (i64 block = 0; block < m.M; block += linear_block) {
       const i64 n = std::min<i64>(linear_block, m.M - block);
       if (m.weight.form)
-        sum_in_form(*m.weight.form, m, block, n, groups, o0, o1, dweight, own);
+        sum_in_form(*m.weight.form, m, block, n, groups, dweight, own);
       else
-        sum(m, block, n, groups, o0, o1, dweight, own);
+        sum(m, block, n, groups, dweight, own);
       if (!dbias) continue;
-      std::fill(own.dbias + biases.begin, own.dbias + biases.end, T(0));
+      std::fill(own.dbias + b0, own.dbias + b1, T(0));
       for (i64 k = 0; k < n; ++k)
-        for (i64 o = biases.begin; o < biases.end; ++o) own.dbias[o] += m.dy[(block + k) * m.dy_row + o];
-      for (i64 o = biases.begin; o < biases.end; ++o) dbias[o] += own.dbias[o];
+        for (i64 o = b0; o < b1; ++o) own.dbias[o] += m.dy[(block + k) * m.dy_row + o];
+      for (i64 o = b0; o < b1; ++o) dbias[o] += own.dbias[o];
     }
   }
 
-  // What n rows from `block` on add to the gradients of the outputs [o0, o1) and some groups of columns of x.
-  static void sum(const Linear<T>& m, i64 block, i64 n, const Slice& groups, i64 o0, i64 o1, T* dweight,
-                  const LinearScratch<T>& own) {
+  // What n rows from `block` on add to the gradients of some groups of columns of x.
+  static void sum(const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight, const LinearScratch<T>& own) {
     const i64 piece = own.beside ? own.side_by_side : m.O;
-    for (i64 low = o0; low < o1; low += piece) {
-      const i64 high = std::min(low + piece, o1);
+    for (i64 low = 0; low < m.O; low += piece) {
+      const i64 high = std::min(low + piece, m.O);
       for (i64 k = 0; k < n; ++k) {
         const T* const row = m.dy + (block + k) * m.dy_row + low;
         own.dy[k] = own.beside ? std::copy_n(row, high - low, own.beside + k * own.side_row) - (high - low) : row;
@@ -205,15 +198,15 @@ template <class T> struct LinearLoop {
   }
 
   // The same where products are of a form.
-  static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, i64 o0,
-                          i64 o1, T* dweight, const LinearScratch<T>& own) {
+  static void sum_in_form(const Form<T>& form, const Linear<T>& m, i64 block, i64 n, const Slice& groups, T* dweight,
+                          const LinearScratch<T>& own) {
     alignas(64) static constexpr T nothing[columns] = {};
     const i64 panel = form.panel_size(1, n), size = form.vector_size(n);
     for (i64 g = groups.begin; g < groups.end; ++g)
       form.pack_rows(m.x + block * m.x_row + g * L, m.x_row, n, m.I - g * L, 1,
                      own.panels + (g - groups.begin) * panel);
-    for (i64 low = o0; low < o1; low += own.outputs) {
-      const i64 high = std::min(low + own.outputs, o1);
+    for (i64 low = 0; low < m.O; low += own.outputs) {
+      const i64 high = std::min(low + own.outputs, m.O);
       for (i64 k = 0; k < n; ++k) own.dy[k] = m.dy + (block + k) * m.dy_row + low;
       form.turn(own.dy, n, high - low, own.turned);
       for (i64 g0 = groups.begin; g0 < groups.end; g0 += group_block) {
@@ -232,8 +225,8 @@ template <class T> struct LinearLoop {
     }
   }
 
-  static constexpr LinearKernels<T> kernels{L,           columns,  pack,        pack_transposed, forward,
-                                            forward_few, activate, input_grads, weight_grads};
+  static constexpr LinearKernels<T> kernels{L,       max_rows,    columns,  pack,        pack_transposed,
+                                            forward, forward_few, activate, input_grads, weight_grads};
 };
 
 }  // namespace pyrnn::PYRNN_ISA

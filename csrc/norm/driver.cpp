@@ -1,6 +1,8 @@
 // Threads share the rows, and of the weights' gradients the features.
 #include "norm/driver.hpp"
 
+#include <algorithm>
+
 #include "base/threads.hpp"
 
 namespace pyrnn {
@@ -13,7 +15,9 @@ template <class T> void layer_norm(const NormKernels<T>& k, const LayerNorm<T>& 
 template <class T> void layer_norm_backward(const NormKernels<T>& k, const LayerNormGrads<T>& n) {
   Team team(12 * n.M * n.E);
   in_slices(team, n.M, [&](const Slice& rows) { k.backward(n, rows.begin, rows.end); });
-  in_slices(team, n.E, [&](const Slice& features) { k.weights(n, features.begin, features.end); });
+  constexpr i64 line = 16;  // threads read whole cache lines of features
+  in_slices(team, ceil_div(n.E, line),
+            [&](const Slice& lines) { k.weights(n, line * lines.begin, std::min(line * lines.end, n.E)); });
 }
 
 #define PYRNN_INSTANTIATE(T)                                            \

@@ -94,14 +94,14 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   const CellKernels<T>& cell = layer_.cell;
   const i64 N = rows_.N, Hp = layer_.Hp, Pp = layer_.Pp;
   const Buffer<char> memory = laid_out([&](Carver& from) {
-                                run_.grads = carve(from, cell, layer_.size);
-                                const i64 numbers = from.bytes() / i64(sizeof(T));
-                                if (per_row_) from.take<T>(std::max<i64>(N - 1, 0) * numbers), run_.row_grads = numbers;
-                                if (run_.ids.data) {
-                                  run_.dtable = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
-                                  run_.dtable_total = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
-                                }
-                              }).zero();
+    run_.grads = carve(from, cell, layer_.size);
+    const i64 numbers = from.bytes() / i64(sizeof(T));
+    if (per_row_) from.take<T>(std::max<i64>(N - 1, 0) * numbers), run_.row_grads = numbers;
+    if (run_.ids.data) {
+      run_.dtable = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
+      run_.dtable_total = from.take<T>(run_.table_rows * Hp * cell.x_vectors);
+    }
+  });
   const Buffer<char> transposed = laid_out([&](Carver& from) {
     const auto matrix = [&](const PackedMatrix<T>& forward, i64 columns, i64 k) {
       const i64 groups = ceil_div(columns, cell.lanes);
@@ -135,6 +135,8 @@ void Recording<T>::backward(Steps<const T> dy, States<const T> in, Steps<T> dx, 
   run_.scratch = scratch.get();
 
   in_parts(team, [&](int part, int parts) {
+    const Slice zeros(memory.size(), part, parts);
+    std::memset(memory.get() + zeros.begin, 0, std::size_t(zeros.size()));
     cell.loop->transpose(cell, layer_.packed, layer_.size, run_.transposed, part, parts);
   });
   share(run_, layer_, team.size());

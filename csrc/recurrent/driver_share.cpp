@@ -1,7 +1,8 @@
-// The policy behind driver_share.hpp: measured numbers, and why they are as they are.
+// The policy behind driver_share.hpp: what a step takes, by the numbers of base/costs.hpp.
 #include "recurrent/driver_share.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -9,16 +10,12 @@ namespace pyrnn {
 
 namespace {
 
-// Multiply-adds of one thread in a step: with fewer, meeting at every step costs more than sharing saves (0.3 us
-// between CPUs that share a cache, several times that between others).
-constexpr i64 work_per_meeting = 60'000;
-
 // Multiply-adds of a run of a few rows: with fewer, a second thread that assists is not worth waking.
 constexpr i64 work_to_assist = 2'000'000;
-
-// Bytes of a step's weights. Up to the first even a handful of rows may read them for itself rather than meet; up to
-// the second many rows may, again and again, since they stay in a core's cache.
-constexpr i64 small_weights = 400 << 10, cached_weights = 3 << 20;
+// One thread with another that assists it is so many times as fast as alone.
+constexpr double gain_of_assistance = 1.5;
+// What is more complicated must be better by this much.
+constexpr double margin = 0.95;
 
 // The most tasks of an assisted run, in either direction.
 template <class T> i64 tasks_of(const Run<T>& run) {
@@ -47,31 +44,41 @@ template <class T> i64 most_prepared(const Layer<T>& l, const Transposed<T>& bac
 
 i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(rows.N, 1)); }
 
+// The time that a step of so many rows takes, shared among groups of rows with a team each that shares the units, in
+// multiply-adds. A team reads what its members have made of the step before, and meets.
+template <class T> double step_time(const Layer<T>& l, double rows, int groups, int team) {
+  const i64 units = std::min(l.Hp, l.Pp) / l.cell.lanes;
+  const double mine = std::ceil(rows / groups), weights = double(step_work(l) * ceil_div(units, team)) / double(units);
+  if (!l.cell.h_vectors) return weights * mine;
+  const double work = weights * work_per_weight(mine, i64(weights * sizeof(T)));
+  if (team == 1) return work;
+  const int meetings = 1 + l.cell.inner + (l.cell.norms > 0);
+  return work + double(meetings * work_of_meeting(team, Barrier::fan)) +
+         mine * double(l.Pp) * (1 - 1.0 / team) * work_per_foreign_number;
+}
+
 // Threads split rows where each gets a few tiles of them and the weights of a step stay in its cache, or where the
 // weights are so small that reading them for a handful of rows costs less than a meeting; units otherwise, meeting at
-// every step. Too few rows for two of each thread, whose units are not worth meetings, are walked by one thread and
-// assisted by another.
+// every step; or both: whatever a step takes least time with. Too few rows, whose units are not worth meetings, are
+// walked by one thread and assisted by another.
 template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const Rows& rows = *run.rows;
-  const i64 weights = step_work(l), bytes = weights * i64(sizeof(T));
   run.groups = run.team = 1, run.assisted = false;
   run.row_block = std::max<i64>(rows.N, 1), run.row_step = 1;
   if (threads == 1 || rows.steps == 0) return;
-  const bool lonely = rows.N < 2 * threads;
-  const bool even = round_up(rows.N, threads) * 6 <= rows.N * 7;  // nobody has a sixth more than a fair share of rows
-  const bool few_rows = rows.N < 4 * threads && (lonely || !even || bytes > small_weights);
-  const bool big_weights = bytes > cached_weights && rows.N < 48 * threads;
-  if (few_rows || big_weights) {
-    const i64 groups = std::min(l.Hp, l.Pp) / l.cell.lanes;
-    const i64 rows_per_step = std::max<i64>(rows.first[rows.steps] / rows.steps, 2);  // one row waits for the weights
-    const i64 worth = l.cell.h_vectors ? weights * rows_per_step / work_per_meeting : threads;  // or nobody meets
-    run.team = int(std::clamp<i64>(worth, 1, std::min<i64>(threads, groups)));
-    run.assisted = run.team == 1 && lonely && run.chunk >= Assistance::pieces &&
-                   weights * rows.first[rows.steps] >= work_to_assist;
-    if (run.team > 1 || lonely) return;
+  const i64 units = std::min(l.Hp, l.Pp) / l.cell.lanes;
+  const double alive = double(rows.first[rows.steps]) / double(rows.steps), alone = step_time(l, alive, 1, 1);
+  double best = alone;
+  for (int team = 1; team <= std::min<i64>(threads, units); ++team) {
+    const int groups = int(std::min<i64>(threads / team, rows.N));
+    if (const double time = step_time(l, alive, groups, team); time < margin * best)
+      best = time, run.groups = groups, run.team = team;
   }
-  run.groups = int(std::min<i64>(threads, rows.N));
-  if (rows.is_ragged())
+  if (run.team == 1 && alone <= gain_of_assistance * best && run.chunk >= Assistance::pieces) {
+    run.groups = 1, run.assisted = step_work(l) * rows.first[rows.steps] >= work_to_assist;
+    if (run.assisted) return;
+  }
+  if (rows.is_ragged() && run.groups > 1)
     run.row_block = 1, run.row_step = run.groups;
   else
     run.row_block = ceil_div(rows.N, run.groups);

@@ -75,8 +75,8 @@ template <class T> class Gradients : public Part<T> {
     const Factor x{own.rows, own.turned, form};
     x.turn(V, I);
     for (i64 g = units.begin; g < units.end; ++g)
-      sum_products(vectors, x, V, I, run.dtable_total + g * V * row, row, row, run.grads.ih + g * I * row, 1,
-                   own.words);
+      sum_products(vectors, x, V, I, Slice(I, 0, 1), run.dtable_total + g * V * row, row, row,
+                   run.grads.ih + g * I * row, 1, own.words);
     each_run(Slice(groups_of<T>(I), 0, 1), [&](i64 g0, i64 g1) {
       for (i64 v = rows.begin; v < rows.end; v += max_rows) {
         const int n = int(std::min<i64>(max_rows, rows.end - v));
@@ -94,7 +94,7 @@ template <class T> class Gradients : public Part<T> {
   // What steps [from, to) add to the gradients of weights and biases: sums over (step, row) in ascending order, unit
   // group by unit group, so that neither threads nor checkpoints change a bit. The groups' gradients are first copied
   // side by side, and summed for the biases on the way; a cell of one slot takes several groups at a time, to have
-  // enough independent sums.
+  // enough independent sums. Where there are more parts than groups, some of them share a group's columns.
   void weight_grads(i64 from, i64 to, int part, int parts) const {
     const Slice all(rows.alive[from], 0, 1), mine(rows.alive[from], part, parts);
     if (!run.row_grads) return weight_grads(from, to, all, run.grads, part, parts);
@@ -125,31 +125,33 @@ template <class T> class Gradients : public Part<T> {
     if (!run.ids.data) x.turn(n, I);
     if (cell.has_hidden()) h.turn(n, P);
     if (cell.inner) inner.turn(n, H);
-    const Slice mine(groups_of<T>(H), part, parts), mine_p(groups_of<T>(P), part, parts);
-    for (i64 g = mine.begin; g < mine.end; g += groups_per_sum) {
-      const i64 groups = std::min(groups_per_sum, mine.end - g);
+    const i64 pieces = ceil_div(parts, groups_of<T>(H));  // of a group's columns
+    const Slice mine(groups_of<T>(H) * pieces, part, parts), mine_p(groups_of<T>(P), part, parts);
+    for (i64 at = mine.begin, end; at < mine.end; at = end) {
+      end = std::min(pieces == 1 ? at + groups_per_sum : round_up(at + 1, pieces), mine.end);
+      const i64 g = at / pieces, groups = ceil_div(end - at, pieces), piece = at % pieces;
+      const bool whole = piece == 0;  // or else somebody else does what is not done by columns
       copy_records(run.record + (g * slots + cell.gradients_first) * L, run.record_row, places, groups * sums, n, panel,
-                   grads.bias + g * slots * L);
+                   whole ? grads.bias + g * slots * L : nullptr);
       const i64 step = groups * sums * L;
       auto sum = [&](int vectors, const Factor& a, i64 columns, int first, T* total) {
         if (vectors)
-          sum_products(vectors, a, n, columns, panel + first * L, step, sums * L, total + g * columns * vectors * L,
-                       groups, own.words);
+          sum_products(vectors, a, n, columns, some_tiles(columns, piece, piece + end - at, pieces), panel + first * L,
+                       step, sums * L, total + g * columns * vectors * L, groups, own.words);
       };
-      if (run.ids.data)
+      if (run.ids.data && whole)
         sum_by_id(ids, n, panel + cell.x_first * L, step, g, groups, from / run.block % summed_blocks == 0);
-      else
-        sum(cell.x_vectors, x, I, cell.x_first, grads.ih);
+      if (!run.ids.data) sum(cell.x_vectors, x, I, cell.x_first, grads.ih);
       sum(cell.h_vectors, h, P, cell.h_first, grads.hh);
       sum(cell.inner_slot >= 0, inner, H, cell.inner_slot, grads.inner);
-      if (cell.unit_grads)
+      if (cell.unit_grads && whole)
         for (i64 i = 0; i < groups; ++i)
           cell.unit_grads(*this, from, to, some, g + i, grads.unit + (g + i) * cell.unit_weights * L);
     }
     if (cell.projects)
       for (i64 g = mine_p.begin; g < mine_p.end; ++g) {
         copy_records(run.projected + g * L, Pp, places, 1, n, panel, nullptr);
-        sum_products(1, inner, n, H, panel, L, L, grads.inner + g * H * L, 1, own.words);
+        sum_products(1, inner, n, H, Slice(H, 0, 1), panel, L, L, grads.inner + g * H * L, 1, own.words);
       }
   }
 
@@ -182,16 +184,26 @@ template <class T> class Gradients : public Part<T> {
     i64 block(i64 columns) const { return columns * form->vector_size(cached_rows); }
   };
 
-  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v], of some of the vectors of each group, which lie
-  // `panel_group` apart.
-  static void sum_products(int vectors, const Factor& factor, i64 n, i64 columns, const T* panel, i64 step,
-                           i64 panel_group, T* grads, i64 groups, T* words) {
-    if (factor.form) return sum_in_form(vectors, factor, n, columns, panel, step, panel_group, grads, groups, words);
+  // The columns of pieces [from, to) of `pieces`, or all of several groups' columns: whole tiles.
+  static Slice some_tiles(i64 columns, i64 from, i64 to, i64 pieces) {
+    const i64 tiles = ceil_div(columns, max_rows);
+    Slice some(columns, 0, 1);
+    if (pieces > 1) some.begin = Slice(tiles, from, pieces).begin * max_rows;
+    if (pieces > 1) some.end = std::min(Slice(tiles, to, pieces).begin * max_rows, columns);
+    return some;
+  }
+
+  // grads[group][column][v] += sum_k a[k][column] * panel[k][group][v], of some of the columns and some of the vectors
+  // of each group, which lie `panel_group` apart.
+  static void sum_products(int vectors, const Factor& factor, i64 n, i64 columns, const Slice& some, const T* panel,
+                           i64 step, i64 panel_group, T* grads, i64 groups, T* words) {
+    if (factor.form)
+      return sum_in_form(vectors, factor, n, columns, some, panel, step, panel_group, grads, groups, words);
     const T* const* const a = factor.rows;
     const i64 row = vectors * L;
-    for (i64 low = 0; low < columns; low += cached_columns)
+    for (i64 low = some.begin; low < some.end; low += cached_columns)
       for (i64 from = 0; from < n; from += cached_rows)
-        for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {
+        for (i64 first = low, high = std::min(low + cached_columns, some.end); first < high; first += max_rows) {
           const int count = int(std::min<i64>(max_rows, high - first));
           T* out[max_rows];
           for (int r = 0; r < count; ++r) out[r] = grads + (first + r) * row;
@@ -202,8 +214,8 @@ template <class T> class Gradients : public Part<T> {
 
   // The same with the columns as rows of a product, and panels of the form, whose k are the rows, made first: `words`.
   // The gradients come from far, in runs that end too soon for a CPU to foresee the next: they are asked for early.
-  static void sum_in_form(int vectors, const Factor& factor, i64 n, i64 columns, const T* panel, i64 step,
-                          i64 panel_group, T* grads, i64 groups, T* words) {
+  static void sum_in_form(int vectors, const Factor& factor, i64 n, i64 columns, const Slice& some, const T* panel,
+                          i64 step, i64 panel_group, T* grads, i64 groups, T* words) {
     const Form<T>& form = *factor.form;
     const i64 row = vectors * L, block = factor.block(columns),
               words_block = groups * form.panel_size(vectors, cached_rows);
@@ -213,10 +225,10 @@ template <class T> class Gradients : public Part<T> {
         form.pack_rows(panel + from * step + i * panel_group, step, count, row, vectors,
                        words + from / cached_rows * words_block + i * size);
     }
-    for (i64 low = 0; low < columns; low += cached_columns)
+    for (i64 low = some.begin; low < some.end; low += cached_columns)
       for (i64 from = 0; from < n; from += cached_rows) {
         const i64 count = std::min(cached_rows, n - from), size = form.vector_size(count), b = from / cached_rows;
-        for (i64 first = low, high = std::min(low + cached_columns, columns); first < high; first += max_rows) {
+        for (i64 first = low, high = std::min(low + cached_columns, some.end); first < high; first += max_rows) {
           const int R = int(std::min<i64>(max_rows, high - first));
           alignas(64) T sums[max_rows][group_block * L];
           const T *a[max_rows], *start[max_rows];

@@ -1,0 +1,210 @@
+// Teams of any size, counted: the sources that share work, with counters, compiled by tests/test_teams.py and
+// bench/teams.py. Recurrent layers and linear maps run; of attention, what is dealt out is noted alone. Nobody is late
+// here (PYRNN_WAKE=patient), however many threads a CPU has. Prints a line of JSON for each case and size of a team.
+#include <atomic>
+
+namespace counted {
+inline std::atomic<long> looks{0}, meetings{0}, orders{0};
+}
+#define PYRNN_COUNT(what) (counted::what.fetch_add(1, std::memory_order_relaxed))
+#define PYRNN_ISA here
+
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "attention/driver.cpp"
+#include "base/cpus.cpp"
+#include "base/memory.cpp"
+#include "base/threads.cpp"
+#include "linear/driver.cpp"
+#include "linear/kernel.hpp"
+#include "recurrent/cells/lstm.hpp"
+#include "recurrent/driver_layer.cpp"
+#include "recurrent/driver_recording.cpp"
+#include "recurrent/driver_share.cpp"
+#include "recurrent/equations.hpp"
+#include "recurrent/rows.cpp"
+
+using namespace pyrnn;
+
+namespace {
+
+constexpr int L = here::lanes<float>;
+
+// ---- what each thread has done
+
+struct Share {
+  long work = 0, bytes = 0, packed = 0;  // multiply-adds; read by them; packed
+};
+std::mutex lock;
+std::map<std::thread::id, Share> shares;
+
+void note(i64 work, i64 bytes, i64 packed = 0) {
+  const std::lock_guard<std::mutex> hold(lock);
+  Share& mine = shares[std::this_thread::get_id()];
+  mine.work += work, mine.bytes += bytes, mine.packed += packed;
+}
+
+void begin(int threads) {
+  set_num_threads(threads);
+  shares.clear();
+  counted::looks = counted::meetings = counted::orders = 0;
+}
+
+void end(const std::string& name, int threads, const std::string& more = "") {
+  long most = 0, least = 1L << 60, work = 0, bytes = 0, packed = 0, packs = 0, busy = 0;
+  for (const auto& [id, share] : shares) {
+    work += share.work, bytes = std::max(bytes, share.bytes), packs += share.packed;
+    packed = std::max(packed, share.packed), most = std::max(most, share.work);
+    if (share.work) least = std::min(least, share.work), ++busy;
+  }
+  std::printf(
+      "{\"case\": \"%s\", \"threads\": %d, \"busy\": %ld, \"work\": %ld, \"most\": %ld, \"least\": %ld, \"bytes\": "
+      "%ld, \"packs\": %ld, \"most_packed\": %ld, \"meetings\": %ld, \"looks\": %ld, \"orders\": %ld%s}\n",
+      name.c_str(), threads, busy, work, most, least, bytes, packs, packed, counted::meetings.load(),
+      counted::looks.load(), counted::orders.load(), more.c_str());
+}
+
+// ---- recurrent layers: an LSTM's time loop
+
+const TimeLoopKernels<float>& loop = here::TimeLoop<float>::kernels;
+
+// What a thread is to do in each step.
+template <bool back> void walk(const Run<float>& run, int thread) {
+  const here::Part<float> part(run, thread);
+  const i64 weights = part.units.size() * L * 4 * (part.I + part.P);
+  i64 rows = 0;
+  for (i64 s = run.begin; s < run.end; ++s) rows += part.alive(s);
+  if (thread < part.threads) note(rows * weights * (1 + back), (run.end - run.begin) * weights * 4);
+  (back ? loop.backward : loop.forward)(run, thread);
+}
+
+void pack(const CellKernels<float>& c, const Weights<const float>& w, const Sizes& size, const Packed<float>& to,
+          int part, int parts) {
+  note(0, 0, Slice(here::groups_of<float>(size.H), part, parts).size() * L * 4 * (size.I + size.P) * 4);
+  loop.pack(c, w, size, to, part, parts);
+}
+
+void lstm(int threads, i64 T, i64 N, i64 size) {
+  TimeLoopKernels<float> noted = loop;
+  noted.forward = walk<false>, noted.backward = walk<true>, noted.pack = pack;
+  here::Compiled<float> cell = here::Equations<float, here::Lstm<false, false>>::compiled;
+  cell.loop = &noted;
+  std::vector<float> weights(std::size_t(8 * size * size)), x(std::size_t(T * N * size), 0.5f), y(x), dx(x);
+  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = float(i % 7) / float(40 * size);
+  Weights<const float> w;
+  w.ih = weights.data(), w.hh = weights.data() + 4 * size * size;
+  const auto rows = std::make_shared<const Rows>(T, N, nullptr, nullptr, 0, 0, false);
+  const Inputs<float> inputs{{x.data(), N * size, size}, {}, 0};
+  const std::string name = "lstm " + std::to_string(T) + "," + std::to_string(N) + "," + std::to_string(size);
+  begin(threads);
+  Layer<float> layer(cell, {size, size, size}, w);
+  layer.forward(*rows, inputs, {}, {y.data(), N * size, size}, {});
+  Run<float> run;
+  run.cell = &cell, run.rows = rows.get(), run.size = layer.size, run.weights = layer.packed;
+  run.chunk = chunk_steps(*rows), run.end = T;
+  share(run, layer, std::min(threads, threads_worth(run_work(layer, *rows))));
+  char more[200];
+  const double alone = step_time(layer, double(N), 1, 1), shared = step_time(layer, double(N), run.groups, run.team);
+  std::snprintf(more, sizeof more, ", \"groups\": %d, \"team\": %d, \"assisted\": %d, \"gain\": %.2f", run.groups,
+                run.team, int(run.assisted), run.assisted ? gain_of_assistance : alone / shared);
+  end(name, threads, more);
+  begin(threads);
+  std::vector<float> grads(weights.size());
+  Weights<float> g;
+  g.ih = grads.data(), g.hh = grads.data() + 4 * size * size;
+  Recording<float> recording(std::move(layer), rows, inputs, 0, false);
+  recording.forward({}, {y.data(), N * size, size}, {});
+  recording.backward({y.data(), N * size, size}, {}, {dx.data(), N * size, size}, {}, std::span(&g, 1));
+  end(name + " both", threads);
+}
+
+// ---- linear maps
+
+void linear(int threads, i64 M, i64 I, i64 O) {
+  static const LinearKernels<float>& real = here::LinearLoop<float>::kernels;
+  LinearKernels<float> k = real;
+  k.pack = [](const Linear<float>& m, float* panels, int part, int parts) {
+    note(0, 0, Slice(here::groups_of<float>(m.O), part, parts).size() * L * m.I * 4);
+    real.pack(m, panels, part, parts);
+  };
+  k.pack_transposed = [](const Linear<float>& m, float* panels, int part, int parts) {
+    note(0, 0, Slice(here::groups_of<float>(m.I), part, parts).size() * L * m.O * 4);
+    real.pack_transposed(m, panels, part, parts);
+  };
+  k.forward = [](const Linear<float>& m, const float* panels, float* prepared, float* y, i64 y_row) {
+    note(m.M * m.O * m.I, (m.O * m.I + m.M * m.I) * 4);
+    real.forward(m, panels, prepared, y, y_row);
+  };
+  k.input_grads = [](const Linear<float>& m, const float* panels, float* prepared, float* dx, i64 dx_row) {
+    note(m.M * m.O * m.I, (m.O * m.I + m.M * m.O) * 4);
+    real.input_grads(m, panels, prepared, dx, dx_row);
+  };
+  k.weight_grads = [](const Linear<float>& m, float* dweight, float* dbias, const LinearScratch<float>& own,
+                      const Slice& groups) {
+    note(m.M * m.O * groups.size() * L, m.M * (m.O + groups.size() * L) * 4);
+    real.weight_grads(m, dweight, dbias, own, groups);
+  };
+  std::vector<float> x(std::size_t(M * I)), w(std::size_t(O * I)), y(std::size_t(M * O)), dw(w), db(std::size_t(O), 0.f);
+  Linear<float> m;
+  m.M = M, m.I = I, m.O = O, m.weight = w.data(), m.x = x.data(), m.x_row = I, m.dy = y.data(), m.dy_row = O;
+  const std::string name = "linear " + std::to_string(M) + "," + std::to_string(I) + "," + std::to_string(O);
+  begin(threads);
+  linear_forward(k, m, y.data());
+  end(name, threads);
+  begin(threads);
+  linear_backward(k, m, x.data(), dw.data(), db.data());
+  end(name + " back", threads);
+}
+
+// ---- attention
+
+void attention(int threads, i64 heads, i64 S, i64 E) {
+  using A = Attention<float>;
+  AttentionKernels<float> k{};
+  k.lanes = L;
+  k.packed_size = [](const A& a) { return a.K * a.E; };
+  k.scratch_size = k.grads_scratch_size = [](const A&) { return i64(16); };
+  k.pack = [](const A& a, i64, i64, float*) { note(0, 0, std::min(a.K, key_block) * a.E * 4); };
+  k.attend = [](const A& a, i64, QueryBlock rows, i64, i64, const float*, float*, float*, float*, float*) {
+    note(rows.rows() * a.K * 2 * a.E, 2 * a.K * a.E * 4);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // so that everybody comes to take tasks
+  };
+  k.merge = [](const A&, i64, QueryBlock, i64, float*, float*, float*) {};
+  k.delta = [](const float*, const float*, i64, i64, i64, float*) {};
+  k.grads = [](const A& a, const AttentionGrads<float>&, i64, i64, const QueryBlock*, i64 blocks, float*,
+               const AccumulationOrder& order) {
+    for (i64 r = 0; r < blocks; ++r) {
+      order.wait(r);
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      order.done(r);
+    }
+    note(a.S * std::min(a.K, key_block) * 5 * a.E, 2 * std::min(a.K, key_block) * a.E * 4);
+  };
+  std::vector<float> numbers(std::size_t(heads * S * E));
+  float* const n = numbers.data();
+  A a;
+  a.Hk = heads, a.S = a.K = S, a.E = a.Ev = E;
+  const std::string name = "attention " + std::to_string(heads) + "," + std::to_string(S) + "," + std::to_string(E);
+  begin(threads);
+  attention_forward(k, a, n, n);
+  end(name, threads);
+  begin(threads);
+  attention_backward(k, a, n, n, n, n, n, n);
+  end(name + " back", threads);
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  for (int i = 1; i < count; ++i) {
+    const std::string of = arguments[i++];
+    i64 n[3] = {};
+    int threads = 0;
+    std::sscanf(arguments[i], "%d:%ld,%ld,%ld", &threads, &n[0], &n[1], &n[2]);
+    (of == "lstm" ? lstm : of == "linear" ? linear : attention)(threads, n[0], n[1], n[2]);
+  }
+}
