@@ -1,6 +1,6 @@
-// Teams of any size, counted: the sources that share work, with counters, compiled by tests/test_teams.py and
-// bench/teams.py. Recurrent layers and linear maps run; of attention, what is dealt out is noted alone. Nobody is late
-// here (PYRNN_WAKE=patient), however many threads a CPU has. Prints a line of JSON for each case and size of a team.
+// Teams of any size, counted: the sources that share work and their kernels, with counters. Compiled by
+// tests/test_teams.py, bench/teams.py and .ci/sanitize. Nobody is late here (PYRNN_WAKE=patient), however many threads
+// a CPU has. Prints a line of JSON for each case and size of a team.
 #include <atomic>
 
 namespace counted {
@@ -16,6 +16,7 @@ inline std::atomic<long> looks{0}, meetings{0}, orders{0};
 #include <string>
 
 #include "attention/driver.cpp"
+#include "attention/kernel.hpp"
 #include "base/cpus.cpp"
 #include "base/memory.cpp"
 #include "base/threads.cpp"
@@ -54,7 +55,21 @@ void begin(int threads) {
   counted::looks = counted::meetings = counted::orders = 0;
 }
 
-void end(const std::string& name, int threads, const std::string& more = "") {
+// Of all bits of some results.
+std::size_t hash_of(std::initializer_list<std::vector<float>> results) {
+  std::string bytes;
+  for (const std::vector<float>& numbers : results)
+    bytes.append(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(float));
+  return std::hash<std::string>()(bytes);
+}
+
+std::vector<float> some(i64 count, float scale = 1) {
+  std::vector<float> numbers(std::size_t(count), 0.f);
+  for (i64 i = 0; i < count; ++i) numbers[std::size_t(i)] = scale * float(i * 7919 % 1009 - 504) / 504;
+  return numbers;
+}
+
+void end(const std::string& name, int threads, std::size_t hash, const std::string& more = "") {
   long most = 0, least = 1L << 60, work = 0, bytes = 0, packed = 0, packs = 0, busy = 0;
   for (const auto& [id, share] : shares) {
     work += share.work, bytes = std::max(bytes, share.bytes), packs += share.packed;
@@ -63,9 +78,10 @@ void end(const std::string& name, int threads, const std::string& more = "") {
   }
   std::printf(
       "{\"case\": \"%s\", \"threads\": %d, \"busy\": %ld, \"work\": %ld, \"most\": %ld, \"least\": %ld, \"bytes\": "
-      "%ld, \"packs\": %ld, \"most_packed\": %ld, \"meetings\": %ld, \"looks\": %ld, \"orders\": %ld%s}\n",
+      "%ld, \"packs\": %ld, \"most_packed\": %ld, \"meetings\": %ld, \"looks\": %ld, \"orders\": %ld, \"hash\": "
+      "\"%zx\"%s}\n",
       name.c_str(), threads, busy, work, most, least, bytes, packs, packed, counted::meetings.load(),
-      counted::looks.load(), counted::orders.load(), more.c_str());
+      counted::looks.load(), counted::orders.load(), hash, more.c_str());
 }
 
 // ---- recurrent layers: an LSTM's time loop
@@ -93,8 +109,8 @@ void lstm(int threads, i64 T, i64 N, i64 size) {
   noted.forward = walk<false>, noted.backward = walk<true>, noted.pack = pack;
   here::Compiled<float> cell = here::Equations<float, here::Lstm<false, false>>::compiled;
   cell.loop = &noted;
-  std::vector<float> weights(std::size_t(8 * size * size)), x(std::size_t(T * N * size), 0.5f), y(x), dx(x);
-  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = float(i % 7) / float(40 * size);
+  const std::vector<float> weights = some(8 * size * size, 0.1f), x = some(T * N * size);
+  std::vector<float> y(x), dx(x);
   Weights<const float> w;
   w.ih = weights.data(), w.hh = weights.data() + 4 * size * size;
   const auto rows = std::make_shared<const Rows>(T, N, nullptr, nullptr, 0, 0, false);
@@ -111,7 +127,7 @@ void lstm(int threads, i64 T, i64 N, i64 size) {
   const double alone = step_time(layer, double(N), 1, 1), shared = step_time(layer, double(N), run.groups, run.team);
   std::snprintf(more, sizeof more, ", \"groups\": %d, \"team\": %d, \"assisted\": %d, \"gain\": %.2f", run.groups,
                 run.team, int(run.assisted), run.assisted ? gain_of_assistance : alone / shared);
-  end(name, threads, more);
+  end(name, threads, hash_of({y}), more);
   begin(threads);
   std::vector<float> grads(weights.size());
   Weights<float> g;
@@ -119,7 +135,39 @@ void lstm(int threads, i64 T, i64 N, i64 size) {
   Recording<float> recording(std::move(layer), rows, inputs, 0, false);
   recording.forward({}, {y.data(), N * size, size}, {});
   recording.backward({y.data(), N * size, size}, {}, {dx.data(), N * size, size}, {}, std::span(&g, 1));
-  end(name + " both", threads);
+  end(name + " both", threads, hash_of({y, dx, grads}));
+}
+
+// What the cost model says of a layer's call: how many times as fast as on one thread. The weights are packed first,
+// and each worker is given each job.
+void predict(int threads, i64 T, i64 N, i64 I, i64 H) {
+  constexpr i64 work_of_order = 15'000;
+  const here::Compiled<float>& cell = here::Equations<float, here::Lstm<false, false>>::compiled;
+  const std::vector<float> weights(std::size_t(4 * H * std::max(I, H)), 0.f);
+  Weights<const float> w;
+  w.ih = weights.data(), w.hh = weights.data();
+  set_num_threads(1);
+  const Layer<float> layer(cell, {I, H, H}, w);
+  const Rows rows(T, N, nullptr, nullptr, 0, 0, false);
+  set_num_threads(threads);
+  const i64 packing = rows_of_packing * step_work(layer);
+  const auto packers = std::min<i64>(threads_worth(packing), layer.Hp / L);
+  Run<float> run;
+  run.cell = &cell, run.rows = &rows, run.size = layer.size, run.weights = layer.packed, run.chunk = chunk_steps(rows);
+  const int team = threads_worth(run_work(layer, rows));
+  share(run, layer, team);
+  i64 orders = 0;
+  for (i64 given = 1; given < team; given *= Order::fan) orders += std::min<i64>(Order::fan, team - given);
+  const double alone = step_time(layer, double(N), 1, 1) * double(T), serial = double(packing) / double(packers);
+  const double walked =
+      run.assisted ? alone / gain_of_assistance : step_time(layer, double(N), run.groups, run.team) * double(T);
+  const double time = walked + serial + double(orders * work_of_order);
+  std::printf(
+      "{\"case\": \"%ld,%ld,%ld,%ld\", \"threads\": %d, \"groups\": %d, \"team\": %d, \"assisted\": %d, \"gain\": "
+      "%.3f, "
+      "\"serial\": %.4f}\n",
+      T, N, I, H, threads, run.groups, run.team, int(run.assisted), (alone + double(packing)) / time,
+      (time - walked) / time);
 }
 
 // ---- linear maps
@@ -148,63 +196,70 @@ void linear(int threads, i64 M, i64 I, i64 O) {
     note(m.M * m.O * groups.size() * L, m.M * (m.O + groups.size() * L) * 4);
     real.weight_grads(m, dweight, dbias, own, groups);
   };
-  std::vector<float> x(std::size_t(M * I)), w(std::size_t(O * I)), y(std::size_t(M * O)), dw(w), db(std::size_t(O), 0.f);
+  std::vector<float> x = some(M * I), w = some(O * I), y = some(M * O), dw(w), db = some(O), dx(x);
   Linear<float> m;
-  m.M = M, m.I = I, m.O = O, m.weight = w.data(), m.x = x.data(), m.x_row = I, m.dy = y.data(), m.dy_row = O;
+  m.M = M, m.I = I, m.O = O, m.weight = w.data(), m.x = x.data(), m.x_row = I, m.dy_row = O;
   const std::string name = "linear " + std::to_string(M) + "," + std::to_string(I) + "," + std::to_string(O);
   begin(threads);
   linear_forward(k, m, y.data());
-  end(name, threads);
+  end(name, threads, hash_of({y}));
   begin(threads);
-  linear_backward(k, m, x.data(), dw.data(), db.data());
-  end(name + " back", threads);
+  m.dy = y.data();
+  linear_backward(k, m, dx.data(), dw.data(), db.data());
+  end(name + " back", threads, hash_of({dx, dw, db}));
 }
 
 // ---- attention
 
 void attention(int threads, i64 heads, i64 S, i64 E) {
   using A = Attention<float>;
-  AttentionKernels<float> k{};
-  k.lanes = L;
-  k.packed_size = [](const A& a) { return a.K * a.E; };
-  k.scratch_size = k.grads_scratch_size = [](const A&) { return i64(16); };
-  k.pack = [](const A& a, i64, i64, float*) { note(0, 0, std::min(a.K, key_block) * a.E * 4); };
-  k.attend = [](const A& a, i64, QueryBlock rows, i64, i64, const float*, float*, float*, float*, float*) {
+  static const AttentionKernels<float>& real = here::attention_kernels<float>;
+  AttentionKernels<float> k = real;
+  k.pack = [](const A& a, i64 head, i64 block, float* packed) {
+    note(0, 0, std::min(a.K - block * key_block, key_block) * a.E * 4);
+    real.pack(a, head, block, packed);
+  };
+  k.attend = [](const A& a, i64 head, QueryBlock rows, i64 run0, i64 run1, const float* packed, float* scratch,
+                float* partial, float* out, float* stats) {
     note(rows.rows() * a.K * 2 * a.E, 2 * a.K * a.E * 4);
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // so that everybody comes to take tasks
+    real.attend(a, head, rows, run0, run1, packed, scratch, partial, out, stats);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));  // so that everybody comes to take tasks
   };
-  k.merge = [](const A&, i64, QueryBlock, i64, float*, float*, float*) {};
-  k.delta = [](const float*, const float*, i64, i64, i64, float*) {};
-  k.grads = [](const A& a, const AttentionGrads<float>&, i64, i64, const QueryBlock*, i64 blocks, float*,
-               const AccumulationOrder& order) {
-    for (i64 r = 0; r < blocks; ++r) {
-      order.wait(r);
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-      order.done(r);
-    }
-    note(a.S * std::min(a.K, key_block) * 5 * a.E, 2 * std::min(a.K, key_block) * a.E * 4);
+  k.grads = [](const A& a, const AttentionGrads<float>& d, i64 head, i64 block, const QueryBlock* rows, i64 blocks,
+               float* scratch, const AccumulationOrder& order) {
+    const i64 keys = std::min(a.K - block * key_block, key_block);
+    note(a.S * keys * 5 * a.E, 2 * keys * a.E * 4);
+    real.grads(a, d, head, block, rows, blocks, scratch, order);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   };
-  std::vector<float> numbers(std::size_t(heads * S * E));
-  float* const n = numbers.data();
+  const std::vector<float> q = some(heads * S * E), v = some(heads * S * E, 0.5f);
+  std::vector<float> out(q), stats(std::size_t(heads * S * 2)), dq(q), dk(q), dv(q);
   A a;
-  a.Hk = heads, a.S = a.K = S, a.E = a.Ev = E;
+  const A::Place place{0, 0, 0, 0, -S, S};
+  a.Hk = heads, a.S = a.K = S, a.E = a.Ev = E, a.places = &place, a.scale = 0.1f;
+  a.query = a.key = q.data(), a.value = v.data();
+  a.query_head = a.key_head = a.value_head = S * E, a.query_row = a.key_row = a.value_row = E;
   const std::string name = "attention " + std::to_string(heads) + "," + std::to_string(S) + "," + std::to_string(E);
   begin(threads);
-  attention_forward(k, a, n, n);
-  end(name, threads);
+  attention_forward(k, a, out.data(), stats.data());
+  end(name, threads, hash_of({out, stats}));
   begin(threads);
-  attention_backward(k, a, n, n, n, n, n, n);
-  end(name + " back", threads);
+  attention_backward(k, a, v.data(), out.data(), stats.data(), dq.data(), dk.data(), dv.data());
+  end(name + " back", threads, hash_of({dq, dk, dv}));
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
+  get_num_threads();  // which reads PYRNN_WAKE
   for (int i = 1; i < count; ++i) {
     const std::string of = arguments[i++];
-    i64 n[3] = {};
+    i64 n[4] = {};
     int threads = 0;
-    std::sscanf(arguments[i], "%d:%ld,%ld,%ld", &threads, &n[0], &n[1], &n[2]);
-    (of == "lstm" ? lstm : of == "linear" ? linear : attention)(threads, n[0], n[1], n[2]);
+    std::sscanf(arguments[i], "%d:%ld,%ld,%ld,%ld", &threads, &n[0], &n[1], &n[2], &n[3]);
+    if (of == "predict")
+      predict(threads, n[0], n[1], n[2], n[3]);
+    else
+      (of == "lstm" ? lstm : of == "linear" ? linear : attention)(threads, n[0], n[1], n[2]);
   }
 }

@@ -32,6 +32,8 @@ inline i64 work_of_meeting(int threads, int fan) {
 // A number that another core has written a moment ago: a cache line of them takes 10 ns.
 inline constexpr double work_per_foreign_number = 60;
 
+// To pack a weight takes as long as to multiply so many rows by it.
+inline constexpr i64 rows_of_packing = 8;
 // To read a weight takes as long as to multiply so many rows by it. A step reads weights again and again: so many bytes
 // of them stay in a core's level 2 cache beside all else, and so many are foreseen where they lie in a shared level 3.
 // What lies further away is waited for, the less the more rows there are to work on meanwhile.

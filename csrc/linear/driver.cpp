@@ -87,7 +87,7 @@ template <class T> void linear_forward(const LinearKernels<T>& k, const Linear<T
   if (m.is_small()) return k.forward_few(m, y);
   const Buffer<T> panels(packed_size(m.weight.form, 1, m.I, ceil_div(m.O, k.lanes), k.lanes));
   {
-    Team team(m.O * m.I);
+    Team team(rows_of_packing * m.O * m.I);
     in_parts(team, [&](int part, int parts) { k.pack(m, panels.get(), part, parts); });
   }
   multiply(k, m, panels.get(), 1, 0, Activation::identity, y);
@@ -110,7 +110,10 @@ template <class T> void linear_backward(const LinearKernels<T>& k, const Linear<
   const Table table(team, m.M, least_rows, groups);
   const i64 prepared_rows = ceil_div(m.M, table.rows);
   const Buffer<T> prepared(prepared_rows * size * team.size());
-  in_parts(team, [&](int part, int parts) { k.pack_transposed(m, panels, part, parts); });
+  if (rows_of_packing * m.O * m.I < 2 * work_per_thread)
+    k.pack_transposed(m, panels, 0, 1);
+  else
+    in_parts(team, [&](int part, int parts) { k.pack_transposed(m, panels, part, parts); });
   Watch watch;
   table.in_watched_parts(team, work, watch, [&](int thread, const Slice& mine, const Slice& some) {
     const i64 first = some.begin * k.lanes;
@@ -163,7 +166,7 @@ PackedLinear<T>::PackedLinear(const LinearKernels<T>& k, i64 I, i64 O, const Mat
       bias_(bias ? O : 0) {
   Linear<T> m;
   m.I = I, m.O = O, m.weight = weight;
-  Team team(O * I);
+  Team team(rows_of_packing * O * I);
   in_parts(team, [&](int part, int parts) { k.pack(m, panels_.get(), part, parts); });
   if (bias) std::copy_n(bias, O, bias_.get());
 }

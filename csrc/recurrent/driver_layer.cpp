@@ -8,7 +8,7 @@ Layer<T>::Layer(const CellKernels<T>& c, Sizes s, const Weights<const T>& weight
     : cell(c), size(s), Hp(round_up(s.H, c.lanes)), Pp(round_up(s.P, c.lanes)) {
   memory_ = laid_out([&](Carver& from) { packed = carve(from, cell, size, weights); });
   packed.options = weights.options;
-  Team team(8 * step_work(*this));
+  Team team(rows_of_packing * step_work(*this));
   in_parts(team, [&](int part, int parts) { cell.loop->pack(cell, weights, size, packed, part, parts); });
 }
 
