@@ -124,7 +124,8 @@ void lstm(int threads, i64 T, i64 N, i64 size) {
   run.chunk = chunk_steps(*rows), run.end = T;
   share(run, layer, std::min(threads, threads_worth(run_work(layer, *rows))));
   char more[200];
-  const double alone = step_time(layer, double(N), 1, 1), shared = step_time(layer, double(N), run.groups, run.team);
+  const StepTime<float> time(layer);
+  const double alone = time(double(N), 1, 1), shared = time(double(N), run.groups, run.team);
   std::snprintf(more, sizeof more, ", \"groups\": %d, \"team\": %d, \"assisted\": %d, \"gain\": %.2f", run.groups,
                 run.team, int(run.assisted), run.assisted ? gain_of_assistance : alone / shared);
   end(name, threads, hash_of({y}), more);
@@ -156,18 +157,18 @@ void predict(int threads, i64 T, i64 N, i64 I, i64 H) {
   run.cell = &cell, run.rows = &rows, run.size = layer.size, run.weights = layer.packed, run.chunk = chunk_steps(rows);
   const int team = threads_worth(run_work(layer, rows));
   share(run, layer, team);
+  const StepTime<float> time(layer);
   i64 orders = 0;
   for (i64 given = 1; given < team; given *= Order::fan) orders += std::min<i64>(Order::fan, team - given);
-  const double alone = step_time(layer, double(N), 1, 1) * double(T), serial = double(packing) / double(packers);
-  const double walked =
-      run.assisted ? alone / gain_of_assistance : step_time(layer, double(N), run.groups, run.team) * double(T);
-  const double time = walked + serial + double(orders * work_of_order);
+  const double alone = time(double(N), 1, 1) * double(T), serial = double(packing) / double(packers);
+  const double walked = run.assisted ? alone / gain_of_assistance : time(double(N), run.groups, run.team) * double(T);
+  const double sum = walked + serial + double(orders * work_of_order);
   std::printf(
       "{\"case\": \"%ld,%ld,%ld,%ld\", \"threads\": %d, \"groups\": %d, \"team\": %d, \"assisted\": %d, \"gain\": "
       "%.3f, "
       "\"serial\": %.4f}\n",
-      T, N, I, H, threads, run.groups, run.team, int(run.assisted), (alone + double(packing)) / time,
-      (time - walked) / time);
+      T, N, I, H, threads, run.groups, run.team, int(run.assisted), (alone + double(packing)) / sum,
+      (sum - walked) / sum);
 }
 
 // ---- linear maps

@@ -18,32 +18,36 @@ inline constexpr i64 work_per_thread = 200'000;
 // Work that takes one thread several times as long as a sleeping worker takes to wake (200 us).
 inline constexpr i64 work_to_wake = 32'000'000;
 
-// A meeting is won back where threads that share the units have this much to do in between: one row of 60,000 weights
-// on two threads. It is a level of the barrier: a line's way from core to core (0.3 us where they share a cache), and
-// the lateness of who is late by a little. Further flags that are looked at are further lines to fetch, several at
-// once.
-inline constexpr i64 work_per_level = 70'000, work_per_look = 5'000;
+// A meeting: a line's way from core to core at each level of the barrier (0.2 us to a neighbour that shares a cache;
+// more than eight lie further apart), and further lines of flags that are looked at, which are fetched several at once.
+inline constexpr i64 work_per_level = 20'000, work_per_far_level = 60'000, work_per_look = 5'000;
 inline i64 work_of_meeting(int threads, int fan) {
   i64 work = 0;
   for (int step = 1; step < threads; step *= fan)
-    work += work_per_level + work_per_look * std::min(fan - 1, (threads - 1) / step);
+    work += (step == 1 ? work_per_level : work_per_far_level) + work_per_look * std::min(fan - 1, (threads - 1) / step);
   return work;
 }
-// A number that another core has written a moment ago: a cache line of them takes 10 ns.
+// A number that another core has written a moment ago: a cache line of them takes 10 ns, several being on their way.
 inline constexpr double work_per_foreign_number = 60;
 
 // To pack a weight takes as long as to multiply so many rows by it.
 inline constexpr i64 rows_of_packing = 8;
-// To read a weight takes as long as to multiply so many rows by it. A step reads weights again and again: so many bytes
-// of them stay in a core's level 2 cache beside all else, and so many are foreseen where they lie in a shared level 3.
-// What lies further away is waited for, the less the more rows there are to work on meanwhile.
+// To read a weight takes as long as to multiply so many rows by it.
 inline constexpr i64 rows_of_reading = 3;
+// In a step, which reads all weights again and again, two rows wait for them, and so many bytes stay in a core's level
+// 2 cache beside all else; more rows go on meanwhile, but for a moment at the end of each tile. More bytes lie in a
+// shared level 3, where four rows wait. Beyond so many, which are not foreseen, any rows do, the less the more there
+// are. A tile of three rows is slower than others.
 inline constexpr i64 own_weights = 400 << 10, foreseen_weights = 3 << 20;
-inline constexpr double rows_of_own_reading = 2.5, rows_of_far_reading = 4, rows_that_hide_reading = 48;
+inline constexpr double rows_of_own_reading = 2, rows_of_tiles = 0.75, rows_of_three = 0.5, rows_of_far_reading = 4,
+                        rows_that_hide_it = 48;
 inline double work_per_weight(double rows, i64 bytes) {
-  if (bytes <= foreseen_weights)
-    return std::max(rows, bytes <= own_weights ? rows_of_own_reading : rows_of_far_reading);
-  return rows + rows_of_far_reading * std::max(0.0, 1 - rows / rows_that_hide_reading);
+  if (rows == 3) rows += rows_of_three;
+  if (bytes <= own_weights) return std::max(rows, rows_of_own_reading) + rows_of_tiles;
+  if (bytes <= foreseen_weights) return std::max(rows, rows_of_far_reading) + rows_of_tiles;
+  return rows + rows_of_far_reading * std::max(0.0, 1 - rows / rows_that_hide_it);
 }
+// One thread with another that assists it, in so many rows at most, is so many times as fast as alone (1.4 to 1.7).
+inline constexpr double gain_of_assistance = 1.46, rows_to_assist = 3;
 
 }  // namespace pyrnn

@@ -138,7 +138,7 @@ struct Worker {
   void loop() {
     constexpr int jobs_between = 32;  // two migrations: where the other CPU is taken they are of no use
     for (int done = 0, migrated = -jobs_between;;) {
-      awake.store(true, std::memory_order_release);
+      if (!awake.load(std::memory_order_relaxed)) awake.store(true, std::memory_order_release);
       const auto has_order = [&] { return ordered.load(std::memory_order_acquire) != done; };
       while (!spin(has_order) && awaited.load(std::memory_order_relaxed)) {
       }

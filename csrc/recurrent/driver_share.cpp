@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace pyrnn {
@@ -12,10 +13,8 @@ namespace {
 
 // Multiply-adds of a run of a few rows: with fewer, a second thread that assists is not worth waking.
 constexpr i64 work_to_assist = 2'000'000;
-// One thread with another that assists it is so many times as fast as alone.
-constexpr double gain_of_assistance = 1.5;
 // What is more complicated must be better by this much.
-constexpr double margin = 0.95;
+constexpr double margin = 0.94;
 
 // The most tasks of an assisted run, in either direction.
 template <class T> i64 tasks_of(const Run<T>& run) {
@@ -46,16 +45,23 @@ i64 chunk_steps(const Rows& rows) { return std::max<i64>(1, 96 / std::max<i64>(r
 
 // The time that a step of so many rows takes, shared among groups of rows with a team each that shares the units, in
 // multiply-adds. A team reads what its members have made of the step before, and meets.
-template <class T> double step_time(const Layer<T>& l, double rows, int groups, int team) {
-  const i64 units = std::min(l.Hp, l.Pp) / l.cell.lanes;
-  const double mine = std::ceil(rows / groups), weights = double(step_work(l) * ceil_div(units, team)) / double(units);
-  if (!l.cell.h_vectors) return weights * mine;
-  const double work = weights * work_per_weight(mine, i64(weights * sizeof(T)));
-  if (team == 1) return work;
-  const int meetings = 1 + l.cell.inner + (l.cell.norms > 0);
-  return work + double(meetings * work_of_meeting(team, Barrier::fan)) +
-         mine * double(l.Pp) * (1 - 1.0 / team) * work_per_foreign_number;
-}
+template <class T> struct StepTime {
+  explicit StepTime(const Layer<T>& l)
+      : weights(step_work(l)),
+        units(std::min(l.Hp, l.Pp) / l.cell.lanes),
+        outputs(l.Pp),
+        meetings(l.cell.h_vectors ? 1 + l.cell.inner + (l.cell.norms > 0) : 0) {}
+
+  double operator()(double rows, int groups, int team) const {
+    const double mine = std::ceil(rows / groups), own = double(weights * ceil_div(units, team)) / double(units);
+    if (!meetings) return own * mine;
+    const double work = own * work_per_weight(mine, i64(own * sizeof(T)));
+    if (team == 1) return work;
+    return work + double(meetings * work_of_meeting(team, Barrier::fan)) +
+           mine * double(outputs) * (1 - 1.0 / team) * work_per_foreign_number;
+  }
+  const i64 weights, units, outputs, meetings;
+};
 
 // Threads split rows where each gets a few tiles of them and the weights of a step stay in its cache, or where the
 // weights are so small that reading them for a handful of rows costs less than a meeting; units otherwise, meeting at
@@ -66,17 +72,15 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   run.groups = run.team = 1, run.assisted = false;
   run.row_block = std::max<i64>(rows.N, 1), run.row_step = 1;
   if (threads == 1 || rows.steps == 0) return;
-  const i64 units = std::min(l.Hp, l.Pp) / l.cell.lanes;
-  const double alive = double(rows.first[rows.steps]) / double(rows.steps), alone = step_time(l, alive, 1, 1);
-  double best = alone;
-  for (int team = 1; team <= std::min<i64>(threads, units); ++team) {
+  const StepTime<T> time(l);
+  const double alive = double(rows.first[rows.steps]) / double(rows.steps);
+  double best = time(alive, 1, 1);
+  run.assisted = alive <= rows_to_assist && time.weights * rows.first[rows.steps] >= work_to_assist;
+  if (run.assisted) best /= gain_of_assistance;
+  for (int team = 1; team <= std::min<i64>(threads, time.units); ++team) {
     const int groups = int(std::min<i64>(threads / team, rows.N));
-    if (const double time = step_time(l, alive, groups, team); time < margin * best)
-      best = time, run.groups = groups, run.team = team;
-  }
-  if (run.team == 1 && alone <= gain_of_assistance * best && run.chunk >= Assistance::pieces) {
-    run.groups = 1, run.assisted = step_work(l) * rows.first[rows.steps] >= work_to_assist;
-    if (run.assisted) return;
+    if (const double shared = time(alive, groups, team); shared < margin * best)
+      best = shared, run.groups = groups, run.team = team, run.assisted = false;
   }
   if (rows.is_ragged() && run.groups > 1)
     run.row_block = 1, run.row_step = run.groups;
@@ -105,8 +109,8 @@ void on_threads(Team& team, Run<T>& run, const Layer<T>& layer, Watch& watch, vo
   }
   run.all_barrier = &all;
   run.team_barrier = pointers.data();
-  Assistance assistance(run.assisted ? tasks_of(run) : 0);
-  run.assistance = run.assisted ? &assistance : nullptr;
+  std::optional<Assistance> assistance;
+  run.assistance = run.assisted ? &assistance.emplace(tasks_of(run)) : nullptr;
   run.watch = &watch;
   run.prepared_size = most_prepared(layer, run.transposed, run.rows->N, run.chunk);
   const Buffer<T> prepared((threads + run.assisted) * run.prepared_size);
