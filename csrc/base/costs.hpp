@@ -32,20 +32,18 @@ inline constexpr double work_per_foreign_number = 60;
 
 // To pack a weight takes as long as to multiply so many rows by it.
 inline constexpr i64 rows_of_packing = 8;
-// To read a weight takes as long as to multiply so many rows by it.
+// To read a weight, from a level 3 cache that cores share, takes as long as to multiply so many rows by it.
 inline constexpr i64 rows_of_reading = 3;
-// In a step, which reads all weights again and again, two rows wait for them, and so many bytes stay in a core's level
-// 2 cache beside all else; more rows go on meanwhile, but for a moment at the end of each tile. More bytes lie in a
-// shared level 3, where four rows wait. Beyond so many, which are not foreseen, any rows do, the less the more there
-// are. A tile of three rows is slower than others.
+// In a step, which reads all weights again and again, so many bytes stay in a core's level 2 cache beside all else, and
+// two rows wait for them; more rows go on meanwhile, but for a moment in each tile, and a tile of three rows is slower
+// than others. Beyond so many bytes, which are not foreseen, any rows wait, the less the more there are.
 inline constexpr i64 own_weights = 400 << 10, foreseen_weights = 3 << 20;
-inline constexpr double rows_of_own_reading = 2, rows_of_tiles = 0.75, rows_of_three = 0.5, rows_of_far_reading = 4,
-                        rows_that_hide_it = 48;
+inline constexpr double rows_of_own_reading = 2, rows_of_tiles = 0.75, rows_of_three = 0.5, rows_that_hide_it = 48;
 inline double work_per_weight(double rows, i64 bytes) {
+  constexpr double far = rows_of_reading;
+  if (bytes > foreseen_weights) return rows + far * std::max(0.0, 1 - rows / rows_that_hide_it);
   if (rows == 3) rows += rows_of_three;
-  if (bytes <= own_weights) return std::max(rows, rows_of_own_reading) + rows_of_tiles;
-  if (bytes <= foreseen_weights) return std::max(rows, rows_of_far_reading) + rows_of_tiles;
-  return rows + rows_of_far_reading * std::max(0.0, 1 - rows / rows_that_hide_it);
+  return std::max(rows, bytes > own_weights ? far : rows_of_own_reading) + rows_of_tiles;
 }
 // One thread with another that assists it, in so many rows at most, is so many times as fast as alone (1.4 to 1.7).
 inline constexpr double gain_of_assistance = 1.46, rows_to_assist = 3;
