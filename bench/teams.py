@@ -2,9 +2,9 @@
 
     python -m bench.teams [--threads 4 8 16 64] [--shape T,N,I,H ...]
 
-Counted is what each thread does, by tests/teams.cpp (compiled here): an even share or not, bytes of weights and rows it
-reads, meetings and lines that are looked at. Predicted is how many times as fast as on one thread the forward pass of an
-LSTM is, by the cost model of csrc/base/costs.hpp: nobody has measured that.
+Counted is what each thread does, by tests/teams.cpp (compiled here): an even share or not, bytes of weights and rows
+that it reads, meetings. Predicted is how many times as fast as on one thread the forward pass of an LSTM is, by the
+cost model of csrc/base/costs.hpp: nobody has measured that.
 """
 
 from __future__ import annotations
@@ -33,12 +33,19 @@ def run(program: Path, requests: list[tuple[str, int, str]]) -> list[dict[str, A
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def shown(line: dict[str, Any]) -> str:
+    """A prediction, and by which split."""
+    split = "assisted" if line["assisted"] else f"{line['groups']}x{line['team']}"
+    return f"{line['gain']:.1f} ({split})"
+
+
 def main(arguments: list[str] | None = None) -> None:
     from .recurrent import SHAPES
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, nargs="*", default=[4, 8, 16, 64])
-    parser.add_argument("--shape", nargs="*", metavar="T,N,I,H", default=[",".join(map(str, s)) for s in SHAPES["forward"]])
+    shapes = [",".join(map(str, shape)) for shape in SHAPES["forward"]]
+    parser.add_argument("--shape", nargs="*", metavar="T,N,I,H", default=shapes)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "teams"
@@ -47,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         subprocess.run([*command, ROOT / "tests" / "teams.cpp", "-o", program], check=True)
         counted = run(program, [(op, n, numbers) for op, numbers in COUNTED for n in options.threads])
         predicted = run(program, [("predict", n, shape) for shape in options.shape for n in options.threads])
-    print("counted: threads with work; the largest share over a fair one; MB the largest share reads; meetings of a thread")
+    print("counted: threads that work; the largest share over a fair one; MB that it reads; meetings of a thread")
     for line in counted:
         fair = line["most"] * line["threads"] / max(line["work"], 1)
         print(
@@ -58,11 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{'T, N, I, H':<20}" + "".join(f"{n:>14} threads" for n in options.threads))
     for shape in options.shape:
         row = {line["threads"]: line for line in predicted if line["case"] == shape}
-        cells = [
-            f"{row[n]['gain']:.1f} " + ("(assisted)" if row[n]["assisted"] else f"({row[n]['groups']}x{row[n]['team']})")
-            for n in options.threads
-        ]
-        print(f"{shape:<20}" + "".join(f"{cell:>22}" for cell in cells))
+        print(f"{shape:<20}" + "".join(f"{shown(row[n]):>22}" for n in options.threads))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import platform
 import shlex
 import subprocess
 import sysconfig
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,7 +112,7 @@ def test_meetings_do_not_grow_with_the_team(teams):
 
 
 def test_a_job_is_one_order_for_each_worker(teams):
-    for (case, threads), line in teams.items():
+    for (_, threads), line in teams.items():
         assert line["orders"] <= 4 * (threads - 1), line
         if threads == 1:
             assert line["orders"] == 0

@@ -153,7 +153,8 @@ def test_small_work_wakes_nobody_unless_it_goes_on():
     print(len(os.listdir("/proc/self/task")))
     """
     assert script(body, PYRNN_WAKE=None).strip() == "2"
-    assert "PYRNN_WAKE is 'never', expected always, late or patient" in python("import pyrnn", ok=False, PYRNN_WAKE="never")
+    refused = python("import pyrnn", ok=False, PYRNN_WAKE="never")
+    assert "PYRNN_WAKE is 'never', expected always, late or patient" in refused
 
 
 @on_linux

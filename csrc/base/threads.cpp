@@ -96,14 +96,18 @@ std::chrono::nanoseconds time_limit(i64 work) {
 
 bool is_too_late(Clock::duration lost);
 
-// Waits until done(), in the end by rest(), again and again. True if that took longer than `limit`, and more than
-// sharing the work has saved lately.
-template <class Done, class Rest> bool came_late(std::chrono::nanoseconds limit, Done done, Rest rest) {
-  if (spin_briefly(done)) return all_are_late;
+// Waits until done(), in the end by rest(), again and again; how long, if not for a moment only.
+template <class Done, class Rest> Clock::duration wait(Done done, Rest rest) {
+  if (spin_briefly(done)) return Clock::duration(all_are_late ? 1 : 0);
   const Clock::time_point start = Clock::now();
   if (!spin(done))
     while (!done()) rest();
-  const Clock::duration lost = Clock::now() - start;
+  return Clock::now() - start;
+}
+
+// True if that took longer than `limit`, and more than sharing the work has saved lately.
+template <class Done, class Rest> bool came_late(std::chrono::nanoseconds limit, Done done, Rest rest) {
+  const Clock::duration lost = wait(done, rest);
   return lost > limit && is_too_late(lost);
 }
 
@@ -392,9 +396,19 @@ void Watch::poll() {
   next_ = Clock::now() + std::chrono::milliseconds(50);
 }
 
-bool Barrier::wait_for(int part, i64 raised) const {
+bool Barrier::wait_for(int part, i64 raised, bool adds_up) {
   const std::atomic<i64>& flag = flags_[part].raised;
-  return came_late(time_limit(work_), [&] { return flag.load(std::memory_order_acquire) >= raised; }, nap);
+  const auto has_come = [&] { return flag.load(std::memory_order_acquire) >= raised; };
+  if (!adds_up) {
+    came_late(time_limit(work_), has_come, nap);
+    return false;
+  }
+  const Clock::duration beyond_work = wait(has_come, nap) - (time_limit(work_) - time_limit(0));
+  lost_ += std::max(beyond_work, Clock::duration(0)).count();
+  const Clock::duration lost(lost_);
+  if (lost <= time_limit(0)) return false;
+  lost_ = 0;
+  return is_too_late(lost);
 }
 
 void Progress::wait_for(i64 run, i64 count) const {

@@ -35,10 +35,11 @@ int fork_generation();
 // 2 fan, ... before it are looked at; and so on. So nobody looks at more than fan - 1 flags a level, and there are
 // log(parts) / log(fan) levels: neither a line that all write, nor as many looks as parts times parts.
 //
-// Where other processes have the CPUs too, a thread may come milliseconds late to every meeting. The thread of part 0,
-// once it has waited far longer than the work between two meetings takes, and longer than sharing saves, therefore says
-// at the next meeting that it does all parts from there on, and the other threads leave. The parts stay what they are,
-// so no bit changes.
+// Where other processes have the CPUs too, a thread may come milliseconds late to every meeting, and where a team has
+// more threads than there are CPUs, some microseconds. The thread of part 0, once it has waited far longer than the
+// work between meetings takes, at one of them or at all, and longer than sharing saves, therefore says at the next
+// meeting that it does all parts from there on, and the other threads leave. The parts stay what they are, so no bit
+// changes.
 class Barrier {
  public:
   static constexpr int fan = 8;
@@ -53,7 +54,7 @@ class Barrier {
     const auto look = [&](int part) {
       PYRNN_COUNT(looks);
       if (flags_[part].raised.load(std::memory_order_acquire) < raised)
-        if (wait_for(part, raised) && first == 0) late_ = true;
+        if (wait_for(part, raised, first == 0)) late_ = true;
     };
     for (int step = 1; step < parts_; step *= fan) {
       ++raised;
@@ -72,13 +73,14 @@ class Barrier {
   struct alignas(64) Flag {
     std::atomic<i64> raised{0};
   };
-  bool wait_for(int part, i64 raised) const;
+  bool wait_for(int part, i64 raised, bool adds_up);
 
   const std::unique_ptr<Flag[]> flags_;
   const int parts_;
   const i64 work_;
   std::atomic<i64> last_{std::numeric_limits<i64>::max()};
-  bool late_ = false;  // of the thread of part 0 alone
+  bool late_ = false;  // of the thread of part 0 alone, and so is what it has lost at meetings, in ticks
+  i64 lost_ = 0;
 };
 
 // How far several runs have come, each counted up by one thread while others wait for it. Those of neighbours, which
