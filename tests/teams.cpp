@@ -19,6 +19,7 @@ inline std::atomic<long> looks{0}, meetings{0}, orders{0};
 #include "attention/kernel.hpp"
 #include "base/cpus.cpp"
 #include "base/memory.cpp"
+#include "base/system_posix.cpp"
 #include "base/threads.cpp"
 #include "linear/driver.cpp"
 #include "linear/kernel.hpp"

@@ -13,7 +13,7 @@ Team::~Team() = default;
 void Team::start(void (*call)(void*, int), void* job) { call(job, 0); }
 
 // Nobody else is there to be waited for.
-bool Barrier::wait_for(int, int) const { return false; }
+bool Barrier::wait_for(int, i64, bool) { return false; }
 void Progress::wait_for(i64, i64) const {}
 bool Progress::late(i64, i64, i64) const { return false; }
 
