@@ -75,7 +75,8 @@ template <class T> void share(Run<T>& run, const Layer<T>& l, int threads) {
   const StepTime<T> time(l);
   const double alive = double(rows.first[rows.steps]) / double(rows.steps);
   double best = time(alive, 1, 1);
-  run.assisted = alive <= rows_to_assist && time.weights * rows.first[rows.steps] >= work_to_assist;
+  run.assisted = alive <= rows_to_assist && run.chunk >= Assistance::pieces &&
+                 time.weights * rows.first[rows.steps] >= work_to_assist;
   if (run.assisted) best /= gain_of_assistance;
   for (int team = 1; team <= std::min<i64>(threads, time.units); ++team) {
     const int groups = int(std::min<i64>(threads / team, rows.N));
