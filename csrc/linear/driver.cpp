@@ -13,7 +13,7 @@ namespace {
 
 // A part of a product has at least so many rows, and one of weight gradients at least so many registers of columns,
 // while there are threads for all of them: with fewer, the weights, or the rows, would be read too often.
-constexpr i64 least_rows = 48, least_groups = 4;
+constexpr i64 least_rows = 48, least_groups = 3;
 
 constexpr i64 work_of_activation = 20;  // multiply-adds that take as long as one of a number
 
