@@ -155,6 +155,14 @@ def others():
     yield from (y, state, *pullback(y))
 
 
+def assert_same_in_teams(run, *teams):
+    with pyrnn.threads(1):
+        expected = run()
+    for n in teams or (8, 16):
+        with pyrnn.threads(n):
+            assert_same_bits(run(), expected)
+
+
 @pytest.mark.parametrize("variant", FEW)
 def test_recurrent_layers_in_teams_of_8_and_16(variant):
     """Rows, units, rows and units, and walked by one with another that assists."""
@@ -165,11 +173,7 @@ def test_recurrent_layers_in_teams_of_8_and_16(variant):
         (300, 2, (40, 48, 35), True),
     ):
         case = Case(variant, "one", "float32", widths, steps=steps, rows=rows, walk=walk)
-        with pyrnn.threads(1):
-            expected = case.run()
-        for n in (8, 16):
-            with pyrnn.threads(n):
-                assert_same_bits(case.run(), expected)
+        assert_same_in_teams(case.run)
 
 
 def test_a_long_row_among_many_short_ones():
@@ -177,16 +181,8 @@ def test_a_long_row_among_many_short_ones():
     case = Case("lstm", "one", "float32", (40, 48, 35), steps=600, rows=60)
     case.lengths[:] = 1
     case.lengths[7] = 600
-    with pyrnn.threads(1):
-        expected = case.run()
-    for n in (2, 8):
-        with pyrnn.threads(n):
-            assert_same_bits(case.run(), expected)
+    assert_same_in_teams(case.run, 2, 8)
 
 
 def test_other_layers_in_teams_of_8_and_16():
-    with pyrnn.threads(1):
-        expected = list(others())
-    for n in (8, 16):
-        with pyrnn.threads(n):
-            assert_same_bits(list(others()), expected)
+    assert_same_in_teams(lambda: list(others()))
