@@ -94,7 +94,7 @@ function bars(place, rows, most) {
 
 /** A curve through numbers between low and high, with a line at one of them. */
 function curve(numbers, low, high, here, height = 18) {
-  const x = k => numbers.length > 1 ? 1 + 98 * k / (numbers.length - 1) : 50;
+  const x = k => 1 + 98 * k / Math.max(numbers.length - 1, 1);
   const y = v => 1 + (height - 2) * (high - v) / (high - low || 1);
   const drawn = Array.from(numbers, (v, k) => `${k ? "L" : "M"}${x(k).toFixed(2)} ${y(v).toFixed(2)}`).join("");
   return `<svg viewBox="0 0 100 ${height}" preserveAspectRatio="none" aria-hidden="true">` +
