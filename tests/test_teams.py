@@ -85,7 +85,7 @@ def test_shares_are_even(teams):
     assert busy["lstm 8,16,64"] == [1, 2, 4, 8, 16, 16]  # all are busy while rows and work last
     assert busy["linear 256,256,192"][:5] == list(TEAMS)[:5]
     assert busy["linear 256,256,192"][5] > 48
-    assert busy["attention 8,256,16 back"] == [1, 2, 4, 8, 8, 8]  # a block of 256 keys of a head is one task
+    assert max(busy["attention 8,256,16 back"]) <= 8  # tasks: blocks of 256 keys of a head, for who comes first
 
 
 def test_weights_are_read_in_parts_where_units_are_shared(teams):
