@@ -15,10 +15,25 @@ import pyrnn
 
 README = Path(__file__).parents[1] / "README.md"
 GUIDE = Path(pyrnn.__file__).parent / "examples" / "README.md"  # comes with the wheel
+INCLUDE = re.compile(r'```\{include\} (\S+)\n(?::start-after: "(.*)"\n)?(?::end-before: "(.*)"\n)?```')
+
+
+def seen(page):
+    """The text of a page with what it includes."""
+
+    def included(match):
+        text = seen(page.parent / match[1])
+        text = text.split(match[2], 1)[1] if match[2] else text
+        return text.split(match[3], 1)[0] if match[3] else text
+
+    return INCLUDE.sub(included, page.read_text(encoding="utf-8"))
+
+
+ELSEWHERE = {"all", "first_layer", "series"}  # the README, the guide, and test_sklearn.py
 DOCS = [
     page
     for page in sorted((README.parent / "docs").glob("*.md"))
-    if "```python" in page.read_text(encoding="utf-8") and page.stem != "series"  # see test_sklearn
+    if page.stem not in ELSEWHERE and "```python" in seen(page)
 ]
 GOLDEN = Path(__file__).parent / "golden"
 NEEDS = {"torch": "import torch", "onnx": "_onnx("}  # a package, and how a block tells that it needs it
@@ -40,13 +55,14 @@ AMP = {
 
 @pytest.mark.parametrize("page", [README, GUIDE, *DOCS], ids=["README", "guide", *(page.stem for page in DOCS)])
 def test_python_blocks(page, tmp_path, monkeypatch):
-    """In a folder with the files that they read; those that need a package which is not here are left out."""
+    """From the top of a page as it is read, with no name at hand, in a folder with the files that they read; those
+    that need a package which is not here are left out."""
     shutil.copy(GOLDEN / "torch.pt", tmp_path / "model.pt")
     shutil.copy(GOLDEN / "keras3_chain.keras", tmp_path / "model.keras")
     (tmp_path / "amp.json").write_text(json.dumps(AMP), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pyrnn.plots.style._png", lambda *_: b"")  # what is drawn is for test_plots.py, and takes long
-    text = page.read_text(encoding="utf-8")
+    text = seen(page)
     names: dict[str, object] = {}
     blocks = list(re.finditer(r"```python\n(.*?)```", text, re.DOTALL))
     assert blocks
