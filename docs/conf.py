@@ -18,7 +18,8 @@ author = copyright = "the pyrnn authors"
 version = release = pyrnn.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-extensions += ["api", "commands", "docstrings", "includes", "mathml", "moving", "pictures"]  # of the folder _ext
+# Those of the folder _ext:
+extensions += ["api", "commands", "docstrings", "includes", "links", "mathml", "moving", "pictures"]
 exclude_patterns = ["_build", "_pictures"]
 suppress_warnings = ["myst.header"]  # a part of another page may begin with a heading of any level
 myst_enable_extensions = ["dollarmath"]
