@@ -371,7 +371,7 @@ def forecast(shown=150, **changed):
     [
         (flow(norms=np.ones((4, 1, 0))), r"gradient_flow: a has no rows, its norms have shape \(4, 1, 0\)"),
         (flow(steps=np.zeros(0)), "gradient_flow: a has no Jacobian"),
-        (lambda: plots.gradient_flow(None, FLOW), "gradient_flow: flows is GradientFlow object, expected names and"),
+        (lambda: plots.gradient_flow(None, FLOW), "gradient_flow: flows is GradientFlow object, expected a dict"),
         (lambda: plots.gradient_flow(None, {"a": 3}), "gradient_flow: a is 3, expected what"),
         (learning(mean=0), "learning_curves: mean is 0, expected at least 1"),
         (learning(mean=1.5), r"learning_curves: mean is 1\.5, expected an integer"),
@@ -428,6 +428,47 @@ def forecast(shown=150, **changed):
 def test_what_cannot_be_drawn_is_told(draw, message):
     with pytest.raises((TypeError, ValueError), match=f"^{message}"):
         draw()
+
+
+GOOD = {
+    "loss_curve": {"train": [(1, 2.0)], "valid": [(2, 1.6)], "levels": {"a": 1.0}, "title": ""},
+    "learning_curves": {"panels": [LEARNING]},
+    "gradient_flow": {"flows": {"a": FLOW}},
+    "attention_map": {"weights": SQUARE, "queries": "abcdefgh", "keys": "abcdefgh"},
+    "attention_maps": {"maps": [(SQUARE, "abcdefgh", "abcdefgh", "")]},
+    "confusion_matrix": {"counts": SQUARE, "names": "abcdefgh"},
+    "recalls": {"ways": [WAY], "shape": (4, 4), "title": ""},
+    "recall_rates": {"rates": {"hebbian": RATES}, "estimates": {"a": 0.1}, "title": ""},
+    "forecasts": {"rows": [FORECAST]},
+    "tracks": {"panels": [TRACK], "box": (0, 1, 0, 1)},
+    "spans": {"rows": {"a": (np.ones(3), [(1, 2)])}},
+    "swings": {"returns": {"a": np.ones(3)}, "solved": 0.5, "heights": SQUARE, "step": 0.1},
+    "pictures": {"images": np.ones((1, 2, 2, 3)), "titles": ["t"], "right": [True]},
+    "films": {"panels": [FILM], "names": ["a"]},
+    "alignments": {"panels": [ALIGNED], "names": ["a"]},
+}
+
+
+@drawn_by_all
+def test_wrong_objects_are_told_by_name(name, monkeypatch):
+    """In the place of every argument and of every part of one; what can be drawn, such as a title of any kind, is."""
+    monkeypatch.setattr(style, "DPI", 10)
+    wrongs = (None, (1, 2), {"a": "b"}, [object()])
+    for key, value in GOOD[name].items():
+        tried = list(wrongs)
+        if isinstance(value, dict):
+            tried += [dict.fromkeys(value, wrong) for wrong in wrongs]
+        elif isinstance(value, list) and hasattr(value[0], "_replace"):
+            tried += [[value[0]._replace(**{field: wrong})] for field in value[0]._fields for wrong in wrongs]
+        for wrong in tried:
+            try:
+                getattr(plots, name)(None, **(GOOD[name] | {key: wrong}))
+                said = f"{name}: drawn"
+            except (TypeError, ValueError) as error:
+                said = str(error)
+            assert said.startswith(f"{name}: ")
+    with pytest.raises(TypeError, match=f"^{name}: "):
+        getattr(plots, name)(None, **(GOOD[name] | {next(iter(GOOD[name])): None}))
 
 
 @few_pixels

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import pyrnn
-from pyrnn.app import charmodel, cli, show
+from pyrnn.app import charmodel, cli, gallery, show
 from pyrnn.cells import CELLS
 from pyrnn.layers.stack import LAYERS
 
@@ -221,6 +221,25 @@ def test_show_refuses(here, capsys):
         assert message in err
     assert sorted(os.listdir(here)) == before
     assert (here / "page.html").read_text() == "before"
+
+
+def test_wrong_objects_are_told():
+    layer, embedding, positions = attention_layer(4)
+    good = {
+        show.characters: (character_model(), "to"),
+        show.recall: (net(), (7, 5), list("abcdefgh")),
+        show.attention: (layer, LETTERS, embedding, positions, "abc", False),
+        gallery.way: (net(), np.ones(35), np.ones(35), 0),
+    }
+    for call, arguments in good.items():
+        for k in range(len(arguments)):
+            for wrong in (3.5, (1, 2.5), pyrnn.GRU(2, 3), [object()]):
+                with pytest.raises((TypeError, ValueError), match=f"^{call.__name__}: "):
+                    call(*arguments[:k], wrong, *arguments[k + 1 :])
+    with pytest.raises(TypeError, match=r"^recall: net is DenseHopfield object, expected a pyrnn.Hopfield"):
+        show.recall(pyrnn.DenseHopfield(np.ones((1, 4))), (2, 2))
+    with pytest.raises(TypeError, match=r"^recall: names\[0\] is 0, expected a string"):
+        show.recall(net(), (7, 5), range(8))
 
 
 # ---- in a browser

@@ -24,7 +24,7 @@ import numpy as np
 
 from ..cells import CELLS
 from ..core import files
-from ..core.checks import file_name
+from ..core.checks import choice, file_name, instance
 from ..core.config import QUANTIZED
 from ..core.encoded import SCALE
 from ..core.model import Model
@@ -45,13 +45,25 @@ LOGITS = 1 << 21  # about so many logits are computed at once in an evaluation
 
 
 class CharModel(Model):
-    """Characters in, logits of the next character out: `tokens` (T, N) -> (T, N, V).
+    """Characters in, logits of the next character out: ids (T, N) -> (T, N, V). `pyrnn train` makes such a model, and
+    `pyrnn.load` reads it.
 
-    In `vjp`, `dropout` acts on the outputs of every recurrent layer, the last included (Zaremba et al. 2014).
+    vocabulary: a `pyrnn.text.Vocabulary` of V characters, without marks. cell: "rnn", "lstm", "gru" or the name of
+    another recurrent layer in small letters, of `layers` layers with `hidden` units. embed: numbers of a character's
+    vector. In `vjp`, `dropout` acts on the outputs of every recurrent layer, the last included (Zaremba et al. 2014).
+    TypeError and ValueError for what does not fit.
+
+        from pyrnn.app.charmodel import CharModel
+
+        vocabulary = pyrnn.text.Vocabulary.of("to be or not to be")
+        model = CharModel(vocabulary, "gru", embed=8, hidden=16, rng=0)
+        logits, state = model(vocabulary.encode("to be")[:, None])  # (5, 1, V)
     """
 
     def __init__(self, vocabulary: Vocabulary, cell: str = "lstm", embed: int = 64, hidden: int = 256,
                  layers: int = 1, dropout: float = 0.0, rng: int | np.random.Generator | None = None):  # fmt: skip
+        instance("CharModel", "vocabulary", vocabulary, Vocabulary, "a pyrnn.text.Vocabulary")
+        choice("CharModel", "cell", cell, LAYERS)
         if vocabulary.marks:
             raise ValueError(f"CharModel: the vocabulary has the marks {', '.join(vocabulary.marks)}, expected none")
         self.rng = np.random.default_rng(rng)
@@ -65,12 +77,19 @@ class CharModel(Model):
         )
 
     def __call__(self, ids: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
-        """ids (T, N) -> logits (T, N, V), state."""
+        """ids (T, N) -> logits (T, N, V), state.
+
+        logits, state = model(ids)
+        """
         y, state = self.rnn(self.embed.params["weight"], state, ids=ids)
         return self.head(y), state
 
     def vjp(self, ids: np.ndarray, state: Any = None) -> tuple[tuple[np.ndarray, Any], Callable[[np.ndarray], None]]:
-        """(logits, state), pullback. pullback(dlogits) adds to `grads`."""
+        """(logits, state), pullback. pullback(dlogits) adds to `grads`.
+
+        (logits, state), pullback = model.vjp(ids[:-1])
+        pullback(pyrnn.cross_entropy(logits, ids[1:])[1])
+        """
         (y, state), pull_rnn = self.rnn.vjp(self.embed.params["weight"], state, ids=ids)
         if self.dropout.p:
             y, pull_dropout = self.dropout.vjp(y)
@@ -84,7 +103,11 @@ class CharModel(Model):
         return (logits, state), pullback
 
     def stream(self) -> Callable[[int], np.ndarray]:
-        """A function that reads one character after the other and returns the logits (V,) of the next."""
+        """A function that reads one character after the other and returns the logits (V,) of the next.
+
+        step = model.stream()
+        logits = step(ids[0, 0])
+        """
         rnn = self.rnn.stream()
 
         def step(number: int) -> np.ndarray:

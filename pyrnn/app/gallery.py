@@ -13,7 +13,7 @@ import numpy as np
 
 from ..associative.hopfield import RULES, Hopfield
 from ..associative.net import CapacityWarning
-from ..core.checks import Array, file_name
+from ..core.checks import Array, file_name, generator, instance, integer, shaped_array
 
 STOPS = 4  # states that are shown of one sweep
 RIGHT = 0.95  # of the units: then a pattern counts as recalled
@@ -71,7 +71,20 @@ def corrupted(pattern: Array, noise: float, rng: np.random.Generator) -> Array:
 
 
 def way(net: Hopfield, stored: Array, probe: Array, rng: np.random.Generator, max_sweeps: int = 20) -> Way:
-    """Recall a probe and stop a few times in every sweep. Units whose turn has not come are held by a large input."""
+    """Recall a probe, and stop a few times in every sweep: for `pyrnn.plots.recalls`. Units whose turn has not come are
+    held by a large input.
+
+    stored, probe: (N,), of the net's N units. TypeError and ValueError for what is not.
+
+        from pyrnn.app import gallery
+
+        way = gallery.way(net, patterns[0], probe, rng)
+        way.states, way.times, way.energies  # (T, N), (T,), (T,)
+    """
+    instance("way", "net", net, Hopfield, "a pyrnn.Hopfield")
+    stored = shaped_array("way", "stored", stored, np.dtype(float), (net.n_units,))
+    probe = shaped_array("way", "probe", probe, np.dtype(float), (net.n_units,))
+    rng, max_sweeps = generator("way", rng), integer("way", "max_sweeps", max_sweeps, 0)
     order = rng.permutation(net.n_units)
     hold = 4.0 * (np.abs(net.weights).sum(axis=1).max() + np.abs(net.threshold).max() + 1)
     states, times = [probe], [0.0]

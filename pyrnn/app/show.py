@@ -17,17 +17,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..associative.hopfield import Hopfield
 from ..associative.patterns import OFF
 from ..cells import CELLS
 from ..core import encoded
-from ..core.checks import Array, real_array, shape_error
+from ..core.checks import (
+    Array,
+    boolean,
+    instance,
+    integer,
+    parted,
+    real_array,
+    shape_error,
+    shown,
+    string,
+    strings,
+)
+from ..layers.attention import MultiheadAttention
+from .charmodel import CharModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from ..associative.hopfield import Hopfield
-    from ..layers.attention import MultiheadAttention
-    from .charmodel import CharModel
 
 PAGES = Path(__file__).parent / "pages"
 FLOAT32 = np.dtype("<f4")
@@ -36,10 +46,17 @@ FLOAT32 = np.dtype("<f4")
 def characters(model: CharModel, text: str = "") -> str:
     """A page to type into a character model, and to see the gates and states of its units; `text` is there at first.
 
-    Everything that is no character of the model is left out. ValueError where weights are not finite.
+    Everything that is no character of the model is left out. TypeError for another model, ValueError where weights are
+    not finite.
 
-        Path("page.html").write_text(characters(charmodel.load_model("model.safetensors"), "A list is "))
+        from pathlib import Path
+        from pyrnn.app import show
+
+        page = show.characters(pyrnn.load("model.safetensors"), "A list is ")  # such as `pyrnn train` writes
+        Path("page.html").write_text(page, encoding="utf-8")
     """
+    instance("characters", "model", model, CharModel, "a character model, such as pyrnn train writes")
+    string("characters", "text", text)
     sizes = model.sizes
     layers = "" if sizes["layers"] == 1 else f"{sizes['layers']} layers of "
     return _page("characters", model.state_dict(), {
@@ -56,21 +73,28 @@ def recall(net: Hopfield, shape: tuple[int, int], names: Sequence[str] | None = 
     """A page to draw states of a Hopfield net, of `shape` (height, width), and to see it recall.
 
     It has the patterns that the net still knows, called by `names`, or by their numbers. ValueError where shape is not
-    that of a state, or there is no pattern.
+    that of a state, or there is no pattern, TypeError for another net.
 
-        Path("page.html").write_text(recall(net, (8, 8)))
+        from pathlib import Path
+        from pyrnn.app import show
+
+        Path("page.html").write_text(show.recall(net, (10, 10)), encoding="utf-8")  # a net of 100 units
     """
+    instance("recall", "net", net, Hopfield, "a pyrnn.Hopfield")
+    height, width = (
+        integer("recall", "shape", side, 1) for side in parted("recall", "shape", shape, "height", "width")
+    )
     patterns = net.patterns
     if patterns is None or not len(patterns):
         raise ValueError("recall: the net knows no patterns, expected at least one")
-    if shape[0] * shape[1] != net.n_units:
-        raise ValueError(f"recall: shape is {shape}, expected one of the net's {net.n_units} units")
-    names = [str(p) for p in range(len(patterns))] if names is None else list(names)
+    if height * width != net.n_units:
+        raise ValueError(f"recall: shape is {shown(shape)}, expected one of the net's {net.n_units} units")
+    names = [str(p) for p in range(len(patterns))] if names is None else strings("recall", "names", names)
     if len(names) != len(patterns):
         raise ValueError(f"recall: there are {len(names)} names, expected {len(patterns)}")
     arrays = {"weights": net.weights, "threshold": net.threshold, "patterns": patterns}
     title = f"Hopfield net, {net.n_units} units, {len(patterns)} patterns"
-    return _page("recall", arrays, {"title": title, "shape": list(shape), "names": names, "off": OFF[net.states]})
+    return _page("recall", arrays, {"title": title, "shape": [height, width], "names": names, "off": OFF[net.states]})
 
 
 def attention(layer: MultiheadAttention, characters: str, embedding: ArrayLike, positions: ArrayLike, text: str,
@@ -78,10 +102,19 @@ def attention(layer: MultiheadAttention, characters: str, embedding: ArrayLike, 
     """A page to type a sequence, and to see how every place of it attends to the others.
 
     Character k has the vector embedding[k], (V, E), and at place t the layer is given embedding[k] + positions[t],
-    (P, E): no more than P places are read. ValueError for other shapes, and for a layer whose keys are not of size E.
+    (P, E): no more than P places are read. TypeError for another layer, ValueError for other shapes, and for a layer
+    whose keys are not of size E.
 
-        Path("page.html").write_text(attention(layer, "abc", embedding, encode.table(range(20)), "abcab"))
+        from pathlib import Path
+        from pyrnn.app import show
+
+        layer, embedding = pyrnn.MultiheadAttention(8, 2), rng.normal(size=(3, 8))
+        page = show.attention(layer, "abc", embedding, np.zeros((20, 8)), "abcab")
+        Path("page.html").write_text(page, encoding="utf-8")
     """
+    instance("attention", "layer", layer, MultiheadAttention, "a pyrnn.MultiheadAttention")
+    characters, text = string("attention", "characters", characters), string("attention", "text", text)
+    is_causal = boolean("attention", "is_causal", is_causal)
     if layer.kdim != layer.embed_dim or layer.vdim != layer.embed_dim:
         raise ValueError("attention: the layer's kdim and vdim are not its embed_dim, as in attention to itself")
     vectors = {"embedding": embedding, "positions": positions}

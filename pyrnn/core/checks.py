@@ -9,12 +9,13 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Kind = TypeVar("Kind")
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rng = int | np.random.Generator | None  # what `generator` takes
@@ -389,6 +390,55 @@ def boolean(call: str, name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{call}: {name} is {shown(value)}, expected True or False")
     return bool(value)
+
+
+def instance(call: str, name: str, value: Any, kind: type[Kind], expected: str) -> Kind:
+    """An object of this class."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected {expected}")
+    return value
+
+
+def mapping(call: str, name: str, value: Any, expected: str) -> Mapping[Any, Any]:
+    """A dict, or what is like one."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected a dict: {expected}")
+    return value
+
+
+def listed(call: str, name: str, value: Any, expected: str) -> list[Any]:
+    """What several things in a row hold, as a list; `expected` says what things."""
+    try:
+        return list(value)
+    except TypeError:
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected a list of {expected}") from None
+
+
+def parted(call: str, name: str, value: Any, *parts: str) -> list[Any]:
+    """As many things as are named."""
+    things = listed(call, name, value, ", ".join(parts))
+    if len(things) != len(parts):
+        raise ValueError(f"{call}: {name} holds {len(things)} things, expected {len(parts)}: {', '.join(parts)}")
+    return things
+
+
+def string(call: str, name: str, value: object) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        hint = ", .decode() makes one of bytes" if isinstance(value, bytes) else ""
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected a string{hint}")
+    return value
+
+
+def strings(call: str, name: str, value: Iterable[str]) -> list[str]:
+    """The words in an iterable, all strings."""
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        raise TypeError(f"{call}: {name} is {shown(value)}, expected strings")
+    words = list(value)
+    for k, word in enumerate(words):
+        if not isinstance(word, str):
+            raise TypeError(f"{call}: {name}[{k}] is {shown(word)}, expected a string")
+    return words
 
 
 def choice(call: str, name: str, value: Any, choices: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import cut, numbers_array, shown
+from ..core.checks import cut, mapping, shown
 
 if TYPE_CHECKING:
     from ..training.gradient_flow import GradientFlow
@@ -37,14 +37,12 @@ def loss_curve(
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+    given = {"train": train, "valid": valid}
+    points = [style.pairs("loss_curve", name, part).astype(float).T for name, part in given.items()]
+    levels = mapping("loss_curve", "levels", levels, "losses by name")
+    heights = [float(style.as_array("loss_curve", f"levels[{shown(name)}]", loss)) for name, loss in levels.items()]
     figure, panels = style.new_axes("loss_curve", ax, 1, 1, (8, 4.8))
     (axes,) = panels
-    given = {"train": train, "valid": valid}
-    points = [
-        style.as_array("loss_curve", name, part if np.size(part) else np.empty((0, 2)), "K", 2).astype(float).T
-        for name, part in given.items()
-    ]
-    heights = [float(numbers_array("loss_curve", f"levels[{shown(name)}]", level)) for name, level in levels.items()]
     values = np.concatenate([points[0][1], points[1][1], heights])
     finite = values[np.isfinite(values)]
     highest = max((level for level in levels.values() if math.isfinite(level)), default=finite.max(initial=0.0))
@@ -146,9 +144,7 @@ def gradient_flow(path: style.Path, flows: Mapping[str, GradientFlow], title: st
     """
     from ..training.gradient_flow import GradientFlow
 
-    if not isinstance(flows, Mapping):
-        raise TypeError(f"gradient_flow: flows is {shown(flows)}, expected names and what pyrnn.gradient_flow saw")
-    for name, flow in flows.items():
+    for name, flow in mapping("gradient_flow", "flows", flows, "what pyrnn.gradient_flow saw by name").items():
         if not isinstance(flow, GradientFlow):
             raise TypeError(f"gradient_flow: {cut(name)} is {shown(flow)}, expected what pyrnn.gradient_flow saw")
         if len(flow.steps) == 0:

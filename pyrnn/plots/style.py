@@ -19,10 +19,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..core import files
-from ..core.checks import cut, numbers_array, shape_error, shape_text
+from ..core.checks import cut, instance, listed, numbers_array, shape_error, shape_text
 
 Path = str | os.PathLike[str] | None
 Picture = TypeVar("Picture", bound=Callable[..., Any])
+Record = TypeVar("Record")
 
 INK, GRID, TRAIN, BATCH, VALID = "#333333", "#e4e4e4", "#4a78b0", "#c4d3e8", "#c8442f"
 LINES = ("#c8442f", "#e0912f", "#9dbbe0", "#2f5f9e", "#9fd0ae", "#2f7d4f")  # several lines in one picture
@@ -77,6 +78,17 @@ def as_array(call: str, name: str, value: Any, *axes: str | int) -> np.ndarray:
     ):
         raise shape_error(call, name, array.shape, shape_text(*axes))
     return array
+
+
+def records(call: str, name: str, value: Any, kind: type[Record], made: str) -> list[Record]:
+    """What several panels show; `made` is what makes such."""
+    things = listed(call, name, value, made)
+    return [instance(call, f"{name}[{k}]", thing, kind, made) for k, thing in enumerate(things)]
+
+
+def pairs(call: str, name: str, value: Any) -> np.ndarray:
+    """Pairs of real numbers (K, 2), of which there may be none."""
+    return np.empty((0, 2)) if np.size(value) == 0 else as_array(call, name, value, "K", 2)
 
 
 # ------------------------------------------------------------------------------------------------ figures and axes

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from ..core.checks import listed, parted
 from . import style
 
 
@@ -58,7 +57,7 @@ def attention_map(
         weights = layer.attention_weights(x, is_causal=True)  # (N, H, S, K)
         pyrnn.plots.attention_map("map.png", weights[0, 0], list("hello"), list("hello"))
     """
-    figure, panels = _maps(ax, [(weights, queries, keys, title)], query_label, key_label)
+    figure, panels = _maps("attention_map", ax, [(weights, queries, keys, title)], query_label, key_label)
     return style.single(figure, path, panels)
 
 
@@ -72,20 +71,26 @@ def attention_maps(
 
         pyrnn.plots.attention_maps("maps.png", [(np.eye(5), list("salut"), list("hello"), "first")])
     """
-    figure, panels = _maps(ax, maps, query_label, key_label)
+    parts = ("weights", "queries", "keys", "title")
+    given = [
+        parted("attention_maps", f"maps[{k}]", one, *parts)
+        for k, one in enumerate(listed("attention_maps", "maps", maps, "maps"))
+    ]
+    figure, panels = _maps("attention_maps", ax, given, query_label, key_label)
     style.headline(figure, title)
     return style.finished(figure, path, panels)
 
 
-def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tuple[Any, np.ndarray]:
+def _maps(call: str, ax: Any, maps: Sequence[Any], query_label: str, key_label: str) -> tuple[Any, np.ndarray]:
     from matplotlib import rcParams
 
     fonts = ["monospace", *rcParams["font.family"]]
     drawn = []
     for weights, queries, keys, name in maps:
-        weights = style.as_array("attention_map", "weights", weights, len(queries), len(keys))
+        queries, keys = listed(call, "queries", queries, "tokens"), listed(call, "keys", keys, "tokens")
+        weights = style.as_array(call, "weights", weights, len(queries), len(keys))
         if not weights.size:
-            raise ValueError(f"attention_map: weights has shape {weights.shape}, there is nothing to draw")
+            raise ValueError(f"{call}: weights has shape {weights.shape}, there is nothing to draw")
         tokens = (
             [style.plain_text(token, style.TOKEN) for token in queries],
             [style.plain_text(token, style.TOKEN) for token in keys],
@@ -106,7 +111,7 @@ def _maps(ax: Any, maps: Sequence[Map], query_label: str, key_label: str) -> tup
     lines = [sizes[k : k + 2] for k in range(0, len(sizes), 2)]
     width = max((sum(wide for _, wide in line) for line in lines), default=3)
     height = sum(max(high for high, _ in line) for line in lines) or 2
-    figure, panels = style.new_axes("attention_map", ax, len(drawn), min(2, max(len(drawn), 1)), (width, height))
+    figure, panels = style.new_axes(call, ax, len(drawn), min(2, max(len(drawn), 1)), (width, height))
     for axes, (weights, tokens, _), name in zip(panels, drawn, titles, strict=True):
         most = max(float(weights.max(initial=0, where=np.isfinite(weights))), 1e-9)
         upright = all(len(token) < 2 for token in tokens[1])
@@ -135,6 +140,7 @@ def confusion_matrix(
 
         pyrnn.plots.confusion_matrix("confusions.png", [[8, 2], [1, 9]], ["cat", "dog"])
     """
+    names = listed("confusion_matrix", "names", names, "names")
     counts = style.as_array("confusion_matrix", "counts", counts, len(names), len(names))
     if not counts.size:
         raise ValueError("confusion_matrix: names is empty, there is nothing to draw")

@@ -26,6 +26,8 @@ from ..core.checks import (
     integer_array,
     shape_error,
     shown,
+    string,
+    strings,
     within,
 )
 from ..core.files import as_path, existing
@@ -116,25 +118,6 @@ def language_reference() -> str:
     return "\n\n".join(text.strip("\n") for _, text in sorted(topics.items())) + "\n"
 
 
-def _string(call: str, name: str, value: object) -> str:
-    """A string; TypeError for what is none."""
-    if not isinstance(value, str):
-        hint = ", .decode() makes one of bytes" if isinstance(value, bytes) else ""
-        raise TypeError(f"{call}: {name} is {shown(value)}, expected a string{hint}")
-    return value
-
-
-def _strings(call: str, name: str, value: Iterable[str]) -> list[str]:
-    """The words in an iterable, all strings; TypeError for another thing, or one that holds another thing."""
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
-        raise TypeError(f"{call}: {name} is {shown(value)}, expected strings")
-    words = list(value)
-    for k, word in enumerate(words):
-        if not isinstance(word, str):
-            raise TypeError(f"{call}: {name}[{k}] is {shown(word)}, expected a string")
-    return words
-
-
 def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
 
@@ -172,13 +155,13 @@ class Vocabulary:
     end: Any
 
     def __init__(self, characters: str, marks: Iterable[str] = ()):
-        points = _code_points(_string("Vocabulary", "characters", characters))
+        points = _code_points(string("Vocabulary", "characters", characters))
         if len(points) == 0:
             raise ValueError("Vocabulary: characters is empty")
         if np.any(points[1:] <= points[:-1]):
             raise ValueError("Vocabulary: characters are not sorted, or not all different")
         self.characters = characters
-        given = {choice("Vocabulary", "marks", mark, self.MARKS) for mark in _strings("Vocabulary", "marks", marks)}
+        given = {choice("Vocabulary", "marks", mark, self.MARKS) for mark in strings("Vocabulary", "marks", marks)}
         self.marks = tuple(mark for mark in self.MARKS if mark in given)
         self.pad, self.unknown, self.begin, self.end = (
             self.marks.index(mark) if mark in given else None for mark in self.MARKS
@@ -194,7 +177,7 @@ class Vocabulary:
         vocabulary = pyrnn.text.Vocabulary.of("to be")
         """
         seen = np.zeros(0x110000, dtype=bool)
-        seen[_code_points(_string("Vocabulary.of", "text", text))] = True
+        seen[_code_points(string("Vocabulary.of", "text", text))] = True
         return cls("".join(map(chr, np.flatnonzero(seen))), marks)
 
     def __len__(self) -> int:
@@ -210,7 +193,7 @@ class Vocabulary:
 
             ids = vocabulary.encode("to be")
         """
-        points = _code_points(_string("Vocabulary.encode", name, text))
+        points = _code_points(string("Vocabulary.encode", name, text))
         ids: np.ndarray = self._ids[points]
         unknown = np.flatnonzero(ids < 0)
         if len(unknown):
@@ -252,7 +235,7 @@ class Words:
     UNKNOWN = "<unknown>"
 
     def __init__(self, words: Sequence[str]):
-        self.words = [self.UNKNOWN, *_strings("Words", "words", words)]
+        self.words = [self.UNKNOWN, *strings("Words", "words", words)]
         self._ids = {word: number for number, word in enumerate(self.words)}
         if len(self._ids) < len(self.words):
             twice = next(word for number, word in enumerate(self.words) if self._ids[word] != number)
@@ -265,8 +248,8 @@ class Words:
 
             words = pyrnn.text.Words.of("to be or not to be".split(), minimum=2, marks=["<end>"])
         """
-        counts = Counter(_strings("Words.of", "words", words))
-        marks, minimum = _strings("Words.of", "marks", marks), integer("Words.of", "minimum", minimum, 0)
+        counts = Counter(strings("Words.of", "words", words))
+        marks, minimum = strings("Words.of", "marks", marks), integer("Words.of", "minimum", minimum, 0)
         return cls([*marks, *sorted(word for word, n in counts.items() if n >= minimum and word not in marks)])
 
     def __len__(self) -> int:
@@ -280,7 +263,7 @@ class Words:
 
         words.encode(["be", "quiet"])
         """
-        return np.array([self._ids.get(word, 0) for word in _strings("Words.encode", "words", words)], dtype=np.int64)
+        return np.array([self._ids.get(word, 0) for word in strings("Words.encode", "words", words)], dtype=np.int64)
 
     def batch(self, sequences: Iterable[Iterable[str]]) -> tuple[np.ndarray, np.ndarray]:
         """The ids of N sequences of words side by side: ids (T, N), zeros after their ends, and lengths (N,).
@@ -311,8 +294,8 @@ class Corpus:
     """
 
     def __init__(self, text: str, sources: Sequence[str] = ()):
-        _string("Corpus", "text", text)
-        sources = _strings("Corpus", "sources", sources)
+        string("Corpus", "text", text)
+        sources = strings("Corpus", "sources", sources)
         self.name = cut(", ".join(sources) or "the text")
         if len(text) < 2 * HELD_OUT:
             raise ValueError(

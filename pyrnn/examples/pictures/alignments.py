@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.checks import integer, integer_array, real, within
-
-if TYPE_CHECKING:
-    pass
+from ...core.checks import integer, integer_array, listed, real, within
 from ...plots import style
 
 
 class Alignment(NamedTuple):
-    """A sound of some seconds, read by a network with CTC. A panel of `alignments`."""
+    """A sound of some seconds, read by a network with CTC. A panel of `alignments`.
 
-    sound: np.ndarray  # (F, bands), such as `pyrnn.sound.log_mel` gives
+    sound    (F, bands), such as `pyrnn.sound.log_mel` gives
+    seconds  how long it is
+    chances  (T, V), of each id at each step
+    path     (T,) ids, such as `pyrnn.decoding.ctc_align` gives
+    title    the panel's
+    right    whether it is not drawn in red
+    seams    (K,) seconds, where one thing that was said ends and the next one begins
+
+        pyrnn.plots.Alignment(sound, 2.5, chances, path, "314")
+    """
+
+    sound: np.ndarray
     seconds: float
-    chances: np.ndarray  # (T, V), of each id at each step
-    path: np.ndarray  # (T,) ids, such as `pyrnn.decoding.ctc_align` gives
+    chances: np.ndarray
+    path: np.ndarray
     title: str
     right: bool = True
-    seams: Sequence[float] | np.ndarray = ()  # seconds, where one thing that was said ends and the next one begins
+    seams: Sequence[float] | np.ndarray = ()
 
 
 SOUND, ALIGNED = (1.42, 2.4), (1.18, 1.36)  # where they lie, above the chances
@@ -51,6 +59,8 @@ def alignments(
         pyrnn.plots.alignments("spikes.png", [aligned], ["blank", *"0123456789"])
     """
     call = "alignments"
+    names = listed(call, "names", names, "names")
+    panels = style.records(call, "panels", panels, Alignment, "pyrnn.plots.Alignment(...)")
     blank = integer(call, "blank", blank, 0, max(len(names) - 1, 0))
     figure, grid = style.new_axes(call, ax, len(panels), 1, (12, 0.5 + 2.7 * max(len(panels), 1)))
     shown = [style.plain_text(name, style.TOKEN) for name in names]
@@ -84,7 +94,7 @@ def alignments(
                 axes.fill_between([left, right], *ALIGNED, color=colours[k], linewidth=0)
                 axes.text((left + right) / 2, np.mean(ALIGNED), shown[k], ha="center", va="center", fontsize=8,
                           color="white", weight="bold", clip_on=True, **style.PLAIN)  # fmt: skip
-        for seam in panel.seams:
+        for seam in style.as_array(call, "seams", panel.seams, "K"):
             axes.axvline(seam, color=style.INK, linewidth=0.8, linestyle=(0, (1, 2)))
         axes.set(xlim=(0, seconds), ylim=(-0.02, SOUND[1]))
         axes.set_yticks([0, 0.5, 1, np.mean(ALIGNED), np.mean(SOUND)], ["0", "0.5", "1", "aligned", "sound"])

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from ...core.checks import listed
 from ...plots import style
 
 
 class Film(NamedTuple):
-    """Frames, and how likely each of several things is after each of them. A panel of `films`."""
+    """Frames, and how likely each of several things is after each of them. A panel of `films`.
 
-    frames: np.ndarray  # (T, height, width), the darker the less
-    chances: np.ndarray  # (T, V)
+    frames   (T, height, width), the darker the less
+    chances  (T, V)
+    title    the panel's
+    right    whether it is not drawn in red
+
+        pyrnn.plots.Film(frames, chances, "left")
+    """
+
+    frames: np.ndarray
+    chances: np.ndarray
     title: str
     right: bool = True
 
@@ -37,12 +44,13 @@ def films(
 
         pyrnn.plots.films("films.png", [pyrnn.plots.Film(frames, chances, "left")], ["left", "right"])
     """
+    names = listed("films", "names", names, "names")
     panels = [
         panel._replace(
             frames=style.as_array("films", "frames", panel.frames, "T", "height", "width"),
             chances=style.as_array("films", "chances", panel.chances, len(panel.frames), len(names)),
         )
-        for panel in panels
+        for panel in style.records("films", "panels", panels, Film, "pyrnn.plots.Film(...)")
     ]
     longest = max((len(panel.frames) for panel in panels), default=1)
     wide = 6.8 / max(longest, 6)  # inches of a frame

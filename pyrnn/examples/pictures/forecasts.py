@@ -5,31 +5,41 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.checks import cut, integer, shape_error
-
-if TYPE_CHECKING:
-    pass
+from ...core.checks import cut, integer, mapping, shape_error, string
 from ...plots import style
 
 # ------------------------------------------------------------------------------------------------ sequences
 
 
 class Forecast(NamedTuple):
-    """A series and what was forecast of it: a row of `forecasts`."""
+    """A series and what was forecast of it: a row of `forecasts`.
+
+    name       of the series
+    values     (T,)
+    forecasts  origin t -> the values (K,) forecast for t + 1, t + 2, ...
+    errors     way of forecasting -> its error 1, 2, ... steps ahead, (K,)
+    unit       of the values
+    dates      (T,) datetime64, of the values
+    held_out   the first step that nothing was learned from
+    step       what a step is: "month"
+    intervals  origin -> (2, K), what its forecast may lie between
+
+        pyrnn.plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors}, "cm", step="hour")
+    """
 
     name: str
-    values: np.ndarray  # (T,)
-    forecasts: Mapping[int, np.ndarray]  # origin t -> the values forecast for t + 1, t + 2, ...
-    errors: Mapping[str, np.ndarray]  # way of forecasting -> its error 1, 2, ... steps ahead
-    unit: str = ""  # of the values
-    dates: np.ndarray | None = None  # (T,) datetime64, of the values
-    held_out: int = 0  # the first step that nothing was learned from
-    step: str = "step"  # what a step is: "month"
-    intervals: Mapping[int, np.ndarray] = MappingProxyType({})  # origin -> (2, K), what its forecast may lie between
+    values: np.ndarray
+    forecasts: Mapping[int, np.ndarray]
+    errors: Mapping[str, np.ndarray]
+    unit: str = ""
+    dates: np.ndarray | None = None
+    held_out: int = 0
+    step: str = "step"
+    intervals: Mapping[int, np.ndarray] = MappingProxyType({})
 
 
 @style.picture
@@ -37,14 +47,16 @@ def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, a
     """Draw a row for each series: left the end of it, with forecasts from their origins; right errors by the horizon.
 
     `shown` steps of the series end the picture. A ring marks an origin, the last value that a forecast has seen, a
-    dotted line where the held-out part begins; intervals are shaded. Returns the axes (2R,).
+    dotted line where the held-out part begins; intervals are shaded. TypeError and ValueError for what does not fit.
+    Returns the axes (2R,).
 
         pyrnn.plots.forecasts("f.png", [pyrnn.plots.Forecast("tides", values, {80: y[80], 92: y[92]}, {"GRU": errors})])
     """
     from matplotlib import dates
 
     shown = integer("forecasts", "shown", shown, 1)
-    rows = [_forecast(row) for row in rows]
+    given = style.records("forecasts", "rows", rows, Forecast, "pyrnn.plots.Forecast(...)")
+    rows = [_forecast(row) for row in given]
     figure, panels = style.new_axes(
         "forecasts", ax, 2 * len(rows), 2, (13, 0.6 + 2.9 * max(len(rows), 1)), gridspec_kw={"width_ratios": [2.6, 1]}
     )
@@ -112,14 +124,15 @@ def forecasts(path: style.Path, rows: Sequence[Forecast], shown: int = 150, *, a
 
 def _forecast(row: Forecast) -> Forecast:
     """With arrays, all of which fit the values."""
-    call, name = "forecasts", cut(row.name, style.NAME)
+    call, name = "forecasts", cut(string("forecasts", "name", row.name), style.NAME)
+    string(call, f"step of {name}", row.step)
     values = style.as_array(call, f"values of {name}", row.values, "T")
     total = len(values)
     integer(call, f"held_out of {name}", row.held_out, 0, total)
     if row.dates is not None and np.shape(row.dates) != (total,):
         raise shape_error(call, f"dates of {name}", np.shape(row.dates), f"({total},)")
     ahead = {}
-    for origin, came in row.forecasts.items():
+    for origin, came in mapping(call, f"forecasts of {name}", row.forecasts, "values ahead by origin").items():
         integer(call, f"an origin of {name}", origin, 0, total - 1)
         ahead[origin] = style.as_array(call, f"forecast {origin} of {name}", came, "K")
         if origin + len(ahead[origin]) >= total:
@@ -127,10 +140,14 @@ def _forecast(row: Forecast) -> Forecast:
                 f"{call}: forecast {origin} of {name} has {len(ahead[origin])} steps, expected at most "
                 f"{total - 1 - origin}, which its {total} values show; lengthen values by NaN for those to come"
             )
+    errors = {
+        way: style.as_array(call, f"errors of {cut(way)} for {name}", error, "K")
+        for way, error in mapping(call, f"errors of {name}", row.errors, "errors by way").items()
+    }
     intervals = {}
-    for origin, ends in row.intervals.items():
-        intervals[origin] = np.asarray(ends, float)
+    for origin, ends in mapping(call, f"intervals of {name}", row.intervals, "ends by origin").items():
+        intervals[origin] = style.as_array(call, f"interval {origin} of {name}", ends, 2, "K")
         if origin not in ahead or intervals[origin].shape != (2, len(ahead[origin])):
             expected = f"(2, {len(ahead[origin])}) like its forecast" if origin in ahead else "none without a forecast"
             raise shape_error(call, f"interval {origin} of {name}", intervals[origin].shape, expected)
-    return row._replace(values=values, forecasts=ahead, intervals=intervals)
+    return row._replace(values=values, forecasts=ahead, errors=errors, intervals=intervals)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    pass
+from ...core.checks import listed
 from ...plots import style
 
 
@@ -29,6 +28,8 @@ def pictures(
 
         pyrnn.plots.pictures("captions.png", images, ["a red disc", "a square"], [True, False])
     """
+    images = style.as_array("pictures", "images", images, "N", "height", "width", 3)
+    titles, right = listed("pictures", "titles", titles, "titles"), listed("pictures", "right", right, "booleans")
     if not len(images) == len(titles) == len(right):
         raise ValueError(f"pictures: {len(images)} images, {len(titles)} titles and {len(right)} right")
     figure, grid = style.new_axes("pictures", ax, len(images), 4, (12, 0.4 + 3.3 * max(-(-len(images) // 4), 1)))

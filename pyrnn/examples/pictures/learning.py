@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.checks import integer, real, shown
-
-if TYPE_CHECKING:
-    pass
+from ...core.checks import integer, mapping, real, shown
 from ...plots import style
 
 
 class Learning(NamedTuple):
-    """A panel of `learning_curves`: the errors of several models along their training."""
+    """A panel of `learning_curves`: the errors of several models along their training.
+
+    title   the panel's
+    curves  model -> the errors of its T updates, (T,)
+    solved  an error below which a model is good
+    guess   the error without memory
+    unit    of the errors
+
+        pyrnn.plots.Learning("T = 400", {"LSTM": errors}, 0.01, 0.167, "mean squared error")
+    """
 
     title: str
-    curves: Mapping[str, Sequence[float]]  # model -> the error of each update
-    solved: float  # below it a model is good
-    guess: float  # the error without memory
+    curves: Mapping[str, Sequence[float]]
+    solved: float
+    guess: float
     unit: str
 
 
@@ -37,6 +43,10 @@ def learning_curves(
     """
     call = "learning_curves"
     mean = integer(call, "mean", mean, 1)
+    panels = style.records(call, "panels", panels, Learning, "pyrnn.plots.Learning(...)")
+    for panel in panels:
+        mapping(call, f"curves of {shown(panel.title)}", panel.curves, "the errors of each update by model")
+        real(call, f"solved of {shown(panel.title)}", panel.solved, 0, style.HIGH)
     tops = [3 * real(call, f"guess of {shown(panel.title)}", panel.guess, style.LOW, style.HIGH) for panel in panels]
     figure, grid = style.new_axes(call, ax, len(panels), 2, (12, 3.9 * max(-(-len(panels) // 2), 1)))
     names = list(dict.fromkeys(name for panel in panels for name in panel.curves))

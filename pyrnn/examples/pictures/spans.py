@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ...core.checks import shown
-
-if TYPE_CHECKING:
-    pass
+from ...core.checks import mapping, parted, shown
 from ...plots import style
 
 
@@ -32,9 +29,14 @@ def spans(
 
         pyrnn.plots.spans("genes.png", {"YFG1": (chances, [(20, 120)])}, span="intron")
     """
-    figure, grid = style.new_axes("spans", ax, len(rows), 1, (11, 0.9 + 1.25 * max(len(rows), 1)))
-    for axes, (name, (chances, true)) in zip(grid, rows.items(), strict=True):
+    given = mapping("spans", "rows", rows, "chances and spans by name")
+    drawn = []
+    for name, row in given.items():
+        chances, true = parted("spans", f"rows[{shown(name)}]", row, "chances", "spans")
         chances = style.as_array("spans", f"chances of {shown(name)}", chances, "T")
+        drawn.append((name, chances, style.pairs("spans", f"spans of {shown(name)}", true)))
+    figure, grid = style.new_axes("spans", ax, len(rows), 1, (11, 0.9 + 1.25 * max(len(rows), 1)))
+    for axes, (name, chances, true) in zip(grid, drawn, strict=True):
         steps = style.thinned(chances)
         axes.fill_between(steps, chances[steps], color=style.BATCH, linewidth=0)
         (line,) = axes.plot(steps, chances[steps], color=style.TRAIN, linewidth=0.9)

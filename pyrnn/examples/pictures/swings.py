@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.checks import real
+from ...core.checks import mapping, real, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -28,11 +28,14 @@ def swings(
     call = "swings"
     solved, step = real(call, "solved", solved, -style.HIGH, style.HIGH), real(call, "step", step, 0, style.HIGH)
     tips = style.as_array(call, "heights", heights, "T", "N")
+    curves = {
+        name: style.as_array(call, f"the curve {shown(name)}", came, "K")
+        for name, came in mapping(call, "returns", returns, "curves by name").items()
+    }
     figure, grid = style.new_axes(call, ax, 2, 2, (12, 4.2))
     left, right = grid
     handles: dict[str, Any] = {}
-    for k, (name, came) in enumerate(returns.items()):
-        curve = style.as_array(call, f"the curve {name!r}", came, "K")
+    for k, (name, curve) in enumerate(curves.items()):
         colour = (style.TRAIN, style.VALID, *style.LINES)[k % 8]
         places = style.thinned(curve)
         (handles[name],) = left.plot(places + 1, curve[places], color=colour, linewidth=1.4)

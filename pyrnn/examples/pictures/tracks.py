@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...core.checks import shown
-
-if TYPE_CHECKING:
-    pass
+from ...core.checks import mapping, shown
 from ...plots import style
 
 
 class Track(NamedTuple):
-    """Positions in the plane: what was seen, what came, and what was thought to come. A panel of `tracks`."""
+    """Positions in the plane: what was seen, what came, and what was thought to come. A panel of `tracks`.
 
-    seen: np.ndarray  # (S, 2)
-    true: np.ndarray  # (K, 2)
-    ways: Mapping[str, np.ndarray]  # way of thinking -> (K, 2)
+    seen  (S, 2)
+    true  what came, (K, 2)
+    ways  way of thinking -> (K, 2)
+
+        pyrnn.plots.Track(seen, true, {"GRU": y})
+    """
+
+    seen: np.ndarray
+    true: np.ndarray
+    ways: Mapping[str, np.ndarray]
 
 
 @style.picture
@@ -36,6 +40,9 @@ def tracks(
 
         pyrnn.plots.tracks("t.png", [pyrnn.plots.Track(seen, true, {"GRU": y})], (0, 1, 0, 1))
     """
+    panels = style.records("tracks", "panels", panels, Track, "pyrnn.plots.Track(...)")
+    for k, panel in enumerate(panels):
+        mapping("tracks", f"ways of panels[{k}]", panel.ways, "positions by way")
     columns = min(4, max(len(panels), 1))
     left, right, bottom, top = style.as_array("tracks", "box", box, 4).astype(float).tolist()
     if not (left < right and bottom < top and np.isfinite([right - left, top - bottom]).all()):
