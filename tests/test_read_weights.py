@@ -1,5 +1,6 @@
 """pyrnn.read_weights: what other systems' files hold, and files that are damaged or mean harm."""
 
+import importlib.util
 import io
 import json
 import pickle
@@ -35,6 +36,43 @@ def same(found, expected):
         np.testing.assert_array_equal(found[name], array)
         assert found[name].flags.c_contiguous
         assert found[name].flags.writeable
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Of every form, by what reads it."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", a=BASE)
+    np.save("a.npy", BASE)
+    Path("a.pkl").write_bytes(pickle.dumps(BASE))
+    Path("a.json").write_text("{}")
+    Path("a.onnx").write_bytes(b"")
+    pyrnn.save("own.safetensors", pyrnn.GRU(2, 3))
+    read_weights = [GOLDEN / "torch.pt", GOLDEN / "torch_legacy.pt", "a.npz", "a.npy", "a.pkl"]
+    keras = [GOLDEN / "keras3_chain.keras", GOLDEN / "keras3_chain.weights.h5"]
+    return {"read_weights": read_weights, "from_keras": keras, "from_onnx": ["a.onnx"], "from_json": ["a.json"],
+            "load": ["own.safetensors"]}  # fmt: skip
+
+
+def test_what_reads_a_file_is_told(files):
+    calls = [pyrnn.load, pyrnn.from_keras, pyrnn.from_json]
+    if importlib.util.find_spec("onnx"):
+        calls.append(pyrnn.from_onnx)
+    for reader, paths in files.items():
+        for path in paths:
+            for call in calls:
+                if call.__name__ != reader:
+                    with pytest.raises(ValueError, match=rf"\. It is .*: pyrnn\.{reader}\(path\) reads such$"):
+                        call(path)
+    Path("text").write_text("to be")
+    for call in calls:
+        with pytest.raises(ValueError, match="text") as caught:
+            call("text")
+        assert "reads such" not in str(caught.value)
+    with pytest.raises(
+        TypeError, match=r"source is 'a\.npz', .*, such as pyrnn\.read_weights\(path\) reads$"
+    ):
+        pyrnn.from_torch("a.npz")
 
 
 @pytest.mark.parametrize("form", ["torch.pt", "torch_legacy.pt"])

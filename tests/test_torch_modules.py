@@ -75,6 +75,12 @@ def test_names_and_shapes_that_are_known_traps():
         layer.load_state_dict(layer.state_dict() | {"weight_ih_l0": np.ones((2, 12))})
     with pytest.raises(TypeError, match="prefix is 3, expected a string"):
         layer.load_state_dict(named, prefix=3)
+    with pytest.raises(ValueError, match=r"prefix is 'rnn\.', and no name begins so: they begin with encoder\.$"):
+        layer.load_state_dict(named, prefix="rnn.")
+    with pytest.raises(
+        ValueError, match=r"names begin with encoder\.: load_state_dict\(\.\.\., prefix='encoder\.'"
+    ):
+        layer.load_state_dict(named, prefix="encoder")
 
 
 def same_as(module, layer, *inputs):
@@ -259,6 +265,14 @@ def test_arguments_that_no_layer_takes():
 def test_modules_without_a_counterpart():
     torch = pytest.importorskip("torch")
     nn = torch.nn
+    own = type("Tagger", (nn.Module,), {})()
+    own.emb, own.gru = nn.Embedding(2, 3), nn.GRU(3, 4)
+    with pytest.raises(
+        ValueError, match=r"Tagger has no .* of its parts, pyrnn\.Sequential\(emb=\.\.\., gru"
+    ):
+        pyrnn.from_torch(own)
+    parts = pyrnn.Sequential(emb=pyrnn.Embedding(2, 3), gru=pyrnn.GRU(3, 4))
+    parts.load_state_dict({name: tensor.numpy() for name, tensor in own.state_dict().items()})
     for module, message in [
         (nn.Conv2d(1, 1, 1), "Conv2d has no counterpart here; there is one for RNN, LSTM"),
         (

@@ -255,7 +255,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{name}: its description is damaged: {error}") from error
     if not isinstance(description, dict):
-        raise ValueError(f"{name} is a safetensors file, but not one of pyrnn's")
+        raise ValueError(f"{name} is a safetensors file, but not one of pyrnn's: pyrnn.read_weights reads such")
     written = description.pop(CHECKSUMS, None)
     if written is not None:  # files of earlier versions have none
         found = _checksums(arrays, description)

@@ -113,12 +113,16 @@ def load(call: str, targets: Mapping[str, Array], values: Mapping[str, Any], pre
     if not isinstance(prefix, str):
         raise TypeError(f"{call}: prefix is {shown(prefix)}, expected a string")
     if prefix:
-        named = (name for name in values if isinstance(name, str) and name.startswith(prefix))
+        named = [name for name in values if isinstance(name, str) and name.startswith(prefix)]
+        if targets and not named:
+            heads = dict.fromkeys(str(name).rpartition(".")[0] + "." for name in values if "." in str(name))
+            known = f"they begin with {cut(', '.join(heads))}" if heads else "they have none"
+            raise ValueError(f"{call}: prefix is {shown(prefix)}, and no name begins so: {known}")
         values = {name[len(prefix) :]: values[name] for name in named}
     missing = [str(name) for name in targets if name not in values]
     unknown = [str(name) for name in values if name not in targets and not _is_count(name, targets)]
     if missing or unknown:
-        hint = _hint(missing, unknown)
+        hint = _hint(missing, unknown, prefix)
         raise ValueError(
             f"{call}: missing entries: {shown(missing, 400)}, unknown entries: {shown(unknown, 400)}{hint}"
         )
@@ -135,12 +139,12 @@ def _is_count(name: Any, targets: Mapping[str, Array]) -> bool:
     return isinstance(name, str) and name.replace("num_batches_tracked", "running_mean") in targets
 
 
-def _hint(missing: list[str], unknown: list[str]) -> str:
+def _hint(missing: list[str], unknown: list[str], before: str) -> str:
     """What has been seen to lead to these names."""
     for name in unknown:
         first = next((target for target in missing if name.endswith(f".{target}")), None)
         if first is not None:
-            prefix = name.removesuffix(first)
+            prefix = before + name.removesuffix(first)
             return f". The names begin with {cut(prefix)}: load_state_dict(..., prefix={shown(prefix)})"
     if missing and not unknown and all(name.startswith("bias_hh") for name in missing):
         return ". Where there is one bias only, zeros will do for bias_hh"

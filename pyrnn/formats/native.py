@@ -65,7 +65,12 @@ def load(path: str | os.PathLike[str], *, into: Any = None) -> Any:
     """
     if into is not None and not isinstance(into, Layer):
         raise TypeError(f"load: into is {shown(into)}, expected a layer or a model")
-    arrays, description = files.read(path)
+    try:
+        arrays, description = files.read(path)
+    except ValueError as error:
+        from .weights import elsewhere
+
+        raise ValueError(f"{error}{elsewhere('load', files.as_path(path))}") from error
     kind, name = description.get("kind"), file_name(files.as_path(path))
     if into is None and kind in NETS:
         return NETS[kind]._read(name, arrays, description)

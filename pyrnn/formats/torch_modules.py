@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -201,7 +202,10 @@ def from_torch(source: Any, **config: Any) -> Any:
         kind, found, values = _told_by({str(name): _array(value) for name, value in source.items()}, config)
     else:
         if not hasattr(source, "state_dict") or not hasattr(source, "named_children"):
-            raise TypeError(f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict")
+            hint = ", such as pyrnn.read_weights(path) reads" if isinstance(source, (str, os.PathLike)) else ""
+            raise TypeError(
+                f"from_torch: source is {shown(source)}, expected a module of torch.nn or a state dict{hint}"
+            )
         if _is_sequential(source):
             _refuse_shared(source)
             _refuse_unknown(source, config)
@@ -217,7 +221,12 @@ def _of_module(source: Any, last: str, config: dict[str, Any]) -> tuple[Layer, s
     """The layer of a module, and what torch has last behind it; `last` is what it has before it."""
     name = type(source).__name__
     if not type(source).__module__.startswith("torch.nn.") or name not in MODULES:
-        raise ValueError(f"from_torch: {name} has no counterpart here; there is one for {', '.join(MODULES)}")
+        parts = ", ".join(f"{part}=..." for part, _ in source.named_children())
+        hint = (
+            f". A model of its parts, pyrnn.Sequential({cut(parts)}), takes its state dict by load_state_dict, if they "
+            "act one after the other ('Bring your model' in the documentation)"
+        ) * bool(parts)
+        raise ValueError(f"from_torch: {name} has no counterpart here; there is one for {', '.join(MODULES)}{hint}")
     kind, arguments = MODULES[name]
     try:
         last = _behind(name, last, getattr(source, "dim", -1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
 import os
@@ -33,10 +34,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Array]:
         weights = pyrnn.read_weights("model.pt")
         layer.load_state_dict({name.removeprefix("rnn."): array for name, array in weights.items()})
     """
-    arrays: dict[str, Array] = within(
-        "read_weights", path, "a file of weights", lambda file, size: _reader(file)(file, size)
-    )
-    return arrays
+    return within("read_weights", path, "a file of weights", _arrays)
 
 
 def within(call: str, path: Any, expected: str, read: Callable[[BinaryIO, int], T]) -> T:
@@ -55,7 +53,8 @@ def within(call: str, path: Any, expected: str, read: Callable[[BinaryIO, int], 
         except ImportError:
             raise
         except Exception as error:  # whatever a damaged file makes of a reader
-            raise ValueError(f"{name}: {str(error) or type(error).__name__}") from error
+            hint = "" if call == "read_weights" else elsewhere(call, path)
+            raise ValueError(f"{name}: {str(error) or type(error).__name__}{hint}") from error
 
 
 class Whole(io.BufferedReader):
@@ -71,35 +70,78 @@ class Whole(io.BufferedReader):
         return super().read(count if less else -1)
 
 
-def _reader(file: BinaryIO) -> Any:
-    from . import hdf5, json_models, keras, numpy_pickle, torch
+FORMS = {  # what a file may be, and what reads such
+    "torch": ("a file of torch's", "read_weights"),
+    "pickle": ("a pickle", "read_weights"),
+    "npz": ("an .npz of NumPy's", "read_weights"),
+    "npy": ("an .npy of NumPy's", "read_weights"),
+    "keras": ("a .keras file", "from_keras"),
+    "hdf5": ("HDF5, as Keras' .h5", "from_keras"),
+    "onnx": ("an ONNX file", "from_onnx"),
+    "json": ("JSON, as an audio plugin's", "from_json"),
+    "safetensors": ("a safetensors file", "load"),
+}
+
+
+def elsewhere(call: str, path: str) -> str:
+    """The end of an error of a call that did not read this file: what reads files of its form, if that is another."""
+    form = ""
+    with contextlib.suppress(Exception), open(path, "rb") as file:
+        form = _form(file)
+    what, reader = FORMS.get(form, ("", call))
+    return "" if reader == call else f". It is {what}: pyrnn.{reader}(path) reads such"
+
+
+def _form(file: BinaryIO) -> str:
+    """One of FORMS, "" for what is none of them."""
+    from . import hdf5, keras, numpy_pickle, torch
 
     start = file.read(16)
     file.seek(0)
     if start.startswith(torch.MAGIC):
-        return torch.read_tensors
+        return "torch"
     if start.startswith(numpy_pickle.START):
-        return numpy_pickle.read_arrays
+        return "pickle"
     if start.startswith(b"PK"):
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
         file.seek(0)
         if keras.WEIGHTS in names:
-            return lambda file, size: keras.joined(keras.unzipped(file, size)[2])
-        return _npz if names and all(name.endswith(".npy") for name in names) else torch.read_tensors
+            return "keras"
+        return "npz" if names and all(name.endswith(".npy") for name in names) else "torch"
     if start.startswith(np.lib.format.MAGIC_PREFIX):
-        return lambda file, size: {"": _npy(file)}
+        return "npy"
     if file.name.endswith(".onnx") or (start[:1] == b"\x08" and start[1:2] < b"\x20" and start[2:3] in ONNX):
+        return "onnx"
+    if start.startswith(hdf5.SIGNATURE):
+        return "hdf5"
+    if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
+        return "safetensors"
+    return "json" if start.lstrip()[:1] == b"{" else ""
+
+
+def _arrays(file: BinaryIO, size: int) -> dict[str, Array]:
+    """Those of a file of any of FORMS."""
+    from . import hdf5, json_models, keras, numpy_pickle, torch
+
+    form = _form(file)
+    if form == "":
+        raise ValueError(f"it begins with {file.read(8)!r}, which is no form of weights that is known here")
+    if form == "onnx":
         from .onnx import reading
 
-        return reading.read_tensors
-    if start.startswith(hdf5.SIGNATURE):
-        return lambda file, size: keras.joined(hdf5.read(file.read()))
-    if len(start) >= 9 and int.from_bytes(start[:8], "little") < 10**8 and start[8:9] == b"{":
-        return _safetensors
-    if start.lstrip()[:1] == b"{":
-        return json_models.read_arrays
-    raise ValueError(f"it begins with {start[:8]!r}, which is no form of weights that is known here")
+        return reading.read_tensors(file, size)
+    readers: dict[str, Callable[[BinaryIO, int], dict[str, Array]]] = {
+        "torch": torch.read_tensors,
+        "pickle": numpy_pickle.read_arrays,
+        "npz": _npz,
+        "npy": lambda file, size: {"": _npy(file)},
+        "keras": lambda file, size: keras.joined(keras.unzipped(file, size)[2]),
+        "hdf5": lambda file, size: keras.joined(hdf5.read(file.read())),
+        "json": json_models.read_arrays,
+        "safetensors": _safetensors,
+    }
+    return readers[form](file, size)
 
 
 # How the fields may begin that stand behind the version of the format in a file of ONNX.

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...core.checks import Array, any_array, cut, file_name, shown
 from ...core.files import existing
+from ..weights import elsewhere
 
 FILE = "an ONNX file"
 
@@ -30,6 +31,7 @@ def read(source: Any) -> tuple[Any, str, tuple[str, ...]]:
     """A path, the bytes of a file or a ModelProto -> the ModelProto, its name in errors, and the folders its arrays
     may lie in, which are none but of a path."""
     onnx = package("from_onnx")
+    path = ""
     folders: tuple[str, ...] = ()
     if isinstance(source, onnx.ModelProto):
         name = "the ModelProto"
@@ -45,7 +47,10 @@ def read(source: Any) -> tuple[Any, str, tuple[str, ...]]:
         with open(path, "rb") as file:
             source = file.read()
     with naming(name):
-        model = source if isinstance(source, onnx.ModelProto) else parsed("from_onnx", bytes(source))
+        try:
+            model = source if isinstance(source, onnx.ModelProto) else parsed("from_onnx", bytes(source))
+        except ValueError as error:
+            raise ValueError(f"{error}{elsewhere('from_onnx', path)}") from error
         _check_versions(onnx, model)
         if model.functions:
             _check_calls(model)
