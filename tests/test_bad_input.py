@@ -819,12 +819,38 @@ def test_what_speaks_dlpack_is_an_array(door):
     )
 
 
+def test_several_models_and_sequences_of_dlpack():
+    """Where models run together and where one after the other."""
+    x, lengths, mask = np.ones((4, 2, 3), "f4"), np.array([3, 2]), np.arange(8).reshape(4, 2) % 3 > 0
+    many = pyrnn.Population(pyrnn.GRU(3, 4), size=2, rng=0)
+    chain = pyrnn.Population(pyrnn.Sequential(pyrnn.GRU(3, 4), pyrnn.LastStep(), pyrnn.Linear(4, 2)), size=2, rng=0)
+    np.testing.assert_array_equal(many(x, lengths=Exchanged(lengths))[0], many(x, lengths=lengths)[0])
+    np.testing.assert_array_equal(many(x, mask=Exchanged(mask))[0], many(x, mask=mask)[0])
+    np.testing.assert_array_equal(chain(x, lengths=Exchanged(lengths)), chain(x, lengths=lengths))
+    rows = many.vjp(x, lengths=Exchanged(lengths), per_row=True)[1](np.ones((2, 4, 2, 4), "f4"))[2]
+    assert rows["weight_ih_l0"].shape == (2, 2, 12, 3)
+    stream = many.stream(batch=2)
+    stream.take(Exchanged(np.array([True, False])))
+    assert stream.step(Exchanged(x[0, :1])).shape == (2, 1, 4)
+    sequences, targets = [x[:, 0], x[:3, 1]] * 5, np.arange(10) % 2
+    fitted = []
+    for seen, wanted in ((sequences, targets), (list(map(Exchanged, sequences)), Exchanged(targets))):
+        model = pyrnn.Sequential(pyrnn.GRU(3, 4), pyrnn.LastStep(), pyrnn.Linear(4, 2), rng=0)
+        pyrnn.fit(model, seen, wanted, pyrnn.cross_entropy, epochs=1, progress=False, rng=0)
+        fitted.append(model(x))
+    np.testing.assert_array_equal(*fitted)
+
+
 def test_numbers_of_dlpack():
     x, layer = np.random.default_rng(0).normal(size=(4, 1, 2)), pyrnn.GRU(2, 3, rng=0)
     y, h = layer(x, np.ones((1, 1, 3)), lengths=[3])
     given = layer(Exchanged(x), Exchanged(np.ones((1, 1, 3))), lengths=Exchanged(np.array([3])))
     np.testing.assert_array_equal(given[0], y)
     np.testing.assert_array_equal(given[1], h)
+    given = layer([*map(Exchanged, x)], [*map(Exchanged, np.ones((1, 1, 3)))], lengths=[Exchanged(np.array(3))])
+    np.testing.assert_array_equal(given[0], y)
+    elsewhere = Exchanged(x[0], device=(2, 0))
+    refuses(lambda: layer([Exchanged(x[0]), elsewhere]), TypeError, r"x\[1\] does not .* to the CPU first")
     np.testing.assert_array_equal(layer.stream().step(Exchanged(x[0])), layer.stream().step(x[0]))
     np.testing.assert_array_equal(numbers_array("call", "x", Exchanged(x)), x)
     refuses(lambda: layer(Exchanged(x.astype(complex))), TypeError, "^GRU: x has dtype complex128, expected real")

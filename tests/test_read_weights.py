@@ -69,9 +69,7 @@ def test_what_reads_a_file_is_told(files):
         with pytest.raises(ValueError, match="text") as caught:
             call("text")
         assert "reads such" not in str(caught.value)
-    with pytest.raises(
-        TypeError, match=r"source is 'a\.npz', .*, such as pyrnn\.read_weights\(path\) reads$"
-    ):
+    with pytest.raises(TypeError, match=r"source is 'a\.npz', .*, such as pyrnn\.read_weights\(path\) reads$"):
         pyrnn.from_torch("a.npz")
 
 

@@ -77,9 +77,7 @@ def test_names_and_shapes_that_are_known_traps():
         layer.load_state_dict(named, prefix=3)
     with pytest.raises(ValueError, match=r"prefix is 'rnn\.', and no name begins so: they begin with encoder\.$"):
         layer.load_state_dict(named, prefix="rnn.")
-    with pytest.raises(
-        ValueError, match=r"names begin with encoder\.: load_state_dict\(\.\.\., prefix='encoder\.'"
-    ):
+    with pytest.raises(ValueError, match=r"names begin with encoder\.: load_state_dict\(\.\.\., prefix='encoder\.'"):
         layer.load_state_dict(named, prefix="encoder")
 
 
@@ -267,9 +265,7 @@ def test_modules_without_a_counterpart():
     nn = torch.nn
     own = type("Tagger", (nn.Module,), {})()
     own.emb, own.gru = nn.Embedding(2, 3), nn.GRU(3, 4)
-    with pytest.raises(
-        ValueError, match=r"Tagger has no .* of its parts, pyrnn\.Sequential\(emb=\.\.\., gru"
-    ):
+    with pytest.raises(ValueError, match=r"Tagger has no .* of its parts, pyrnn\.Sequential\(emb=\.\.\., gru"):
         pyrnn.from_torch(own)
     parts = pyrnn.Sequential(emb=pyrnn.Embedding(2, 3), gru=pyrnn.GRU(3, 4))
     parts.load_state_dict({name: tensor.numpy() for name, tensor in own.state_dict().items()})

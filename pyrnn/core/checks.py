@@ -131,8 +131,8 @@ def _given(call: str, name: str, value: Any) -> Array:
         with contextlib.suppress(Exception):  # `_converted` says why
             array = np.asarray(value)
     if array is None or not _is_plain(value, array):
-        refuse_hidden_parts(call, name, value)
-    if array is None:
+        value = opened(call, name, value)
+    if array is None or array.dtype.kind == "O":
         array = _columns(call, name, value) if _is_frame(value) else _converted(call, name, value)
     return array
 
@@ -144,6 +144,16 @@ def _widened(array: Array) -> Array:
             if np.can_cast(array.dtype, dtype):
                 return array.astype(dtype)
     return array
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether it is a list or an array of any package, and no single number."""
+    arrays = hasattr(value, "__array__") or hasattr(value, "__dlpack__")
+    return isinstance(value, list) or (arrays and not isinstance(value, np.generic))
+
+
+def _speaks_dlpack_alone(value: Any) -> bool:
+    return hasattr(value, "__dlpack__") and not hasattr(value, "__array__")
 
 
 def _is_plain(value: Any, array: Array) -> bool:
@@ -175,10 +185,18 @@ def _parts(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, A
                 yield from _parts(entry, f"{where}[{k}]", depth + 1)
 
 
-def refuse_hidden_parts(call: str, name: str, value: Any) -> None:
-    """`refuse_hidden` of all that nested lists hold."""
-    for where, part in _parts(value):
-        refuse_hidden(call, name + where, part)
+def opened(call: str, name: str, value: Any, depth: int = 0) -> Any:
+    """Nested lists whose parts hide nothing (`refuse_hidden`), with arrays in the place of what speaks DLPack alone, so
+    that any package can read them."""
+    if type(value) in (list, tuple):
+        if depth >= DEEPEST or PLAIN.issuperset(map(type, value)):
+            return value
+        return [
+            entry if type(entry) in PLAIN else opened(call, f"{name}[{k}]", entry, depth + 1)
+            for k, entry in enumerate(value)
+        ]
+    refuse_hidden(call, name, value)
+    return _converted(call, name, value) if _speaks_dlpack_alone(value) else value
 
 
 def refuse_hidden(call: str, name: str, value: Any) -> None:
@@ -230,7 +248,7 @@ def _columns(call: str, name: str, frame: Any) -> Array:
 
 def _converted(call: str, name: str, value: Any) -> Array:
     try:
-        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+        if _speaks_dlpack_alone(value):
             return np.from_dlpack(value)
         return np.asarray(value, value.dtype.numpy_dtype if _is_nullable(value) else None)
     except ValueError as error:

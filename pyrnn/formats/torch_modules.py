@@ -7,10 +7,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..cells import ACTIVATIONS, CELLS
-from ..core.checks import Array, cut, shown
+from ..core.checks import Array, any_array, cut, shown
 from ..core.config import children
 from ..core.layer import Layer, refuse_fewer_bits
 from ..layers.activations import ELU, GELU, LeakyReLU, PReLU, ReLU, Sigmoid, SiLU, Softmax, Tanh
@@ -304,7 +302,7 @@ def _array(value: Any) -> Array:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if "bfloat16" in str(value.dtype) else value
-    return np.asarray(value)
+    return any_array("from_torch", "source", value)
 
 
 def _with_layer(values: dict[str, Array]) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import kernels
-from ..core.checks import Array, shape_error, shown
+from ..core.checks import Array, any_array, shape_error, shown
 
 
 def views_of(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array]:
@@ -21,11 +21,11 @@ def views_of(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, Array
     return views
 
 
-def spread(value: Any, count: int, axes: int) -> Any:
+def spread(call: str, name: str, value: Any, count: int, axes: int) -> Any:
     """An array-like of so many axes as that of all models; one with an axis more as it is."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = any_array(call, name, value)
     return np.broadcast_to(array, (count, *array.shape)) if array.ndim == axes else array
 
 

@@ -203,7 +203,7 @@ class Population(Layer):
         given = {name: any_array(call, name, value) for name, value in given.items() if value is not None}
         for name, axes in {"lengths": 1, "mask": wanted.ndim - 1}.items():
             if name in given:
-                given[name] = spread(given[name], self.size, axes)
+                given[name] = spread(call, name, given[name], self.size, axes)
         for name, array in {"predictions": values, "targets": wanted, **given}.items():
             check_cut(call, name, array, self.size)
         results = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import Array, integer_array, real_array, shape_error, shaped_array, shown, within
+from ..core.checks import Array, any_array, integer_array, real_array, shape_error, shaped_array, shown, within
 from .axis_of_models import stacked
 from .sequential import Sequential
 
@@ -128,7 +128,7 @@ class PopulationStream:
         return f"{self._call}(batch={self._rows})"
 
     def _chosen(self, rows: Any) -> Array:
-        array = np.asarray(rows)
+        array = any_array(self._call, "rows", rows)
         if array.dtype == np.bool_ and array.shape == (self._rows,):
             return np.flatnonzero(array)
         array = integer_array(self._call, "rows", rows)

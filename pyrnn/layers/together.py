@@ -15,9 +15,11 @@ from .. import kernels
 from ..core.checks import (
     MOST_NUMBERS,
     Array,
+    any_array,
     boolean_array,
     integer,
     integer_array,
+    is_array_like,
     real_array,
     shape_error,
     shape_text,
@@ -118,7 +120,7 @@ class OneByOne(Together):
 
     def _cut(self, call: str, x: Any, given: dict[str, Any]) -> Any:
         count = len(self.models)
-        given = {name: np.asarray(value) if isinstance(value, list) else value for name, value in given.items()}
+        given = {name: any_array(call, name, value) if is_array_like(value) else value for name, value in given.items()}
         for name, value in {"x": x, **given}.items():
             check_cut(call, name, value, count)
         return ((model, cut(x, k), {name: cut(value, k) for name, value in given.items()})
@@ -191,7 +193,7 @@ class SequentialTogether(Together):
 
     def forward(self, call: str, x: Any, **given: Any) -> Any:
         """What comes out of the last layer."""
-        for layers, own, _ in self._with_lengths("__call__", **given):
+        for layers, own, _ in self._with_lengths(call, "__call__", **given):
             x = layers.forward(call, x, **own)
             x = x[0] if isinstance(x, tuple) else x
         return x
@@ -199,7 +201,7 @@ class SequentialTogether(Together):
     def vjp(self, call: str, x: Any, **given: Any) -> tuple[Any, Callable[..., Any]]:
         """y, pullback."""
         pulls = []
-        for layers, own, last in self._with_lengths("vjp", **given):
+        for layers, own, last in self._with_lengths(call, "vjp", **given):
             x, pull = layers.vjp(call, x, **own)
             x = x[0] if isinstance(x, tuple) and not last else x
             pulls.append(pull)
@@ -219,14 +221,14 @@ class SequentialTogether(Together):
         """Of all layers."""
         return [part for layers in self.chain for part in layers.streamed(call, rows)]
 
-    def _with_lengths(self, method: str, lengths: Any = None) -> Any:
+    def _with_lengths(self, call: str, method: str, lengths: Any = None) -> Any:
         """Each layer, what it is given beside x, and whether it is the last."""
         count, model = len(self.models), self.models[0]
         for k, layers in enumerate(self.chain):
             layer = layers.models[0]
             given = model._lengths(layer, method, lengths)
             if isinstance(layers, OneByOne):
-                given = {name: spread(value, count, 1) for name, value in given.items()}
+                given = {name: spread(call, name, value, count, 1) for name, value in given.items()}
             yield layers, given, k + 1 == len(self.chain)
             lengths = behind(layer, lengths)
 
@@ -343,7 +345,7 @@ class RecurrentTogether(Together):
     def forward(self, call: str, x: Any, state: Any = None, **given: Any) -> Any:
         """y, state."""
         if self._needs_more(given):
-            return OneByOne(self.models).forward(call, x, state=state, **self._spread(given))
+            return OneByOne(self.models).forward(call, x, state=state, **self._spread(call, given))
         x, states, walk = self._inputs(call, x, state, **given)
         layer = self.layer
 
@@ -360,7 +362,7 @@ class RecurrentTogether(Together):
             given = {name: value for name, value in given.items() if name not in ("checkpoint_every", "per_row")}
             return self.forward(call, x, state, **given), unrecorded
         if self._needs_more(given):
-            return OneByOne(self.models).vjp(call, x, state=state, **self._spread(given))
+            return OneByOne(self.models).vjp(call, x, state=state, **self._spread(call, given))
         given.pop("per_row", None)
         every = given.pop("checkpoint_every", None)
         every = None if every is None else integer(call, "checkpoint_every", every, 1, MOST_NUMBERS)
@@ -404,10 +406,13 @@ class RecurrentTogether(Together):
     def _needs_more(self, given: dict[str, Any]) -> bool:
         return bool(given.get("per_row")) or any(given.get(name) is not None for name in ("ids", "mask"))
 
-    def _spread(self, given: dict[str, Any]) -> dict[str, Any]:
+    def _spread(self, call: str, given: dict[str, Any]) -> dict[str, Any]:
         axes = {"lengths": 1, "reset": 2, "ids": 2, "mask": 2}
         count = len(self.models)
-        return {name: spread(value, count, axes[name]) if name in axes else value for name, value in given.items()}
+        return {
+            name: spread(call, name, value, count, axes[name]) if name in axes else value
+            for name, value in given.items()
+        }
 
     def _steps_first(self, x: Array) -> Array:
         """(P, N, T, ...) of batch_first as (P, T, N, ...), or the other way round."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..cells import CELLS
-from ..core.checks import refuse_hidden_parts
+from ..core.checks import opened
 from . import (
     adam,
     additive_attention,
@@ -64,7 +64,7 @@ def _refusing_masks(call: str, function: Callable[..., Any]) -> Callable[..., An
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         for name, value in (*zip(names, args, strict=False), *kwargs.items()):
-            refuse_hidden_parts(call, name, value)
+            opened(call, name, value)
         return function(*map(_unmasked, args), **{name: _unmasked(value) for name, value in kwargs.items()})
 
     return checked

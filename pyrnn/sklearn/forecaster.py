@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from ..core.checks import Array, integer, real, refuse_hidden_parts, shown
+from ..core.checks import Array, integer, opened, real, shown
 from ..core.layout import valid_steps
 from ..training.fit import fit
 from ..training.losses import mean_squared_error, pinball
@@ -248,7 +248,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
 
     def _series(self, y: Any) -> Array:
         """y as (T, S) finite numbers."""
-        refuse_hidden_parts("RNNForecaster", "y", y)
+        y = opened("RNNForecaster", "y", y)
         values: Array = check_array(y, dtype=np.float64, ensure_2d=False, input_name="y", estimator=self)
         return values.reshape(len(values), -1)
 
@@ -259,7 +259,7 @@ class RNNForecaster(BaseEstimator):  # type: ignore[misc]
             return np.zeros((steps, 0))
         if X is None:
             raise ValueError(f"RNNForecaster.{call}: X is missing, expected ({steps}, {known}): there was one in fit")
-        refuse_hidden_parts(f"RNNForecaster.{call}", "X", X)
+        X = opened(f"RNNForecaster.{call}", "X", X)  # noqa: N806
         if isinstance(X, np.ndarray) and X.shape == (steps, 0):
             return X.astype(np.float64)
         x: Array = check_array(X, dtype=np.float64, estimator=self)

@@ -12,7 +12,7 @@ from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ..core.checks import Array, real, refuse_hidden_parts, shown
+from ..core.checks import Array, any_array, opened, real, shown
 from ..data import pad
 from ..layers.norm import LogSoftmax
 from ..training.fit import fit
@@ -121,9 +121,10 @@ class Sequences(BaseEstimator):  # type: ignore[misc]
     def _given(self, X: Any, lengths: Any, reset: bool) -> tuple[Any, bool]:  # noqa: N803
         """The sequences, and whether X was a table (n, T)."""
         call = type(self).__name__
-        refuse_hidden_parts(call, "X", list(X) if isinstance(X, np.ndarray) and X.dtype.hasobject else X)
+        given = opened(call, "X", list(X) if isinstance(X, np.ndarray) and X.dtype.hasobject else X)
+        X = X if isinstance(X, np.ndarray) else given  # noqa: N806
         if lengths is not None:
-            given = np.asarray(lengths)
+            given = any_array(call, "lengths", lengths)
             if given.ndim != 1 or given.dtype.kind not in "iu" or np.any(given < 0) or given.sum() != len(X):
                 raise ValueError(f"{call}: lengths are {shown(lengths)}, expected (n,) integers from 0 up, {len(X)} in "
                                  "all, as X has steps")  # fmt: skip
@@ -227,7 +228,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _start(self, X: Any, y: Any, lengths: Any, classes: Any = None) -> tuple[Sequence[Array], Array]:  # noqa: N803
         sequences = self._read(X, lengths, reset=True)
-        refuse_hidden_parts("RNNClassifier", "y", y)
+        y = opened("RNNClassifier", "y", y)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         check_consistent_length(sequences, y)
@@ -238,7 +239,7 @@ class RNNClassifier(ClassifierMixin, Sequences):  # type: ignore[misc]
 
     def _encoded(self, y: Any) -> Array:
         """The places of labels among `classes_`."""
-        refuse_hidden_parts("RNNClassifier", "y", y)
+        y = opened("RNNClassifier", "y", y)
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
@@ -311,7 +312,7 @@ class RNNRegressor(RegressorMixin, Sequences):  # type: ignore[misc]
     def _numbers(self, y: Any) -> Array:
         if y is None:
             raise ValueError("RNNRegressor requires y to be passed, but the target y is None")
-        refuse_hidden_parts("RNNRegressor", "y", y)
+        y = opened("RNNRegressor", "y", y)
         y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y", estimator=self)
         if y.ndim not in (1, 2):
             raise ValueError(f"RNNRegressor: y has shape {y.shape}, expected (n,) or (n, outputs)")

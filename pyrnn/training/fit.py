@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, real, shown
+from ..core.checks import MOST, Array, Rng, boolean, generator, integer, numbers_array, opened, real, shown
 from ..core.layer import Layer
 from ..data import held_out, minibatches, pad
 from ..layers.population import Population
@@ -66,6 +66,7 @@ class Examples:
     """Sequences and what is to come out of them: one thing for each sequence, or one for each of its steps."""
 
     def __init__(self, call: str, sequences: Sequence[ArrayLike], targets: Any) -> None:
+        sequences, targets = opened(call, "sequences", sequences), opened(call, "targets", targets)
         for name, value in (("sequences", sequences), ("targets", targets)):
             if (
                 isinstance(value, (str, bytes, Mapping))
