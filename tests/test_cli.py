@@ -386,6 +386,7 @@ def test_completion_is_told_for_every_shell():
     for text in places:
         assert all(f'eval "$(_PYRNN_COMPLETE={shell}_source pyrnn)"' in text for shell in ("bash", "zsh"))
         assert "_PYRNN_COMPLETE=fish_source pyrnn | source" in text
+        assert "compinit" in text  # without it zsh has no compdef, which the line calls
 
 
 def test_bash_completes(here):

@@ -102,6 +102,15 @@ def test_the_first_page_has_the_figures_of_the_readme():
     assert f"takes {ours} {unit} a step from Python, {peer} {theirs} {unit}" in readme
 
 
+def test_the_first_page_names_every_extra():
+    project = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    extras = re.findall(
+        r"^(\w+) = \[", project.split("[project.optional-dependencies]")[1].split("\n[")[0], re.MULTILINE
+    )
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"\w+", " ".join(rows))) == sorted(extras)
+
+
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.stem)
 def test_links_lead_somewhere(page):
     """Those between pages; pictures of `_pictures` are drawn by the code of the page."""

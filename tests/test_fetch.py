@@ -92,6 +92,9 @@ def test_what_cannot_be_had_is_one_line(kept_in, asked, tmp_path, capsys, monkey
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("Error: fetch: http://127.0.0.1:1/b.txt cannot be had: ")
+    assert "refused" in err
+    assert "Max retries" not in err
+    assert err.endswith(f". From elsewhere it goes to {kept_in / 'texts' / 'b.txt'}\n")
     assert err.count("\n") == 1
     assert not list(kept_in.glob("texts/*"))
 

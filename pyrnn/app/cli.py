@@ -74,7 +74,7 @@ def _in_words(error: Exception) -> tuple[str, int]:
 COMPLETION = """\b
 To have the Tab key complete commands, options, their values and files:
   bash   eval "$(_PYRNN_COMPLETE=bash_source pyrnn)"     in ~/.bashrc
-  zsh    eval "$(_PYRNN_COMPLETE=zsh_source pyrnn)"      in ~/.zshrc
+  zsh    eval "$(_PYRNN_COMPLETE=zsh_source pyrnn)"      in ~/.zshrc, behind compinit
   fish   _PYRNN_COMPLETE=fish_source pyrnn | source      in ~/.config/fish/config.fish
 """
 
