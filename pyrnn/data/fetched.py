@@ -200,8 +200,8 @@ def _download(address: str, sha256: str, path: Path) -> None:
     try:
         pooch.retrieve(address, f"sha256:{sha256}", path.name, path.parent)
     except OSError as error:
-        reason = getattr(error.args[0] if error.args else error, "reason", error)  # of all that were tried
-        raise OSError(f"fetch: {address} cannot be had: {cut(reason)}. From elsewhere it goes to {path}") from error
+        reason = cut(getattr(error.args[0] if error.args else error, "reason", error))  # of all that were tried
+        raise OSError(f"fetch: {address} cannot be had: {reason}. From elsewhere it goes to {path}") from error
     except ValueError as error:
         raise ValueError(f"fetch: {address} is not the file that is known: {cut(error)}") from error
     finally:
