@@ -39,6 +39,8 @@ from .charmodel import CharModel
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+__all__ = ["attention", "characters", "recall"]
+
 PAGES = Path(__file__).parent / "pages"
 FLOAT32 = np.dtype("<f4")
 
