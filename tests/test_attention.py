@@ -302,6 +302,9 @@ def test_what_is_hidden_reaches_nothing_of_few_queries(dtype, s, poison, rng):
     options = {"attn_mask": mask, "window": (500, -1), "q_offset": 520}  # the first query sees keys from 20 on
     out, pull = attend_vjp(query, key, value, **options)
     clean = out, *pull(dout)
+    dquery, *grads = attend_vjp(query, key, value, kv_lengths=100)[1](dout)
+    assert_same_bits([dquery, *(g[:100] for g in grads)], attend_vjp(query, key[:100], value[:100])[1](dout))
+    assert not any(g[100:].any() for g in grads)
     key, value = key.copy(), value.copy()
     key[[0, 3, 300]], value[[5, 300, 599]] = poison, poison
     out, pull = attend_vjp(query, key, value, **options)
@@ -461,6 +464,9 @@ def test_any_layout(rng):
     assert_same_bits([attend(query, key, value, mask.T)], [attend(query, key, value, mask.T.copy())])
     added = draw(rng, "f4", 50, 50)
     assert_same_bits([attend(query, key, value, added.T)], [attend(query, key, value, added.T.copy())])
+    seen = np.arange(50)[:, None] == np.full(50, 49)  # the last key alone
+    for mask in (seen, np.where(seen, np.float32(0), np.float32(-np.inf))):
+        np.testing.assert_array_equal(attend(query, key, value, mask.T), np.repeat(value[:, :, -1:], 50, axis=2))
 
 
 def test_the_pullback_owns_what_it_needs(rng):

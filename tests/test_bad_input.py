@@ -89,6 +89,18 @@ def test_ids_in_the_padding_and_of_huge_tables():
         np.testing.assert_array_equal(layer(rows, ids=ids)[0], expected)
 
 
+def test_kernels_of_linear_maps_refuse_what_does_not_fit():
+    x, weight = np.ones((2, 3)), np.ones((4, 3))  # so small that hardly anything is looked at
+    for name, *arguments in [
+        ("bias", x, weight, np.ones(3)),
+        ("bias", x, weight, np.ones((4, 1))),
+        ("x", x[:, :2], weight, None),
+        ("x", np.ones((3, 2, 3)), np.ones((2, 4, 3)), None),  # of other models
+        ("bias", np.ones((2, 2, 3)), np.ones((2, 4, 3)), np.ones((1, 4))),
+    ]:
+        refuses(lambda given=arguments: pyrnn.kernels.linear.forward(*given), ValueError, f"{name} has shape")
+
+
 class Liar(np.ndarray):
     """Copies of it are something else."""
 

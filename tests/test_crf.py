@@ -182,10 +182,11 @@ def test_of_equal_sequences_the_first(backend):
     assert scores.tolist() == [1, 1]
 
 
-def test_nan_goes_through(rng):
+@pytest.mark.parametrize("tags", [3, 20])  # less than a register, and not in the last one
+def test_nan_goes_through(tags, rng):
     for bad in (np.nan, np.inf):
         for place in range(4):
-            scores, chosen, *weights, _ = draw(rng, 5, 2, 3)
+            scores, chosen, *weights, _ = draw(rng, 5, 2, tags)
             array = [scores, *weights][place]
             array[(1,) * array.ndim] = bad
             losses, dscores, *dweights = kernels.crf.forward(scores, chosen, *weights)
@@ -193,9 +194,9 @@ def test_nan_goes_through(rng):
             assert np.isnan(dscores[:, 1]).all()
             assert all(np.isnan(d).any() for d in dweights)
             assert np.isnan(kernels.crf.marginals(scores, *weights)[1][1])
-            tags, best = kernels.crf.decode(scores, *weights)
+            likeliest, best = kernels.crf.decode(scores, *weights)
             assert np.isnan(best[1])
-            assert not tags[:, 1].any()
+            assert not likeliest[:, 1].any()
             with np.errstate(all="ignore"):
                 assert not np.isfinite(reference.crf.decode(scores, *weights)[1][1])
 
@@ -214,6 +215,7 @@ def test_numbers_without_likeliest_tags(crf, bad):
     with pytest.raises(ValueError, match=r"^CRF\.decode: row 0 has scores or weights"):
         crf.decode(scores)
     crf.decode(scores, [1, 0])
+    assert np.isfinite(crf.marginals(scores, [1, 0])[0, 0]).all()
     low = pyrnn.CRF(4, forbidden=[(0, 0)], dtype="float64", rng=0)
     low.params["transitions"][0, 0] = bad  # is not looked at
     low.decode(scores, [3, 1])

@@ -44,3 +44,13 @@ def test_ends(dtype):
     tanh, sigmoid = activation("tanh", x), activation("sigmoid", x)
     np.testing.assert_array_equal(tanh, np.array([-1, -1, 0, 0, 1, 1, np.nan], dtype))
     np.testing.assert_array_equal(sigmoid, np.array([0, 0, 0.5, 0.5, 1, 1, np.nan], dtype))
+
+
+@pytest.mark.parametrize("dtype", MOST_ULP)
+def test_exponentials_down_to_the_smallest(dtype):
+    """Through a softmax of 0 and x, down to where e^x is no normal number."""
+    x = np.linspace(np.log(float(np.finfo(dtype).smallest_subnormal)), 0, 3000).astype(dtype)
+    y = kernels.linear.activated(np.stack([np.zeros_like(x), x], axis=1), "softmax")
+    exact = np.exp(x.astype(np.longdouble))
+    exact = np.stack([1 / (1 + exact), exact / (1 + exact)], axis=1)
+    assert np.all(np.abs(y - exact) <= 4 * np.spacing(exact.astype(dtype)))

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
-from cells import FEW, VARIANTS, Problem, assert_same_bits, enlargement, flat, make_layer
+from cells import FEW, VARIANTS, Problem, assert_same_bits, enlargement, flat, laid_out, make_layer
 
 import pyrnn
 
@@ -72,6 +72,10 @@ def test_lengths_and_marks_of_all_models():
     own = many(x, lengths=np.stack([lengths] * P), reset=np.stack([reset] * P))
     assert_same_bits((y, state), own)
     assert_same_bits(many[1](x[1], lengths=lengths, reset=reset), (y[1], part(state, 1)))
+    lengths = np.array([[T] * N, [1] * N, [0] * N])  # no padding in the first one
+    (y, _), pullback = many.vjp(x, lengths=lengths)
+    dx, _ = pullback(np.ones_like(y))
+    assert all(np.any(a[0, -1]) and not np.any(a[1:, -1]) for a in (y, dx))
 
 
 def test_ids_and_masks():
@@ -246,7 +250,8 @@ def test_kernel_and_reference(variant):
         grads = [None if w is None else np.zeros_like(w) for w in stack]
         result, pullback = op.vjp(x, state, stack, **walk)
         models = [*flat(result, pullback(dy, dstate, grads)), *(g for g in grads if g is not None)]
-        assert_same_bits(op.forward(x, state, stack, **walk), result)
+        turned = (laid_out("fortran", value) for value in (x, state, tuple(stack)))
+        assert_same_bits(op.forward(*turned, **walk), result)
         one = problems[0]
         grads = [None if w is None else np.zeros((N, *w.shape)) for w in one.weights]
         result, pullback = op.vjp(one.x, one.state, one.weights, per_row=True, lengths=walk["lengths"][0], **one.option)
@@ -261,11 +266,11 @@ def test_kernel_and_reference_of_linear_maps():
     rng = np.random.default_rng(2)
     arrays = [rng.standard_normal(shape) for shape in ((P, T, N, I), (P, H, I), (P, H), (P, T, N, H))]
     for dtype, precision, tolerance in (("f8", "float32", 1e-12), ("f4", "bfloat16", 1e-5)):
-        x, weight, bias, dy = (array.astype(dtype) for array in arrays)
         found = []
-        for backend in (pyrnn.kernels, pyrnn.reference):
+        for backend, order in ((pyrnn.kernels, "F"), (pyrnn.reference, "C")):
+            x, weight, bias, dy = (array.astype(dtype, order=order) for array in arrays)
             y = backend.linear.forward(x, weight, bias, precision=precision)
-            grads = np.zeros_like(weight), np.zeros_like(bias)
+            grads = np.zeros(weight.shape, dtype), np.zeros(bias.shape, dtype)
             found.append([y, backend.linear.backward(dy, x, weight, *grads, precision=precision), *grads])
         for ours, theirs in zip(*found, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)

@@ -99,7 +99,7 @@ def run(backend, problem, **options):
 def test_the_kernels_are_the_reference(variant):
     """Nearly everywhere within float32 rounding. Where that moves a number over the middle between two neighbours, it
     is rounded to the other one, and what it meets is off by as much."""
-    for seed, (rows, inputs, hidden) in enumerate([(1, 3, 2), (7, 18, 17), (3, 5, 40)]):
+    for seed, (rows, inputs, hidden) in enumerate([(1, 3, 2), (7, 18, 17), (3, 5, 40), (300, 3, 2)]):
         rng, outputs = np.random.default_rng(seed), max(1, hidden - 1)
         problem = Problem(variant, 3, rows, inputs, hidden, rng=rng, dtype="float32", outputs=outputs)
         large = enlargement(problem.option)
@@ -172,7 +172,7 @@ def test_same_bits_alone_in_pieces_and_on_any_threads(name):
 
 def test_large_layers_on_teams_of_threads():
     rng = np.random.default_rng(0)
-    for steps, rows, hidden in [(5, 1, 400), (200, 1, 70), (3, 70, 64), (4, 9, 300)]:
+    for steps, rows, hidden in [(5, 1, 400), (200, 1, 70), (3, 70, 64), (4, 9, 400)]:
         layer = pyrnn.GRU(hidden, hidden, reset_after=False, rng=0, **BF16)
         x, dy = draw(rng, steps, rows, hidden), draw(rng, steps, rows, hidden)
         results = []
@@ -351,6 +351,12 @@ DIGESTS = """
     for outputs, inputs, rows in [(5, 7, 1), (64, 130, 9), (200, 333, 40)]:
         x, weight = (rng.standard_normal(shape).astype("f") for shape in ((rows, inputs), (outputs, inputs)))
         digest.update(kernels.linear.forward(x, weight, None, precision="bfloat16").tobytes())
+    x = np.arange(0, 2**32, 99_991, dtype=np.uint32).view("f")  # of all sizes, and halves
+    x = np.concatenate([x[np.isfinite(x)], (np.arange(1024, dtype=np.uint32) << 15 | 0x3F800000).view("f")])
+    one = np.ones((1, 1), "f")
+    for rounded in (kernels.linear.forward(x[:, None], one, None, precision="bfloat16"),
+                    kernels.linear.forward(one, x[:, None], None, precision="bfloat16")):
+        digest.update(rounded.tobytes())
     print(digest.hexdigest())
     for layer in (pyrnn.GRU(33, 35, rng=0, precision="bfloat16"), pyrnn.LSTM(33, 70, rng=0, precision="bfloat16")):
         (y, state), pull = layer.vjp(rng.standard_normal((9, 20, 33)).astype("f"))
