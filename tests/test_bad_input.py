@@ -101,6 +101,20 @@ def test_kernels_of_linear_maps_refuse_what_does_not_fit():
         refuses(lambda given=arguments: pyrnn.kernels.linear.forward(*given), ValueError, f"{name} has shape")
 
 
+def test_kernels_of_streams_refuse_layers_and_pasts_that_do_not_fit():
+    def lstm(inputs, hidden, outputs, *models):
+        shapes = (4 * hidden, inputs), (4 * hidden, outputs), (4 * hidden,), (4 * hidden,), (outputs, hidden)
+        return (*(np.zeros((*models, *shape)) for shape in shapes), None)
+
+    stream = pyrnn.kernels.lstm.stream
+    for second in (lstm(3, 4, 2), lstm(2, 4, 3), lstm(2, 5, 2)):
+        refuses(lambda second=second: stream([lstm(3, 4, 2), second], 1), ValueError, r"layers\[1\] does not fit the")
+    for second in (lstm(2, 4, 2), lstm(2, 4, 2, 3)):
+        refuses(lambda second=second: stream([lstm(3, 4, 2, 2), second], 1), ValueError, r"layers\[1\] is of other mod")
+    windows, x = pyrnn.kernels.linear.windowed(np.ones((2, 3, 2)), None), np.ones((2, 3, 4))
+    refuses(lambda: windows.continued(x[:1], x), ValueError, r"past has shape \(1, 3, 4\), expected \(2, C, T\)")
+
+
 class Liar(np.ndarray):
     """Copies of it are something else."""
 
