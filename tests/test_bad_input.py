@@ -115,6 +115,34 @@ def test_kernels_of_streams_refuse_layers_and_pasts_that_do_not_fit():
     refuses(lambda: windows.continued(x[:1], x), ValueError, r"past has shape \(1, 3, 4\), expected \(2, C, T\)")
 
 
+def test_kernels_refuse_what_does_not_fit():
+    """What layers never give them."""
+    k, x, none = pyrnn.kernels, np.ones((2, 3, 4)), (None, None)
+    w = np.ones((5, 4)), np.ones((5, 5))  # of an RNN
+    of_lstm = np.ones((8, 4)), np.ones((8, 2)), *none
+    many = tuple(np.ones((2, *a.shape)) for a in w)
+    y, normal, inverse = k.layer_norm.record(x, np.ones(4), None, 1e-5)
+    windowed, packed = k.linear.windowed, k.linear.packed(np.ones((3, 4)), None)
+    stream = k.rnn.stream([(*w, *none)], 3)
+    for call, message in {
+        lambda: k.lstm.forward(x, None, (np.ones((6, 4)), *[None] * 5)): r"weight_ih has shape \(6, 4\), expected \(4",
+        lambda: k.rnn.forward(np.ones((3, 2, 3, 4)), None, (*many, *none)): r"x has shape .*, expected \(2, T, N, 4\)",
+        lambda: k.rnn.forward(x[None].repeat(2, 0), None, (*many, *none), lengths=np.ones((3, 3), int)): "lengths has",
+        lambda: k.lstm.vjp(x, None, (*of_lstm, *none))[1](
+            None, None, (*of_lstm, *w)
+        ): r"grads\[4\] is given, but there",
+        lambda: k.layer_norm.backward(y, normal, inverse[1:], np.ones(4)): r"inverse has shape \(5,\), expected \(6,\)",
+        lambda: windowed(x, None, stride=0): "stride, dilation, before and after are 0, 1, 0 and 0",
+        lambda: windowed(x, None, before=-1): "stride, dilation, before and after are 1, 1, -1 and 0",
+        lambda: windowed(x, np.ones(3)): r"bias has shape \(3,\), expected \(2,\)",
+        lambda: packed.forward(x[:, :, :3]): r"x has shape \(2, 3, 3\), expected \(..., 4\)",
+        lambda: k.linear.activated(x[:, :, :0], "softmax"): r"x has shape \(2, 3, 0\), expected \(..., O\)",
+        lambda: stream.step(x[0, :, :3]): r"x has shape \(3, 3\), expected \(3, 4\)",
+        lambda: stream.run(x[:, :2]): r"x has shape \(2, 2, 4\), expected \(T, 3, 4\)",
+    }.items():
+        refuses(call, ValueError, message)
+
+
 class Liar(np.ndarray):
     """Copies of it are something else."""
 

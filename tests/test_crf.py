@@ -445,6 +445,7 @@ KERNEL = {
         ({"start": np.zeros(4, "f4")}, TypeError, "start has dtype float32, expected dtype float64"),
         ({"end": np.zeros(3)}, ValueError, r"end has shape \(3,\), expected \(4,\)"),
         ({"tags": np.full((5, 2), -1)}, ValueError, "row 0 of tags holds -1, expected 0 to 3"),
+        ({"tags": np.full((5, 2), 4)}, ValueError, "row 0 of tags holds 4, expected 0 to 3"),
         ({"tags": np.zeros((5, 1), int)}, ValueError, r"tags has shape \(5, 1\), expected \(5, 2\)"),
         ({"lengths": np.array([5, 6])}, ValueError, r"lengths\[1\] is 6, expected 0 to 5"),
     ],
