@@ -152,16 +152,16 @@ void attention_backward(const AttentionKernels<T>& k, const Attention<T>& a, con
     if (begin < end && padded) std::memset(sums + begin * padded, 0, std::size_t((end - begin) * padded) * sizeof(T));
   });
 
-  // The order within a head, whose blocks of keys are tasks one after the other.
+  // The order within a head.
   struct HeadOrder final : AccumulationOrder {
-    HeadOrder(Progress& progress, i64 task, bool first, i64 work)
-        : progress(progress), task(task), work(work), first(first) {}
+    HeadOrder(Progress& progress, i64 key_block_of_all, bool first, i64 work)
+        : progress(progress), own(key_block_of_all), work(work), first(first) {}
     void wait(i64 query_block) const override {
-      if (!first && progress.wait_or_late(task - 1, query_block + 1, work)) late = true;
+      if (!first && progress.wait_or_late(own - 1, query_block + 1, work)) late = true;
     }
-    void done(i64 query_block) const override { progress.raise(task, query_block + 1); }
+    void done(i64 query_block) const override { progress.raise(own, query_block + 1); }
     Progress& progress;
-    const i64 task, work;
+    const i64 own, work;
     const bool first;
     mutable bool late = false;
   };
@@ -169,14 +169,18 @@ void attention_backward(const AttentionKernels<T>& k, const Attention<T>& a, con
   Progress progress(tasks);
   Watch watch;
   const AttentionGrads<T> grads{dout, out, stats, delta.get(), sums, dkey, dvalue};
+  // Tasks are blocks of keys, those of one head one after the other; of as many heads by turns as there are threads, so
+  // that few wait for each other.
+  const i64 by_turns = team.size();
   in_tasks(team, tasks, [&](int part, i64 task) {
     if (part == 0) watch.poll();
-    const HeadOrder order(progress, task, task % key_blocks == 0, work);
+    const i64 first = task / (by_turns * key_blocks) * by_turns, turns = std::min(by_turns, heads - first),
+              in_turns = task - first * key_blocks, head = first + in_turns % turns, block = in_turns / turns;
+    const HeadOrder order(progress, head * key_blocks + block, block == 0, work);
     if (watch.ended())
       order.done(i64(blocks.size()));
     else
-      k.grads(a, grads, task / key_blocks, task % key_blocks, blocks.data(), i64(blocks.size()),
-              scratch.get() + part * scratch_size, order);
+      k.grads(a, grads, head, block, blocks.data(), i64(blocks.size()), scratch.get() + part * scratch_size, order);
     return order.late;
   });
   watch.check();
