@@ -73,10 +73,10 @@ void* take_memory(std::size_t& bytes, std::size_t spare) {
     Cache& kept = cache();
     std::unique_lock<std::mutex> hold(kept.lock, std::try_to_lock);
     if (hold) {
-      std::size_t best = kept.count;
+      std::size_t best = kept.count;  // of those that fit best the newest, which caches may still hold
       for (std::size_t i = 0; i < kept.count; ++i) {
         const std::size_t size = kept.blocks[i].bytes;
-        if (size >= bytes && size - bytes <= spare && (best == kept.count || size < kept.blocks[best].bytes)) best = i;
+        if (size >= bytes && size - bytes <= spare && (best == kept.count || size <= kept.blocks[best].bytes)) best = i;
       }
       if (best < kept.count) {
         const Block block = kept.remove(best);
