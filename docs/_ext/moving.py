@@ -11,7 +11,8 @@ import pyrnn
 from pyrnn.app import charmodel, show
 
 FOLDER = "moving"  # of the site
-FRAME = "width: 100%; height: 46rem; border: 1px solid var(--pst-color-border); border-radius: .4rem"
+# Without scripts as high as most; moving.js makes it as high as the page is.
+FRAME = "width: 100%; height: 66rem; border: 1px solid var(--pst-color-border); border-radius: .4rem"
 VOWELS = "aeiou"
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LONGEST = 24  # places of a sequence
@@ -90,7 +91,8 @@ class Moving(SphinxDirective):
         name = self.arguments[0]
         file, title = f"{FOLDER}/{name}.html", PAGES[name].__doc__
         frame = f'<iframe src="{file}" title="{title}" loading="lazy" style="{FRAME}"></iframe>'
-        return [nodes.raw("", f'<p>{frame}<a href="{file}">In a window of its own</a></p>', format="html")]
+        fit = '<script src="_static/moving.js"></script>'
+        return [nodes.raw("", f'<p>{frame}{fit}<a href="{file}">In a window of its own</a></p>', format="html")]
 
 
 def finished(app, error):

@@ -102,3 +102,9 @@ function curve(numbers, low, high, here, height = 18) {
 }
 
 const short = v => (v < 0 ? "−" : "") + Math.abs(v).toFixed(Math.abs(v) < 99.995 ? 2 : 0);
+
+// In a frame: the page around it is told how high this one is, whenever that changes.
+if (parent !== window) {
+  const root = document.documentElement;
+  new ResizeObserver(() => parent.postMessage({ height: root.offsetHeight }, "*")).observe(root);
+}
