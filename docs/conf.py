@@ -35,6 +35,7 @@ html_title = "pyrnn"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+toc_object_entries_show_parents = "hide"  # the column of contents is narrow
 html_theme_options = {
     "logo": {"text": "pyrnn"},
     "navigation_with_keys": False,

@@ -46,13 +46,13 @@ def recalls(path: style.Path, ways: Sequence[Way], shape: tuple[int, int], title
         ax,
         len(ways) * columns,
         columns,
-        (12, 1.0 + 1.45 * max(len(ways), 1)),
+        (9, 0.8 + 1.15 * max(len(ways), 1)),
         gridspec_kw={"width_ratios": [*[1.0] * (SHOWN + 1), 2.2]},
     )
     grid = np.asarray(panels).reshape(-1, columns)
     for line, way in zip(grid, ways, strict=True):
-        moved = np.flatnonzero((way.states[1:] != way.states[:-1]).any(axis=1)) + 1  # the rest is all the same
-        last = int(moved.max(initial=1))
+        moved = np.flatnonzero((way.states[1:] != way.states[:-1]).any(axis=1)) + 1
+        last = min(max(int(moved.max(initial=1)), SHOWN - 1), len(way.states) - 1)  # the rest is all the same
         stops = np.unique(np.round(np.linspace(0, last, SHOWN)).astype(int))
         pictures = [(way.stored, "stored")]
         pictures += [
@@ -139,5 +139,5 @@ def recall_rates(
     style.titled(axes, title)
     style.open_axes(axes)
     if rates:
-        axes.legend(frameon=False, loc=(0.64, 0.62))
+        axes.legend(frameon=False, loc="best")
     return style.single(figure, path, panels)

@@ -101,13 +101,13 @@ def _maps(call: str, ax: Any, maps: Sequence[Any], query_label: str, key_label: 
     for weights, (rows, columns), name in drawn:
         high, wide = _cells(None, weights.shape, 0.32)
         left, above = (0.085 * max(map(len, tokens), default=0) for tokens in (rows, columns))
-        across = 1.6 + 1.1 * wide * len(columns)  # with the colours' scale
+        across = 1.1 + 1.1 * wide * len(columns)  # with the colours' scale
         titles.append(
             textwrap.fill(style.plain_text(name, style.TITLE), int(across / style.width_of("-")))
             if ax is None
             else name
         )
-        sizes.append((1.5 + 0.2 * titles[-1].count("\n") + above + high * len(rows), 1.0 + left + across))
+        sizes.append((1.5 + 0.2 * titles[-1].count("\n") + above + high * len(rows), 0.8 + left + across))
     lines = [sizes[k : k + 2] for k in range(0, len(sizes), 2)]
     width = max((sum(wide for _, wide in line) for line in lines), default=3)
     height = sum(max(high for high, _ in line) for line in lines) or 2
