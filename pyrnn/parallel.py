@@ -18,7 +18,7 @@ process sends and receives twice the size of the gradients in a step, however ma
 and errors go around in one small message (`Processes.together`).
 
 Nothing is sent while a way back goes on: the gradients of recurrent weights are sums over all steps and end with it.
-docs/parallel.md tells what the exchange takes.
+The guide "One model in many processes" tells what the exchange takes.
 """
 
 from __future__ import annotations

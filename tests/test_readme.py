@@ -76,6 +76,8 @@ def test_python_blocks(page, tmp_path, monkeypatch):
         lines_before = text.count("\n", 0, block.start(1))
         try:
             exec(compile("\n" * lines_before + block[1], str(page), "exec"), names)
+            for printed, number in re.findall(r"^print\((.*)\)  # ([\d.]+)$", block[1], re.MULTILINE):
+                assert f"{eval(printed, names):.{len(number.partition('.')[2])}f}" == number, printed
         except NameError:  # of what was made in a block that has been left out
             if not left_out:
                 raise

@@ -42,7 +42,7 @@ def demo(seconds: float, seed: int) -> None:
             if now - judged >= JUDGED_EVERY or part == 1:
                 right, judged = guesser.share_right(), now
             progress.show()
-    _note(f"Of {right:.0%} of the names that it never saw it knows the language. By chance: "
+    _note(f"It is right about {right:.0%} of the names that it never saw; by chance it would be about "
           f"{1 / len(guesser.languages):.0%}.")  # fmt: skip
     for name in _asked("A surname, or nothing to end: "):
         print(f"{name}: {guesser.answer(name)}", flush=True)
