@@ -22,6 +22,7 @@ from pyrnn.layers.stack import LAYERS
 
 TEXT = "to be, or not\n</script><!-- é漢"
 ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 READ = "to be or not to be\n"
 LETTERS, SEQUENCE = "abcdefgh", "abcah"
 ATTENTION = [(4, True), (2, False)]  # key heads, and whether it is causal
@@ -498,6 +499,26 @@ def test_attention_moves(visit):
     assert tab.value("at('heat').width") == 6  # no more places than there are vectors for
     assert "!" in tab.value("at('unknown').textContent")
     assert np.any(pixels(tab.picture()) != seen)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_frame_is_as_high_as_its_page(visit, tmp_path, name):
+    """As the documentation has them, in columns of two widths."""
+    script = DOCS / "_static" / "moving.js"
+    if not script.is_file():
+        pytest.skip("not among the sources")
+    (tmp_path / "inner.html").write_text(PAGES[name](), encoding="utf-8")
+    frame = '<iframe src="inner.html" style="width: 100%; height: 20px; border: 1px solid; box-sizing: border-box">'
+    outer = f"<!doctype html><body>{frame}</iframe><script>{script.read_text()}</script><script>ready = 1</script>"
+    heights = []
+    for width in (1200, 500):
+        tab, seen = visit(outer, width=width), [20]
+        end = time.monotonic() + 20
+        while (seen[-1] < 400 or len(set(seen[-4:])) > 1) and time.monotonic() < end:
+            time.sleep(0.05)
+            seen.append(tab.value("document.querySelector('iframe').offsetHeight"))
+        heights.append(seen[-1])
+    assert 400 < heights[0] < heights[1] < 3000
 
 
 def test_templates_ship(tmp_path):

@@ -112,7 +112,7 @@ cli.add_command(demo)
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def hopfield(images: tuple[str, ...], out: str, load: str, rule: str, noise: float, size: int, show: int, units: int,
              trials: int, seed: int) -> None:  # fmt: skip
-    """Store IMAGES in a Hopfield net, recall them from noise, and draw both.
+    """Store IMAGES in a Hopfield net and draw recalls from noise.
 
     Without IMAGES: the ten digits that come with scikit-learn, too many and too much alike for the hebbian rule; see
     what --rule pseudo_inverse makes of them. Writes one picture with probes, states along the way, recalled patterns
@@ -183,9 +183,10 @@ def sample(model: str, prompt: str, length: int, temperature: float, seed: int |
 @WEIGHTS
 @click.option("--json", "as_json", is_flag=True, help="Print the results as one JSON object.")
 def evaluate(model: str, text: str, weights: str | None, as_json: bool) -> None:
-    """Bits per character of the UTF-8 file TEXT (- is the standard input) under a trained MODEL.
+    """Bits per character of the file TEXT under a trained MODEL.
 
-    The text is read from end to end. Its first character is not predicted: the mean is over all the others.
+    TEXT is UTF-8, - the standard input. It is read from end to end. Its first character is not predicted: the mean is
+    over all the others.
     """
     from . import charmodel
 
@@ -219,10 +220,10 @@ def evaluate(model: str, text: str, weights: str | None, as_json: bool) -> None:
 @click.option("--prompt", help="What the page has read at first.  [default: what the model writes]")
 @WEIGHTS
 def show(model: str, out: str, prompt: str | None, weights: str | None) -> None:
-    """Make a page of a trained MODEL: type, and watch the gates of its units.
+    """Make a page of a trained MODEL, to watch its gates.
 
-    The page is one HTML file, with the weights inside, for any browser; it needs no server and no network. --weights
-    int8 makes it a quarter as large.
+    One types there, and sees the gates of every unit open and shut. The page is one HTML file, with the weights inside,
+    for any browser; it needs no server and no network. --weights int8 makes it a quarter as large.
     """
     from ..core import files
     from . import charmodel
@@ -253,7 +254,10 @@ def _names_of_benchmarks(context: click.Context, parameter: click.Parameter, inc
 @cli.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_names_of_benchmarks)
 def bench(arguments: tuple[str, ...]) -> None:
-    """The microbenchmarks, on this machine (`pyrnn bench --help` tells their options)."""
+    """Measure the speed here, beside that of other libraries.
+
+    `pyrnn bench --help` tells the options.
+    """
     try:
         code = _benchmarks().main(list(arguments))
     except SystemExit as end:  # of its parser, after the help
@@ -265,10 +269,11 @@ def bench(arguments: tuple[str, ...]) -> None:
 @cli.command()
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=click.Choice([*SETS]))
 def data(names: tuple[str, ...]) -> None:
-    """Fetch the data sets NAME of the examples, and say where they lie; without NAME: list all of them.
+    """Fetch data sets of the examples, or list them all.
 
-    They are kept in a folder, ~/.cache/pyrnn or what PYRNN_DATA names, where the examples find them. Fetching needs a
-    network and the package pooch; what arrives is compared with its known SHA-256.
+    It says where the sets NAME lie; without NAME: what there is. They are kept in a folder, ~/.cache/pyrnn or what
+    PYRNN_DATA names, where the examples find them. Fetching needs a network and the package pooch; what arrives is
+    compared with its known SHA-256.
     """
     for name in names:
         print(fetch(name), flush=True)

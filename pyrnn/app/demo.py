@@ -25,7 +25,7 @@ JUDGED_EVERY = 1.0  # seconds
               help="Learn for so long.")  # fmt: skip
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the initial weights and the order of names.")
 def demo(seconds: float, seed: int) -> None:
-    """Train a network that tells which language a surname is from, and ask it.
+    """Train a network that tells a surname's language, and ask it.
 
     It learns from names that come with pyrnn, is judged by others, and then reads names from the standard input, one a
     line, and answers with the likeliest languages. An empty line, Ctrl-D or Ctrl-C ends it.

@@ -52,11 +52,12 @@ STDIN = "-"
 @click.pass_context
 def train(context: click.Context, /, text: tuple[str, ...], out: str, epochs: int | None, seconds: float | None,
           resume: bool, overwrite: bool, plot: str | None, as_json: bool, **options: Any) -> int:  # fmt: skip
-    """Train a character model on UTF-8 TEXT files (one after the other; the last tenth is held out).
+    """Train a character model on TEXT files.
 
-    Without TEXT: on the language reference that comes with Python; - is the standard input. Ctrl-C saves, and so does
-    the end of the terminal; --resume goes on from there. It takes text and options from the saved training; --epochs
-    and --seconds may be given anew, and count from its first start.
+    They are UTF-8, and read one after the other; the last tenth is held out. Without TEXT: on the language reference
+    that comes with Python; - is the standard input. Ctrl-C saves, and so does the end of the terminal; --resume goes on
+    from there. It takes text and options from the saved training; --epochs and --seconds may be given anew, and count
+    from its first start.
     """
     from ..core.processes import processes_of
     from ..text.corpus import Corpus
