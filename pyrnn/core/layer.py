@@ -44,6 +44,9 @@ class Layer:
     _sought: ClassVar[tuple[str, ...]] = ()  # attributes with layers, where `_find` looks
     _by_step: ClassVar[bool] = False  # a call is the same for every step by itself
     _has_stream: ClassVar[bool] = False  # stream(batch) gives the steps of a call
+    # The attributes with the numbers of features that it takes and gives; ("", "") as many as come, None: not known.
+    _features: ClassVar[tuple[str, str] | None] = None
+    _ends_steps: ClassVar[bool] = False  # behind it there is no axis of steps
     _slots: ClassVar[tuple[str, ...]] = ()  # attributes that a user's class has in __slots__
     # What the state dict has beside the parameters, such as running statistics; of a quantized layer all that it has.
     _unlearned: Mapping[str, Array] = {}
@@ -125,6 +128,10 @@ class Layer:
                 call, what = type(self).__name__, "is" if isinstance(value, Layer) else "holds"
                 raise TypeError(f"{call}: {shown(name)} {what} a layer, which would be neither trained nor saved: "
                                 "a class that is made of layers is a pyrnn.Model")  # fmt: skip
+
+    def _rows_first(self) -> bool | None:
+        """Whether it takes (N, T, ...) and not (T, N, ...); None where that is the same."""
+        return getattr(self, "batch_first", None)
 
     def _attributes(self) -> Mapping[str, Any]:
         """Its attributes and their values."""

@@ -21,6 +21,7 @@ class Activation(Layer):
     """What the activations share. Each is a `_value` and, for the way back, a `_slope`; NaN stays NaN."""
 
     _by_step = True
+    _features = ("", "")
 
     def __init__(self, *, dtype: DTypeLike = "float32") -> None:
         super().__init__(float_dtype(type(self).__name__, dtype), self._make_shapes())

@@ -38,6 +38,7 @@ class Conv1d(Layer):
 
     _op: ClassVar[Any] = kernels.conv1d
     _has_stream = True
+    _features = ("in_channels", "out_channels")
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int | str = 0,

@@ -29,6 +29,7 @@ class Dropout(Layer):
     """
 
     _by_step = True
+    _features = ("", "")
 
     def __init__(
         self,
@@ -45,6 +46,9 @@ class Dropout(Layer):
         self.batch_first = boolean(call, "batch_first", batch_first)
         super().__init__(float_dtype(call, dtype), {})
         self._begin(rng)
+
+    def _rows_first(self) -> bool | None:
+        return self.batch_first if self.per_sequence else None
 
     def _draw(self, rng: np.random.Generator) -> None:
         self.rng = rng

@@ -29,6 +29,7 @@ class Embedding(Layer):
     """
 
     _by_step = _has_products = True
+    _features = ("", "embedding_dim")
     _op: ClassVar[Any] = kernels.embedding
 
     def __init__(

@@ -51,6 +51,8 @@ class Jordan(Layer):
         y, last = layer(x)  # freely
     """
 
+    _features = ("input_size", "output_size")
+
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, nonlinearity: str = "tanh",
         batch_first: bool = False,

@@ -32,6 +32,7 @@ class LearnedState(Model):
     """
 
     _has_stream = True
+    _features = ("layer.input_size", "layer._outputs")
 
     def __init__(self, layer: Any, *, rng: Rng = None) -> None:
         super().__init__(rng=rng)
@@ -74,6 +75,9 @@ class LearnedState(Model):
             return dx, None
 
         return result, pullback
+
+    def _rows_first(self) -> bool | None:
+        return self.layer._rows_first()
 
     def stream(self, batch: int = 1, state: Any = None) -> Stream[Any]:
         """A `Stream` of `batch` rows that begins with the learned state, and goes back to it where it is reset.

@@ -35,6 +35,7 @@ class Linear(Layer):
     """
 
     _by_step = True
+    _features = ("in_features", "out_features")
     _op: ClassVar[Any] = kernels.linear
     _derived = (*Layer._derived, "_weights", "_compiled")
     _has_products = True

@@ -40,6 +40,7 @@ class LayerNorm(Layer):
     """
 
     _by_step = True
+    _features = ("size", "size")
     _op: ClassVar[Any] = kernels.layer_norm
 
     def __init__(self, size: int, eps: float = 1e-5, bias: bool = True, *, dtype: DTypeLike = "float32") -> None:
@@ -103,6 +104,7 @@ class LogSoftmax(Layer):
     """
 
     _by_step = True
+    _features = ("", "")
 
     def __init__(self, *, dtype: DTypeLike = "float32") -> None:
         super().__init__(float_dtype(type(self).__name__, dtype), {})
@@ -156,6 +158,7 @@ class BatchNorm1d(Layer):
     """
 
     _by_step = True
+    _features = ("num_features", "num_features")
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, batch_first: bool = False,
@@ -170,6 +173,9 @@ class BatchNorm1d(Layer):
         super().__init__(float_dtype(call, dtype), {"weight": shape, "bias": shape})
         self.params["weight"] = np.ones(shape)
         self._unlearned = {"running_mean": np.zeros(shape, self.dtype), "running_var": np.ones(shape, self.dtype)}
+
+    def _rows_first(self) -> None:
+        """It matters with lengths alone."""
 
     @property
     def running_mean(self) -> Array:

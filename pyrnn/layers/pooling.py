@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 class Summary(Layer):
     """What MaxOverTime, LastStep and MeanOverTime share: of each feature of a row one number, of its valid steps."""
 
+    _ends_steps = True
+    _features = ("", "")
+
     def __init__(self, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
         self.batch_first = boolean(type(self).__name__, "batch_first", batch_first)
         super().__init__(float_dtype(type(self).__name__, dtype), {})
@@ -177,6 +180,7 @@ class MaxPool1d(Layer):
     """
 
     _has_stream = True
+    _features = ("", "")
 
     def __init__(
         self, kernel_size: int, stride: int | None = None, batch_first: bool = False,

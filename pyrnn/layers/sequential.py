@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from ..core.checks import MOST, Array, Rng, boolean, integer
@@ -27,7 +28,8 @@ class Sequential(Model):
     argument of that name, a user's own `Model` too, and to MultiheadAttention as `kv_lengths`; behind layers that have
     `output_lengths`, as a `Conv1d` does, they are those. rng as in `Model`.
     Lengths are a TypeError where a layer's call takes them and its `vjp` does not, or the other way round, or only a
-    layer inside it does. ValueError for no layers and for a name given twice; others as in `Model`.
+    layer inside it does. ValueError for no layers, for a name given twice, and for layers that do not fit: one takes
+    other numbers of features than the one before gives, or is batch_first where another is not. Others as in `Model`.
 
         tagger = pyrnn.Sequential(pyrnn.Embedding(10, 8), pyrnn.GRU(8, 16), pyrnn.Linear(16, 3), rng=0)
         logits = tagger(ids, lengths=[5, 2])  # (T, N) -> (T, N, 3)
@@ -46,6 +48,7 @@ class Sequential(Model):
             raise ValueError(f"{call}: {min(twice)!r} is the name of two layers, the one at this position and another")
         super().__init__(rng=rng)
         self._add({**placed, **named})
+        refuse_contradictions(call, in_line(self))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._chain())
@@ -185,6 +188,39 @@ class Sequential(Model):
                     f"as {'its ' + other if _argument(kind, other) else 'a layer in it'} does"
                 )
         return {} if name is None else {name: lengths}
+
+
+def in_line(model: Sequential, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The layers in their order, those of a Sequential in it too, under what an error calls them."""
+    for name, layer in model._attributes().items():
+        if type(layer) is Sequential:
+            yield from in_line(layer, f"{prefix}{name}.")
+        elif isinstance(layer, Layer):
+            yield f"{prefix}{name} ({type(layer).__name__})", layer
+
+
+def refuse_contradictions(call: str, layers: Iterable[tuple[str, Any]]) -> None:
+    """ValueError for layers that cannot be meant to follow each other. Of a user's own class nothing is known."""
+    told = rows_first = giver = width = None
+    for title, layer in layers:
+        known = type(layer).__module__.startswith("pyrnn.")
+        own = layer._rows_first() if known else None
+        if own is not None and told is not None and own != rows_first:
+            raise ValueError(
+                f"{call}: {told} has batch_first={rows_first} and {title} batch_first={own}, expected the same of all"
+            )
+        if own is not None:
+            told, rows_first = title, own
+        if layer._ends_steps:
+            told = None
+        takes, gives = (layer._features if known else None) or ("", None)
+        taken = attrgetter(takes)(layer) if takes else width
+        if width is not None and taken != width:
+            raise ValueError(f"{call}: {giver} gives {width} features, and {title} takes {taken}")
+        if gives is None:
+            width = None
+        elif gives:
+            giver, width = title, attrgetter(gives)(layer)
 
 
 def behind(layer: Any, lengths: Any) -> Any:

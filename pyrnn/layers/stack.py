@@ -65,6 +65,7 @@ class Recurrent(Layer, Generic[StateT]):
     _cell: ClassVar[Cell]  # its record
     _cell_name: ClassVar[str]
     _has_stream = _has_products = True
+    _features = ("input_size", "_outputs")
     _derived = (*Layer._derived, "_weights", "_grad_weights", "_compiled")
     _compiled: Sequence[Any] = ()  # of a quantized layer, for each layer and direction
 
@@ -116,6 +117,11 @@ class Recurrent(Layer, Generic[StateT]):
         for name, value in self._cell.starts.items():
             for suffix in self._suffixes:
                 self._params[name + suffix][:] = value
+
+    @property
+    def _outputs(self) -> int:
+        """Features of y."""
+        return self._directions * self._output
 
     def _make_shapes(self) -> Shapes:
         shapes: Shapes = {}

@@ -46,6 +46,7 @@ class TransformerEncoderLayer(Model):
     """
 
     _has_stream = True
+    _features = ("embed_dim", "embed_dim")
 
     def __init__(
         self, embed_dim: int, num_heads: int, dim_feedforward: int = 2048, dropout: float = 0.1,

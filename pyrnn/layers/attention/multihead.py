@@ -52,6 +52,7 @@ class MultiheadAttention(Layer):
 
     _op: ClassVar[Any] = kernels.linear
     _has_products = True
+    _features = ("embed_dim", "embed_dim")
     _derived = (*Layer._derived, "_compiled")
     _compiled: Mapping[str, Any] = {}  # of a quantized layer: its linear maps
 

@@ -37,6 +37,7 @@ class PositionalEncoding(Layer):
     """
 
     _has_stream = True
+    _features = ("embed_dim", "embed_dim")
 
     def __init__(self, embed_dim: int, *, batch_first: bool = False, dtype: DTypeLike = "float32") -> None:
         call = type(self).__name__
