@@ -233,7 +233,12 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("pyrnn-cpu")
-    raise AttributeError(f"module 'pyrnn' has no attribute {name!r}")
+    text = f"module 'pyrnn' has no attribute {name!r}"
+    if not name.startswith("_"):
+        from ._near import hint
+
+        text += hint(name, __all__)
+    raise AttributeError(text)
 
 
 def __dir__() -> list[str]:

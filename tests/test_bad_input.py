@@ -175,7 +175,7 @@ class Unwilling:
         (np.full((T, N, I), b"1"), TypeError, r"x has dtype \|S1"),
         (np.zeros((T, N, I), "M8[s]"), TypeError, "x has dtype datetime64"),
         (np.zeros((T, N, I), [("a", "f4")]), TypeError, "x has dtype"),
-        ([[1.0] * I, [1.0]], ValueError, "x is not an array: .*inhomogeneous"),
+        ([[1.0] * I, [1.0]], ValueError, r"x is not an array: .*inhomogeneous.*data\.pad"),
         ([[10**30] * I] * T, TypeError, "x has dtype object"),
         (None, TypeError, "x has dtype object"),
         ("text", TypeError, "x has dtype"),
@@ -203,6 +203,7 @@ def test_state(rows):
         (gru, good[None], ValueError, "state has shape"),
         (gru, (good, good), ValueError, "state has shape"),
         (gru, good.astype(complex), TypeError, "GRU: state has dtype complex128"),
+        (lstm, [5, 2], TypeError, r"LSTM: state is \[5, 2\], expected arrays; lengths are given by name"),
         (lstm, good, TypeError, r"LSTM: state is not a pair \(h, c\)"),
         (lstm, (good,), TypeError, "not a pair"),
         (lstm, (good, None), TypeError, "c of state has dtype object"),
@@ -1113,7 +1114,10 @@ def test_public_names():
     for name in pyrnn.__all__:
         if name != "__version__":  # known only once installed
             assert getattr(pyrnn, name).__doc__
-    with pytest.raises(AttributeError, match="module 'pyrnn' has no attribute 'nonsense'"):
+    for name, meant in (("Dense", "here it is Linear"), ("Lstm", "mean LSTM"), ("MSELoss", "mean_squared_error")):
+        with pytest.raises(AttributeError, match=meant):
+            getattr(pyrnn, name)
+    with pytest.raises(AttributeError, match=r"module 'pyrnn' has no attribute 'nonsense'$"):
         pyrnn.nonsense  # noqa: B018
 
 

@@ -680,9 +680,11 @@ def test_sample_and_eval_refuse(here, capsys):
     (here / "other.txt").write_text("the fox§", encoding="utf-8")
     (here / "empty.txt").write_text("")
     (here / "binary").write_bytes(bytes(range(256)))
+    (here / "rows.npy").write_bytes(b"\x93NUMPY")
     for arguments, code, message in [
         (["sample", "none"], 1, "none: no such file"),
         (["sample", "text.txt"], 1, "text.txt is no safetensors file"),
+        (["show", "rows.npy"], 1, "It is an .npy of NumPy's: pyrnn.read_weights(path) reads such"),
         (["sample", "empty.txt"], 1, "empty.txt is no safetensors file"),
         (["sample", "."], 1, ". is a directory"),
         (["sample", "m", "--prompt", "Q"], 1, "prompt: characters the model does not know: 'Q' (U+0051) at position 0"),

@@ -529,7 +529,11 @@ def test_default_order_is_seed_zero():
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
-        (lambda net: net.recall([1, 0, 1, 1]), ValueError, r"^Hopfield\.recall: probe holds 0, expected -1 or 1$"),
+        (
+            lambda net: net.recall([1, 0, 1, 1]),
+            ValueError,
+            r"^Hopfield\.recall: probe holds 0, expected .*; .*states='binary'",
+        ),
         (lambda net: net.recall([1, np.nan, 1, 1]), ValueError, "probe holds nan, expected -1 or 1"),
         (lambda net: net.recall([1, 1, 1]), ValueError, r"probe has shape \(3,\), expected \(4,\) or \(N, 4\)"),
         (lambda net: net.recall(np.ones((1, 1, 4))), ValueError, "probe has shape"),

@@ -69,6 +69,19 @@ def assert_one_buffer(layer):
 # Parameter dicts --------------------------------------------------------------------------------------------------
 
 
+def test_what_names_of_others_mean_is_told():
+    one, both = pyrnn.LSTM(3, 4), pyrnn.LSTM(3, 4, bidirectional=True)
+    layers = {"emb": pyrnn.Embedding(9, 3), "drop": pyrnn.Dropout(0.1), "lstm": one, "head": pyrnn.Linear(4, 2)}
+    named, by_place = pyrnn.Sequential(**layers), pyrnn.Sequential(*map(copy.deepcopy, layers.values()))
+    for layer, other, message in (
+        (one, both, "the arrays two: bidirectional=True$"),
+        (both, one, "The layer is bidirectional, the arrays are of one direction$"),
+        (by_place, named, r"Sequential\(emb=\.\.\., lstm=\.\.\., head=\.\.\.\)$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            layer.load_state_dict(other.state_dict())
+
+
 def test_assignment_copies_into_the_live_array():
     layer = pyrnn.RNN(2, 3, rng=0)
     weight = layer.params["weight_ih_l0"]

@@ -435,6 +435,8 @@ def test_an_index_with_a_gap_is_refused(rng):
         for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
             with pytest.raises(ValueError, match=r"RNNForecaster: the index of y, .*, does not say how it goes on"):
                 forecaster().fit(pandas.DataFrame(y, index[places]))
+    with pytest.raises(ValueError, match=r"index of y, 2020-01-01 00:00:00, 2020-01-02 .* array; y\.asfreq\('D'\)"):
+        forecaster().fit(pandas.DataFrame(y, dates[irregular[0]]))
     for index in (dates, dates.to_period("D"), pandas.RangeIndex(250)):
         x = pandas.DataFrame(y, index[:240])
         with pytest.raises(ValueError, match=r"RNNForecaster.fit: the index of X is .* at step 0, expected .*"):

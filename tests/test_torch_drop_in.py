@@ -464,6 +464,10 @@ def test_accelerate():
     for wrong in (None, 3, nn.LSTM, [nn.LSTM(2, 2)]):
         with pytest.raises(TypeError, match="accelerate: module is"):
             ours.accelerate(wrong)
+    with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module, such as a state dict is loaded into"):
+        ours.accelerate(alone.state_dict())
+    with pytest.warns(UserWarning, match="accelerate: Linear has no nn.RNN, nn.LSTM or nn.GRU"):
+        ours.accelerate(nn.Linear(2, 3))
     with pytest.raises(TypeError, match="accelerate: fallback is"):
         ours.accelerate(alone, fallback="yes")
 

@@ -12,6 +12,22 @@ LSTM = {"weight_ih_l0": np.ones((12, 2)), "weight_hh_l0": np.ones((12, 3))}
 BIASES = {"bias_ih_l0": np.zeros(12), "bias_hh_l0": np.zeros(12)}
 
 
+def test_the_accelerated_ones_are_torchs():
+    torch = pytest.importorskip("torch")
+    import pyrnn.torch as ours
+
+    nn = torch.nn
+    x = np.ones((5, 2, 3), "float32")
+    for module in (ours.GRU(3, 4), ours.accelerate(nn.LSTM(3, 4)), nn.Sequential(ours.RNN(3, 4))):
+        y = module(torch.from_numpy(x))[0].detach().numpy()
+        layer = pyrnn.from_torch(module)
+        np.testing.assert_allclose((layer(x) if isinstance(layer, pyrnn.Sequential) else layer(x)[0]), y, atol=1e-6)
+    with pytest.raises(ValueError, match=r"from_torch: 0\.1 of the Sequential: Hardtanh has no"):
+        pyrnn.from_torch(nn.Sequential(nn.Sequential(nn.Tanh(), nn.Hardtanh())))
+    with pytest.raises(ValueError, match=r"LSTM: dtype is torch\.float32, .* as in dtype=\"float32\""):
+        pyrnn.LSTM(3, 4, dtype=torch.float32)
+
+
 def test_a_state_dict_of_arrays():
     """Without torch: the kind of a layer and its sizes follow from names and shapes."""
     layers = [
@@ -273,7 +289,7 @@ def test_modules_without_a_counterpart():
         (nn.Conv2d(1, 1, 1), "Conv2d has no counterpart here; there is one for RNN, LSTM"),
         (
             nn.Sequential(nn.Linear(2, 2), nn.Softshrink()),
-            "1 of the Sequential: from_torch: Softshrink has no counterpart",
+            "1 of the Sequential: Softshrink has no counterpart",
         ),
         (nn.LayerNorm((2, 3)), r"LayerNorm: it normalises over the axes \(2, 3\)"),
         (nn.LayerNorm(2, elementwise_affine=False), "elementwise_affine=False"),

@@ -148,7 +148,10 @@ def load_model(path: str | os.PathLike[str], weights: str | None = None) -> Char
 
 def read_model(path: str | os.PathLike[str]) -> tuple[CharModel, dict[str, Any]]:
     """The model in a model file, and what the file says of its training."""
-    weights, description = files.load(path, MODEL_KIND)
+    from ..formats.weights import telling_form
+
+    with telling_form("load", path):
+        weights, description = files.load(path, MODEL_KIND)
     with _parts_of(file_name(path), description, ("model", "vocabulary", "training")):
         sizes = dict(description["model"])
         form = sizes.pop(QUANTIZED, None)

@@ -43,7 +43,9 @@ def _on(call: str, name: str, value: Any, n: int | None, off: int, letter: str) 
         np.equal(part, 1, out=on[first : first + step])
         good = on[first : first + step] | (part == off)
         if not good.all():
-            raise ValueError(f"{call}: {name} holds {part[~good][0]}, expected {off} or 1")
+            wrong = part[~good][0]
+            others = (f"; a net made with states={kind!r} takes such" for kind, low in OFF.items() if low == wrong)
+            raise ValueError(f"{call}: {name} holds {wrong}, expected {off} or 1{next(others, '')}")
     return on, array.ndim == 1
 
 

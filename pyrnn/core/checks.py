@@ -252,7 +252,8 @@ def _converted(call: str, name: str, value: Any) -> Array:
             return np.from_dlpack(value)
         return np.asarray(value, value.dtype.numpy_dtype if _is_nullable(value) else None)
     except ValueError as error:
-        raise ValueError(f"{call}: {name} is not an array: {cut(error)}") from None
+        hint = " (pyrnn.data.pad makes one of sequences of unequal length)" * ("inhomogeneous" in str(error))
+        raise ValueError(f"{call}: {name} is not an array: {cut(error)}{hint}") from None
     except MemoryError:
         raise
     except Exception as error:
@@ -481,7 +482,10 @@ def float_dtype(call: str, value: Any) -> np.dtype[Any]:
             return FLOAT_DTYPES[FLOAT_DTYPES.index(np.dtype(value))]
         except (TypeError, ValueError):
             pass
-    raise ValueError(f"{call}: dtype is {shown(value)}, expected float32 or float64")
+    text, hint = shown(value), ""
+    if type(value).__module__ == "torch":  # whose names of these are the same
+        text, hint = cut(value), ', as in dtype="float32"'
+    raise ValueError(f"{call}: dtype is {text}, expected float32 or float64{hint}")
 
 
 def generator(call: str, rng: Any) -> np.random.Generator:

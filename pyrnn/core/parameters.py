@@ -141,11 +141,20 @@ def _is_count(name: Any, targets: Mapping[str, Array]) -> bool:
 
 def _hint(missing: list[str], unknown: list[str], before: str) -> str:
     """What has been seen to lead to these names."""
+    if missing + unknown and all(name.endswith("_reverse") for name in missing + unknown):
+        return (
+            ". The layer has one direction, the arrays two: bidirectional=True"
+            if unknown
+            else (". The layer is bidirectional, the arrays are of one direction")
+        )
     for name in unknown:
         first = next((target for target in missing if name.endswith(f".{target}")), None)
         if first is not None:
             prefix = before + name.removesuffix(first)
             return f". The names begin with {cut(prefix)}: load_state_dict(..., prefix={shown(prefix)})"
+    own, theirs = (list(dict.fromkeys(name.partition(".")[0] for name in names)) for names in (missing, unknown))
+    if len(own) == len(theirs) and all(map(str.isdecimal, own)) and all(map(str.isidentifier, theirs)):
+        return f". Layers may have those names: Sequential({cut(', '.join(f'{name}=...' for name in theirs))})"
     if missing and not unknown and all(name.startswith("bias_hh") for name in missing):
         return ". Where there is one bias only, zeros will do for bias_hh"
     return ""

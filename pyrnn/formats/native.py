@@ -65,12 +65,10 @@ def load(path: str | os.PathLike[str], *, into: Any = None) -> Any:
     """
     if into is not None and not isinstance(into, Layer):
         raise TypeError(f"load: into is {shown(into)}, expected a layer or a model")
-    try:
-        arrays, description = files.read(path)
-    except ValueError as error:
-        from .weights import elsewhere
+    from .weights import telling_form
 
-        raise ValueError(f"{error}{elsewhere('load', files.as_path(path))}") from error
+    with telling_form("load", path):
+        arrays, description = files.read(path)
     kind, name = description.get("kind"), file_name(files.as_path(path))
     if into is None and kind in NETS:
         return NETS[kind]._read(name, arrays, description)

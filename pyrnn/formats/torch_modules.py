@@ -218,7 +218,7 @@ def from_torch(source: Any, **config: Any) -> Any:
 def _of_module(source: Any, last: str, config: dict[str, Any]) -> tuple[Layer, str]:
     """The layer of a module, and what torch has last behind it; `last` is what it has before it."""
     name = type(source).__name__
-    if not type(source).__module__.startswith("torch.nn.") or name not in MODULES:
+    if not type(source).__module__.startswith(("torch.nn.", "pyrnn.torch.")) or name not in MODULES:
         parts = ", ".join(f"{part}=..." for part, _ in source.named_children())
         hint = (
             f". A model of its parts, pyrnn.Sequential({cut(parts)}), takes its state dict by load_state_dict, if they "
@@ -275,19 +275,21 @@ def _refuse_shared(source: Any) -> None:
             )
 
 
-def _sequential(source: Any, last: str, config: dict[str, Any]) -> tuple[Sequential, str]:
-    """The layers of a Sequential, and what torch has last behind it; `last` is what it has before it."""
+def _sequential(source: Any, last: str, config: dict[str, Any], place: str = "") -> tuple[Sequential, str]:
+    """The layers of a Sequential, and what torch has last behind it; `last` is what it has before it, `place` where it
+    is in the outermost one."""
     layers: dict[str, Any] = {}
     for child, module in source._modules.items():  # named_children() leaves out what is there again
-        name = type(module).__name__
+        if _is_sequential(module):
+            layers[child], last = _sequential(module, last, config, f"{place}{child}.")
+            continue
+        known = _arguments(type(module).__name__)
+        own = {argument: value for argument, value in config.items() if argument in known}
         try:
-            if _is_sequential(module):
-                layers[child], last = _sequential(module, last, config)
-                continue
-            own = {argument: value for argument, value in config.items() if argument in _arguments(name)}
             layers[child], last = _of_module(module, last, own)
         except ValueError as error:
-            raise ValueError(f"from_torch: {child} of the Sequential: {error}") from error
+            what = str(error).removeprefix("from_torch: ")
+            raise ValueError(f"from_torch: {place}{child} of the Sequential: {what}") from error
     return Sequential(**layers), last
 
 

@@ -7,13 +7,13 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 
 from ..core.checks import Array
-from ..core.files import existing
+from ..core.files import as_path, existing
 
 T = TypeVar("T")
 
@@ -81,6 +81,15 @@ FORMS = {  # what a file may be, and what reads such
     "json": ("JSON, as an audio plugin's", "from_json"),
     "safetensors": ("a safetensors file", "load"),
 }
+
+
+@contextlib.contextmanager
+def telling_form(call: str, path: Any) -> Iterator[None]:
+    """Inside, a ValueError of a file that is of another form ends with what reads such."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}{elsewhere(call, as_path(path))}") from error
 
 
 def elsewhere(call: str, path: str) -> str:

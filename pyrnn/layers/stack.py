@@ -28,6 +28,7 @@ from ..core.checks import (
     real_array,
     shape_error,
     shaped_array,
+    shown,
     within,
 )
 from ..core.layer import Layer
@@ -332,6 +333,7 @@ class Recurrent(Layer, Generic[StateT]):
             shape = (self._count, width) if rows is None else (self._count, rows, width)
             part = value
             if type(value) is not ndarray or value.dtype is not self.dtype or value.shape != shape:
+                refuse_lengths(call, name, state)
                 label = name if len(names) == 1 else f"{part_name} of {name}"
                 part = shaped_array(call, label, value, self.dtype, shape)
             parts.append(part[:, None] if rows is None else part)
@@ -382,9 +384,16 @@ def as_many(call: str, name: str, state: Any, names: tuple[str, ...]) -> Any:
     if len(names) == 1:
         return (state,)
     if not isinstance(state, (tuple, list)) or len(state) != len(names):
+        refuse_lengths(call, name, state)
         what = "a pair" if len(names) == 2 else f"{len(names)} arrays"
         raise TypeError(f"{call}: {name} is not {what} ({', '.join(names)})")
     return state
+
+
+def refuse_lengths(call: str, name: str, state: Any) -> None:
+    """TypeError for integers in the place of a state."""
+    if isinstance(state, (list, tuple)) and state and all(type(n) is int for n in state):
+        raise TypeError(f"{call}: {name} is {shown(state)}, expected arrays; lengths are given by name, lengths=...")
 
 
 def walked(

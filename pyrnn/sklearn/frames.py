@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.checks import Array, shown
+from ..core.checks import Array, cut
 
 
 class Frame(NamedTuple):
@@ -41,8 +41,11 @@ class Frame(NamedTuple):
             first, step = int(index[0]), int(index[1]) - int(index[0]) or None
         regular = None if step is None else following(first, step, len(index))
         if regular is None or not np.all(index == regular):
-            raise ValueError(f"{call}: the index of y, {shown(list(index[:3]))}, does not say how it goes on: expected "
-                             "dates or integers in order, at a regular distance, or an array")  # fmt: skip
+            gaps = isinstance(index, pd.DatetimeIndex) and index.is_monotonic_increasing and index.is_unique
+            hint = "; y.asfreq('D').interpolate() fills gaps between days" * gaps
+            raise ValueError(f"{call}: the index of y, {cut(', '.join(map(str, index[:3])))}, ..., does not say how it "
+                             "goes on: expected dates or integers in order, at a regular distance, or an "
+                             f"array{hint}")  # fmt: skip
         return cls(flat, regular[-1], step, type(y), y.name if flat else y.columns)
 
     def after(self, values: Array) -> Any:

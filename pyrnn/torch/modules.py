@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -155,16 +156,19 @@ def accelerate(module: ModuleT, fallback: bool = False) -> ModuleT:
     fallback  what the kernels cannot do (see `RNN`) is left to torch's own implementation; else it is a RuntimeError.
               For second derivatives it is torch's too. It can be changed by another call.
 
-    TypeError for what is no module.
+    TypeError for what is no module, a warning where there is nothing to change.
 
         model = pyrnn.torch.accelerate(model)
     """
     if not isinstance(module, nn.Module):
-        raise TypeError(f"accelerate: module is {shown(module)}, expected a torch.nn.Module")
+        hint = ", such as a state dict is loaded into" * isinstance(module, Mapping)
+        raise TypeError(f"accelerate: module is {shown(module)}, expected a torch.nn.Module{hint}")
     fallback = boolean("accelerate", "fallback", fallback)
-    for part in module.modules():
-        kind = type(part)
-        if kind in _OURS or kind in _OURS.values():
-            part.__class__ = _OURS.get(kind, kind)
-            cast(_Ours, part).fallback = fallback
+    parts = [part for part in module.modules() if type(part) in _OURS or type(part) in _OURS.values()]
+    for part in parts:
+        part.__class__ = _OURS.get(type(part), type(part))
+        cast(_Ours, part).fallback = fallback
+    if not parts:
+        what = f"{type(module).__name__} has no nn.RNN, nn.LSTM or nn.GRU (subclasses and parametrised ones are left)"
+        warnings.warn(f"accelerate: {what}, and is as it was", stacklevel=2)
     return module
