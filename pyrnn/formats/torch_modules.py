@@ -179,9 +179,10 @@ def _behind(name: str, last: str, dim: int | None = -1) -> str:
 def from_torch(source: Any, **config: Any) -> Any:
     """The layer that a module of torch's, or its state dict, is: the same values, and the same results to rounding.
 
-    source  an nn.RNN, LSTM, GRU, one of their cells, a Linear, Embedding, LayerNorm, MultiheadAttention,
-            TransformerEncoderLayer, Conv1d, BatchNorm1d, MaxPool1d, Dropout, an activation, or a Sequential of these;
-            or the state dict of one recurrent layer, cell or Linear, from a module or from `read_weights`
+    source  an nn.RNN, LSTM, GRU, those of pyrnn.torch, one of their cells, a Linear, Embedding, LayerNorm,
+            MultiheadAttention, TransformerEncoderLayer, Conv1d, BatchNorm1d, MaxPool1d, Dropout, an activation, or a
+            Sequential of these; or the state dict of one recurrent layer, cell or Linear, from a module or from
+            `read_weights`
     config  arguments of the layer that are to be others than the module's, or that a state dict does not tell:
             `batch_first`, `nonlinearity` of an RNN. dtype is the module's, float32 for half precision. Of a Sequential
             those of all its layers that take them; TypeError for one that none of them takes
