@@ -297,7 +297,8 @@ def test_norms_of_others_are_not_folded(rng):
 
 @pytest.mark.parametrize("behind", [pyrnn.GRU(F, F), pyrnn.Conv1d(F, F, 3, padding=1), pyrnn.Tanh()])
 def test_what_a_norm_is_not_folded_into(behind):
-    model = pyrnn.Sequential(pyrnn.Linear(3, F + 1), pyrnn.BatchNorm1d(F), behind)  # does not fit: its error is better
+    layers = {"map": pyrnn.Linear(3, F + 1), "norm": pyrnn.BatchNorm1d(F), "behind": behind}
+    model = pyrnn.Graph({"map": ["x"], "norm": ["map"], "behind": ["norm"]}, **layers)  # no fit: its error is better
     assert [type(layer).__name__ for layer in pyrnn.fold_batch_norms(model)][:2] == ["Linear", "BatchNorm1d"]
 
 

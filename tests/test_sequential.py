@@ -350,7 +350,12 @@ def test_layers_that_contradict_each_other_are_refused():
         def __call__(self, x):
             return np.concatenate([super().__call__(x)] * 2, axis=-1)
 
+    class Beside(pyrnn.Sequential):
+        def __call__(self, x):
+            return np.concatenate([layer(x) for layer in self], axis=-1)
+
     pyrnn.Sequential(pyrnn.Linear(3, 2), Twice(2, 2), pyrnn.Linear(4, 1))
+    assert Beside(pyrnn.Linear(3, 2), pyrnn.Linear(3, 1))(np.ones((4, 3))).shape == (4, 3)
     for norm in (pyrnn.Dropout(0.1), pyrnn.BatchNorm1d(4)):  # to which it is the same
         pyrnn.Sequential(gru, norm, last, pyrnn.Sequential(pyrnn.BatchNorm1d(4), pyrnn.Linear(4, 1)))
 

@@ -48,7 +48,8 @@ class Sequential(Model):
             raise ValueError(f"{call}: {min(twice)!r} is the name of two layers, the one at this position and another")
         super().__init__(rng=rng)
         self._add({**placed, **named})
-        refuse_contradictions(call, in_line(self))
+        if type(self).__call__ is Sequential.__call__:
+            refuse_contradictions(call, in_line(self))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._chain())
