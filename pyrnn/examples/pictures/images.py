@@ -37,7 +37,7 @@ def pictures(
         axes.set_axis_off()
         axes.imshow(image, interpolation="nearest")
         style.titled(axes, text, loc="center", fontsize=8, color=style.INK if good else style.VALID, pad=4)
-    if ax is None and not np.all(right):
+    if ax is None and not all(right):
         style.footnote(figure, wrong)
     style.headline(figure, title)
     return style.finished(figure, path, grid)
