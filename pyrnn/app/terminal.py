@@ -9,15 +9,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import click
 from click.shell_completion import CompletionItem
 
 from ..core.files import naming
-
-if TYPE_CHECKING:
-    pass
 
 LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .. import kernels
 from ..core.checks import Array, numbers_array, shape_error
-
-if TYPE_CHECKING:
-    pass
 
 MOST_UNITS = 2**25
 CHUNK = 2**24  # entries that are looked at together, so that checks need little memory

@@ -142,11 +142,9 @@ def _is_count(name: Any, targets: Mapping[str, Array]) -> bool:
 def _hint(missing: list[str], unknown: list[str], before: str) -> str:
     """What has been seen to lead to these names."""
     if missing + unknown and all(name.endswith("_reverse") for name in missing + unknown):
-        return (
-            ". The layer has one direction, the arrays two: bidirectional=True"
-            if unknown
-            else (". The layer is bidirectional, the arrays are of one direction")
-        )
+        if unknown:
+            return ". The layer has one direction, the arrays two: bidirectional=True"
+        return ". The layer is bidirectional, the arrays are of one direction"
     for name in unknown:
         first = next((target for target in missing if name.endswith(f".{target}")), None)
         if first is not None:
